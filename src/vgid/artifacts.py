@@ -1,0 +1,84 @@
+"""Files that are either whole or absent: written to a temporary name beside the target, fsynced, then renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from vgid.errors import DataError, OutputError
+
+
+def write_text_atomic(path: str | Path, text: str) -> None:
+    """Write UTF-8 text: a reader, or a crash, sees the old file or the new one, never half of it. Makes parent folders.
+
+    Raises:
+        OutputError: the file cannot be written; what was there before is untouched.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(path, text.encode("utf-8"))
+    except OSError as error:
+        raise OutputError(
+            f"cannot write the file: {error.strerror or error}",
+            where=str(path),
+            expected="a folder that can be written to, with space left",
+            fix="choose another output folder, or free some space",
+        ) from error
+
+
+def write_json_atomic(path: str | Path, obj: Any) -> None:
+    """Write JSON, indented, keys in the order given, with a newline at the end.
+
+    Raises:
+        DataError: the object holds NaN, an infinity, or something that JSON does not know.
+        OutputError: the file cannot be written.
+    """
+    try:
+        text = json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            "the object cannot be written as JSON",
+            where=str(path),
+            expected="finite numbers, text, true, false, null, lists and objects of these",
+            got=str(error),
+        ) from error
+    write_text_atomic(path, text + "\n")
+
+
+def _replace(path: Path, content: bytes) -> None:
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, _mode(path))
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _mode(path: Path) -> int:
+    """Permissions of the file being replaced, else what the umask says (mkstemp alone would give 0600)."""
+    if path.exists():
+        return path.stat().st_mode & 0o777
+    umask = os.umask(0)
+    os.umask(umask)
+    return 0o666 & ~umask
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself survive a power cut, where folders can be opened (not on Windows)."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,67 @@
+"""Files are whole or absent."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from vgid.artifacts import write_json_atomic, write_text_atomic
+from vgid.errors import DataError, OutputError
+
+
+def test_text_is_written_as_utf8_and_replaces(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "a.txt"
+    write_text_atomic(path, "old")
+    write_text_atomic(path, "Zoë\r\n→")
+    assert path.read_bytes() == "Zoë\r\n→".encode()
+    assert [each.name for each in path.parent.iterdir()] == ["a.txt"]
+
+
+def test_a_failure_leaves_the_old_file_and_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.txt"
+    write_text_atomic(path, "old")
+
+    def broken(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", broken)
+    with pytest.raises(OutputError, match="No space left on device"):
+        write_text_atomic(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot write the file"):
+        write_text_atomic(tmp_path / "file" / "a.txt", "text")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX")
+def test_permissions_follow_the_umask_and_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    old = os.umask(0o022)
+    try:
+        write_text_atomic(path, "text")
+    finally:
+        os.umask(old)
+    assert path.stat().st_mode & 0o777 == 0o644
+    path.chmod(0o600)
+    write_text_atomic(path, "secret")
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_json_keeps_the_order_of_keys_and_the_letters(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json_atomic(path, {"b": 1, "a": ["Zoë", None, 0.5]})
+    assert path.read_text(encoding="utf-8").endswith("}\n")
+    assert "Zoë" in path.read_text(encoding="utf-8")
+    assert list(json.loads(path.read_text(encoding="utf-8"))) == ["b", "a"]
+
+
+@pytest.mark.parametrize("obj", [{"loss": float("nan")}, [float("inf")], {"path": Path("x")}])
+def test_json_refuses_what_is_not_json(tmp_path: Path, obj: object) -> None:
+    with pytest.raises(DataError, match="cannot be written as JSON"):
+        write_json_atomic(tmp_path / "a.json", obj)
+    assert not list(tmp_path.iterdir())
