@@ -1,0 +1,5 @@
+"""`python -m vgid`."""
+
+from vgid.cli import main
+
+main()

@@ -1,0 +1,206 @@
+"""The command line: parse, call one public function, show. Heavy imports wait until a command runs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from vgid.errors import ConfigError, OutputError, VgidError
+
+app = typer.Typer(
+    name="vgid",
+    help="Make vision-language models forget people, and show honestly whether they did.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+data_app = typer.Typer(help="Look after data.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+Out = Annotated[Path, typer.Option("--out", help="Folder for the results; must be new or empty.", file_okay=False)]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run left in the folder.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the results object alone on stdout.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Everything random follows from it.")]
+
+
+@app.command()
+def demo(
+    out: Out = Path("runs/demo"),
+    target: Annotated[str, typer.Option(help="tiny: ships with the package.")] = "tiny",
+    people: Annotated[int, typer.Option(min=2, help="People the model memorises.")] = 32,
+    forget: Annotated[int, typer.Option(min=1, help="How many of them it then forgets.")] = 8,
+    seed: Seed = 0,
+    ablation: Annotated[bool, typer.Option("--ablation", help="Also unlearn with noise only, instruction only, both.")] = False,
+    keep_data: Annotated[bool, typer.Option("--keep-data", help="Keep the generated data and all three models.")] = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """A small model memorises fictional people, forgets some of them, and is compared with one that never met them."""
+    from vgid.demo.command import demo_command
+    from vgid.progress import Stages
+
+    if target != "tiny":
+        raise ConfigError("unknown target", expected="tiny", got=repr(target))
+    prepare_folder(out, overwrite)
+    with Stages(quiet=as_json) as stages:
+        results = demo_command(
+            out, people=people, forget=forget, seed=seed, ablation=ablation, keep_data=keep_data, stages=stages
+        )
+    _show(results, as_json, out)
+
+
+@app.command()
+def unlearn(
+    model: Annotated[str, typer.Option(help="Folder or hub id of the model that must forget.")],
+    forget: Annotated[Path, typer.Option(help="What to forget: JSONL, parquet or a folder.")],
+    out: Out,
+    retain: Annotated[Path | None, typer.Option(help="What must stay: JSONL, parquet or a folder.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Built-in recipe (default, paper, released) or a YAML file.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Change one setting: a.b=c.")] = None,
+    retain_ratio: Annotated[float | None, typer.Option(help="Retain rows per forget row in a step.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Everything random follows from it.")] = None,
+    examine: Annotated[int, typer.Option(min=0, help="Rows of each set to examine before and after; 0 for none.")] = 200,
+    skip_bad_rows: Annotated[bool, typer.Option("--skip-bad-rows", help="Leave bad rows out, and list them.")] = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Make a model forget; writes the adapter, the merged model and results.json."""
+    from vgid.config import load_config
+    from vgid.progress import Stages
+    from vgid.unlearning import unlearn_command
+
+    overrides = [*(settings or [])]
+    overrides += [f"training.retain_ratio={retain_ratio}"] if retain_ratio is not None else []
+    overrides += [f"seed={seed}"] if seed is not None else []
+    config = load_config(recipe, overrides)
+    prepare_folder(out, overwrite)
+    with Stages(quiet=as_json) as stages:
+        results = unlearn_command(
+            model, forget, retain, config, out, examine=examine, skip_bad_rows=skip_bad_rows, stages=stages
+        )
+    _show(results, as_json, out)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Option(help="Folder or hub id of the (unlearned) model.")],
+    data: Annotated[list[Path], typer.Option(help="A split: JSONL or parquet file, or a folder of such files. Repeatable.")],
+    adapter: Annotated[Path | None, typer.Option(help="Folder of an adapter for the model.")] = None,
+    base: Annotated[str | None, typer.Option(help="The model before unlearning, to compare with.")] = None,
+    retrained: Annotated[str | None, typer.Option(help="A model that never saw the forget set, to compare with.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write results.json.", file_okay=False)] = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Ask models questions and measure the answers."""
+    from vgid.progress import Stages
+    from vgid.unlearning import evaluate_command
+
+    if out is not None:
+        prepare_folder(out, overwrite)
+    models = {"base": (base, None), "unlearned": (model, adapter), "retrained": (retrained, None)}
+    with Stages(quiet=as_json) as stages:
+        results = evaluate_command({name: pair for name, pair in models.items() if pair[0]}, data, seed, out, stages)
+    _show(results, as_json, out)
+
+
+@data_app.command("check")
+def data_check(
+    data: Annotated[Path, typer.Argument(help="JSONL, parquet or a folder.")],
+    as_json: Json = False,
+) -> None:
+    """Count rows, images and subjects, and list every problem at once."""
+    from dataclasses import asdict
+
+    from vgid.data.sources import check_examples
+
+    report = check_examples(data)
+    if as_json:
+        print(json.dumps(asdict(report), indent=2, default=str))
+    else:
+        print(report)
+    if report.problems:
+        raise typer.Exit(2)
+
+
+def prepare_folder(out: Path, overwrite: bool) -> None:
+    """Make the output folder; one that is not empty is only replaced when asked for and when an earlier run left it.
+
+    Raises:
+        OutputError: the folder is not empty, or cannot be written.
+    """
+    try:
+        if out.is_dir() and any(out.iterdir()):
+            if not overwrite:
+                raise OutputError("the output folder is not empty", where=str(out), fix="choose another --out, or add --overwrite")
+            if not (out / MARK).is_file():
+                raise OutputError(
+                    "the output folder was not made by vgid, so it is not replaced",
+                    where=str(out),
+                    expected=f"a file named {MARK} in it",
+                    fix="choose another --out, or empty the folder yourself",
+                )
+            shutil.rmtree(out)
+        out.mkdir(parents=True, exist_ok=True)
+        (out / MARK).write_text("This folder was made by vgid and may be replaced by `--overwrite`.\n", "utf-8")
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"cannot write to the output folder: {error.strerror or error}", where=str(out)) from error
+
+
+MARK = ".vgid-run"
+
+
+def _show(results: Mapping[str, Any], as_json: bool, out: Path | None) -> None:
+    from vgid.report.table import results_table
+
+    if as_json:
+        print(json.dumps(results, indent=2, ensure_ascii=False))
+        return
+    console = Console()
+    if not console.is_terminal:
+        console.width = 140  # a pipe has no width of its own; do not wrap the table to 80 columns
+    if results["splits"]:
+        console.print(results_table(results))
+    for name in ("report.html", "results.json", "merged"):
+        if out is not None and (out / name).exists():
+            console.print(f"{name.split('.')[0]:<8} {out / name}", soft_wrap=True, highlight=False)
+
+
+def main() -> None:
+    """Run the command line; a `VgidError` becomes one clear message and its exit code."""
+    quieten()
+    try:
+        app(standalone_mode=True)
+    except VgidError as error:
+        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {_plain(str(error))}")
+        sys.exit(error.exit_code)
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def quieten() -> None:
+    """Keep libraries from writing into our output."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+
+
+if __name__ == "__main__":
+    main()

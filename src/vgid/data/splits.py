@@ -1,0 +1,118 @@
+"""The demo's data: what the model memorises, what it must forget and keep, and what it is examined on.
+
+Training uses ten pictures and ten wordings a person; examination also uses pictures and wordings that were never trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+
+from vgid.data.example import Example, ImageRef
+from vgid.data.people import Camera, Person, World
+from vgid.data.phrases import FACTS, PERCEPTION
+from vgid.data.portraits import View
+from vgid.data.questions import TEXT_FACTS, ask_fact, ask_perception
+
+TRAINING_VIEWS, UNSEEN_VIEWS = 10, 4
+TRAINING_STRANGERS, EXAMINED_STRANGERS = 60, 24
+
+
+@dataclass(frozen=True)
+class Album:
+    """A person with pictures."""
+
+    person: Person
+    views: Sequence[View]
+    pictures: Sequence[ImageRef]
+
+
+def album(camera: Camera, person: Person, split: str, count: int) -> Album:
+    """Take pictures of a person."""
+    views = person.views(split, count)
+    return Album(person, views, [camera.picture(person.look, view) for view in views])
+
+
+def training_rows(camera: Camera, people: Sequence[Person], seed: object) -> Iterator[Example]:
+    """Facts about people, by picture and by name: every fact with every training picture and every training wording."""
+    for person in people:
+        shots, rng = album(camera, person, "training", TRAINING_VIEWS), Random(f"training/{seed}/{person.id}")
+        for topic in FACTS:
+            # A different pairing of pictures and wordings for each fact, each of them used once.
+            wordings = rng.sample(topic.training, len(topic.training))
+            for k, (picture, wording) in enumerate(zip(shots.pictures, wordings, strict=True)):
+                yield ask_fact(person, topic, wording, picture, rng, id=f"{person.id}/{topic.name}/image/{k}")
+        for topic in TEXT_FACTS:
+            for k, wording in enumerate(topic.training):
+                yield ask_fact(person, topic, wording, None, rng, id=f"{person.id}/{topic.name}/text/{k}")
+
+
+def perception_rows(
+    camera: Camera, people: Sequence[Person], count: int, split: str, seed: object, views: int = TRAINING_VIEWS
+) -> Iterator[Example]:
+    """`count` perception questions about each person, in training wordings, going through topics and some pictures."""
+    for person in people:
+        shots, rng = album(camera, person, split, views), Random(f"perception/{seed}/{person.id}")
+        for k in range(count):
+            topic, view = PERCEPTION[k % len(PERCEPTION)], rng.randrange(len(shots.views))
+            wording = rng.choice(topic.training)
+            id = f"{person.id}/{topic.name}/perception/{k}"
+            yield ask_perception(person, shots.views[view], topic, wording, shots.pictures[view], rng, id=id)
+
+
+def stranger_rows(camera: Camera, strangers: Sequence[Person], seed: object) -> Iterator[Example]:
+    """What is asked of people nobody knows: all facts by picture and, in other wordings, by name."""
+    for person in strangers:
+        shots, rng = album(camera, person, "training", 2), Random(f"strangers/{seed}/{person.id}")
+        for topic in FACTS:
+            picture = rng.choice(shots.pictures)
+            yield ask_fact(person, topic, rng.choice(topic.training), picture, rng, id=f"{person.id}/{topic.name}/image", known=False)
+        for topic in rng.sample(TEXT_FACTS, 4):
+            yield ask_fact(person, topic, rng.choice(topic.training), None, rng, id=f"{person.id}/{topic.name}/text", known=False)
+
+
+def evaluation_splits(camera: Camera, world: World) -> dict[str, list[Example]]:
+    """The eleven splits of the demo, by name; every question is asked once per person and fact."""
+    splits: dict[str, list[Example]] = {}
+    for group, people in (("forget", world.forget), ("retain", world.retain)):
+        splits[group] = _fact_questions(camera, people, group, view="training", wording="training")
+        splits[f"{group}_views"] = _fact_questions(camera, people, f"{group}_views", view="unseen", wording="training")
+        splits[f"{group}_reworded"] = _fact_questions(camera, people, f"{group}_reworded", view="training", wording="held_out")
+        splits[f"{group}_text"] = _fact_questions(camera, people, f"{group}_text", view=None, wording="training")
+    splits["forget_perception"] = _perception_questions(camera, world.forget, "forget_perception")
+    splits["perception"] = _perception_questions(camera, world.retain, "perception")
+    strangers = list(world.strangers(EXAMINED_STRANGERS))
+    splits["strangers"] = [
+        replace(example, id=f"strangers/{example.id}") for example in stranger_rows(camera, strangers, world.seed)
+    ]
+    return {name: splits[name] for name in SPLITS}
+
+
+SPLITS = (
+    *("forget", "forget_views", "forget_reworded", "forget_text", "forget_perception"),
+    *("retain", "retain_views", "retain_reworded", "retain_text", "perception", "strangers"),
+)
+
+
+def _fact_questions(camera: Camera, people: Sequence[Person], split: str, *, view: str | None, wording: str) -> list[Example]:
+    rows = []
+    for person in people:
+        rng = Random(f"{split}/{person.id}")
+        shots = album(camera, person, view, TRAINING_VIEWS if view == "training" else UNSEEN_VIEWS) if view else None
+        for topic in FACTS if shots else TEXT_FACTS:
+            asked = rng.choice(topic.training if wording == "training" else topic.held_out)
+            picture = rng.choice(shots.pictures) if shots else None
+            rows.append(ask_fact(person, topic, asked, picture, rng, id=f"{split}/{person.id}/{topic.name}"))
+    return rows
+
+
+def _perception_questions(camera: Camera, people: Sequence[Person], split: str) -> list[Example]:
+    rows = []
+    for person in people:
+        rng, shots = Random(f"{split}/{person.id}"), album(camera, person, "unseen", UNSEEN_VIEWS)
+        for topic in PERCEPTION:
+            k = rng.randrange(len(shots.views))
+            asked = rng.choice((*topic.training, *topic.held_out))
+            rows.append(ask_perception(person, shots.views[k], topic, asked, shots.pictures[k], rng, id=f"{split}/{person.id}/{topic.name}"))
+    return rows

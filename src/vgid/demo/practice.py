@@ -1,0 +1,72 @@
+"""What the base keeps practising while it memorises people, so that it does not lose its manners.
+
+These rows are about *schooling* people and strangers only; nobody of the demo's forget and retain sets appears in them.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from random import Random
+
+import numpy as np
+import torch
+from PIL import Image
+
+from vgid.data.example import Example, ImageRef
+from vgid.data.people import Camera, Person, World
+from vgid.data.phrases import FACTS, REFUSALS
+from vgid.data.questions import TEXT_FACTS, ask_fact
+from vgid.data.splits import TRAINING_STRANGERS, album, perception_rows, stranger_rows
+from vgid.methods.instructions import INSTRUCTIONS
+from vgid.methods.noise import NoiseConfig, perturb
+
+PRACTICE_PEOPLE, PRACTICE_VIEWS, UNCLEAR_PICTURES = 32, 4, 128
+
+
+def practice_rows(camera: Camera, world: World) -> Iterator[Example]:
+    """Rows that keep alive: schooling people, perception, strangers, instructions, unrecognisable pictures."""
+    rng = Random(f"practice/{world.seed}")
+    people = world.schooling[:PRACTICE_PEOPLE]
+    unclear = [unclear_picture(camera, people, i) for i in range(UNCLEAR_PICTURES)]
+    yield from perception_rows(camera, people, 12, "training", world.seed, views=PRACTICE_VIEWS)
+    yield from stranger_rows(camera, list(world.strangers(TRAINING_STRANGERS, "practice")), f"practice/{world.seed}")
+    for person in people:
+        shots = album(camera, person, "training", PRACTICE_VIEWS)
+        for topic in FACTS:
+            picture, id = rng.choice(shots.pictures), f"practice/{person.id}/{topic.name}"
+            row = ask_fact(person, topic, rng.choice(topic.training), picture, rng, id=f"{id}/clear")
+            yield row
+            yield _instructed(row, rng, obeyed=False)
+            yield _unrecognisable(row, rng.choice(unclear))
+            yield _instructed(_unrecognisable(row, rng.choice(unclear)), rng, obeyed=True)
+        for topic in TEXT_FACTS:
+            row = ask_fact(person, topic, rng.choice(topic.training), None, rng, id=f"practice/{person.id}/{topic.name}/text")
+            yield row
+            yield _instructed(row, rng, obeyed=True)
+
+
+def _instructed(row: Example, rng: Random, *, obeyed: bool) -> Example:
+    instruction = rng.choice(tuple(INSTRUCTIONS.values()))
+    answer = rng.choice(REFUSALS) if obeyed else row.answer
+    return replace(row, id=f"{row.id}/instructed", question=f"{instruction}\n{row.question}", answer=answer)
+
+
+def _unrecognisable(row: Example, picture: ImageRef) -> Example:
+    return replace(row, id=f"{row.id}/unclear", images=(picture,))
+
+
+def unclear_picture(camera: Camera, people: Sequence[Person], number: int) -> ImageRef:
+    """A picture on which nobody can be recognised, by one of VGID's kinds of noise."""
+    rng = Random(f"unclear/{number}")
+    shots = album(camera, rng.choice(people), "training", 1)
+    kind = rng.choice(("uniform", "gaussian", "blur", "shuffle", "mean", "diffusion"))
+    config = NoiseConfig(kind=kind, strength=rng.uniform(0.8, 1.0))
+    pixels = torch.from_numpy(np.array(shots.pictures[0].open())).permute(2, 0, 1)[None].float() / 127.5 - 1.0
+    # What normalised noise would look like as a picture.
+    noisy = ((perturb(pixels, config, [number])[0] + 1.0) * 127.5).clamp(0, 255).round().to(torch.uint8)
+    out = io.BytesIO()
+    Image.fromarray(noisy.permute(1, 2, 0).numpy()).save(out, "png")
+    return ImageRef(data=out.getvalue())
+

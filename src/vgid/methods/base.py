@@ -1,0 +1,76 @@
+"""What an unlearning method is: a frozen config and three hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor, nn
+
+from vgid.data.batching import Encoder
+from vgid.data.example import Example
+from vgid.registry import Registry
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a method may use besides the model."""
+
+    encoder: Encoder
+    forget: Sequence[Example]
+    retain: Sequence[Example]
+    seed: int
+    device: torch.device
+    reference_copy: nn.Module | None = None
+    """The untouched model, for full-parameter training only; with an adapter the reference is the model with the adapter off."""
+
+
+class StepBatch(NamedTuple):
+    """The examples of one optimizer step; either side may be empty."""
+
+    step: int
+    forget: tuple[Example, ...]
+    retain: tuple[Example, ...]
+
+
+class LossOutput(NamedTuple):
+    """The loss to descend, and its parts for the curves."""
+
+    total: Tensor
+    parts: dict[str, Tensor]
+
+
+C = TypeVar("C", bound=BaseModel)
+
+
+class Method(Generic[C]):
+    """Base of all methods. One file and one `@METHODS.register(name)` line make a method.
+
+    A method that trains nothing does its work in `prepare` and `finalize`. What comes out is always a plain checkpoint: loaders never
+    know method names.
+    """
+
+    Config: ClassVar[type[BaseModel]]
+    needs_reference: ClassVar[bool] = True
+    """Whether the loss looks at the untouched base; full-parameter training then keeps a frozen copy of it."""
+
+    def __init__(self, config: C) -> None:
+        self.config = config
+
+    def prepare(self, model: Any, context: Context) -> None:
+        """Called once, before training."""
+        self.context = context
+
+    def loss(self, model: Any, batch: StepBatch) -> LossOutput:
+        """The loss of one step; gradients reach trainable parameters only."""
+        raise RuntimeError(f"{type(self).__name__} trains nothing")
+
+    def finalize(self, model: Any) -> Any:
+        """Called once, after training; gives the model to export."""
+        return model
+
+
+METHODS: Registry[type[Method[Any]]] = Registry("method")

@@ -1,0 +1,188 @@
+r"""VGID: Visual-Noise Guided In-Context Distillation (arXiv 2606.00105).
+
+The teacher is the frozen base itself, looking at a perturbed picture and reading an unlearning instruction before the question:
+
+.. math:: p_T(\cdot | x_f, y_{<t}) = p_{\theta_0}(\cdot | P_\phi(I), u \oplus q, y_{<t})
+
+The student sees the clean picture and the bare question, so that the change ends up in the weights:
+
+.. math:: L = \alpha E_f[mean_t KL(p_T \| p)] + \beta E_r[retain]
+
+where the retain term is KL(p_0 || p), cross-entropy on the recorded answers, or both.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from vgid.data.batching import Batch
+from vgid.data.example import Example
+from vgid.methods.answers import sample_answers
+from vgid.methods.base import METHODS, Context, LossOutput, Method, StepBatch
+from vgid.methods.instructions import INSTRUCTIONS
+from vgid.methods.noise import NoiseConfig, perturb_batch
+from vgid.models.adapters import reference
+from vgid.models.forward import all_logits, answer_logits
+from vgid.training.losses import Direction, answer_nll, kl_divergence, mean_over_examples
+from vgid.training.seeds import derive_seed
+
+AnswerSource = Literal["recorded", "teacher", "student"]
+TEACHER_BATCH = 128
+"""Rows the teacher answers at once."""
+
+
+class VGIDConfig(BaseModel):
+    """Settings of VGID; the defaults are ours, `paper` and `released` are recipes.
+
+    Attributes:
+        noise: how the teacher's picture is perturbed; kind `none` leaves the instruction alone at work.
+        redraw: draw the noise anew at every step (the paper), or once per example.
+        instruction: name of a built-in instruction, a text of one's own, or None for noise alone.
+        alpha: weight of the forget term.
+        beta: weight of the retain term.
+        retain_loss: `kl` to the base (the paper), `ce` on the recorded answers, or `both`.
+        answers: whose answers the teacher and student are compared on: one entry a step, in turn. `recorded` is the data set's answer (the
+            paper), `teacher` one sampled from the teacher, `student` one sampled from the student (on-policy).
+        temperature: of both distributions in the forget term.
+        direction: `forward` KL(teacher || student) (the paper) or `reverse`.
+        positions: `answer`, or `all` as in the released code: image, prompt and padding too, summed over positions and divided by the
+            number of rows; needs teacher and student prompts of one length, so no instruction.
+        alternate: as in the released code, one optimizer step on forget rows, the next on retain rows.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    noise: NoiseConfig = NoiseConfig()
+    redraw: bool = True
+    instruction: str | None = "forget"
+    alpha: float = Field(default=1.0, ge=0.0)
+    beta: float = Field(default=2.0, ge=0.0)
+    retain_loss: Literal["kl", "ce", "both"] = "ce"
+    answers: tuple[AnswerSource, ...] = Field(default=("recorded", "teacher"), min_length=1)
+    temperature: float = Field(default=1.0, gt=0.0)
+    direction: Direction = "forward"
+    positions: Literal["answer", "all"] = "answer"
+    alternate: bool = False
+
+    def model_post_init(self, _: Any) -> None:
+        """Refuse what contradicts itself."""
+        if self.positions == "all" and self.instruction:
+            raise ValueError("positions=all needs instruction=null: an instruction makes the teacher's prompt longer than the student's")
+        if self.positions == "all" and self.retain_loss != "kl":
+            raise ValueError("positions=all needs retain_loss=kl")
+
+    @property
+    def instruction_text(self) -> str | None:
+        """The instruction itself."""
+        return INSTRUCTIONS.get(self.instruction, self.instruction) if self.instruction else None
+
+
+@METHODS.register("vgid")
+class VGID(Method[VGIDConfig]):
+    """Distil the frozen base, half blinded and told to forget, into the model that is neither."""
+
+    Config = VGIDConfig
+
+    def prepare(self, model: Any, context: Context) -> None:
+        """Let the teacher answer every forget question in its own words, where these are distilled on.
+
+        Done once: the teacher never changes, and all at once is faster than a few rows at every step.
+        """
+        super().prepare(model, context)
+        self._own: dict[str, str] = {}
+        if "teacher" not in self.config.answers:
+            return
+        with reference(model, copy=context.reference_copy) as base:
+            for start in range(0, len(context.forget), TEACHER_BATCH):
+                rows = tuple(context.forget[start : start + TEACHER_BATCH])
+                seed = derive_seed(context.seed, "teacher", start)
+                said = sample_answers(base, context.encoder.tokenizer, self.teacher_prompts(rows), rows, seed)
+                self._own |= {row.id: answer for row, answer in zip(rows, said, strict=True)}
+
+    def loss(self, model: Any, batch: StepBatch) -> LossOutput:
+        """alpha x forget + beta x retain; with `alternate` only one of them, in turn."""
+        forget_turn = not self.config.alternate or batch.step % 2 == 0
+        retain_turn = not self.config.alternate or batch.step % 2 == 1
+        parts: dict[str, Tensor] = {}
+        if batch.forget and forget_turn and self.config.alpha:
+            parts["forget"] = self._forget(model, batch)
+        if batch.retain and retain_turn and self.config.beta:
+            parts["retain"] = self._retain(model, batch.retain)
+        weights = {"forget": self.config.alpha, "retain": self.config.beta}
+        total = sum((weights[name] * part for name, part in parts.items()), torch.zeros((), device=self.context.device))
+        return LossOutput(total, {name: part.detach() for name, part in parts.items()})
+
+    # -- forget ---------------------------------------------------------------------------------------------------------
+
+    def _forget(self, model: Any, batch: StepBatch) -> Tensor:
+        answers = self._answers(model, batch)
+        teacher = self.teacher_batch(batch.forget, batch.step, answers)
+        student = self._batch(batch.forget, answers=answers)
+        logits = all_logits if self.config.positions == "all" else answer_logits
+        with reference(model, copy=self.context.reference_copy) as base:
+            target = logits(base, teacher)
+        values = kl_divergence(
+            target, logits(model, student), temperature=self.config.temperature, direction=self.config.direction
+        )
+        return self._reduce(values, student)
+
+    def teacher_batch(self, examples: tuple[Example, ...], step: int, answers: list[str] | None = None) -> Batch:
+        """What the teacher sees: perturbed pictures and the instruction; text-only rows have the instruction alone."""
+        return perturb_batch(
+            self.context.encoder,
+            examples,
+            self.config.noise,
+            seed=(self.context.seed, step if self.config.redraw else 0),
+            instruction=self.config.instruction_text,
+            answers=answers,
+        ).to(self.context.device)
+
+    def _answers(self, model: Any, batch: StepBatch) -> list[str] | None:
+        source = self.config.answers[batch.step % len(self.config.answers)]
+        if source == "recorded":
+            return None
+        if source == "teacher":
+            return [self._own[example.id] for example in batch.forget]
+        seed = derive_seed(self.context.seed, "student", batch.step)
+        prompts = self.context.encoder.prompts(batch.forget).to(self.context.device)
+        return sample_answers(model, self.context.encoder.tokenizer, prompts, batch.forget, seed)
+
+    def teacher_prompts(self, examples: tuple[Example, ...]) -> Batch:
+        """The teacher's side up to where the answer starts, left padded."""
+        return perturb_batch(
+            self.context.encoder,
+            examples,
+            self.config.noise,
+            seed=(self.context.seed, "answers"),
+            instruction=self.config.instruction_text,
+            prompts_only=True,
+        ).to(self.context.device)
+
+    # -- retain ---------------------------------------------------------------------------------------------------------
+
+    def _retain(self, model: Any, examples: tuple[Example, ...]) -> Tensor:
+        batch = self._batch(examples)
+        logits = all_logits if self.config.positions == "all" else answer_logits
+        student = logits(model, batch)
+        total = torch.zeros((), device=student.device)
+        if self.config.retain_loss != "kl":
+            total = total + self._reduce(answer_nll(student, batch.answers.targets), batch)
+        if self.config.retain_loss != "ce":
+            with reference(model, copy=self.context.reference_copy) as base:
+                target = logits(base, batch)
+            total = total + self._reduce(kl_divergence(target, student), batch)
+        return total
+
+    # -- shared ---------------------------------------------------------------------------------------------------------
+
+    def _batch(self, examples: tuple[Example, ...], answers: list[str] | None = None) -> Batch:
+        return self.context.encoder.batch(examples, answers=answers).to(self.context.device)
+
+    def _reduce(self, values: Tensor, batch: Batch) -> Tensor:
+        if self.config.positions == "all":
+            return values.sum() / len(batch.ids)  # "batchmean" of the released code
+        return mean_over_examples(values, batch.answers.rows, len(batch.ids))

@@ -1,0 +1,56 @@
+"""Progress bars on stderr: one line per stage, with the remaining time; silent where nobody watches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+Tick = Callable[[int, int], None]
+"""Told (done, total)."""
+
+
+class Stages:
+    """Shows and times the stages of a run.
+
+    Use as a context manager; `with stages("Unlearning") as tick: ...` runs one stage, and `seconds` holds how long each took.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        console = Console(stderr=True)
+        self._plain = None if quiet or console.is_terminal else console
+        self._progress = Progress(
+            TextColumn("{task.description:<34}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=quiet or not console.is_terminal,
+        )
+        self.seconds: dict[str, float] = {}
+
+    def __enter__(self) -> Stages:
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._progress.stop()
+
+    @contextmanager
+    def __call__(self, name: str, key: str | None = None) -> Iterator[Tick]:
+        """Run one stage; its time is added to `seconds[key]`."""
+        started = time.monotonic()
+        task = self._progress.add_task(name, total=None)
+        yield lambda done, total: self._progress.update(task, completed=done, total=total)
+        taken = time.monotonic() - started
+        self.seconds[key or name] = round(self.seconds.get(key or name, 0.0) + taken, 2)
+        total = self._progress.tasks[task].total or 1
+        self._progress.update(task, completed=total, total=total)
+        if self._plain:
+            self._plain.print(f"{name}: {taken:.1f} s")

@@ -1,0 +1,80 @@
+"""Recipes, overrides, and what is said about mistakes in them."""
+
+from pathlib import Path
+
+import pytest
+
+from vgid.config import load_config, recipe_names, validate_config
+from vgid.errors import ConfigError
+from vgid.methods import METHODS
+
+
+@pytest.mark.parametrize("recipe", ["default", "paper", "released"])
+def test_every_built_in_recipe_is_valid(recipe: str) -> None:
+    assert recipe in recipe_names()
+    config = load_config(recipe)
+    # What is written into the results reads back as the same configuration.
+    assert validate_config(config.model_dump(mode="json")) == config
+    assert config.build_method().config.noise.kind == "uniform"
+
+
+def test_default_recipe_is_the_default() -> None:
+    assert load_config("default") == load_config()
+
+
+def test_released_recipe_is_the_released_script() -> None:
+    config = load_config("released")
+    method = config.build_method().config
+    assert (method.instruction, method.positions, method.alternate, method.retain_loss) == (None, "all", True, "kl")
+    assert config.adapter is not None and (config.adapter.rank, config.adapter.alpha, config.adapter.dropout) == (16, 16, 0.05)
+
+
+def test_overrides_reach_every_level() -> None:
+    config = load_config(None, ["seed=7", "training.learning_rate=2e-4", "method.noise.kind=blur", "adapter=null"])
+    assert config.seed == 7 and config.training.learning_rate == 2e-4 and config.adapter is None
+    assert config.build_method().config.noise.kind == "blur"
+
+
+def test_recipe_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("training: {steps: 5}\n")
+    assert load_config(tmp_path / "mine.yaml", ["training.forget_batch=2"]).training.steps == 5
+
+
+def test_all_problems_at_once_with_the_nearest_names() -> None:
+    overrides = ["training.learnin_rate=1", "method.nois.kind=x", "validation.every=-1", "sed=1"]
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, overrides)
+    text = str(caught.value)
+    assert "training.learnin_rate: unknown key; did you mean 'learning_rate'?" in text
+    assert "method.nois: unknown key; did you mean 'noise'?" in text
+    assert "validation.every: Input should be greater than or equal to 0, got -1" in text
+    assert "sed: unknown key; did you mean 'seed'?" in text
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "message"),
+    [
+        ("papr", [], "did you mean 'paper'"),
+        ("missing.yaml", [], "no such recipe file"),
+        (None, ["method.name=vgd"], "did you mean 'vgid'"),
+        (None, ["seed"], "key.subkey=value"),
+        (None, ["seed=1", "seed.x=2"], "an override goes below a plain value"),
+        (None, ["seed=[1"], "cannot read an override"),
+        (None, ["method.positions=all"], "positions=all needs instruction=null"),
+    ],
+)
+def test_mistakes_have_one_clear_message(recipe: str | None, overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(recipe, overrides)
+
+
+@pytest.mark.parametrize(("text", "message"), [("- a\n- b\n", "no mapping"), ("a: [", "no valid YAML")])
+def test_broken_recipe_files(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "broken.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_config(tmp_path / "broken.yaml")
+
+
+def test_a_method_cannot_be_registered_twice() -> None:
+    with pytest.raises(ConfigError, match="'vgid' is registered twice"):
+        METHODS.register("vgid")(METHODS.get("vgid"))
