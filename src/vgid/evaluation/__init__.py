@@ -1,0 +1,1 @@
+"""Figures about a model: what it answers, and how sure they are."""

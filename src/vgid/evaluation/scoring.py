@@ -1,0 +1,49 @@
+"""How likely a model finds the recorded answers (teacher forcing)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch.nn import functional as F
+
+from vgid.data.batching import Encoder
+from vgid.data.example import Example
+from vgid.evaluation.inference import Done, by_length, frozen
+from vgid.models.forward import answer_logits
+from vgid.models.loading import LoadedModel
+
+
+class AnswerScore(NamedTuple):
+    """`loss`: mean negative log-likelihood of the answer tokens, in nats; `tokens`: how many, end of turn included."""
+
+    loss: float
+    tokens: int
+
+
+def score(
+    loaded: LoadedModel, examples: Sequence[Example], batch_size: int = 64, *, on_batch: Done | None = None
+) -> list[AnswerScore]:
+    """Score the recorded answer of every example, in the order given. The model is left as it was.
+
+    Raises:
+        ConfigError: `batch_size` is not positive.
+    """
+    scores = [AnswerScore(0.0, 0)] * len(examples)
+    with frozen(loaded.model):
+        for indices in by_length(examples, batch_size):
+            for index, each in zip(indices, _score(loaded, [examples[i] for i in indices]), strict=True):
+                scores[index] = each
+            if on_batch is not None:
+                on_batch(len(indices))
+    return scores
+
+
+def _score(loaded: LoadedModel, examples: Sequence[Example]) -> list[AnswerScore]:
+    batch = Encoder(loaded.processor).batch(examples).to(loaded.model.device)
+    logits = answer_logits(loaded.model, batch)  # [n, v]
+    nll = F.cross_entropy(logits.float(), batch.answers.targets, reduction="none").double()  # [n]
+    counts = torch.bincount(batch.answers.rows, minlength=len(examples))  # [b]
+    sums = torch.zeros(len(examples), dtype=nll.dtype, device=nll.device).index_add(0, batch.answers.rows, nll)
+    return [AnswerScore(loss, count) for loss, count in zip((sums / counts).tolist(), counts.tolist(), strict=True)]

@@ -1,0 +1,141 @@
+"""Plots as inline SVG whose colours are CSS variables, so that they follow the page into the dark."""
+
+from __future__ import annotations
+
+import html
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, MaxNLocator, PercentFormatter
+
+SERIES = ("base", "unlearned", "retrained", "s1", "s2", "s3", "s4", "s5")
+"""CSS variables for series, in the order in which things without a colour of their own take them."""
+GLYPHS = {"o": "●", "s": "■", "D": "◆", "^": "▲", "v": "▼", "X": "✖"}
+"""Markers and how they look in a legend."""
+
+_SIZE = (5.4, 3.7)
+_STYLE = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
+    "font.size": 11.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+# Colours that nothing else uses stand for CSS values until the SVG is written.
+_PLACEHOLDERS = {name: f"#0102{index:02x}" for index, name in enumerate(("ink", "muted", "line", *SERIES))}
+
+
+class Point(NamedTuple):
+    """A model in the forgetting-versus-utility plot; all shares in [0, 1]. `x` and `y` carry their intervals."""
+
+    name: str
+    series: str
+    marker: str
+    x: float
+    y: float
+    x_interval: tuple[float, float]
+    y_interval: tuple[float, float]
+
+    @property
+    def glyph(self) -> str:
+        """The marker as a character, for the legend."""
+        return GLYPHS[self.marker]
+
+
+def tradeoff(points: Sequence[Point]) -> str:
+    """Forgetting (right is more) against utility (up is more), with 95 % intervals."""
+    figure, axes = _figure("forgotten people: share of questions not answered", "everyone else: share answered")
+    for point in points:
+        colour = _PLACEHOLDERS[point.series]
+        bars = dict(fmt="none", ecolor=colour, elinewidth=1.4, alpha=0.55)
+        axes.errorbar(point.x, point.y, xerr=_reach(point.x, point.x_interval), **bars)
+        axes.errorbar(point.x, point.y, yerr=_reach(point.y, point.y_interval), **bars)
+        # The retrained model is drawn as a wider ring, so that it shows behind an unlearned model on the same spot.
+        ring = point.series == "retrained"
+        axes.plot(
+            *(point.x, point.y, point.marker),
+            **dict(color=colour, markersize=16 if ring else 9, markerfacecolor="none" if ring else colour),
+            markeredgewidth=2 if ring else 0,
+            clip_on=False,
+            zorder=4 if point.series in SERIES[:3] else 3,  # models in front of ablations on the same spot
+        )
+    lowest = min((point.y_interval[0] for point in points), default=0.0)
+    axes.set_xlim(-0.04, 1.04)
+    axes.set_ylim(max(-0.04, min(lowest, 0.9) - 0.05), 1.02)
+    axes.yaxis.set_major_locator(FixedLocator([t for t in MaxNLocator(6).tick_values(*axes.get_ylim()) if t <= 1]))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    told = "; ".join(f"{p.name}: {p.x:.0%} not answered, {p.y:.0%} kept" for p in points)
+    return _svg(figure, "tradeoff", f"Forgetting against utility. {told}.")
+
+
+def curves(lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+    """Loss by step: measured values faintly, their running mean on top."""
+    figure, axes = _figure("step", "loss")
+    for index, line in enumerate(lines.values()):
+        finite = [(step, value) for step, value in line if math.isfinite(value)]
+        if not finite:
+            continue
+        steps, values = zip(*finite, strict=True)
+        colour = _PLACEHOLDERS[curve_series(index)]
+        window = max(1, len(values) // 20)
+        if window > 1:
+            axes.plot(steps, values, color=colour, linewidth=0.8, alpha=0.3)
+        axes.plot(
+            steps, running_mean(values, window), color=colour, linewidth=1.9, marker="o" if len(values) < 3 else ""
+        )
+    axes.margins(x=0.01)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(6))
+    return _svg(figure, "curves", f"Loss by training step: {', '.join(lines)}.")
+
+
+def curve_series(index: int) -> str:
+    """The colour of the n-th curve; grey is left to what was there before."""
+    return SERIES[1 + index % (len(SERIES) - 1)]
+
+
+def running_mean(values: Sequence[float], window: int) -> list[float]:
+    """Mean over the values up to half a window before and after each value; windows shrink evenly towards the ends."""
+    reach = [min(window // 2, i, len(values) - 1 - i) for i in range(len(values))]
+    return [math.fsum(values[i - r : i + r + 1]) / (2 * r + 1) for i, r in enumerate(reach)]
+
+
+def _reach(value: float, interval: tuple[float, float]) -> list[list[float]]:
+    return [[max(0.0, value - interval[0])], [max(0.0, interval[1] - value)]]
+
+
+def _figure(x: str, y: str) -> tuple[Figure, Axes]:
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=_SIZE, layout="constrained")
+        axes = figure.subplots()
+        axes.set_xlabel(x, color=_PLACEHOLDERS["muted"])
+        axes.set_ylabel(y, color=_PLACEHOLDERS["muted"])
+        axes.grid(color=_PLACEHOLDERS["line"], linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.tick_params(colors=_PLACEHOLDERS["line"], labelcolor=_PLACEHOLDERS["muted"])
+        for spine in axes.spines.values():
+            spine.set_color(_PLACEHOLDERS["line"])
+    return figure, axes
+
+
+def _svg(figure: Figure, name: str, alt: str) -> str:
+    """The figure as an `<svg>` element without prologue and metadata, and with ids of its own."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = re.sub(r'(href="|url\()#', rf"\g<1>#{name}-", svg)
+    svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font: \1 system-ui, sans-serif", svg)
+    for variable, colour in _PLACEHOLDERS.items():
+        svg = svg.replace(colour, f"var(--{variable})")
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(alt)}" ', 1)

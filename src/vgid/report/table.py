@@ -1,0 +1,68 @@
+"""Results as tables for the terminal: at most 80 columns wide, so that they stay readable when piped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from vgid.report.words import GROUPS, Figures, interval, model_name, models_of, split_group
+
+
+def results_table(results: Mapping[str, Any]) -> Table:
+    """Accuracy of every model on every split; interval, ROUGE-L and refusals of the unlearned, else the first, model."""
+    splits: Mapping[str, Mapping[str, Figures]] = results["splits"]
+    models = models_of(splits)
+    focus = "unlearned" if "unlearned" in models else next(iter(models), "")
+    table = _table(f"Accuracy in %. Interval (95 %, over people), ROUGE-L and refusals: {model_name(focus).lower()}.")
+    for model in models:
+        table.add_column(escape(model_name(model)), justify="right", no_wrap=True)
+    for heading in ("Interval", "ROUGE-L", "Refuses"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for group in GROUPS:
+        names = [name for name in splits if split_group(name) == group]
+        for name in names:
+            figures = splits[name]
+            table.add_row(
+                escape(name),
+                *(_percent(figures.get(model), "accuracy") for model in models),
+                *_details(figures.get(focus)),
+                end_section=name == names[-1],
+            )
+    return table
+
+
+def ablation_table(results: Mapping[str, Any]) -> Table | None:
+    """Accuracy of every ablation on every split, and how often it refuses on `forget`; None without ablations."""
+    ablation: Mapping[str, Mapping[str, Figures]] = results.get("ablation") or {}
+    if not ablation:
+        return None
+    table = _table("Accuracy in %, by what the teacher was given. Refuses: share of refusals.")
+    for name in ablation:
+        table.add_column(escape(name), justify="right")
+        table.add_column("Refuses", justify="right")
+    splits = list(dict.fromkeys(split for figures in ablation.values() for split in figures))
+    for split in splits:
+        cells = [each.get(split) for each in ablation.values()]
+        row = [text for cell in cells for text in (_percent(cell, "accuracy"), _percent(cell, "refusal_rate"))]
+        table.add_row(escape(split), *row)
+    return table
+
+
+def _table(caption: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, caption=caption, caption_justify="left")
+    table.add_column("Split", no_wrap=True)
+    return table
+
+
+def _percent(figures: Figures | None, key: str) -> str:
+    return "" if figures is None else f"{100 * figures[key]:.1f}"
+
+
+def _details(figures: Figures | None) -> tuple[str, str, str]:
+    if figures is None:
+        return "", "", ""
+    return interval(figures), f"{figures['rouge_l']:.2f}", _percent(figures, "refusal_rate")

@@ -1,0 +1,167 @@
+"""VGID on the embedded base: what teacher and student see, what the loss is, and that the base stays what it was."""
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from vgid.config import RunConfig, load_config
+from vgid.data.batching import Encoder
+from vgid.data.example import Example
+from vgid.data.people import Camera, World
+from vgid.data.splits import training_rows
+from vgid.methods.base import Context, StepBatch
+from vgid.methods.instructions import INSTRUCTIONS
+from vgid.methods.noise import NoiseConfig, perturb
+from vgid.methods.vgid import VGID, VGIDConfig
+from vgid.models.adapters import AdapterConfig, attach_lora, reference
+from vgid.models.forward import answer_logits
+from vgid.models.loading import LoadedModel, load_model
+from vgid.models.tiny import tiny_path
+from vgid.pipeline import fit
+from vgid.training.seeds import derive_seed
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[Example]:
+    world = World(seed=1, people=3, forget=1)
+    return list(training_rows(Camera(96), [*world.forget, *world.retain], 0))
+
+
+@pytest.fixture(scope="module")
+def mixed(rows: list[Example]) -> tuple[Example, ...]:
+    """Two rows with a picture, two without."""
+    seen, unseen = [row for row in rows if row.images], [row for row in rows if not row.images]
+    return (seen[0], unseen[0], seen[15], unseen[15])
+
+
+@pytest.fixture
+def tiny() -> LoadedModel:
+    return load_model(tiny_path())
+
+
+def prepared(loaded: LoadedModel, config: VGIDConfig, forget: Sequence[Example]) -> tuple[VGID, torch.nn.Module]:
+    model = attach_lora(loaded.model, AdapterConfig(), seed=0)
+    method = VGID(config)
+    method.prepare(model, Context(Encoder(loaded.processor), forget, (), 5, torch.device("cpu")))
+    return method, model
+
+
+def test_teacher_sees_noise_and_instruction_and_the_student_neither(tiny: LoadedModel, mixed: tuple[Example, ...]) -> None:
+    method, _ = prepared(tiny, VGIDConfig(answers=("recorded",)), mixed)
+    encoder, decode = method.context.encoder, tiny.processor.tokenizer.batch_decode
+    teacher, student = method.teacher_batch(mixed, step=3), encoder.batch(mixed)
+    for text, plain in zip(decode(teacher.model_inputs["input_ids"]), decode(student.model_inputs["input_ids"]), strict=True):
+        assert INSTRUCTIONS["forget"] in text and INSTRUCTIONS["forget"] not in plain
+    # One picture for each row that has one, perturbed by a seed of (seed, step, example, picture); the student's is clean.
+    seeds = [derive_seed(5, 3, example.id, 0) for example in mixed if example.images]
+    clean = student.model_inputs["pixel_values"]
+    assert clean.shape[0] == 2
+    assert torch.equal(teacher.model_inputs["pixel_values"], perturb(clean, NoiseConfig(), seeds))
+    # Both are compared on the same answer tokens, though their prompts differ in length.
+    assert torch.equal(teacher.answers.targets, student.answers.targets)
+    assert not torch.equal(teacher.answers.positions, student.answers.positions)
+
+
+def test_noise_is_drawn_anew_unless_told_otherwise(tiny: LoadedModel, mixed: tuple[Example, ...]) -> None:
+    method, _ = prepared(tiny, VGIDConfig(answers=("recorded",)), mixed)
+    one, two = (method.teacher_batch(mixed, step).model_inputs["pixel_values"] for step in (0, 1))
+    assert not torch.equal(one, two)
+    fixed = VGID(VGIDConfig(answers=("recorded",), redraw=False))
+    fixed.prepare(None, method.context)
+    one, two = (fixed.teacher_batch(mixed, step).model_inputs["pixel_values"] for step in (0, 1))
+    assert torch.equal(one, two)
+
+
+def test_pixel_space_noise_passes_through_the_processor(tiny: LoadedModel, mixed: tuple[Example, ...]) -> None:
+    method, _ = prepared(tiny, VGIDConfig(answers=("recorded",), noise=NoiseConfig(space="pixel")), mixed)
+    pixels = method.teacher_batch(mixed, step=0).model_inputs["pixel_values"]
+    # U[0, 1) in pixel space is U[-1, 1) after a processor with mean and deviation 0.5, up to 8 bits.
+    assert pixels.min() < -0.98 and pixels.max() > 0.98 and abs(pixels.mean().item()) < 0.02
+
+
+def test_without_noise_and_instruction_there_is_nothing_to_learn(tiny: LoadedModel, mixed: tuple[Example, ...]) -> None:
+    config = VGIDConfig(answers=("recorded",), noise=NoiseConfig(kind="none"), instruction=None, retain_loss="kl")
+    method, model = prepared(tiny, config, mixed)
+    out = method.loss(model.eval(), StepBatch(0, mixed, mixed))
+    # A fresh adapter is the base itself, so both divergences vanish.
+    assert out.parts["forget"].abs() < 1e-6 and out.parts["retain"].abs() < 1e-6
+
+
+def test_forget_loss_by_the_plain_formula(tiny: LoadedModel, mixed: tuple[Example, ...]) -> None:
+    """E_f[mean_t KL(p_T || p)], row by row through full logits, against the gathered batch."""
+    method, model = prepared(tiny, VGIDConfig(answers=("recorded",), beta=0.0, alpha=3.0), mixed)
+    out = method.loss(model.eval(), StepBatch(2, mixed, ()))
+    means = []
+    for example in mixed:
+        teacher, student = method.teacher_batch((example,), step=2), method.context.encoder.batch([example])
+        with torch.no_grad(), model.disable_adapter():
+            p = model(**teacher.model_inputs).logits[0, teacher.answers.positions].log_softmax(-1)
+            q = model(**student.model_inputs).logits[0, student.answers.positions].log_softmax(-1)
+        means.append((p.exp() * (p - q)).sum(-1).mean())
+    assert out.parts["forget"].item() == pytest.approx(torch.stack(means).mean().item(), rel=1e-4)
+    assert out.total.item() == pytest.approx(3.0 * out.parts["forget"].item())
+
+
+def test_released_recipe_compares_all_positions_and_takes_turns(tiny: LoadedModel, mixed: tuple[Example, ...]) -> None:
+    method = load_config("released").build_method()
+    model = attach_lora(tiny.model, AdapterConfig(), seed=0).eval()
+    method.prepare(model, Context(Encoder(tiny.processor), mixed, mixed, 5, torch.device("cpu")))
+    forget, retain = (method.loss(model, StepBatch(step, mixed, mixed)).parts for step in (0, 1))
+    assert set(forget) == {"forget"} and set(retain) == {"retain"}
+    teacher, student = method.teacher_batch(mixed, step=0), method.context.encoder.batch(mixed)
+    with torch.no_grad():
+        p, q = (model(**batch.model_inputs).logits.log_softmax(-1) for batch in (teacher, student))
+    # torch's own "batchmean": summed over positions and vocabulary, divided by the rows.
+    expected = torch.nn.functional.kl_div(q, p, log_target=True, reduction="batchmean")
+    assert forget["forget"].item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_teachers_own_answers_are_sampled_once_and_repeatably(tiny: LoadedModel, mixed: tuple[Example, ...]) -> None:
+    state = torch.get_rng_state()
+    method, model = prepared(tiny, VGIDConfig(answers=("teacher",)), mixed)
+    said = method._answers(model, StepBatch(0, mixed, ()))
+    assert said == method._answers(model, StepBatch(9, mixed, ())) and all(said or [])
+    again = VGID(VGIDConfig(answers=("teacher",)))
+    again.prepare(model, method.context)
+    assert again._own == method._own and torch.equal(torch.get_rng_state(), state)
+
+
+def test_students_own_answers_follow_the_step(tiny: LoadedModel, mixed: tuple[Example, ...]) -> None:
+    method, model = prepared(tiny, VGIDConfig(answers=("student",)), mixed)
+    one, again = (method._answers(model, StepBatch(0, mixed, ())) for _ in range(2))
+    assert one == again and method.loss(model, StepBatch(0, mixed, ())).total.isfinite()
+
+
+SHORT = ["training.steps=3", "training.forget_batch=3", "training.retain_batch=3", "validation.every=0"]
+
+
+def trained(rows: list[Example], *overrides: str) -> tuple[torch.nn.Module, RunConfig]:
+    config = load_config(None, [*SHORT, *overrides])
+    half = len(rows) // 3
+    return fit(load_model(tiny_path()), rows[:half], rows[half:], config).loaded.model, config
+
+
+def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def test_same_seed_same_weights_and_the_base_stays_the_base(rows: list[Example], mixed: tuple[Example, ...]) -> None:
+    one, _ = trained(rows)
+    two, _ = trained(rows)
+    three, _ = trained(rows, "seed=1")
+    first, second, other = weights(one), weights(two), weights(three)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+    fresh = load_model(tiny_path())
+    batch = Encoder(fresh.processor).batch(mixed)
+    with reference(one) as base, torch.no_grad():
+        assert torch.equal(answer_logits(base, batch), answer_logits(fresh.model, batch))
+    assert not torch.equal(answer_logits(one, batch), answer_logits(fresh.model, batch))
+
+
+def test_full_parameters_need_a_copy_and_train_only_the_named_parts(rows: list[Example]) -> None:
+    model, _ = trained(rows, "adapter=null", "training.learning_rate=1e-4")
+    before, after = weights(load_model(tiny_path()).model), weights(model)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and not any("vision_tower" in name for name in changed)

@@ -1,0 +1,111 @@
+"""Which rows a step sees, and what stops a run."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from vgid.config import TrainingConfig, load_config
+from vgid.data.example import Example
+from vgid.errors import RunError
+from vgid.methods.base import LossOutput, Method, StepBatch
+from vgid.training.trainer import Rows, count_steps, train
+from vgid.training.validation import EarlyStop, put_aside
+
+EXAMPLES = [Example(id=f"e{i}", question="q?", answer="a") for i in range(7)]
+
+
+class Linear(torch.nn.Module):
+    """One weight, to train by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor([1.0]))
+
+    def forward(self) -> torch.Tensor:
+        return self.weight
+
+
+class Pull(Method[Any]):
+    """Pulls the weight to 0, or blows up at a step."""
+
+    def __init__(self, explode_at: int | None = None) -> None:
+        self.seen: list[StepBatch] = []
+        self.explode_at = explode_at
+
+    def loss(self, model: Any, batch: StepBatch) -> LossOutput:
+        self.seen.append(batch)
+        total = model.weight.square().sum() * (float("nan") if batch.step == self.explode_at else 1.0)
+        return LossOutput(total, {"forget": total.detach()})
+
+
+def test_each_epoch_sees_every_row_once_in_a_new_order() -> None:
+    rows = Rows(EXAMPLES, per_step=7, seed=3)
+    first, second = rows.at(0), rows.at(1)
+    assert set(first) == set(second) == set(EXAMPLES) and first != second
+
+
+def test_rows_depend_on_seed_and_step_alone() -> None:
+    forwards, backwards = Rows(EXAMPLES, 3, seed=3), Rows(EXAMPLES, 3, seed=3)
+    seen = [forwards.at(step) for step in range(10)]
+    assert [backwards.at(step) for step in reversed(range(10))] == seen[::-1]
+    assert [Rows(EXAMPLES, 3, seed=4).at(step) for step in range(10)] != seen
+
+
+@pytest.mark.parametrize(("examples", "per_step"), [([], 3), (EXAMPLES, 0)])
+def test_no_rows(examples: list[Example], per_step: int) -> None:
+    assert Rows(examples, per_step, seed=0).at(5) == ()
+
+
+def test_a_batch_larger_than_the_set_repeats_it() -> None:
+    assert len(Rows(EXAMPLES[:2], 5, seed=0).at(0)) == 5
+
+
+def test_training_descends_and_reports() -> None:
+    model, method, told = Linear(), Pull(), []
+    config = TrainingConfig(steps=4, learning_rate=0.1, forget_batch=2, retain_batch=1, warmup_steps=0)
+    curves = train(model, method, EXAMPLES, EXAMPLES, config, seed=0, progress=lambda done, total: told.append((done, total)))
+    assert [len(batch.forget) for batch in method.seen] == [2] * 4 and [len(batch.retain) for batch in method.seen] == [1] * 4
+    values = [value for _, value in curves["forget"]]
+    assert [step for step, _ in curves["forget"]] == [1, 2, 3, 4] and values == sorted(values, reverse=True)
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)] and model.weight.item() < 1.0
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_rows() -> None:
+    model = Linear()
+    config = TrainingConfig(steps=4, learning_rate=0.1, forget_batch=2, retain_batch=0, warmup_steps=0)
+    with pytest.raises(RunError, match=r"the loss is nan at step 3.*e\d"):
+        train(model, Pull(explode_at=2), EXAMPLES, [], config, seed=0)
+    assert model.weight.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("config", "forget", "retain", "expected"),
+    [({"steps": 9}, 5, 5, 9), ({"steps": None, "epochs": 2, "forget_batch": 4}, 10, 99, 5), ({"steps": None, "forget_batch": 8}, 0, 80, 10)],
+)
+def test_steps_of_a_run(config: dict[str, Any], forget: int, retain: int, expected: int) -> None:
+    assert count_steps(TrainingConfig(**config), forget, retain) == expected
+
+
+def test_put_aside_is_a_split() -> None:
+    config = load_config(None, ["validation.share=0.3"]).validation
+    kept, aside = put_aside(EXAMPLES, config, seed=1)
+    assert len(aside) == 2 and sorted(e.id for e in (*kept, *aside)) == [e.id for e in EXAMPLES]
+    assert put_aside(EXAMPLES, config, seed=1) == (kept, aside)
+    off = load_config(None, ["validation.every=0"]).validation
+    assert put_aside(EXAMPLES, off, seed=1) == (EXAMPLES, [])
+
+
+def test_early_stop_ends_with_the_best_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recall by look: 1 of 2 forgotten; all forgotten, retain intact; all forgotten, retain broken."""
+    model = Linear()
+    looks = iter([(True, True), (True, True), (True, False), (True, True), (False, False), (True, True), (False, False), (True, False)])
+    monkeypatch.setattr("vgid.training.validation.recalled", lambda *_: list(next(looks)))
+    config = load_config(None, ["validation.every=1", "validation.patience=3"]).validation
+    stop = EarlyStop(model, None, EXAMPLES[:2], EXAMPLES[2:4], config)  # type: ignore[arg-type]
+    for step in (1, 2, 3):
+        model.weight.data.fill_(float(step))
+        stop._look(step)
+    stop.restore()
+    assert model.weight.item() == 2.0 and stop.reason == "all steps taken"
+    assert stop.curves == {"recall forget": [(1, 0.5), (2, 0.0), (3, 0.0)], "recall retain": [(1, 1.0), (2, 1.0), (3, 0.5)]}
