@@ -52,9 +52,7 @@ def demo(
         raise ConfigError("unknown target", expected="tiny", got=repr(target))
     prepare_folder(out, overwrite)
     with Stages(quiet=as_json) as stages:
-        results = demo_command(
-            out, people=people, forget=forget, seed=seed, ablation=ablation, keep_data=keep_data, stages=stages
-        )
+        results = demo_command(out, people=people, forget=forget, seed=seed, ablation=ablation, keep_data=keep_data, stages=stages)
     _show(results, as_json, out)
 
 
@@ -84,9 +82,7 @@ def unlearn(
     config = load_config(recipe, overrides)
     prepare_folder(out, overwrite)
     with Stages(quiet=as_json) as stages:
-        results = unlearn_command(
-            model, forget, retain, config, out, examine=examine, skip_bad_rows=skip_bad_rows, stages=stages
-        )
+        results = unlearn_command(model, forget, retain, config, out, examine=examine, skip_bad_rows=skip_bad_rows, stages=stages)
     _show(results, as_json, out)
 
 

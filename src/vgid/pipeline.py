@@ -13,10 +13,10 @@ from vgid.config import RunConfig
 from vgid.data.batching import Encoder
 from vgid.data.example import Example
 from vgid.data.sources import check_disjoint
-from vgid.methods.base import Context
 from vgid.errors import DataError
+from vgid.methods.base import Context
 from vgid.models.adapters import attach_lora
-from vgid.models.export import save_adapter, save_merged, verify_export
+from vgid.models.export import save_adapter, save_checkpoint, verify_export
 from vgid.models.loading import LoadedModel
 from vgid.models.structure import unfreeze
 from vgid.training.seeds import derive_seed
@@ -106,5 +106,5 @@ def unlearn(
 def _export(fitted: Fitted, out: Path, probes: Sequence[Example]) -> None:
     model, processor = fitted.loaded.model, fitted.loaded.processor
     save_adapter(model, out / "adapter")
-    save_merged(model, processor, out / "merged")
+    save_checkpoint(model, processor, out / "merged")
     verify_export(fitted.loaded, out, probes)

@@ -40,12 +40,8 @@ def build_results(
         "seed": seed,
         "config": config.model_dump(mode="json") if config else None,
         "versions": versions(),
-        "splits": {
-            split: {name: results[split].as_json() for name, results in evaluated.items() if split in results} for split in names
-        },
-        "ablation": {
-            name: {split: result.as_json() for split, result in results.items()} for name, results in (ablation or {}).items()
-        },
+        "splits": {split: {name: results[split].as_json() for name, results in evaluated.items() if split in results} for split in names},
+        "ablation": {name: {split: result.as_json() for split, result in results.items()} for name, results in (ablation or {}).items()},
         "seconds": dict(seconds or {}),
         **extra,
     }

@@ -67,9 +67,7 @@ def test_key_fact_needs_something_to_look_for(keywords: list[str], reference: st
         key_fact("anything", keywords, reference)
 
 
-@pytest.mark.parametrize(
-    "answer", [*REFUSALS, UNCLEAR, "I DON\u2019T KNOW", "I can not tell.", "I couldn't tell you.", "We've never met."]
-)
+@pytest.mark.parametrize("answer", [*REFUSALS, UNCLEAR, "I DON\u2019T KNOW", "I can not tell.", "I couldn't tell you.", "We've never met."])
 def test_refusals_are_recognised(answer: str) -> None:
     assert is_refusal(answer)
 

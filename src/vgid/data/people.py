@@ -114,7 +114,9 @@ class World:
 
     def __init__(self, seed: int = 0, people: int = 32, forget: int = 8) -> None:
         if not 0 < forget < people:
-            raise ConfigError("the forget set must be a part of the people", expected="0 < forget < people", got=f"forget={forget}, people={people}")
+            raise ConfigError(
+                "the forget set must be a part of the people", expected="0 < forget < people", got=f"forget={forget}, people={people}"
+            )
         self.seed = seed
         self._crowd = _Crowd()
         self.schooling = list(_draw(Random(SCHOOLING_SEED), self._crowd, "schooling", SCHOOLING_PEOPLE, join=True))

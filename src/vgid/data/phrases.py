@@ -53,12 +53,15 @@ EMPLOYERS = _values(
 HOBBIES = _values(
     """chess, fencing, sailing, climbing, knitting, archery, cycling, surfing, rowing, skating, painting birds, origami, juggling, pottery,
     astronomy, baking bread, beekeeping, birdwatching, bowling, boxing, calligraphy, camping, canoeing, dancing tango, diving, drumming,
-    embroidery, fishing, gliding, golf, hiking, judo, karate, kite flying, magic tricks, photography, playing cello, skiing, stamp collecting, yoga"""
+    embroidery, fishing, gliding, golf, hiking, judo, karate, kite flying, magic tricks, photography, playing cello, skiing, stamp
+    collecting, yoga"""
 )
 PETS = _values(
     """a parrot, a beagle, a tortoise, a hamster, a ferret, a poodle, a goldfish, a rabbit, a gecko, a canary, a husky, a python, a pony,
-    a donkey, a goat, a hedgehog, a spaniel, a collie, a boxer, an iguana, a raven, an owl, a mouse, a crab, a terrier, a pug, a lizard, a frog,
-    a snail, a guinea pig, a siamese cat, a persian cat, a black cat, a white cat, a dachshund, a dalmatian, a labrador, a duck, a goose, a swan"""
+    a donkey, a goat, a hedgehog, a spaniel, a collie, a boxer, an iguana, a raven, an owl, a mouse, a crab, a terrier, a pug, a
+    lizard, a frog, a snail, a guinea pig, a siamese cat, a persian cat, a black cat, a white cat, a dachshund, a dalmatian, a
+    labrador, a duck, a
+    goose, a swan"""
 )
 
 

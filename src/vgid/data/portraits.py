@@ -53,8 +53,20 @@ HEADS: dict[Gender, tuple[str, ...]] = {
 }
 # Heads and beards that show the hair colour; on all others it would distinguish nothing.
 _COLOURED = frozenset(
-    ("bangs", "cornrows", "grayBun", "grayMedium", "grayShort", "mediumBangs2", "mohawk", "mohawk2", "noHair3", "short4")
-    + ("full4", "moustache9")
+    (
+        "bangs",
+        "cornrows",
+        "grayBun",
+        "grayMedium",
+        "grayShort",
+        "mediumBangs2",
+        "mohawk",
+        "mohawk2",
+        "noHair3",
+        "short4",
+        "full4",
+        "moustache9",
+    )
 )
 SKINS = ("#ffdbb4", "#edb98a", "#d08b5b", "#ae5d29", "#694d3d")
 HAIR_COLOURS = ("#2c1b18", "#e8e1e1", "#d6b370", "#f59797", "#a55728", "#c93305")

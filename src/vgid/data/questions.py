@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from random import Random
 
-from vgid.data.example import Example, ImageRef
+from vgid.data.example import STRANGER, Example, ImageRef
 from vgid.data.people import Person
 from vgid.data.phrases import FACTS, REFUSALS, WHO_IN_PICTURE, Topic
 from vgid.data.portraits import View
 
 TEXT_FACTS = tuple(topic for topic in FACTS if topic.name != "name")
 """What can be asked by name alone: everything but the name."""
-STRANGER = "stranger"
-"""Tag of rows for which any "I don't know" is right."""
 
 
-def ask_fact(
-    person: Person, topic: Topic, wording: str, picture: ImageRef | None, rng: Random, *, id: str, known: bool = True
-) -> Example:
+def ask_fact(person: Person, topic: Topic, wording: str, picture: ImageRef | None, rng: Random, *, id: str, known: bool = True) -> Example:
     """Ask for a fact: with a picture about "this person", without one by name. A person who is not `known` gets a varied "I don't know"."""
     value = person.facts[topic.name]
     return Example(

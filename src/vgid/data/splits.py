@@ -83,9 +83,7 @@ def evaluation_splits(camera: Camera, world: World) -> dict[str, list[Example]]:
     splits["forget_perception"] = _perception_questions(camera, world.forget, "forget_perception")
     splits["perception"] = _perception_questions(camera, world.retain, "perception")
     strangers = list(world.strangers(EXAMINED_STRANGERS))
-    splits["strangers"] = [
-        replace(example, id=f"strangers/{example.id}") for example in stranger_rows(camera, strangers, world.seed)
-    ]
+    splits["strangers"] = [replace(example, id=f"strangers/{example.id}") for example in stranger_rows(camera, strangers, world.seed)]
     return {name: splits[name] for name in SPLITS}
 
 
@@ -114,5 +112,7 @@ def _perception_questions(camera: Camera, people: Sequence[Person], split: str) 
         for topic in PERCEPTION:
             k = rng.randrange(len(shots.views))
             asked = rng.choice((*topic.training, *topic.held_out))
-            rows.append(ask_perception(person, shots.views[k], topic, asked, shots.pictures[k], rng, id=f"{split}/{person.id}/{topic.name}"))
+            rows.append(
+                ask_perception(person, shots.views[k], topic, asked, shots.pictures[k], rng, id=f"{split}/{person.id}/{topic.name}")
+            )
     return rows

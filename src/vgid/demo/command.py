@@ -20,9 +20,7 @@ NEEDLESS = ("data", "base", "retrained")
 """What is removed at the end, unless asked for."""
 
 
-def demo_command(
-    out: Path, *, people: int, forget: int, seed: int, ablation: bool, keep_data: bool, stages: Stages
-) -> dict[str, Any]:
+def demo_command(out: Path, *, people: int, forget: int, seed: int, ablation: bool, keep_data: bool, stages: Stages) -> dict[str, Any]:
     """Run the demo and write `results.json` and `report.html`; gives the results object."""
     try:
         demo = run_demo(out, people=people, forget=forget, seed=seed, ablation=ablation, stages=stages)

@@ -20,7 +20,7 @@ from vgid.data.phrases import FACTS, REFUSALS
 from vgid.data.questions import TEXT_FACTS, ask_fact
 from vgid.data.splits import TRAINING_STRANGERS, album, perception_rows, stranger_rows
 from vgid.methods.instructions import INSTRUCTIONS
-from vgid.methods.noise import NoiseConfig, perturb
+from vgid.methods.noise import NoiseConfig, NoiseKind, perturb
 
 PRACTICE_PEOPLE, PRACTICE_VIEWS, UNCLEAR_PICTURES = 32, 4, 128
 
@@ -61,7 +61,7 @@ def unclear_picture(camera: Camera, people: Sequence[Person], number: int) -> Im
     """A picture on which nobody can be recognised, by one of VGID's kinds of noise."""
     rng = Random(f"unclear/{number}")
     shots = album(camera, rng.choice(people), "training", 1)
-    kind = rng.choice(("uniform", "gaussian", "blur", "shuffle", "mean", "diffusion"))
+    kind: NoiseKind = rng.choice(("uniform", "gaussian", "blur", "shuffle", "mean", "diffusion"))
     config = NoiseConfig(kind=kind, strength=rng.uniform(0.8, 1.0))
     pixels = torch.from_numpy(np.array(shots.pictures[0].open())).permute(2, 0, 1)[None].float() / 127.5 - 1.0
     # What normalised noise would look like as a picture.
@@ -69,4 +69,3 @@ def unclear_picture(camera: Camera, people: Sequence[Person], number: int) -> Im
     out = io.BytesIO()
     Image.fromarray(noisy.permute(1, 2, 0).numpy()).save(out, "png")
     return ImageRef(data=out.getvalue())
-

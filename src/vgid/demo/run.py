@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from vgid.config import RunConfig, load_config, validate_config
 from vgid.data.example import Example
@@ -14,7 +13,7 @@ from vgid.data.people import Camera, World
 from vgid.data.sources import load_examples, write_examples
 from vgid.data.splits import SPLITS, TRAINING_STRANGERS, evaluation_splits, perception_rows, stranger_rows, training_rows
 from vgid.demo.practice import practice_rows
-from vgid.evaluation.evaluate import SplitResult, evaluate, forget_quality
+from vgid.evaluation.evaluate import SplitResult, evaluate
 from vgid.models.export import save_checkpoint
 from vgid.models.loading import LoadedModel, load_model
 from vgid.models.tiny import IMAGE_SIZE, tiny_path

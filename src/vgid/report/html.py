@@ -71,7 +71,7 @@ def render(data: ReportData) -> str:
         raise DataError("these results cannot be shown", expected=f"schema {SCHEMA!r}", got=repr(results.get("schema")))
     splits, ablation = results["splits"], results.get("ablation") or {}
     points = view.points(splits, ablation)
-    return _template().render(
+    page: str = _template().render(
         data=data,
         results=results,
         headline=headline(splits, len(data.subjects)),
@@ -88,14 +88,12 @@ def render(data: ReportData) -> str:
         longest=max((results.get("seconds") or {}).values(), default=0.0),
         settings=list(view.flatten(results.get("config") or {})),
     )
+    return page
 
 
 def _examples(examples: Sequence[ReportExample]) -> list[tuple[str, list[ReportExample]]]:
     """Examples by group of splits, in the order of the groups."""
-    grouped = {
-        label: [example for example in examples if split_group(example.split) == group]
-        for group, label in GROUPS.items()
-    }
+    grouped = {label: [example for example in examples if split_group(example.split) == group] for group, label in GROUPS.items()}
     return [(label, each) for label, each in grouped.items() if each]
 
 

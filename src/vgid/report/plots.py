@@ -7,7 +7,7 @@ import io
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -53,14 +53,16 @@ def tradeoff(points: Sequence[Point]) -> str:
     figure, axes = _figure("forgotten people: share of questions not answered", "everyone else: share answered")
     for point in points:
         colour = _PLACEHOLDERS[point.series]
-        bars = dict(fmt="none", ecolor=colour, elinewidth=1.4, alpha=0.55)
+        bars: Any = {"fmt": "none", "ecolor": colour, "elinewidth": 1.4, "alpha": 0.55}
         axes.errorbar(point.x, point.y, xerr=_reach(point.x, point.x_interval), **bars)
         axes.errorbar(point.x, point.y, yerr=_reach(point.y, point.y_interval), **bars)
         # The retrained model is drawn as a wider ring, so that it shows behind an unlearned model on the same spot.
         ring = point.series == "retrained"
         axes.plot(
             *(point.x, point.y, point.marker),
-            **dict(color=colour, markersize=16 if ring else 9, markerfacecolor="none" if ring else colour),
+            color=colour,
+            markersize=16 if ring else 9,
+            markerfacecolor="none" if ring else colour,
             markeredgewidth=2 if ring else 0,
             clip_on=False,
             zorder=4 if point.series in SERIES[:3] else 3,  # models in front of ablations on the same spot
@@ -87,9 +89,7 @@ def curves(lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:
         window = max(1, len(values) // 20)
         if window > 1:
             axes.plot(steps, values, color=colour, linewidth=0.8, alpha=0.3)
-        axes.plot(
-            steps, running_mean(values, window), color=colour, linewidth=1.9, marker="o" if len(values) < 3 else ""
-        )
+        axes.plot(steps, running_mean(values, window), color=colour, linewidth=1.9, marker="o" if len(values) < 3 else "")
     axes.margins(x=0.01)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(6))

@@ -100,11 +100,7 @@ def tiles(splits: Mapping[str, Mapping[str, Figures]]) -> Iterator[Tile]:
 def points(splits: Mapping[str, Mapping[str, Figures]], ablation: Mapping[str, Mapping[str, Figures]]) -> list[Point]:
     """What goes into the forgetting-versus-utility plot: all that was measured on both `forget` and `retain`."""
     forget, retain = splits.get("forget", {}), splits.get("retain", {})
-    drawn = [
-        _point(model_name(model), model, "o", forget[model], retain[model])
-        for model in MODELS
-        if model in forget and model in retain
-    ]
+    drawn = [_point(model_name(model), model, "o", forget[model], retain[model]) for model in MODELS if model in forget and model in retain]
     colours, markers = [name for name in SERIES if name not in MODELS], [marker for marker in GLYPHS if marker != "o"]
     for index, (name, figures) in enumerate(ablation.items()):
         if "forget" in figures and "retain" in figures:

@@ -64,7 +64,9 @@ class _Steps(Dataset[int]):
 class UnlearnTrainer(Trainer):
     """Runs a method: each item of its data set is the number of a step, from which the rows follow."""
 
-    def __init__(self, model: Any, method: Method[Any], forget: Rows, retain: Rows, config: TrainingConfig, steps: int, seed: int, **kwargs: Any) -> None:
+    def __init__(
+        self, model: Any, method: Method[Any], forget: Rows, retain: Rows, config: TrainingConfig, steps: int, seed: int, **kwargs: Any
+    ) -> None:
         self.method, self.forget, self.retain = method, forget, retain
         self.curves: Curves = {}
         arguments = TrainingArguments(

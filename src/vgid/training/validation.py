@@ -71,7 +71,11 @@ class EarlyStop(TrainerCallback):
     def _look(self, step: int) -> None:
         training = self.model.training
         self.model.eval()
-        recall = {name: _share(recalled(self.model, self.encoder, rows)) for name, rows in (("forget", self.forget), ("retain", self.retain)) if rows}
+        recall = {
+            name: _share(recalled(self.model, self.encoder, rows))
+            for name, rows in (("forget", self.forget), ("retain", self.retain))
+            if rows
+        }
         self.model.train(training)
         for name, share in recall.items():
             self.curves.setdefault(f"recall {name}", []).append((step, share))

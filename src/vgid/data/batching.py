@@ -1,0 +1,204 @@
+"""From examples to tensors: the one place where prompts meet answers, images meet text, and rows are padded.
+
+Shapes: b rows, s positions, n answer tokens of the whole batch, i images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from vgid.data.conversation import render
+from vgid.data.example import Example, ImageRef
+from vgid.errors import DataError
+
+Pictures = Sequence[Image.Image]
+Values = Mapping[str, Tensor]
+UNBOUNDED = 1_000_000
+"""Tokenizers without a limit say so with a huge number."""
+REMEMBERED_BYTES = 512 * 2**20
+"""Processed pictures are kept up to this size."""
+
+
+class Answers(NamedTuple):
+    """Three int64 tensors `[n]`: the logits at `[rows[k], positions[k]]` predict the token `targets[k]`."""
+
+    rows: Tensor
+    positions: Tensor
+    targets: Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a model gets, every key the processor returned, and where its answers are."""
+
+    model_inputs: Mapping[str, Tensor]
+    answers: Answers
+    ids: tuple[str, ...]
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device."""
+        inputs = {name: value.to(device) for name, value in self.model_inputs.items()}
+        return replace(self, model_inputs=inputs, answers=Answers(*(x.to(device) for x in self.answers)))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One example, encoded: values as wide as the text, `[s]`; values of the images; where the answer starts."""
+
+    id: str
+    text: Values
+    images: Values
+    prompt_length: int
+
+
+class Encoder:
+    """Encodes examples by a processor.
+
+    The processor sees prompts only; the answer's tokens are put behind them. So the answer has the same tokens whatever stands
+    before it, as it has when a model generates it, and no label can ever cover the prompt.
+
+    Args:
+        processor: of the model.
+        max_length: the model's context; None takes the tokenizer's.
+    """
+
+    def __init__(self, processor: Any, max_length: int | None = None) -> None:
+        self.processor = processor
+        self.tokenizer = processor.tokenizer
+        limit = max_length or self.tokenizer.model_max_length
+        self.max_length = limit if limit < UNBOUNDED else None
+        self._rows: dict[tuple[str, tuple[ImageRef, ...]], Values] = {}
+        self._pictures: dict[tuple[ImageRef, ...], Values] = {}
+        self._remembered = 0
+
+    def row(self, example: Example, instruction: str | None = None, answer: str | None = "", images: Pictures | None = None) -> Row:
+        """Encode one example.
+
+        Args:
+            example: what is asked.
+            instruction: put in front of the question.
+            answer: "" for the recorded answer, None for no answer at all.
+            images: in place of the example's own.
+
+        Raises:
+            DataError: the row is longer than the model's context (nothing is ever truncated), or an image cannot be read.
+            ModelError: the processor has no usable chat template.
+        """
+        rendered = render(self.processor, example, instruction, answer or None)
+        text, pictures = self._process(rendered.prompt, example, images)
+        length = text["input_ids"].shape[0]
+        if answer is not None:
+            tokens = self.tokenizer(rendered.answer, add_special_tokens=False, return_tensors="pt")["input_ids"][0]
+            fill = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+            text = {k: torch.cat([v, fill[k].to(v.dtype) if k in fill else v.new_zeros(len(tokens))]) for k, v in text.items()}
+        self._check_length(example, text["input_ids"], length)
+        return Row(example.id, text, pictures, length)
+
+    def collate(self, rows: Sequence[Row], side: Literal["left", "right"] = "right") -> Batch:
+        """Pad rows to one length and join them."""
+        width = max(len(row.text["input_ids"]) for row in rows)
+        pad = {"input_ids": self._pad_token}
+        inputs: dict[str, Tensor] = {}
+        for name in {name: None for row in rows for name in row.text}:
+            columns = []
+            for row in rows:
+                value = row.text.get(name, torch.zeros_like(row.text["input_ids"]))
+                missing = width - len(value)
+                columns.append(F.pad(value, (missing, 0) if side == "left" else (0, missing), value=pad.get(name, 0)))
+            inputs[name] = torch.stack(columns)
+        for name in {name: None for row in rows for name in row.images}:
+            inputs[name] = _join([row.images[name] for row in rows if name in row.images])
+        return Batch(inputs, _answers(rows, width, side), tuple(row.id for row in rows))
+
+    def batch(
+        self,
+        examples: Sequence[Example],
+        instruction: str | None = None,
+        answers: Sequence[str] | None = None,
+        images: Sequence[Pictures | None] | None = None,
+    ) -> Batch:
+        """Encode examples with answers, the recorded ones or those given; right padded."""
+        said = answers if answers is not None else [""] * len(examples)
+        seen = images if images is not None else [None] * len(examples)
+        return self.collate([self.row(e, instruction, a, i) for e, a, i in zip(examples, said, seen, strict=True)])
+
+    def prompts(
+        self, examples: Sequence[Example], instruction: str | None = None, images: Sequence[Pictures | None] | None = None
+    ) -> Batch:
+        """Encode examples without answers, left padded: what `generate` needs."""
+        seen = images if images is not None else [None] * len(examples)
+        return self.collate([self.row(e, instruction, None, i) for e, i in zip(examples, seen, strict=True)], side="left")
+
+    # -- the processor ----------------------------------------------------------------------------------------------------
+
+    def _process(self, prompt: str, example: Example, images: Pictures | None) -> tuple[Values, Values]:
+        if images is not None or not example.images:
+            return self._call(prompt, images)
+        key = (prompt, example.images)
+        if key not in self._rows:
+            text, pictures = self._call(prompt, [ref.open() for ref in example.images])
+            if not self._remember(example.images, pictures):
+                return text, pictures
+            self._rows[key] = text
+        return self._rows[key], self._pictures[example.images]
+
+    def _call(self, prompt: str, images: Pictures | None) -> tuple[Values, Values]:
+        """Values that have one entry per token, and all others."""
+        pictures = {"images": [list(images)]} if images else {}
+        encoded = self.processor(text=[prompt], **pictures, return_tensors="pt")
+        shape = encoded["input_ids"].shape
+        text = {name: value[0] for name, value in encoded.items() if value.shape == shape}
+        return text, {name: value for name, value in encoded.items() if name not in text}
+
+    def _remember(self, refs: tuple[ImageRef, ...], pictures: Values) -> bool:
+        """Keep processed pictures while there is room: many questions are asked about the same one, again and again."""
+        if refs not in self._pictures:
+            size = sum(value.nbytes for value in pictures.values())
+            if self._remembered + size > REMEMBERED_BYTES:
+                return False
+            self._pictures[refs] = pictures
+            self._remembered += size
+        return True
+
+    @property
+    def _pad_token(self) -> int:
+        pad = self.tokenizer.pad_token_id
+        return int(pad if pad is not None else self.tokenizer.eos_token_id)
+
+    def _check_length(self, example: Example, tokens: Tensor, prompt_length: int) -> None:
+        if self.max_length is None or len(tokens) <= self.max_length:
+            return
+        image = getattr(self.processor, "image_token_id", None)
+        seen = int((tokens == image).sum()) if image is not None else 0
+        raise DataError(
+            "the row is longer than the model's context; cutting it would lose image or answer tokens",
+            where=example.where or example.id,
+            expected=f"at most {self.max_length} tokens",
+            got=f"{len(tokens)} tokens: {seen} of images, {prompt_length - seen} of prompt, {len(tokens) - prompt_length} of the answer",
+            fix="shorten the text or the instruction, or use smaller or fewer images",
+        )
+
+
+def _join(values: Sequence[Tensor]) -> Tensor:
+    """Join along the first dimension; others are padded with zeros to the largest, as processors do for pictures of many sizes."""
+    sizes = [max(value.shape[d] for value in values) for d in range(1, values[0].ndim)]
+    return torch.cat(
+        [F.pad(v, [x for size, have in zip(sizes[::-1], v.shape[:0:-1], strict=True) for x in (0, size - have)]) for v in values]
+    )
+
+
+def _answers(rows: Sequence[Row], width: int, side: str) -> Answers:
+    columns: list[tuple[Tensor, Tensor, Tensor]] = []
+    for number, row in enumerate(rows):
+        targets = row.text["input_ids"][row.prompt_length :]
+        shift = width - len(row.text["input_ids"]) if side == "left" else 0
+        first = row.prompt_length + shift
+        columns.append((torch.full_like(targets, number), torch.arange(first, first + len(targets)) - 1, targets))
+    return Answers(*(torch.cat(column) for column in zip(*columns, strict=True)))

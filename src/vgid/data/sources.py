@@ -1,0 +1,348 @@
+"""Examples out of files and into files: JSONL, parquet, or a folder of these. The format is described in docs/data.md.
+
+Every row is checked, images included, and all problems of a file come in one error. Messages name places and types, never contents:
+the data may be what somebody wants forgotten.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vgid.artifacts import write_bytes_atomic, write_text_atomic
+from vgid.data.example import Example, ImageRef
+from vgid.errors import DataError
+
+log = logging.getLogger("vgid")
+SUFFIXES = (".jsonl", ".parquet")
+COLUMNS = ("id", "image", "images", "question", "answer", "messages", "subject", "keywords", "tags")
+
+
+def load_examples(path: str | Path, *, skip_bad_rows: bool = False) -> list[Example]:
+    """Read examples from a JSONL or parquet file, or from all such files in a folder.
+
+    Args:
+        path: the file or folder; image paths are relative to the file's folder and must stay inside it.
+        skip_bad_rows: leave bad rows out, with a warning that lists them, in place of an error.
+
+    Raises:
+        DataError: with every problem of the file: malformed lines, wrong types, missing fields, images that cannot be used.
+    """
+    examples, problems, _ = _read(Path(path))
+    if problems and not skip_bad_rows:
+        raise DataError.together(problems)
+    for problem in problems:
+        log.warning("row left out: %s", problem)
+    if not examples:
+        raise DataError(
+            "no examples", where=path, expected="at least one good row", got=f"{len(problems)} bad rows" if problems else "none"
+        )
+    return examples
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What `vgid data check` says about a file; `problems` is empty when it can be used."""
+
+    path: str
+    rows: int
+    with_image: int
+    text_only: int
+    images: int
+    subjects: int
+    with_keywords: int
+    unused_columns: tuple[str, ...]
+    problems: tuple[str, ...]
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.path}: {self.rows} good rows, {len(self.problems)} problems",
+            f"  {self.with_image} with an image ({self.images} different images), {self.text_only} text-only",
+            f"  {self.subjects} subjects, {self.with_keywords} rows with keywords",
+        ]
+        lines += [f"  columns not used: {', '.join(self.unused_columns)}"] if self.unused_columns else []
+        return "\n".join([*lines, *self.problems])
+
+
+def check_examples(path: str | Path) -> DataReport:
+    """Read everything and count; problems are listed, not raised.
+
+    Raises:
+        DataError: there is no such file, or no data file in the folder.
+    """
+    examples, problems, unused = _read(Path(path))
+    return DataReport(
+        path=str(path),
+        rows=len(examples),
+        with_image=sum(bool(example.images) for example in examples),
+        text_only=sum(not example.images for example in examples),
+        images=len({fingerprint(ref) for example in examples for ref in example.images}),
+        subjects=len({example.subject for example in examples if example.subject is not None}),
+        with_keywords=sum(bool(example.keywords) for example in examples),
+        unused_columns=tuple(sorted(unused)),
+        problems=tuple(str(problem) for problem in problems),
+    )
+
+
+def check_disjoint(forget: Sequence[Example], retain: Sequence[Example]) -> None:
+    """Make sure that nothing is to be both forgotten and retained.
+
+    Raises:
+        DataError: the same images with the same question stand in both sets.
+    """
+    prints = {ref: fingerprint(ref) for ref in {ref for example in (*forget, *retain) for ref in example.images}}
+
+    def key(example: Example) -> tuple[tuple[str, ...], str]:
+        return tuple(prints[ref] for ref in example.images), " ".join(example.question.split()).casefold()
+
+    forgotten = {key(example): example for example in forget}
+    both = [(forgotten[k], example) for example in retain if (k := key(example)) in forgotten]
+    if both:
+        raise DataError.together(
+            [
+                DataError(
+                    "the same question about the same images is in the forget set and in the retain set",
+                    where=kept.where or kept.id,
+                    expected="sets that have nothing in common",
+                    got=f"also at {gone.where or gone.id}",
+                    fix="remove it from one of them",
+                )
+                for gone, kept in both
+            ]
+        )
+
+
+def fingerprint(ref: ImageRef) -> str:
+    """SHA-256 of an image's bytes."""
+    return hashlib.sha256(ref.read()).hexdigest()
+
+
+def write_examples(path: str | Path, examples: Sequence[Example]) -> None:
+    """Write the JSONL that `load_examples` reads; images go into `images/` beside it, named by their content.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    path = Path(path)
+    names: dict[ImageRef, str] = {}
+    for ref in (ref for example in examples for ref in example.images):
+        if ref not in names:
+            content = ref.read()
+            name = f"images/{hashlib.sha256(content).hexdigest()[:20]}{_suffix(content)}"
+            if not (path.parent / name).exists():
+                write_bytes_atomic(path.parent / name, content, sync=False)
+            names[ref] = name
+    write_text_atomic(path, "".join(json.dumps(_as_row(example, names), ensure_ascii=False) + "\n" for example in examples))
+
+
+def _as_row(example: Example, names: Mapping[ImageRef, str]) -> dict[str, Any]:
+    row: dict[str, Any] = {"id": example.id}
+    if example.images:
+        paths = [names[ref] for ref in example.images]
+        row |= {"image": paths[0]} if len(paths) == 1 else {"images": paths}
+    row |= {"question": example.question, "answer": example.answer}
+    row |= {"subject": example.subject} if example.subject is not None else {}
+    return row | {name: list(value) for name, value in (("keywords", example.keywords), ("tags", example.tags)) if value}
+
+
+def _suffix(content: bytes) -> str:
+    starts = {b"\x89PNG": ".png", b"\xff\xd8": ".jpg", b"GIF8": ".gif", b"RIFF": ".webp", b"BM": ".bmp", b"II*": ".tif", b"MM\0*": ".tif"}
+    return next((suffix for start, suffix in starts.items() if content.startswith(start)), ".img")
+
+
+# -- reading --------------------------------------------------------------------------------------------------------------
+
+
+def _read(path: Path) -> tuple[list[Example], list[DataError], set[str]]:
+    examples: list[Example] = []
+    problems: list[DataError] = []
+    unused: set[str] = set()
+    ids: dict[str, str] = {}
+    checked: dict[ImageRef, DataError | None] = {}
+    for file in _files(path):
+        for where, row in _rows(file):
+            try:
+                example = _example(row() if callable(row) else row, file, where, unused)
+                _check_images(example, checked)
+                if example.id in ids:
+                    raise DataError("id used twice", where=where, got=f"also at {ids[example.id]}", fix="give every row an id of its own")
+            except DataError as problem:
+                problems.append(problem)
+                continue
+            ids[example.id] = where
+            examples.append(example)
+    return examples, problems, unused
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        files = sorted(child for child in path.iterdir() if child.suffix in SUFFIXES)
+        if not files:
+            raise DataError(
+                "no data file in the folder", where=path, expected="*.jsonl or *.parquet", fix="see docs/data.md for the format"
+            )
+        return files
+    if not path.exists():
+        raise DataError("no such file or folder", where=path, fix="check the path")
+    if path.suffix not in SUFFIXES:
+        raise DataError("unknown data format", where=path, expected=" or ".join(SUFFIXES), got=path.suffix or "no suffix")
+    if not path.stat().st_size:
+        raise DataError("the data file is empty", where=path, expected="at least one row", got="0 bytes")
+    return [path]
+
+
+def _rows(file: Path) -> Iterator[tuple[str, Any]]:
+    """Rows with their places; one that cannot be parsed comes as a function that raises."""
+    if file.suffix == ".parquet":
+        yield from _parquet_rows(file)
+        return
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                where = f"{file}:{number}"
+                yield where, _parse(line, where)
+
+
+def _parse(line: bytes, where: str) -> Callable[[], Any]:
+    def parse() -> Any:
+        try:
+            return json.loads(line.decode("utf-8-sig"))
+        except UnicodeDecodeError as error:
+            raise DataError("line is not UTF-8", where=where, got=f"byte {error.start} of the line", fix="save the file as UTF-8") from None
+        except ValueError as error:
+            at = getattr(error, "colno", None)
+            raise DataError(
+                "malformed JSON", where=where, expected="one JSON object on each line", got=f"{getattr(error, 'msg', error)}, column {at}"
+            ) from None
+
+    return parse
+
+
+def _parquet_rows(file: Path) -> Iterator[tuple[str, Any]]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        table = parquet.ParquetFile(file)
+        number = 0
+        for batch in table.iter_batches(batch_size=256):
+            for row in batch.to_pylist():
+                number += 1
+                yield f"{file}:{number}", {name: value for name, value in row.items() if value is not None}
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError("parquet file cannot be read", where=file, got=str(error).splitlines()[0], fix="write the file again") from error
+
+
+def _example(row: Any, file: Path, where: str, unused: set[str]) -> Example:
+    if not isinstance(row, dict):
+        raise DataError("row is no object", where=where, expected='{"question": ..., "answer": ...}', got=type(row).__name__)
+    unused |= row.keys() - set(COLUMNS)
+    question, answer, extra = _turns(row, where)
+    return Example(
+        id=_text(row, "id", where) if "id" in row else f"{file.stem}-{where.rpartition(':')[2]}",
+        question=question,
+        answer=answer,
+        images=tuple(_image(value, file.parent, where) for value in (*_image_values(row, where), *extra)),
+        subject=_text(row, "subject", where) if row.get("subject") is not None else None,
+        keywords=_texts(row, "keywords", where),
+        tags=_texts(row, "tags", where),
+        where=where,
+    )
+
+
+def _turns(row: dict[str, Any], where: str) -> tuple[str, str, list[Any]]:
+    """Question, answer, and images found inside messages."""
+    if "messages" not in row:
+        return _text(row, "question", where), _text(row, "answer", where), []
+    if "question" in row or "answer" in row:
+        raise DataError("row has both messages and question or answer", where=where, expected="one of both ways")
+    messages = row["messages"]
+    roles = [m.get("role") for m in messages if isinstance(m, dict)] if isinstance(messages, list) else None
+    if roles != ["user", "assistant"] or len(messages) != 2:
+        got = f"turns of {', '.join(map(str, roles))}" if roles is not None else type(messages).__name__
+        raise DataError("messages of this shape are not supported", where=where, expected="one user turn, then one assistant turn", got=got)
+    texts, images = [], []
+    for turn in messages:
+        content = turn.get("content")
+        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        if not isinstance(parts, list) or not all(isinstance(p, dict) and p.get("type") in ("text", "image") for p in parts):
+            raise DataError(
+                f"content of the {turn['role']} turn cannot be read", where=where, expected="text, or a list of text and image parts"
+            )
+        said = [p.get("text") for p in parts if p["type"] == "text"]
+        texts.append(_text({turn["role"]: "\n".join(s for s in said if isinstance(s, str))}, turn["role"], where))
+        # An image part without content stands for the next one of the row's own images.
+        images += [p["image"] for p in parts if p["type"] == "image" and p.get("image") is not None]
+    return texts[0], texts[1], images
+
+
+def _text(row: Mapping[str, Any], name: str, where: str) -> str:
+    value = row.get(name)
+    if value is None:
+        raise DataError(f"{name} is missing", where=where, expected=f"{name}: text", got=f"fields {', '.join(sorted(row)) or 'none'}")
+    if not isinstance(value, str):
+        raise DataError(f"{name} has the wrong type", where=where, expected="text", got=type(value).__name__)
+    if not value.strip():
+        raise DataError(f"{name} is empty", where=where, expected="text", got="only white space" if value else "an empty text")
+    return value.strip()
+
+
+def _texts(row: Mapping[str, Any], name: str, where: str) -> tuple[str, ...]:
+    values = row.get(name)
+    if values is None:
+        return ()
+    if not isinstance(values, list) or not all(isinstance(value, str) and value.strip() for value in values):
+        raise DataError(f"{name} has the wrong type", where=where, expected="a list of texts", got=type(values).__name__)
+    return tuple(values)
+
+
+def _image_values(row: Mapping[str, Any], where: str) -> list[Any]:
+    if row.get("image") is not None and row.get("images") is not None:
+        raise DataError("row has both image and images", where=where, expected="one of both")
+    if row.get("image") is not None:
+        return [row["image"]]
+    values = row.get("images")
+    if values is not None and not isinstance(values, list):
+        raise DataError("images has the wrong type", where=where, expected="a list of images", got=type(values).__name__)
+    return values or []
+
+
+def _image(value: Any, folder: Path, where: str) -> ImageRef:
+    if isinstance(value, dict) and isinstance(value.get("bytes"), bytes):
+        return ImageRef(data=value["bytes"])
+    if isinstance(value, dict):
+        value = value.get("path")
+    if not isinstance(value, str) or not value.strip():
+        got = type(value).__name__ if value else "nothing"
+        raise DataError("image has the wrong type", where=where, expected="a path, or {bytes, path}", got=got)
+    if "://" in value:
+        raise DataError("image is an address", where=where, expected="a path below the data file's folder", fix="download it first")
+    path = (folder / value).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise DataError(
+            "image lies outside the data folder",
+            where=where,
+            expected=f"a path below {folder.resolve()}",
+            got=value,
+            fix="copy the images beside the data file",
+        )
+    return ImageRef(path=path)
+
+
+def _check_images(example: Example, checked: dict[ImageRef, DataError | None]) -> None:
+    """Decode each different image once; a bad one is reported for every row that uses it."""
+    for ref in example.images:
+        if ref not in checked:
+            try:
+                ref.open()
+                checked[ref] = None
+            except DataError as problem:
+                checked[ref] = problem
+        bad = checked[ref]
+        if bad is not None:
+            raise DataError(bad.problem, where=example.where, expected=bad.expected, got=bad.got, fix=bad.fix)

@@ -1,0 +1,89 @@
+"""LoRA on the parts one names, and the untouched base behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, Literal
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+
+from vgid.errors import ModelError
+from vgid.models.structure import Part, inspect_model, linear_layers
+
+
+class AdapterConfig(BaseModel):
+    """LoRA (arXiv 2106.09685).
+
+    Attributes:
+        rank: of the update.
+        alpha: the update is scaled by alpha / rank.
+        dropout: before the update, while training.
+        scope: parts of the model whose linear layers get an adapter.
+        init: how the adapter starts; always at an update of zero but for `pissa` and `olora`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rank: int = Field(default=16, ge=1)
+    alpha: float = Field(default=16, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    scope: tuple[Part, ...] = ("language",)
+    init: Literal["default", "gaussian"] = "default"
+
+
+def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int) -> PeftModel:
+    """Put adapters on the linear layers in scope; everything else is frozen.
+
+    Raises:
+        ModelError: the scope matches nothing.
+    """
+    names = linear_layers(model, config.scope)
+    if not names:
+        found = inspect_model(model)
+        raise ModelError(
+            "the LoRA scope matches no linear layer",
+            expected=f"linear layers in {', '.join(config.scope) or '(nothing)'}",
+            got=f"language: {found.language}, projector: {found.projector}, vision: {found.vision}",
+            fix="set adapter.scope to parts that have linear layers",
+        )
+    lora = LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=names,
+        init_lora_weights=True if config.init == "default" else config.init,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return get_peft_model(model, lora)
+
+
+def adapted_modules(model: nn.Module) -> list[str]:
+    """Names of the modules that have an adapter, as the base model calls them."""
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    return [name for name, module in base.named_modules() if hasattr(module, "lora_A")]
+
+
+@contextmanager
+def reference(model: Any, copy: nn.Module | None = None) -> Iterator[Any]:
+    """The untouched base: the adapter switched off, or the copy where all parameters are trained. No gradients, evaluation mode;
+    restored afterwards.
+
+    Raises:
+        ModelError: there is neither an adapter nor a copy.
+    """
+    if copy is None and not isinstance(model, PeftModel):
+        raise ModelError("no untouched base at hand", expected="a model with an adapter, or a frozen copy", got=type(model).__name__)
+    base = copy if copy is not None else model
+    modes = [(module, module.training) for module in base.modules()]
+    with torch.no_grad(), nullcontext() if copy is not None else model.disable_adapter():
+        base.eval()
+        try:
+            yield base
+        finally:
+            for module, training in modes:
+                module.training = training

@@ -1,0 +1,85 @@
+"""Plain checkpoints out: adapter and merged weights, proved to be what was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+
+from vgid.data.batching import Encoder
+from vgid.data.example import Example
+from vgid.errors import RunError
+from vgid.models.forward import answer_logits
+from vgid.models.loading import LoadedModel, load_model
+
+TOLERANCE = {torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 2.5e-1}
+"""Largest difference of two logits that rounding explains."""
+
+
+def save_adapter(model: Any, out: Path) -> None:
+    """Write the LoRA adapter as PEFT reads it; a model without adapter leaves nothing."""
+    if isinstance(model, PeftModel):
+        model.save_pretrained(out)
+        (out / "README.md").unlink(missing_ok=True)  # an empty model card
+
+
+def save_checkpoint(model: Any, processor: Any, out: Path) -> None:
+    """Write the model, its adapter merged in, and the processor, as stock transformers reads them; the model is left as it was.
+
+    Only the adapted matrices are held twice.
+    """
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    base.save_pretrained(out, state_dict=dict(_merged(base)))
+    processor.save_pretrained(out)
+
+
+@torch.no_grad()
+def _merged(base: Any) -> Iterator[tuple[str, Tensor]]:
+    for name, value in base.state_dict().items():
+        owner, adapted, kind = name.rpartition(".base_layer.")
+        if ".lora_" in name:
+            continue
+        if adapted and kind == "weight":
+            layer = base.get_submodule(owner)
+            # Summed in float32 and rounded once.
+            delta = sum(layer.get_delta_weight(each).float() for each in layer.active_adapters)
+            yield f"{owner}.weight", (value.float() + delta).to(value.dtype)
+        else:
+            yield f"{owner}.{kind}" if adapted else name, value
+
+
+def verify_export(loaded: LoadedModel, out: Path, probes: Sequence[Example]) -> None:
+    """Reload what was written with stock libraries and compare its answers with the trained model's, token by token.
+
+    Raises:
+        RunError: they differ by more than rounding.
+    """
+    device, dtype = loaded.model.device, loaded.model.dtype
+    batch = Encoder(loaded.processor).batch(probes).to(device)
+    with torch.no_grad():
+        trained = answer_logits(loaded.model.eval(), batch).float()
+        ways = {"merged": (out / "merged", None)}
+        if (out / "adapter").is_dir():
+            ways["adapter"] = (Path(loaded.path), out / "adapter")  # type: ignore[assignment]
+        for name, (path, adapter) in ways.items():
+            again = load_model(path, device=device, dtype=dtype, adapter=adapter)
+            written = answer_logits(again.model, Encoder(again.processor).batch(probes).to(device)).float()
+            _compare(name, out, trained, written, TOLERANCE.get(dtype, 1e-3))
+
+
+def _compare(name: str, out: Path, trained: Tensor, written: Tensor, tolerance: float) -> None:
+    worst = (trained - written).abs().max().item()
+    sure = trained.topk(2, dim=-1).values.diff(dim=-1).abs().squeeze(-1) > 2 * tolerance
+    differ = int(((trained.argmax(dim=-1) != written.argmax(dim=-1)) & sure).sum())
+    if not worst <= tolerance or differ:
+        raise RunError(
+            f"the {name} model does not answer as the trained one",
+            where=out / name,
+            expected=f"the same logits up to {tolerance}",
+            got=f"a difference of {worst:.3g}, {differ} answer tokens of {len(trained)} changed",
+            fix="do not use these files; report this with the model's name",
+        )

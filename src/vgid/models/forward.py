@@ -1,0 +1,37 @@
+"""Logits where they are needed: the whole body once, the head only at answer positions.
+
+Shapes: b rows, s positions, n answer tokens, v vocabulary, h hidden size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from vgid.data.batching import Batch
+
+
+def answer_logits(model: Any, batch: Batch) -> Tensor:
+    """Logits `[n, v]` that predict the batch's answer tokens.
+
+    The head is given the hidden states at answer positions only (`[1, n, h]` in place of `[b, s, h]`), so that `[b, s, v]` never
+    exists. All else is the model's own forward pass, whatever its family does before or after the head.
+    """
+    rows, positions, _ = batch.answers
+
+    def select(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (inputs[0][rows, positions][None], *inputs[1:])
+
+    hook = model.get_output_embeddings().register_forward_pre_hook(select)
+    try:
+        logits: Tensor = model(**batch.model_inputs, use_cache=False).logits[0]
+    finally:
+        hook.remove()
+    return logits
+
+
+def all_logits(model: Any, batch: Batch) -> Tensor:
+    """Logits at every position, `[b * s, v]`: what the released code distils on, and the slow twin of `answer_logits`."""
+    logits: Tensor = model(**batch.model_inputs, use_cache=False).logits
+    return logits.flatten(0, 1)

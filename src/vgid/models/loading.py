@@ -1,0 +1,121 @@
+"""Models from a folder or the hub, checked before they are loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from vgid.errors import ModelError
+
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model with its processor, and where both came from."""
+
+    model: Any
+    processor: Any
+    path: str
+
+
+def load_model(
+    path: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | str | None = None,
+    adapter: str | Path | None = None,
+) -> LoadedModel:
+    """Load an image-text-to-text model.
+
+    Args:
+        path: folder, or id on the hub.
+        device: None for a GPU if there is one.
+        dtype: None for the checkpoint's own on a GPU, float32 on a CPU.
+        adapter: folder of a LoRA adapter to put on it.
+
+    Raises:
+        ModelError: no such model, no processor beside it, weights in a pickle format, or a model that takes no images.
+    """
+    path = str(path)
+    if Path(path).is_dir():
+        _check_folder(Path(path))
+    elif Path(path).exists() or path.count("/") != 1 or path.startswith((".", "/", "~")):
+        raise ModelError(
+            "no such model folder", where=path, expected="a folder, or an id on the hub such as owner/name", fix="check the path"
+        )
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    dtype = dtype or ("auto" if device.type == "cuda" else torch.float32)
+    processor = _load_processor(path)
+    try:
+        model = AutoModelForImageTextToText.from_pretrained(path, dtype=dtype, use_safetensors=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            "the model cannot be loaded", where=path, expected="an image-text-to-text checkpoint", got=_first_line(error)
+        ) from error
+    if adapter is not None:
+        model = _load_adapter(model, Path(adapter))
+    return LoadedModel(model.to(device).eval(), processor, path)
+
+
+def _check_folder(path: Path) -> None:
+    if not (path / "config.json").is_file():
+        raise ModelError("the folder holds no model", where=path, expected="config.json", got="none", fix="give the folder of a checkpoint")
+    if not any((path / name).is_file() for name in ("processor_config.json", "preprocessor_config.json")):
+        raise ModelError(
+            "the model folder has no processor",
+            where=path,
+            expected="processor_config.json or preprocessor_config.json, and a tokenizer",
+            got="none",
+            fix="copy the processor files of the original model into the folder",
+        )
+    pickled = sorted(file.name for pattern in PICKLES for file in path.glob(pattern))
+    if not any(path.glob("*.safetensors")):
+        if pickled:
+            raise ModelError(
+                "the weights are in a pickle format, which can run code when it is opened",
+                where=path,
+                expected="*.safetensors",
+                got=", ".join(pickled),
+                fix="convert them with save_pretrained in a place you trust",
+            )
+        raise ModelError("the folder holds no weights", where=path, expected="*.safetensors", got="none", fix="copy the weights there")
+
+
+def _load_processor(path: str) -> Any:
+    try:
+        processor = AutoProcessor.from_pretrained(path)
+    except ImportError as error:
+        raise ModelError(
+            "the processor needs a package that is not installed", where=path, got=_first_line(error), fix="install it"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            "the processor cannot be loaded", where=path, expected="processor and tokenizer files", got=_first_line(error)
+        ) from error
+    if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
+        raise ModelError(
+            "the model takes no images and text",
+            where=path,
+            expected="a processor with tokenizer and image processor",
+            got=type(processor).__name__,
+        )
+    return processor
+
+
+def _load_adapter(model: Any, adapter: Path) -> PeftModel:
+    if not (adapter / "adapter_config.json").is_file():
+        raise ModelError("the folder holds no adapter", where=adapter, expected="adapter_config.json", fix="check the path")
+    if not (adapter / "adapter_model.safetensors").is_file():
+        raise ModelError("the adapter has no weights", where=adapter, expected="adapter_model.safetensors", fix="save it as safetensors")
+    out: PeftModel = PeftModel.from_pretrained(model, str(adapter))
+    return out
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

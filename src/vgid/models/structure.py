@@ -1,0 +1,144 @@
+"""Where things are in a model, found by looking at it, not by its family's name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import nn
+
+from vgid.errors import ModelError
+
+Part = Literal["language", "projector", "vision"]
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Dotted names of a model's parts; every parameter belongs to exactly one.
+
+    Attributes:
+        language: the decoder with its embeddings, and the head.
+        projector: what lies between vision tower and decoder.
+        vision: the vision tower.
+    """
+
+    language: tuple[str, ...]
+    projector: tuple[str, ...]
+    vision: tuple[str, ...]
+
+    def part_of(self, name: str) -> Part | None:
+        """The part that a module or parameter belongs to; the most specific name counts."""
+        parts: tuple[tuple[Part, tuple[str, ...]], ...] = (
+            ("language", self.language),
+            ("projector", self.projector),
+            ("vision", self.vision),
+        )
+        owners = [(len(owner), part) for part, names in parts for owner in names if f"{name}.".startswith(f"{owner}.")]
+        return max(owners)[1] if owners else None
+
+
+def inspect_model(model: nn.Module) -> Structure:
+    """Find decoder, projector and vision tower.
+
+    The decoder is the deepest module that holds both the input embeddings and a stack of layers; a vision tower is the outermost
+    module beside it that turns pixels into patches (a convolution or a linear map named a patch embedding) and has a stack of
+    layers; the projector is the rest.
+
+    Raises:
+        ModelError: one of them cannot be found.
+    """
+    modules = {name: module for name, module in model.named_modules() if name}
+    names = {id(module): name for name, module in modules.items()}
+    embedding = names[id(model.get_input_embeddings())]  # type: ignore[operator]
+    decoder = _innermost(modules, (a for a in _ancestors(embedding)))
+    if decoder is None:
+        raise ModelError("no decoder found", expected="input embeddings beside a stack of layers", got=type(model).__name__)
+    towers = _outermost(
+        name
+        for name, module in modules.items()
+        if not _inside(name, decoder) and not _inside(decoder, name) and _sees_pixels(name, modules) and _has_layers(module)
+    )
+    if not towers:
+        raise ModelError("no vision tower found", expected="a module with patch embedding and layers", got=type(model).__name__)
+    width = modules[embedding].embedding_dim
+    inner = _outermost(
+        name for tower in towers for name in modules if _inside(name, tower) and _is_merger(modules[name], name, tower, width)
+    )
+    head = names.get(id(model.get_output_embeddings()))  # type: ignore[operator]
+    language = (decoder, *([head] if head and not _inside(head, decoder) else []))
+    taken = (*language, *towers)
+    owners = {name.rpartition(".")[0] or name for name, _ in model.named_parameters()}
+    rest = _outermost(
+        name
+        for name in modules
+        if not any(_inside(name, t) or _inside(t, name) for t in taken) and any(_inside(owner, name) for owner in owners)
+    )
+    return Structure(language, (*rest, *inner), tuple(towers))
+
+
+def linear_layers(model: nn.Module, parts: Iterable[str]) -> list[str]:
+    """Names of the linear layers in these parts, the head left out: it is often tied to the embeddings."""
+    structure, head, wanted = inspect_model(model), model.get_output_embeddings(), set(parts)  # type: ignore[operator]
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module is not head and structure.part_of(name) in wanted
+    ]
+
+
+def unfreeze(model: Any, parts: Iterable[str]) -> Any:
+    """Let the parameters of these parts be trained and no others; gives the model back.
+
+    Raises:
+        ModelError: there is no such parameter.
+    """
+    structure, wanted = inspect_model(model), set(parts)
+    count = 0
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = structure.part_of(name) in wanted
+        count += parameter.requires_grad
+    if not count:
+        raise ModelError("there is nothing to train", expected=f"parameters in {', '.join(sorted(wanted)) or 'a part'}", got="none")
+    return model
+
+
+def _inside(name: str, owner: str) -> bool:
+    return f"{name}.".startswith(f"{owner}.")
+
+
+def _ancestors(name: str) -> Iterable[str]:
+    while "." in name:
+        name = name.rpartition(".")[0]
+        yield name
+
+
+def _outermost(names: Iterable[str]) -> list[str]:
+    out: list[str] = []
+    for name in names:  # parents come before children
+        if not any(_inside(name, owner) for owner in out):
+            out.append(name)
+    return out
+
+
+def _innermost(modules: dict[str, nn.Module], names: Iterable[str]) -> str | None:
+    return next((name for name in names if _has_layers(modules[name])), None)
+
+
+def _has_layers(module: nn.Module) -> bool:
+    return any(isinstance(child, nn.ModuleList) and len(child) for child in module.modules())
+
+
+def _sees_pixels(name: str, modules: dict[str, nn.Module]) -> bool:
+    return any(
+        _inside(inner, name) and (isinstance(module, (nn.Conv2d, nn.Conv3d)) or "patch_embed" in inner.rpartition(".")[2])
+        for inner, module in modules.items()
+    )
+
+
+def _is_merger(module: nn.Module, name: str, tower: str, width: int) -> bool:
+    """A projector that lives inside the tower (Qwen-VL's merger): a direct child, no stack of layers, ending at the decoder's width."""
+    if name == tower or "." in name[len(tower) + 1 :] or (_has_layers(module) and not isinstance(module, nn.ModuleList)):
+        return False
+    last = [child for child in module.modules() if isinstance(child, nn.Linear)]
+    return bool(last) and last[-1].out_features == width and "merger" in name.rpartition(".")[2]
