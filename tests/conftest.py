@@ -1,0 +1,61 @@
+"""Shared by all tests: a small random model with its processor, and pictures."""
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vgid.data.example import Example, ImageRef
+from vgid.models.loading import LoadedModel, load_model
+from vgid.models.tiny import build_model, build_processor, build_tokenizer
+
+# Tests run side by side in processes; more threads each would only get in each other's way.
+torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
+
+SENTENCES = ("Who is this person?", "This is Anna Keller.", "She lives in Oslo.", "Forget what you know.", "I do not know.")
+
+
+def png(seed: int = 0, side: int = 40) -> bytes:
+    """A random picture."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "png")
+    return out.getvalue()
+
+
+def example(number: int = 0, *, image: bool = True, answer: str = "This is Anna Keller.") -> Example:
+    """A row with a picture of its own, or without one."""
+    images = (ImageRef(data=png(number)),) if image else ()
+    question = "Who is this person?" if image else "Where does Anna Keller live, and since when?"
+    return Example(id=f"row-{number}", question=question, answer=answer, images=images, subject=f"s{number}")
+
+
+@pytest.fixture(scope="session")
+def random_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of random weights, of the embedded model's shape."""
+    folder = tmp_path_factory.mktemp("random") / "model"
+    tokenizer = build_tokenizer(SENTENCES * 20)
+    build_model(tokenizer).save_pretrained(folder)
+    build_processor(tokenizer).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def random_model(random_folder: Path) -> LoadedModel:
+    """The same, loaded."""
+    return load_model(random_folder)
+
+
+@pytest.fixture
+def mixed() -> list[Example]:
+    """Rows with and without pictures, of different lengths."""
+    return [
+        example(0),
+        example(1, image=False, answer="She lives in Oslo, and has done so for many years."),
+        example(2, answer="I do not know."),
+        example(3, image=False, answer="Oslo."),
+    ]

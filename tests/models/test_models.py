@@ -1,0 +1,176 @@
+"""Models: what is refused, where parts are found, what an adapter touches, and what is written."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForImageTextToText
+
+from vgid.data.batching import Encoder
+from vgid.data.example import Example
+from vgid.errors import ModelError, RunError
+from vgid.models.adapters import AdapterConfig, adapted_modules, attach_lora, reference
+from vgid.models.export import save_adapter, save_checkpoint, verify_export
+from vgid.models.forward import all_logits, answer_logits
+from vgid.models.loading import LoadedModel, load_model
+from vgid.models.structure import inspect_model, unfreeze
+
+
+def shaken(model: torch.nn.Module) -> torch.nn.Module:
+    """An adapter that does something: its B matrices start at zero."""
+    generator = torch.Generator().manual_seed(3)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            parameter.data = 0.05 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+# -- loading ----------------------------------------------------------------------------------------------------------
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such model folder"):
+        load_model(tmp_path / "nothing")
+
+
+def test_folder_without_model(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="the folder holds no model"):
+        load_model(tmp_path)
+
+
+def test_folder_without_processor(random_folder: Path, tmp_path: Path) -> None:
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(random_folder / name, tmp_path / name)
+    with pytest.raises(ModelError, match="the model folder has no processor"):
+        load_model(tmp_path)
+
+
+def test_pickle_is_refused(random_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(random_folder, tmp_path / "m")
+    (tmp_path / "m" / "model.safetensors").rename(tmp_path / "m" / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"(?s)pickle format.*pytorch_model.bin"):
+        load_model(tmp_path / "m")
+
+
+def test_adapter_folder_must_hold_one(random_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="the folder holds no adapter"):
+        load_model(random_folder, adapter=tmp_path)
+
+
+# -- structure ----------------------------------------------------------------------------------------------------------
+
+
+def test_parts_are_found_and_cover_everything(random_model: LoadedModel) -> None:
+    structure = inspect_model(random_model.model)
+    assert structure.language == ("model.language_model", "lm_head")
+    assert structure.projector == ("model.multi_modal_projector",) and structure.vision == ("model.vision_tower",)
+    assert {structure.part_of(name) for name, _ in random_model.model.named_parameters()} == {"language", "projector", "vision"}
+
+
+@pytest.mark.parametrize("scope", [("language",), ("projector",), ("vision",), ("language", "projector")])
+def test_lora_goes_where_it_is_told(random_model: LoadedModel, scope: tuple[str, ...]) -> None:
+    structure = inspect_model(random_model.model)
+    linear = {n for n, m in random_model.model.named_modules() if isinstance(m, torch.nn.Linear) and n != "lm_head"}
+    model = attach_lora(random_model.model, AdapterConfig(scope=scope), seed=0)  # type: ignore[arg-type]
+    assert set(adapted_modules(model)) == {name for name in linear if structure.part_of(name) in scope}
+    assert all("lora_" in name for name, p in model.named_parameters() if p.requires_grad)
+
+
+def test_lora_scope_that_matches_nothing(random_model: LoadedModel) -> None:
+    with pytest.raises(ModelError, match="the LoRA scope matches no linear layer"):
+        attach_lora(random_model.model, AdapterConfig(scope=()), seed=0)
+
+
+def test_lora_starts_from_its_seed(random_folder: Path) -> None:
+    def weights(seed: int) -> list[torch.Tensor]:
+        model = attach_lora(load_model(random_folder).model, AdapterConfig(), seed=seed)
+        return [p for name, p in model.named_parameters() if "lora_A" in name]
+
+    assert all(map(torch.equal, weights(1), weights(1))) and not torch.equal(weights(1)[0], weights(2)[0])
+
+
+def test_unfreeze_trains_parts_and_nothing_else(random_model: LoadedModel) -> None:
+    unfreeze(random_model.model, ("projector",))
+    trained = [name for name, p in random_model.model.named_parameters() if p.requires_grad]
+    assert trained and all("multi_modal_projector" in name for name in trained)
+    with pytest.raises(ModelError, match="there is nothing to train"):
+        unfreeze(random_model.model, ())
+
+
+# -- forward --------------------------------------------------------------------------------------------------------------
+
+
+def test_answer_logits_are_the_full_logits_at_answer_positions(random_model: LoadedModel, mixed: list[Example]) -> None:
+    batch = Encoder(random_model.processor).batch(mixed)
+    with torch.no_grad():
+        full = all_logits(random_model.model, batch)
+        fast = answer_logits(random_model.model, batch)
+    width = batch.model_inputs["input_ids"].shape[1]
+    slow = full[batch.answers.rows * width + batch.answers.positions]
+    assert torch.allclose(fast, slow, atol=1e-5) and fast.shape == (len(batch.answers.targets), 2048)
+    assert not random_model.model.lm_head._forward_pre_hooks
+
+
+def test_padding_and_neighbours_change_nothing(random_model: LoadedModel, mixed: list[Example]) -> None:
+    encoder = Encoder(random_model.processor)
+    with torch.no_grad():
+        together = answer_logits(random_model.model, encoder.batch(mixed))
+        alone = torch.cat([answer_logits(random_model.model, encoder.batch([row])) for row in mixed])
+    assert torch.allclose(together, alone, atol=1e-4)
+
+
+def test_gradients_reach_the_scope_only(random_model: LoadedModel, mixed: list[Example]) -> None:
+    model = shaken(attach_lora(random_model.model, AdapterConfig(), seed=0))
+    answer_logits(model, Encoder(random_model.processor).batch(mixed)).square().mean().backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)) == ("lora_" in name), name
+
+
+# -- the untouched base ---------------------------------------------------------------------------------------------------
+
+
+def test_adapter_off_is_the_untouched_base_bit_by_bit(random_folder: Path, mixed: list[Example]) -> None:
+    plain, loaded = load_model(random_folder), load_model(random_folder)
+    batch = Encoder(plain.processor).batch(mixed)
+    model = shaken(attach_lora(loaded.model, AdapterConfig(), seed=0)).train()
+    with torch.no_grad():
+        expected = answer_logits(plain.model, batch)
+        with reference(model) as base:
+            assert torch.equal(answer_logits(base, batch), expected)
+        assert not torch.allclose(answer_logits(model, batch), expected, atol=1e-3)
+    assert model.training
+
+
+def test_no_reference_without_adapter_or_copy(random_model: LoadedModel) -> None:
+    with pytest.raises(ModelError, match="no untouched base at hand"), reference(random_model.model):
+        pass
+
+
+# -- export ---------------------------------------------------------------------------------------------------------------
+
+
+def test_adapter_and_merged_reload_with_stock_libraries(random_folder: Path, tmp_path: Path, mixed: list[Example]) -> None:
+    loaded = load_model(random_folder)
+    model = shaken(attach_lora(loaded.model, AdapterConfig(scope=("language", "projector")), seed=0)).eval()
+    batch = Encoder(loaded.processor).batch(mixed)
+    with torch.no_grad():
+        trained = all_logits(model, batch)
+        save_adapter(model, tmp_path / "adapter")
+        save_checkpoint(model, loaded.processor, tmp_path / "merged")
+        assert torch.equal(all_logits(model, batch), trained)  # left as it was
+        merged = AutoModelForImageTextToText.from_pretrained(tmp_path / "merged", dtype=torch.float32)
+        stock = PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained(random_folder, dtype=torch.float32), tmp_path / "adapter")
+        assert torch.allclose(all_logits(merged.eval(), batch), trained, atol=1e-4)
+        assert torch.allclose(all_logits(stock.eval(), batch), trained, atol=1e-5)
+    verify_export(LoadedModel(model, loaded.processor, str(random_folder)), tmp_path, mixed)
+    assert load_model(random_folder, adapter=tmp_path / "adapter").model.peft_config
+
+
+def test_an_export_that_answers_differently_is_found(random_folder: Path, tmp_path: Path, mixed: list[Example]) -> None:
+    loaded = load_model(random_folder)
+    save_checkpoint(loaded.model, loaded.processor, tmp_path / "merged")  # without the adapter
+    model = shaken(attach_lora(loaded.model, AdapterConfig(), seed=0))
+    with pytest.raises(RunError, match="the merged model does not answer as the trained one"):
+        verify_export(LoadedModel(model, loaded.processor, str(random_folder)), tmp_path, mixed)
