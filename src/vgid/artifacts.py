@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import platformdirs
 
 from vgid.errors import DataError, OutputError
 
@@ -37,6 +42,31 @@ def write_bytes_atomic(path: str | Path, content: bytes, *, sync: bool = True) -
             expected="a folder that can be written to, with space left",
             fix="choose another output folder, or free some space",
         ) from error
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Fill a folder that appears under its name only when all is written; whoever comes second leaves the first one's.
+
+    Raises:
+        OutputError: the folder cannot be made.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    except OSError as error:
+        raise OutputError(f"cannot make the folder: {error.strerror or error}", where=str(folder)) from error
+    try:
+        yield unfinished
+        if not folder.exists():
+            unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def cache_folder() -> Path:
+    """The user's cache folder for vgid; holds only what can be made again, and nothing of a user's data."""
+    return platformdirs.user_cache_path("vgid")
 
 
 def write_json_atomic(path: str | Path, obj: Any) -> None:

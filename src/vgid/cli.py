@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from vgid.errors import ConfigError, OutputError, VgidError
+from vgid.errors import OutputError, VgidError
 
 app = typer.Typer(
     name="vgid",
@@ -35,9 +35,9 @@ Seed = Annotated[int, typer.Option("--seed", min=0, help="Everything random foll
 @app.command()
 def demo(
     out: Out = Path("runs/demo"),
-    target: Annotated[str, typer.Option(help="tiny: ships with the package.")] = "tiny",
-    people: Annotated[int, typer.Option(min=2, help="People the model memorises.")] = 32,
-    forget: Annotated[int, typer.Option(min=1, help="How many of them it then forgets.")] = 8,
+    target: Annotated[str, typer.Option(help="tiny: ships with the package; smol: SmolLM2-135M, an extra.")] = "tiny",
+    people: Annotated[int | None, typer.Option(min=2, help="People the model memorises (tiny: 32, smol: 12).")] = None,
+    forget: Annotated[int | None, typer.Option(min=1, help="How many of them it then forgets (tiny: 8, smol: 4).")] = None,
     seed: Seed = 0,
     ablation: Annotated[bool, typer.Option("--ablation", help="Also unlearn with noise only, instruction only, both.")] = False,
     keep_data: Annotated[bool, typer.Option("--keep-data", help="Keep the generated data and all three models.")] = False,
@@ -46,13 +46,15 @@ def demo(
 ) -> None:
     """A small model memorises fictional people, forgets some of them, and is compared with one that never met them."""
     from vgid.demo.command import demo_command
+    from vgid.demo.targets import TARGETS
     from vgid.progress import Stages
 
-    if target != "tiny":
-        raise ConfigError("unknown target", expected="tiny", got=repr(target))
+    TARGETS.get(target)
     prepare_folder(out, overwrite)
     with Stages(quiet=as_json) as stages:
-        results = demo_command(out, people=people, forget=forget, seed=seed, ablation=ablation, keep_data=keep_data, stages=stages)
+        results = demo_command(
+            out, target=target, people=people, forget=forget, seed=seed, ablation=ablation, keep_data=keep_data, stages=stages
+        )
     _show(results, as_json, out)
 
 
@@ -159,7 +161,7 @@ MARK = ".vgid-run"
 
 
 def _show(results: Mapping[str, Any], as_json: bool, out: Path | None) -> None:
-    from vgid.report.table import results_table
+    from vgid.report.table import ablation_table, results_table
 
     if as_json:
         print(json.dumps(results, indent=2, ensure_ascii=False))
@@ -169,6 +171,8 @@ def _show(results: Mapping[str, Any], as_json: bool, out: Path | None) -> None:
         console.width = 140  # a pipe has no width of its own; do not wrap the table to 80 columns
     if results["splits"]:
         console.print(results_table(results))
+    if ablated := ablation_table(results):
+        console.print(ablated)
     for name in ("report.html", "results.json", "merged"):
         if out is not None and (out / name).exists():
             console.print(f"{name.split('.')[0]:<8} {out / name}", soft_wrap=True, highlight=False)

@@ -145,7 +145,11 @@ def test_all_problems_come_together(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
-    [("x.csv", b"a,b", "unknown data format"), ("x.jsonl", b"", "data file is empty"), ("x.parquet", b"PAR1", "parquet file cannot be read")],
+    [
+        ("x.csv", b"a,b", "unknown data format"),
+        ("x.jsonl", b"", "data file is empty"),
+        ("x.parquet", b"PAR1", "parquet file cannot be read"),
+    ],
 )
 def test_bad_files(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)

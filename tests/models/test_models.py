@@ -161,7 +161,9 @@ def test_adapter_and_merged_reload_with_stock_libraries(random_folder: Path, tmp
         save_checkpoint(model, loaded.processor, tmp_path / "merged")
         assert torch.equal(all_logits(model, batch), trained)  # left as it was
         merged = AutoModelForImageTextToText.from_pretrained(tmp_path / "merged", dtype=torch.float32)
-        stock = PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained(random_folder, dtype=torch.float32), tmp_path / "adapter")
+        stock = PeftModel.from_pretrained(
+            AutoModelForImageTextToText.from_pretrained(random_folder, dtype=torch.float32), tmp_path / "adapter"
+        )
         assert torch.allclose(all_logits(merged.eval(), batch), trained, atol=1e-4)
         assert torch.allclose(all_logits(stock.eval(), batch), trained, atol=1e-5)
     verify_export(LoadedModel(model, loaded.processor, str(random_folder)), tmp_path, mixed)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from vgid.artifacts import write_json_atomic
-from vgid.config import load_config
 from vgid.data.example import Example
 from vgid.demo.run import Demo, run_demo
 from vgid.progress import Stages
@@ -20,14 +19,24 @@ NEEDLESS = ("data", "base", "retrained")
 """What is removed at the end, unless asked for."""
 
 
-def demo_command(out: Path, *, people: int, forget: int, seed: int, ablation: bool, keep_data: bool, stages: Stages) -> dict[str, Any]:
+def demo_command(
+    out: Path,
+    *,
+    target: str = "tiny",
+    people: int | None = None,
+    forget: int | None = None,
+    seed: int = 0,
+    ablation: bool = False,
+    keep_data: bool = False,
+    stages: Stages,
+) -> dict[str, Any]:
     """Run the demo and write `results.json` and `report.html`; gives the results object."""
     try:
-        demo = run_demo(out, people=people, forget=forget, seed=seed, ablation=ablation, stages=stages)
+        demo = run_demo(out, target=target, people=people, forget=forget, seed=seed, ablation=ablation, stages=stages)
         results = build_results(
-            model="tiny",
+            model=target,
             evaluated=demo.evaluated,
-            config=load_config(overrides=[f"seed={seed}"]),
+            config=demo.config,
             seed=seed,
             ablation=demo.ablation,
             seconds=demo.seconds,

