@@ -32,6 +32,21 @@ Json = Annotated[bool, typer.Option("--json", help="Print the results object alo
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Everything random follows from it.")]
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"vgid {version('vgid')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and stop.")] = False,
+) -> None:
+    """Options before the command."""
+
+
 @app.command()
 def demo(
     out: Out = Path("runs/demo"),

@@ -1,0 +1,110 @@
+"""The command line, as a subprocess: what it writes where, and how it ends."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import example, png
+from vgid.data.sources import load_examples, write_examples
+
+
+def vgid(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "vgid", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    write_examples(tmp_path / "data" / "forget.jsonl", [example(n) for n in range(6)])
+    write_examples(tmp_path / "data" / "retain.jsonl", [example(n, answer="I do not know.") for n in range(10, 16)])
+    return tmp_path / "data"
+
+
+QUICK = ("--set", "training.steps=2", "--set", "validation.every=0", "--set", "method.answers=[recorded]", "--examine", 4)
+
+
+def test_help_and_version() -> None:
+    out = vgid("--help")
+    assert out.returncode == 0 and all(name in out.stdout for name in ("demo", "unlearn", "evaluate", "data"))
+    assert vgid("--version").stdout.startswith("vgid 0.")
+    assert vgid("unlern").returncode == 2
+
+
+def test_unlearn_writes_checkpoints_and_results(random_folder: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ("--model", random_folder, "--forget", data / "forget.jsonl", "--retain", data / "retain.jsonl", "--out", out)
+    run = vgid("unlearn", *arguments, *QUICK, "--seed", 3, "--json")
+    assert run.returncode == 0, run.stderr
+    results = json.loads(run.stdout)
+    assert results == json.loads((out / "results.json").read_text())
+    assert results["schema"] == "vgid.results/1" and results["method"] == "vgid" and results["seed"] == 3
+    assert set(results["splits"]) == {"forget", "retain"} and results["splits"]["forget"]["base"]["n"] == 4
+    assert set(results["splits"]["forget"]["unlearned"]) == {"n", "accuracy", "rouge_l", "probability", "refusal_rate", "accuracy_ci"}
+    assert (out / "merged" / "model.safetensors").is_file() and (out / "adapter" / "adapter_model.safetensors").is_file()
+    assert "Anna" not in (out / "results.json").read_text() and "Anna" not in run.stderr
+
+    again = vgid("evaluate", "--model", out / "merged", "--base", random_folder, "--data", data / "forget.jsonl", "--json")
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["splits"]["forget"].keys() == {"base", "unlearned"}
+
+    full = vgid("unlearn", *arguments, *QUICK)
+    assert full.returncode == 2 and "the output folder is not empty" in full.stderr
+    table = vgid("unlearn", *arguments, *QUICK, "--overwrite")
+    assert table.returncode == 0 and "forget" in table.stdout and str(out / "results.json") in table.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--recipe", "papr"), "did you mean 'paper'?"),
+        (("--set", "method.name=vgd"), "did you mean 'vgid'?"),
+        (("--set", "training.lerning_rate=1"), "did you mean 'learning_rate'?"),
+        (("--set", "method.nose.kind=blur"), "did you mean 'noise'?"),
+        (("--set", "adapter.scope=[]"), "the LoRA scope matches no linear layer"),
+        (("--set", "nothing"), "cannot read an override"),
+    ],
+)
+def test_bad_settings_end_with_2(random_folder: Path, data: Path, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    files = ("--forget", data / "forget.jsonl", "--retain", data / "retain.jsonl")
+    run = vgid("unlearn", "--model", random_folder, *files, "--out", tmp_path / "out", "--examine", 0, *arguments)
+    assert run.returncode == 2 and message in run.stderr and "Traceback" not in run.stderr and not run.stdout
+
+
+def test_bad_data_is_found_before_a_model_is_looked_for(data: Path, tmp_path: Path) -> None:
+    lines = (data / "forget.jsonl").read_text().splitlines()
+    (data / "bad.jsonl").write_text("\n".join([lines[0], "{", '{"question": ""}']))
+    arguments = ("--retain", data / "retain.jsonl", "--out", tmp_path / "out")
+    run = vgid("unlearn", "--model", "no/where", "--forget", data / "bad.jsonl", *arguments)
+    assert run.returncode == 2 and "2 problems" in run.stderr and "bad.jsonl:2: malformed JSON" in run.stderr
+    same = vgid("unlearn", "--model", "no/where", "--forget", data / "retain.jsonl", *arguments, "--overwrite")
+    assert same.returncode == 2 and "in the forget set and in the retain set" in same.stderr
+    check = vgid("data", "check", data / "bad.jsonl")
+    assert check.returncode == 2 and "1 good rows, 2 problems" in check.stdout
+    assert vgid("data", "check", data / "forget.jsonl").returncode == 0
+
+
+def test_a_run_that_fails_ends_with_1(random_folder: Path, data: Path, tmp_path: Path) -> None:
+    files = ("--forget", data / "forget.jsonl", "--retain", data / "retain.jsonl", "--out", tmp_path / "out")
+    loud = ("--set", "training.learning_rate=1e30", "--set", "training.max_grad_norm=1e30", "--set", "training.warmup_steps=0")
+    steps = ("--set", "training.steps=20", "--set", "validation.every=0", "--set", "method.answers=[recorded]", "--examine", 0)
+    run = vgid("unlearn", "--model", random_folder, *files, *loud, *steps)
+    assert run.returncode == 1 and "the loss is nan at step" in run.stderr and "Traceback" not in run.stderr
+
+
+def test_folders_of_others_are_never_replaced(random_folder: Path, data: Path, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.txt").write_bytes(png())
+    files = ("--forget", data / "forget.jsonl", "--out", precious, "--overwrite")
+    run = vgid("unlearn", "--model", random_folder, *files)
+    assert run.returncode == 2 and "was not made by vgid" in run.stderr and (precious / "thesis.txt").exists()
+
+
+def test_skip_bad_rows_lists_them(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with (data / "forget.jsonl").open("a") as file:
+        file.write("{\n")
+    assert len(load_examples(data / "forget.jsonl", skip_bad_rows=True)) == 6
+    assert "forget.jsonl:7: malformed JSON" in caplog.text
