@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import os
 import shutil
 import sys
 from collections.abc import Mapping
@@ -15,6 +13,7 @@ import typer
 from rich.console import Console
 
 from vgid.errors import OutputError, VgidError
+from vgid.progress import quieten
 
 app = typer.Typer(
     name="vgid",
@@ -207,14 +206,6 @@ def _plain(text: str) -> str:
     from rich.markup import escape
 
     return escape(text)
-
-
-def quieten() -> None:
-    """Keep libraries from writing into our output."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    logging.getLogger("transformers").setLevel(logging.ERROR)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -54,3 +56,11 @@ class Stages:
         self._progress.update(task, completed=total, total=total)
         if self._plain:
             self._plain.print(f"{name}: {taken:.1f} s")
+
+
+def quieten() -> None:
+    """Keep libraries from writing into our output."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    logging.getLogger("transformers").setLevel(logging.ERROR)

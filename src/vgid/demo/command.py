@@ -41,6 +41,7 @@ def demo_command(
             ablation=demo.ablation,
             seconds=demo.seconds,
             training=demo.unlearned.stopped,
+            **({"teachers": demo.teachers} if demo.teachers else {}),
         )
         write_json_atomic(out / "results.json", results)
         write_report(out / "report.html", _report(demo, results))

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 
-from vgid.artifacts import cache_folder, whole_folder
 from vgid.config import RunConfig, load_config
 from vgid.data.example import Example
 from vgid.data.people import Camera, World
 from vgid.data.sources import load_examples, write_examples
 from vgid.data.splits import SPLITS, TRAINING_STRANGERS, evaluation_splits, perception_rows, stranger_rows, training_rows
+from vgid.demo.lessons import Lesson, side_by_side
 from vgid.demo.practice import practice_rows
-from vgid.demo.targets import TARGETS, Target
+from vgid.demo.targets import TARGETS
+from vgid.demo.teachers import examine_teachers
 from vgid.evaluation.evaluate import SplitResult, evaluate
-from vgid.models.export import save_checkpoint
 from vgid.models.loading import LoadedModel, load_model
 from vgid.models.tiny import IMAGE_SIZE
 from vgid.pipeline import Fitted, fit, unlearn
 from vgid.progress import Stages
-from vgid.training.trainer import Progress
 
 RETAIN_PERCEPTION = 24
 """Perception questions about each retained person in the retain set."""
@@ -60,6 +56,7 @@ class Demo:
     splits: Splits
     evaluated: Mapping[str, Results]
     ablation: Mapping[str, Results]
+    teachers: Mapping[str, Mapping[str, float]]
     unlearned: Fitted
     config: RunConfig
     seconds: Mapping[str, float]
@@ -78,43 +75,26 @@ def run_demo(out: Path, *, target: str, people: int | None, forget: int | None, 
         forget_rows, retain_rows, practice = (load_examples(out / "data" / f"{name}.jsonl") for name in ("forget", "retain", "practice"))
         splits = {name: load_examples(out / "data" / "splits" / f"{name}.jsonl") for name in SPLITS}
     config = load_config(overrides=[*how.unlearning, f"seed={seed}"])
-    taught = {
-        "base": ("Memorising everyone", "memorise", [*forget_rows, *retain_rows, *practice]),
-        "retrained": ("Retraining without them", "retrain", [*retain_rows, *practice]),
-    }
-    for name, (title, key, rows) in taught.items():
-        with stages(title, key) as tick:
-            teach(how, out / name, rows, seed, progress=tick)
+    with stages("Memorising everyone", "memorise") as memorised, stages("Retraining without them", "retrain") as retrained:
+        lessons = (
+            Lesson(target, out / "base", [*forget_rows, *retain_rows, *practice], seed),
+            Lesson(target, out / "retrained", [*retain_rows, *practice], seed),
+        )
+        side_by_side(lessons, (memorised, retrained))
     with stages("Unlearning by VGID", "unlearn") as tick:
         unlearned = unlearn(load_model(out / "base"), forget_rows, retain_rows, config, out=out, progress=tick)
     evaluated = {}
     for name in ("base", "merged", "retrained"):
         evaluated["unlearned" if name == "merged" else name] = _examine(load_model(out / name), splits, stages, name)
-    ablated = {}
-    for name, overrides in ABLATIONS.items() if ablation else ():
-        with stages(f"Unlearning with {name}", "ablation") as tick:
-            part = load_config(overrides=[*how.unlearning, *overrides, f"seed={seed}"])
-            fitted = fit(load_model(out / "base"), forget_rows, retain_rows, part, progress=tick)
-        ablated[name] = _examine(fitted.loaded, splits, stages, name)
-    return Demo(world, splits, evaluated, ablated, unlearned, config, stages.seconds)
-
-
-def teach(target: Target, out: Path, rows: Sequence[Example], seed: int, *, progress: Progress | None = None) -> None:
-    """Fine-tune the target's base on rows and write the checkpoint, or copy it from the cache where the target keeps one."""
-    config = target.memorising_config(seed)
-    cached = cache_folder() / f"{target.name}-{_fingerprint(rows, config)}"
-    if not (target.cached and cached.is_dir()):
-        fitted = fit(load_model(target.base()), [], rows, config, progress=progress)
-        with whole_folder(cached if target.cached else out) as folder:
-            save_checkpoint(fitted.loaded.model, fitted.loaded.processor, folder)
-    if target.cached:
-        shutil.copytree(cached, out)
-
-
-def _fingerprint(rows: Sequence[Example], config: RunConfig) -> str:
-    """What a memorised model depends on; fictional rows are a function of their ids and questions."""
-    parts = [version("vgid"), config.model_dump_json(), *(f"{row.id} {row.question} {row.answer}" for row in rows)]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:20]
+    parts = {name: load_config(overrides=[*how.unlearning, *changes, f"seed={seed}"]) for name, changes in ABLATIONS.items()}
+    ablated, teachers = {}, {}
+    if ablation:
+        teachers = examine_teachers(load_model(out / "base"), splits["forget"], parts)
+        for name, part in parts.items():
+            with stages(f"Unlearning with {name}", "ablation") as tick:
+                fitted = fit(load_model(out / "base"), forget_rows, retain_rows, part, progress=tick)
+            ablated[name] = _examine(fitted.loaded, splits, stages, name)
+    return Demo(world, splits, evaluated, ablated, teachers, unlearned, config, stages.seconds)
 
 
 def _examine(loaded: LoadedModel, splits: Splits, stages: Stages, name: str) -> Results:
