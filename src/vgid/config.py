@@ -38,11 +38,11 @@ class TrainingConfig(_Frozen):
         parts: what full-parameter training (`adapter: null`) trains.
     """
 
-    steps: int | None = Field(default=180, ge=1)
+    steps: int | None = Field(default=150, ge=1)
     epochs: float = Field(default=1.0, gt=0)
     forget_batch: int = Field(default=10, ge=1)
     retain_batch: int | None = Field(default=None, ge=0)
-    retain_ratio: float = Field(default=2.4, ge=0)
+    retain_ratio: float = Field(default=3.6, ge=0)
     learning_rate: float = Field(default=1e-3, gt=0)
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup_steps: int = Field(default=5, ge=0)
@@ -72,10 +72,10 @@ class ValidationConfig(_Frozen):
 
     every: int = Field(default=30, ge=0)
     share: float = Field(default=0.05, gt=0, lt=1)
-    rows: int = Field(default=64, ge=1)
+    rows: int = Field(default=128, ge=1)
     forget_target: float = Field(default=0.0, ge=0, le=1)
-    utility_floor: float = Field(default=0.99, ge=0, le=1)
-    patience: int = Field(default=2, ge=1)
+    utility_floor: float = Field(default=0.98, ge=0, le=1)
+    patience: int = Field(default=4, ge=1)
 
 
 class RunConfig(_Frozen):

@@ -1,11 +1,11 @@
 """The demo's data: what the model memorises, what it must forget and keep, and what it is examined on.
 
-Training uses ten pictures and ten wordings a person; examination also uses pictures and wordings that were never trained on.
+Training uses 24 pictures and ten wordings a person; examination also uses pictures and wordings that were never trained on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -15,8 +15,10 @@ from vgid.data.phrases import FACTS, PERCEPTION
 from vgid.data.portraits import View
 from vgid.data.questions import TEXT_FACTS, ask_fact, ask_perception
 
-TRAINING_VIEWS, UNSEEN_VIEWS = 10, 4
-TRAINING_STRANGERS, EXAMINED_STRANGERS = 60, 24
+TRAINING_VIEWS, UNSEEN_VIEWS = 24, 4
+TRAINING_STRANGERS, EXAMINED_STRANGERS = 160, 24
+STRANGER_PERCEPTION = 6
+"""Perception questions about each stranger in the retain set."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,13 @@ def album(camera: Camera, person: Person, split: str, count: int) -> Album:
 
 
 def training_rows(camera: Camera, people: Sequence[Person], seed: object) -> Iterator[Example]:
-    """Facts about people, by picture and by name: every fact with every training picture and every training wording."""
+    """Facts about people, by picture and by name: every fact in every training wording, with pictures that differ from fact to fact."""
     for person in people:
         shots, rng = album(camera, person, "training", TRAINING_VIEWS), Random(f"training/{seed}/{person.id}")
         for topic in FACTS:
-            # A different pairing of pictures and wordings for each fact, each of them used once.
-            wordings = rng.sample(topic.training, len(topic.training))
-            for k, (picture, wording) in enumerate(zip(shots.pictures, wordings, strict=True)):
+            # Each fact has pictures of its own, one for every wording.
+            pictures = rng.sample(shots.pictures, len(topic.training))
+            for k, (picture, wording) in enumerate(zip(pictures, topic.training, strict=True)):
                 yield ask_fact(person, topic, wording, picture, rng, id=f"{person.id}/{topic.name}/image/{k}")
         for topic in TEXT_FACTS:
             for k, wording in enumerate(topic.training):
@@ -61,14 +63,14 @@ def perception_rows(
             yield ask_perception(person, shots.views[view], topic, wording, shots.pictures[view], rng, id=id)
 
 
-def stranger_rows(camera: Camera, strangers: Sequence[Person], seed: object) -> Iterator[Example]:
-    """What is asked of people nobody knows: all facts by picture and, in other wordings, by name."""
+def stranger_rows(camera: Camera, strangers: Iterable[Person], seed: object, facts: int = 3, texts: int = 1) -> Iterator[Example]:
+    """What is asked of people nobody knows: some facts by picture and some by name."""
     for person in strangers:
         shots, rng = album(camera, person, "training", 2), Random(f"strangers/{seed}/{person.id}")
-        for topic in FACTS:
+        for topic in rng.sample(FACTS, facts):
             picture = rng.choice(shots.pictures)
             yield ask_fact(person, topic, rng.choice(topic.training), picture, rng, id=f"{person.id}/{topic.name}/image", known=False)
-        for topic in rng.sample(TEXT_FACTS, 4):
+        for topic in rng.sample(TEXT_FACTS, texts):
             yield ask_fact(person, topic, rng.choice(topic.training), None, rng, id=f"{person.id}/{topic.name}/text", known=False)
 
 
@@ -80,10 +82,12 @@ def evaluation_splits(camera: Camera, world: World) -> dict[str, list[Example]]:
         splits[f"{group}_views"] = _fact_questions(camera, people, f"{group}_views", view="unseen", wording="training")
         splits[f"{group}_reworded"] = _fact_questions(camera, people, f"{group}_reworded", view="training", wording="held_out")
         splits[f"{group}_text"] = _fact_questions(camera, people, f"{group}_text", view=None, wording="training")
-    splits["forget_perception"] = _perception_questions(camera, world.forget, "forget_perception")
-    splits["perception"] = _perception_questions(camera, world.retain, "perception")
-    strangers = list(world.strangers(EXAMINED_STRANGERS))
-    splits["strangers"] = [replace(example, id=f"strangers/{example.id}") for example in stranger_rows(camera, strangers, world.seed)]
+    splits["forget_perception"] = _perception_questions(camera, world.forget, "forget_perception", UNSEEN_VIEWS)
+    splits["perception"] = _perception_questions(camera, world.retain, "perception", UNSEEN_VIEWS // 2)
+    splits["strangers"] = [
+        replace(example, id=f"strangers/{example.id}")
+        for example in stranger_rows(camera, world.strangers(EXAMINED_STRANGERS), world.seed, len(FACTS), 4)
+    ]
     return {name: splits[name] for name in SPLITS}
 
 
@@ -105,14 +109,12 @@ def _fact_questions(camera: Camera, people: Sequence[Person], split: str, *, vie
     return rows
 
 
-def _perception_questions(camera: Camera, people: Sequence[Person], split: str) -> list[Example]:
+def _perception_questions(camera: Camera, people: Sequence[Person], split: str, views: int) -> list[Example]:
     rows = []
     for person in people:
         rng, shots = Random(f"{split}/{person.id}"), album(camera, person, "unseen", UNSEEN_VIEWS)
         for topic in PERCEPTION:
-            k = rng.randrange(len(shots.views))
-            asked = rng.choice((*topic.training, *topic.held_out))
-            rows.append(
-                ask_perception(person, shots.views[k], topic, asked, shots.pictures[k], rng, id=f"{split}/{person.id}/{topic.name}")
-            )
+            for k in sorted(rng.sample(range(UNSEEN_VIEWS), views)):
+                asked, id = rng.choice((*topic.training, *topic.held_out)), f"{split}/{person.id}/{topic.name}/{k}"
+                rows.append(ask_perception(person, shots.views[k], topic, asked, shots.pictures[k], rng, id=id))
     return rows

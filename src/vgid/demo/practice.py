@@ -18,11 +18,11 @@ from vgid.data.example import Example, ImageRef
 from vgid.data.people import Camera, Person, World
 from vgid.data.phrases import FACTS, REFUSALS
 from vgid.data.questions import TEXT_FACTS, ask_fact
-from vgid.data.splits import TRAINING_STRANGERS, album, perception_rows, stranger_rows
+from vgid.data.splits import album, perception_rows, stranger_rows
 from vgid.methods.instructions import INSTRUCTIONS
 from vgid.methods.noise import NoiseConfig, NoiseKind, perturb
 
-PRACTICE_PEOPLE, PRACTICE_VIEWS, UNCLEAR_PICTURES = 32, 4, 128
+PRACTICE_PEOPLE, PRACTICE_VIEWS, PRACTICE_STRANGERS, UNCLEAR_PICTURES = 20, 4, 240, 96
 
 
 def practice_rows(camera: Camera, world: World) -> Iterator[Example]:
@@ -31,7 +31,7 @@ def practice_rows(camera: Camera, world: World) -> Iterator[Example]:
     people = world.schooling[:PRACTICE_PEOPLE]
     unclear = [unclear_picture(camera, people, i) for i in range(UNCLEAR_PICTURES)]
     yield from perception_rows(camera, people, 12, "training", world.seed, views=PRACTICE_VIEWS)
-    yield from stranger_rows(camera, list(world.strangers(TRAINING_STRANGERS, "practice")), f"practice/{world.seed}")
+    yield from stranger_rows(camera, world.strangers(PRACTICE_STRANGERS, "practice"), f"practice/{world.seed}")
     for person in people:
         shots = album(camera, person, "training", PRACTICE_VIEWS)
         for topic in FACTS:

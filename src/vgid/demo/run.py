@@ -11,7 +11,15 @@ from vgid.config import RunConfig, load_config
 from vgid.data.example import Example
 from vgid.data.people import Camera, World
 from vgid.data.sources import load_examples, write_examples
-from vgid.data.splits import SPLITS, TRAINING_STRANGERS, evaluation_splits, perception_rows, stranger_rows, training_rows
+from vgid.data.splits import (
+    SPLITS,
+    STRANGER_PERCEPTION,
+    TRAINING_STRANGERS,
+    evaluation_splits,
+    perception_rows,
+    stranger_rows,
+    training_rows,
+)
 from vgid.demo.lessons import Lesson, side_by_side
 from vgid.demo.practice import practice_rows
 from vgid.demo.targets import TARGETS
@@ -36,10 +44,12 @@ Results = dict[str, SplitResult]
 def write_data(world: World, folder: Path) -> None:
     """Write forget, retain and practice rows, and the evaluation splits, as files anyone can read."""
     camera = Camera(IMAGE_SIZE)
+    strangers = list(world.strangers(TRAINING_STRANGERS, "training"))
     kept = chain(
         training_rows(camera, world.retain, world.seed),
         perception_rows(camera, world.retain, RETAIN_PERCEPTION, "training", world.seed),
-        stranger_rows(camera, list(world.strangers(TRAINING_STRANGERS, "training")), world.seed),
+        stranger_rows(camera, strangers, world.seed),
+        perception_rows(camera, strangers, STRANGER_PERCEPTION, "training", world.seed, views=2),
     )
     write_examples(folder / "forget.jsonl", list(training_rows(camera, world.forget, world.seed)))
     write_examples(folder / "retain.jsonl", list(kept))

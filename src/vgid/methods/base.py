@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
@@ -41,6 +41,16 @@ class LossOutput(NamedTuple):
 
     total: Tensor
     parts: dict[str, Tensor]
+
+
+def mean_by_shape(term: Callable[[tuple[Example, ...]], Tensor], examples: tuple[Example, ...]) -> Tensor:
+    """The mean of a term over examples, worked out for those with pictures and those without apart.
+
+    Padded to the length of a row with pictures, a text-only row would cost as much.
+    """
+    groups = [tuple(e for e in examples if bool(e.images) is seen) for seen in (True, False)]
+    parts = [term(group) * (len(group) / len(examples)) for group in groups if group]
+    return torch.stack(parts).sum()
 
 
 C = TypeVar("C", bound=BaseModel)

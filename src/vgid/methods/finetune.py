@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
+from torch import Tensor
 
-from vgid.methods.base import METHODS, LossOutput, Method, StepBatch
+from vgid.data.example import Example
+from vgid.methods.base import METHODS, LossOutput, Method, StepBatch, mean_by_shape
 from vgid.models.forward import answer_logits
 from vgid.training.losses import answer_nll, mean_over_examples
 
@@ -26,7 +28,11 @@ class Finetune(Method[FinetuneConfig]):
 
     def loss(self, model: Any, batch: StepBatch) -> LossOutput:
         """Mean over answer tokens, then over examples."""
-        encoded = self.context.encoder.batch(batch.retain).to(self.context.device)
-        values = answer_nll(answer_logits(model, encoded), encoded.answers.targets)
-        loss = mean_over_examples(values, encoded.answers.rows, len(batch.retain))
+
+        def nll(examples: tuple[Example, ...]) -> Tensor:
+            encoded = self.context.encoder.batch(examples).to(self.context.device)
+            values = answer_nll(answer_logits(model, encoded), encoded.answers.targets)
+            return mean_over_examples(values, encoded.answers.rows, len(examples))
+
+        loss = mean_by_shape(nll, batch.retain)
         return LossOutput(loss, {"retain": loss.detach()})

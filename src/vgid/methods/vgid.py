@@ -13,6 +13,7 @@ where the retain term is KL(p_0 || p), cross-entropy on the recorded answers, or
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -22,7 +23,7 @@ from torch import Tensor
 from vgid.data.batching import Batch
 from vgid.data.example import Example
 from vgid.methods.answers import sample_answers
-from vgid.methods.base import METHODS, Context, LossOutput, Method, StepBatch
+from vgid.methods.base import METHODS, Context, LossOutput, Method, StepBatch, mean_by_shape
 from vgid.methods.instructions import INSTRUCTIONS
 from vgid.methods.noise import NoiseConfig, perturb_batch
 from vgid.models.adapters import reference
@@ -60,7 +61,7 @@ class VGIDConfig(BaseModel):
     redraw: bool = True
     instruction: str | None = "forget"
     alpha: float = Field(default=1.0, ge=0.0)
-    beta: float = Field(default=2.0, ge=0.0)
+    beta: float = Field(default=4.0, ge=0.0)
     retain_loss: Literal["kl", "ce", "both"] = "ce"
     answers: tuple[AnswerSource, ...] = Field(default=("recorded", "teacher"), min_length=1)
     temperature: float = Field(default=1.0, gt=0.0)
@@ -119,14 +120,20 @@ class VGID(Method[VGIDConfig]):
     # -- forget ---------------------------------------------------------------------------------------------------------
 
     def _forget(self, model: Any, batch: StepBatch) -> Tensor:
-        answers = self._answers(model, batch)
-        teacher = self.teacher_batch(batch.forget, batch.step, answers)
-        student = self._batch(batch.forget, answers=answers)
-        logits = all_logits if self.config.positions == "all" else answer_logits
-        with reference(model, copy=self.context.reference_copy) as base:
-            target = logits(base, teacher)
-        values = kl_divergence(target, logits(model, student), temperature=self.config.temperature, direction=self.config.direction)
-        return self._reduce(values, student)
+        said = self._answers(model, batch)
+
+        def divergence(examples: tuple[Example, ...]) -> Tensor:
+            answers = [said[example.id] for example in examples] if said else None
+            teacher = self.teacher_batch(examples, batch.step, answers)
+            student = self._batch(examples, answers=answers)
+            with reference(model, copy=self.context.reference_copy) as base:
+                target = self._logits(base, teacher)
+            values = kl_divergence(
+                target, self._logits(model, student), temperature=self.config.temperature, direction=self.config.direction
+            )
+            return self._reduce(values, student)
+
+        return self._mean(divergence, batch.forget)
 
     def teacher_batch(self, examples: tuple[Example, ...], step: int, answers: list[str] | None = None) -> Batch:
         """What the teacher sees: perturbed pictures and the instruction; text-only rows have the instruction alone."""
@@ -139,15 +146,17 @@ class VGID(Method[VGIDConfig]):
             answers=answers,
         ).to(self.context.device)
 
-    def _answers(self, model: Any, batch: StepBatch) -> list[str] | None:
+    def _answers(self, model: Any, batch: StepBatch) -> dict[str, str]:
+        """What is distilled on, by example; nothing stands for the recorded answers."""
         source = self.config.answers[batch.step % len(self.config.answers)]
         if source == "recorded":
-            return None
+            return {}
         if source == "teacher":
-            return [self._own[example.id] for example in batch.forget]
+            return {example.id: self._own[example.id] for example in batch.forget}
         seed = derive_seed(self.context.seed, "student", batch.step)
         prompts = self.context.encoder.prompts(batch.forget).to(self.context.device)
-        return sample_answers(model, self.context.encoder.tokenizer, prompts, batch.forget, seed)
+        said = sample_answers(model, self.context.encoder.tokenizer, prompts, batch.forget, seed)
+        return {example.id: answer for example, answer in zip(batch.forget, said, strict=True)}
 
     def teacher_prompts(self, examples: tuple[Example, ...]) -> Batch:
         """The teacher's side up to where the answer starts, left padded."""
@@ -163,19 +172,28 @@ class VGID(Method[VGIDConfig]):
     # -- retain ---------------------------------------------------------------------------------------------------------
 
     def _retain(self, model: Any, examples: tuple[Example, ...]) -> Tensor:
-        batch = self._batch(examples)
-        logits = all_logits if self.config.positions == "all" else answer_logits
-        student = logits(model, batch)
-        total = torch.zeros((), device=student.device)
-        if self.config.retain_loss != "kl":
-            total = total + self._reduce(answer_nll(student, batch.answers.targets), batch)
-        if self.config.retain_loss != "ce":
-            with reference(model, copy=self.context.reference_copy) as base:
-                target = logits(base, batch)
-            total = total + self._reduce(kl_divergence(target, student), batch)
-        return total
+        def kept(examples: tuple[Example, ...]) -> Tensor:
+            batch = self._batch(examples)
+            student = self._logits(model, batch)
+            total = torch.zeros((), device=student.device)
+            if self.config.retain_loss != "kl":
+                total = total + self._reduce(answer_nll(student, batch.answers.targets), batch)
+            if self.config.retain_loss != "ce":
+                with reference(model, copy=self.context.reference_copy) as base:
+                    target = self._logits(base, batch)
+                total = total + self._reduce(kl_divergence(target, student), batch)
+            return total
+
+        return self._mean(kept, examples)
 
     # -- shared ---------------------------------------------------------------------------------------------------------
+
+    def _logits(self, model: Any, batch: Batch) -> Tensor:
+        return all_logits(model, batch) if self.config.positions == "all" else answer_logits(model, batch)
+
+    def _mean(self, term: Callable[[tuple[Example, ...]], Tensor], examples: tuple[Example, ...]) -> Tensor:
+        # The released code also compares padding, so its rows must stay together.
+        return term(examples) if self.config.positions == "all" else mean_by_shape(term, examples)
 
     def _batch(self, examples: tuple[Example, ...], answers: list[str] | None = None) -> Batch:
         return self.context.encoder.batch(examples, answers=answers).to(self.context.device)

@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 
 from vgid.config import ValidationConfig
 from vgid.data.batching import Encoder
-from vgid.data.example import Example
+from vgid.data.example import STRANGER, Example
 from vgid.models.forward import answer_logits
 
 Examples = Sequence[Example]
@@ -55,6 +55,8 @@ class EarlyStop(TrainerCallback):
     def _known(self, examples: Examples) -> list[Example]:
         if not examples:
             return []
+        # A refusal has many right wordings, so word-for-word recall says nothing about it.
+        examples = [example for example in examples if STRANGER not in example.tags]
         # Before the first step the model still is the base.
         known = recalled(self.model.eval(), self.encoder, examples)
         return [example for example, yes in zip(examples, known, strict=True) if yes]
