@@ -2,7 +2,8 @@
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image
 from tests.models.families import FAMILIES, Family, llava, missing
 from vgid.config import RunConfig
 from vgid.data.batching import Batch, Encoder
-from vgid.data.conversation import messages
+from vgid.data.conversation import messages, render
 from vgid.data.example import Example, ImageRef
 from vgid.errors import DataError, ModelError
 from vgid.evaluation.generation import generate
@@ -26,6 +27,7 @@ from vgid.models.forward import all_logits, answer_logits
 from vgid.models.loading import LoadedModel, load_model
 from vgid.models.structure import inspect_model, linear_layers
 from vgid.pipeline import fit, unlearn
+from vgid.training.seeds import derive_seed
 
 INSTRUCTION = "Forget what you know about this person."
 
@@ -91,8 +93,8 @@ def test_every_parameter_has_its_part(loaded: LoadedModel) -> None:
     assert {structure.part_of(name) for name, _ in loaded.model.named_parameters()} == {"language", "projector", "vision"}
     assert linear_layers(loaded.model, ["language"]) and linear_layers(loaded.model, ["vision"])
     # What turns the tower's features into the decoder's is the projector's, wherever it lives.
-    owner = {name: structure.part_of(name) for name, _ in loaded.model.named_modules() if name.endswith(("projector", "connector", "merger"))}
-    assert owner and set(owner.values()) == {"projector"}
+    names = [name for name, _ in loaded.model.named_modules() if name.endswith(("projector", "connector", "merger"))]
+    assert {structure.part_of(name) for name in names} == {"projector"}
 
 
 # -- encoding -------------------------------------------------------------------------------------------------------------
@@ -104,6 +106,10 @@ def test_targets_are_the_answer_and_the_end_of_turn(family: Family, encoder: Enc
     owners, positions, targets = batch.answers
     for number, row in enumerate(rows):
         assert encoder.tokenizer.decode(targets[owners == number]).strip() == row.answer + family.end
+        # As it would be tokenized behind the prompt, without a space of its own before it.
+        rendered = render(encoder.processor, row, instruction)
+        whole = encoder.tokenizer(rendered.prompt + rendered.answer)["input_ids"]
+        assert whole[-int((owners == number).sum()) :] == targets[owners == number].tolist()
     assert torch.equal(batch.model_inputs["input_ids"][owners, positions + 1], targets)
     assert batch.model_inputs["attention_mask"][owners, positions + 1].all()
 
@@ -178,6 +184,15 @@ def test_noise_of_a_row_is_its_own(loaded: LoadedModel, encoder: Encoder, rows: 
         assert torch.allclose(together, one_by_one(loaded.model, noisy, rows), atol=1e-5)
 
 
+def test_noise_of_every_picture_starts_from_its_own_seed(encoder: Encoder) -> None:
+    batch = perturb_batch(encoder, [ROWS["two"]], NoiseConfig(), seed=(5,), instruction=None)
+    values = batch.model_inputs["pixel_values"].flatten()
+    for place in range(2):
+        expected = torch.rand(50, generator=torch.Generator().manual_seed(derive_seed(5, "two", place)))
+        starts = (values == expected[0]).nonzero().flatten().tolist()
+        assert any(torch.equal(values[start : start + 50], expected) for start in starts)
+
+
 @pytest.mark.parametrize("kind", ["blur", "shuffle", "mean"])
 def test_noise_that_mixes_places_needs_pictures(family: Family, encoder: Encoder, kind: NoiseKind) -> None:
     def noisy(space: str) -> Batch:
@@ -202,7 +217,7 @@ def config() -> RunConfig:
     training = {"steps": 3, "forget_batch": 2, "retain_batch": 2, "learning_rate": 1e-2, "warmup_steps": 0}
     return RunConfig.model_validate(
         {
-            "method": {"name": "vgid", "answers": ["recorded"]},
+            "method": {"name": "vgid", "answers": ["teacher", "student", "recorded"]},
             "adapter": {"rank": 4, "scope": SCOPE},
             "training": training,
             "validation": {"every": 0},
@@ -252,3 +267,43 @@ def test_rows_a_family_cannot_take_are_refused_before_training(family: Family, f
         with pytest.raises(DataError, match=f"{kind}: {message}"):
             fit(loaded, [ROWS["one"]], [ROWS[kind]], config())
         assert not adapted_modules(loaded.model)
+
+
+def test_a_processor_without_chat_template_is_refused_before_training(family: Family, folder: Path) -> None:
+    loaded = load_model(folder)
+    loaded.processor.chat_template = None  # as PaliGemma and base models are released
+    with pytest.raises(ModelError, match=r"(?s)no chat template.*set processor.chat_template"):
+        fit(loaded, [ROWS["one"]], [ROWS["wide"]], config())
+    assert not adapted_modules(loaded.model)
+
+
+@pytest.mark.skipif(find_spec("torchvision") is not None, reason="torchvision is here")
+@pytest.mark.parametrize("name", ["Qwen2_5_VLProcessor", "PixtralProcessor", "InternVLProcessor"])
+def test_torchvision_is_asked_for_where_a_processor_needs_it(name: str, tmp_path: Path) -> None:
+    model, processor = llava()
+    model.save_pretrained(tmp_path)
+    processor.tokenizer.save_pretrained(tmp_path)
+    video = {"video_processor": {"video_processor_type": "Qwen2VLVideoProcessor"}} if "Pixtral" not in name else {}
+    described = {"processor_class": name, "image_processor": {"image_processor_type": "CLIPImageProcessor"}, **video}
+    (tmp_path / "processor_config.json").write_text(json.dumps(described))
+    with pytest.raises(ModelError, match=r"(?s)needs a package.*expected: torchvision.*fix: pip install torchvision"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("message", "fix"),
+    [
+        ("Package `num2words` is required to run SmolVLM processor. Install it with `pip install num2words`.", "pip install num2words"),
+        ("No module named 'sentencepiece'", "pip install sentencepiece"),
+        ("cannot import name 'x' from 'y'", "install it"),
+    ],
+)
+def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str, fix: str) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ImportError(message)
+
+    for name in ("config.json", "processor_config.json", "model.safetensors"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(hf.AutoProcessor, "from_pretrained", fail)
+    with pytest.raises(ModelError, match=f"(?s)needs a package that is not installed.*fix: {fix}$"):
+        load_model(tmp_path)

@@ -1,7 +1,7 @@
 """Image perturbations P_phi for the VGID teacher (arXiv 2606.00105), as pure functions of pixels and a seed.
 
 Shapes: `x` is `[i, 3, height, width]`, i images. In pixel space values are in [0, 1]; in normalised space they are what the
-processor gives the model. Every image has a seed of its own, so what an image becomes depends neither on its neighbours nor on
+processor gives the model, in any layout where the kind of noise takes each value by itself. Every image has a seed of its own, so what an image becomes depends neither on its neighbours nor on
 their order.
 """
 
@@ -51,7 +51,7 @@ class NoiseConfig(BaseModel):
 
 
 def perturb(x: Tensor, config: NoiseConfig, seeds: Sequence[int]) -> Tensor:
-    """Perturb images `[i, 3, height, width]`, one seed each; same shape and dtype out."""
+    """Perturb images `[i, 3, height, width]`, or `[i, ...]` by elementwise noise, one seed each; same shape and dtype out."""
     if len(seeds) != len(x):
         raise ValueError(f"expected one seed per image, got {len(seeds)} for {len(x)}")
     images = [_one(image.float(), config, torch.Generator().manual_seed(seed)) for image, seed in zip(x.cpu(), seeds, strict=True)]
