@@ -1,8 +1,8 @@
 """Image perturbations P_phi for the VGID teacher (arXiv 2606.00105), as pure functions of pixels and a seed.
 
 Shapes: `x` is `[i, 3, height, width]`, i images. In pixel space values are in [0, 1]; in normalised space they are what the
-processor gives the model, in any layout where the kind of noise takes each value by itself. Every image has a seed of its own, so what an image becomes depends neither on its neighbours nor on
-their order.
+processor gives the model, in any layout where the kind of noise takes each value by itself. Every image has a seed of its own, so
+what an image becomes depends neither on its neighbours nor on their order.
 """
 
 from __future__ import annotations
