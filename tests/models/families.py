@@ -301,6 +301,31 @@ def smolvlm() -> tuple[Any, Any]:
     return _finish(hf.SmolVLMForConditionalGeneration(config), tokenizer), processor
 
 
+def idefics2() -> tuple[Any, Any]:
+    tokenizer = _tokenizer(IDEFICS_TOKENS[:3], bos="<s>", eos="</s>", pad="<unk>")
+    processor = hf.Idefics2Processor(
+        hf.Idefics2ImageProcessor(size={"shortest_edge": 24, "longest_edge": 48}, do_image_splitting=False, **COLOURS),
+        tokenizer,
+        image_seq_len=4,
+        chat_template=IDEFICS.replace("<|im_start|>", "<s>"),
+    )
+    config = hf.Idefics2Config(
+        vision_config=_tower(model_type="idefics2_vision", image_size=48),
+        perceiver_config={
+            "resampler_n_latents": 4,
+            "resampler_depth": 1,
+            "resampler_n_heads": 2,
+            "resampler_head_dim": 16,
+            "num_key_value_heads": 1,
+        },
+        text_config=hf.MistralConfig(**_decoder(tokenizer, sliding_window=None)),
+        image_token_id=processor.image_token_id,
+    )
+    model = _finish(hf.Idefics2ForConditionalGeneration(config), tokenizer)
+    model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids("<end_of_utterance>")
+    return model, processor
+
+
 # -- Mistral, Aya -----------------------------------------------------------------------------------------------------------
 
 MISTRAL = (
@@ -395,7 +420,7 @@ def llava_onevision() -> tuple[Any, Any]:
     return _finish(hf.LlavaOnevisionForConditionalGeneration(config), tokenizer), processor
 
 
-def _qwen(processor_class: Any, videos: Any, vision: dict[str, Any], config_class: Any, model_class: Any) -> tuple[Any, Any]:
+def _qwen(processor_class: Any, videos: Any, vision: dict[str, Any], config_class: Any, model_class: Any, **text: Any) -> tuple[Any, Any]:
     marks = {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"}
     borders = {"vision_start_token": "<|vision_start|>", "vision_end_token": "<|vision_end|>"}
     tokenizer = _chat_tokenizer([], marks | borders)
@@ -410,7 +435,7 @@ def _qwen(processor_class: Any, videos: Any, vision: dict[str, Any], config_clas
     of = tokenizer.convert_tokens_to_ids
     config = config_class(
         vision_config={"depth": 2, "num_heads": 2, "patch_size": PATCH, "spatial_merge_size": 2, "temporal_patch_size": 2, **vision},
-        text_config=_decoder(tokenizer, rope_parameters={"rope_type": "default", "mrope_section": [4, 2, 2], "rope_theta": 1e4}),
+        text_config=_decoder(tokenizer, rope_parameters={"rope_type": "default", "mrope_section": [4, 2, 2], "rope_theta": 1e4}, **text),
         **{f"{name}_id": of(token) for name, token in (marks | borders).items()},
     )
     return _finish(model_class(config), tokenizer), processor
@@ -431,6 +456,14 @@ def qwen3_vl() -> tuple[Any, Any]:
     width = {"hidden_size": 32, "intermediate_size": 64, "out_hidden_size": WIDTH}
     vision = {**width, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]}
     return _qwen(hf.Qwen3VLProcessor, hf.Qwen3VLVideoProcessor, vision, hf.Qwen3VLConfig, hf.Qwen3VLForConditionalGeneration)
+
+
+def qwen3_5() -> tuple[Any, Any]:
+    vision = {"hidden_size": 32, "intermediate_size": 64, "out_hidden_size": WIDTH, "num_position_embeddings": 16}
+    linear = {"linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 2}
+    text = {**linear, "head_dim": 16, "layer_types": ["linear_attention", "full_attention"]}
+    classes = (hf.Qwen3_5Config, hf.Qwen3_5ForConditionalGeneration)
+    return _qwen(hf.Qwen3VLProcessor, hf.Qwen3VLVideoProcessor, vision, *classes, **text)
 
 
 def internvl() -> tuple[Any, Any]:
@@ -463,12 +496,14 @@ FAMILIES = (
     Family("Qwen2.5-VL", qwen2_5_vl, end="<|im_end|>", packages=VIDEO),
     Family("Qwen2-VL", qwen2_vl, end="<|im_end|>", packages=VIDEO),
     Family("Qwen3-VL", qwen3_vl, end="<|im_end|>", packages=VIDEO),
+    Family("Qwen3.5", qwen3_5, end="<|im_end|>", packages=VIDEO),
     Family("Gemma-3", gemma3, end="<end_of_turn>", layout=True),
     Family("LLaVA-NeXT", llava_next, end="</s>"),
     Family("LLaVA-OneVision", llava_onevision, end="<|im_end|>", packages=VIDEO),
     Family("InternVL", internvl, end="<|im_end|>", packages=VIDEO),
     Family("SmolVLM", smolvlm, end="<end_of_utterance>", packages=(*VIDEO, "num2words")),
     Family("Idefics3", idefics3, end="<end_of_utterance>"),
+    Family("Idefics2", idefics2, end="<end_of_utterance>"),
     Family("Mistral3", mistral3, end="</s>", packages=VIDEO, layout=True),
     Family("PaliGemma", paligemma, end="<eos>", layout=True, refuses={"text": NO_TEXT}),
     Family("Aya-Vision", aya_vision, end="<|END_OF_TURN_TOKEN|>"),

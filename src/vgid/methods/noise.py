@@ -168,7 +168,7 @@ def _perturbed_values(x: Tensor, encoder: Encoder, example: Example, config: Noi
 def _sizes(x: Tensor, encoder: Encoder, example: Example) -> list[int]:
     """How many values of a row's pixels belong to each of its pictures; all to the first where this cannot be told."""
     count = len(example.images)
-    if len(x) == count:
+    if len(x) == count or x.shape[:2] == (1, count):
         return [x.numel() // count] * count
     alone = [encoder.row(replace(example, images=(ref,)), answer=None).images["pixel_values"].numel() for ref in example.images]
     return alone if sum(alone) == x.numel() else [x.numel()]
