@@ -486,6 +486,31 @@ def internvl() -> tuple[Any, Any]:
     return _finish(hf.InternVLForConditionalGeneration(config), tokenizer), processor
 
 
+# -- cross-attention --------------------------------------------------------------------------------------------------------
+
+LLAMA = (
+    "{{ bos_token }}{% for m in messages %}{{ '<|start_header_id|>' + m['role'] + '<|end_header_id|>\n\n' }}"
+    "{% for c in m['content'] %}{{ '<|image|>' if c['type'] == 'image' else c['text'] }}{% endfor %}{{ '<|eot_id|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
+)
+
+
+def mllama() -> tuple[Any, Any]:
+    """Llama 3.2 Vision, which our code refuses."""
+    special = ["<|image|>", "<|python_tag|>", "<|start_header_id|>", "<|end_header_id|>"]
+    tokenizer = _tokenizer(special, bos="<|begin_of_text|>", eos="<|eot_id|>", pad="<|finetune_right_pad_id|>")
+    processor = hf.MllamaProcessor(
+        hf.MllamaImageProcessor(size={"height": SIDE, "width": SIDE}, max_image_tiles=2, **COLOURS), tokenizer, chat_template=LLAMA
+    )
+    vision = {"num_global_layers": 1, "attention_heads": 2, "vision_output_dim": 64, "max_num_tiles": 2, "intermediate_layers_indices": [0]}
+    config = hf.MllamaConfig(
+        vision_config=_tower(supported_aspect_ratios=[[1, 1], [1, 2], [2, 1]], **vision),
+        text_config=_decoder(tokenizer, cross_attention_layers=[1]),
+        image_token_index=tokenizer.convert_tokens_to_ids("<|image|>"),
+    )
+    return _finish(hf.MllamaForConditionalGeneration(config), tokenizer), processor
+
+
 # -- the table ------------------------------------------------------------------------------------------------------------
 
 NO_TEXT = "the processor refuses this row"

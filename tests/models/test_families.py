@@ -12,7 +12,7 @@ import torch
 import transformers as hf
 from PIL import Image
 
-from tests.models.families import FAMILIES, Family, llava, missing
+from tests.models.families import FAMILIES, Family, llava, missing, mllama
 from vgid.config import RunConfig
 from vgid.data.batching import Batch, Encoder
 from vgid.data.conversation import messages, render
@@ -274,6 +274,14 @@ def test_a_processor_without_chat_template_is_refused_before_training(family: Fa
     loaded.processor.chat_template = None  # as PaliGemma and base models are released
     with pytest.raises(ModelError, match=r"(?s)no chat template.*set processor.chat_template"):
         fit(loaded, [ROWS["one"]], [ROWS["wide"]], config())
+    assert not adapted_modules(loaded.model)
+
+
+def test_cross_attention_to_pictures_is_refused_before_training(tmp_path: Path) -> None:
+    Family("Llama-3.2-Vision", mllama, end="<|eot_id|>").save(tmp_path)
+    loaded = load_model(tmp_path)
+    with pytest.raises(ModelError, match=r"(?s)by cross-attention.*found: MllamaProcessor with cross_attention_mask"):
+        fit(loaded, [ROWS["one"]], [ROWS["text"]], config())
     assert not adapted_modules(loaded.model)
 
 

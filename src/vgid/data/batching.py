@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from vgid.data.conversation import Rendered, render
 from vgid.data.example import Example, ImageRef
-from vgid.errors import DataError
+from vgid.errors import DataError, ModelError
 
 Pictures = Sequence[Image.Image]
 Values = Mapping[str, Tensor]
@@ -96,7 +96,7 @@ class Encoder:
         Raises:
             DataError: the row is longer than the model's context (nothing is ever truncated), an image cannot be read, or the
                 processor refuses the row.
-            ModelError: the processor has no usable chat template.
+            ModelError: the processor has no usable chat template, or is of a model with cross-attention to pictures.
         """
         rendered = render(self.processor, example, instruction, answer or None)
         text, pictures = self._process(rendered.prompt, example, images)
@@ -196,6 +196,14 @@ class Encoder:
             ) from error
         shape = encoded["input_ids"].shape
         encoded.pop("labels", None)  # some processors make them for a loss of the model's own; ours is not
+        wide = [name for name, value in encoded.items() if value.ndim > 2 and value.shape[:2] == shape]
+        if wide:  # a neighbour's pictures would then change what a row without any sees
+            raise ModelError(
+                "the model looks at pictures by cross-attention, which is not supported",
+                expected="a model that puts pictures between the words, as most do",
+                got=f"{type(self.processor).__name__} with {wide[0]}",
+                fix="use a model of another family",
+            )
         text = {name: value[0] for name, value in encoded.items() if value.shape == shape}
         return text, {name: value for name, value in encoded.items() if name not in text}
 
