@@ -237,6 +237,37 @@ def gemma3() -> tuple[Any, Any]:
     return model, processor
 
 
+def gemma4() -> tuple[Any, Any]:
+    kinds = {"image": "<|image|>", "boi": "<|image>", "eoi": "<image|>", "audio": "<|audio|>", "boa": "<|audio>", "eoa": "<audio|>"}
+    names = {f"{kind}_token": token for kind, token in kinds.items()}
+    tokenizer = _tokenizer([*names.values(), "<|turn>", "<turn|>", "<|video|>"], bos="<bos>", eos="<eos>", pad="<pad>", names=names)
+    patches = {"patch_size": 4, "pooling_kernel_size": 2, "max_soft_tokens": 70}
+    processor = hf.Gemma4Processor(
+        hf.Gemma4AudioFeatureExtractor(),
+        hf.Gemma4ImageProcessor(**patches),
+        tokenizer,
+        hf.Gemma4VideoProcessor(**patches),
+        chat_template=GEMMA.replace("<start_of_turn>", "<|turn>")
+        .replace("<end_of_turn>", "<turn|>")
+        .replace("<start_of_image>", "<|image|>"),
+        image_seq_length=70,
+    )
+    of = tokenizer.convert_tokens_to_ids
+    shape = {"head_dim": 16, "num_key_value_heads": 2}
+    text = _decoder(tokenizer, hidden_size_per_layer_input=8, vocab_size_per_layer_input=len(tokenizer), sliding_window=64)
+    config = hf.Gemma4Config(
+        vision_config=hf.Gemma4VisionConfig(
+            **_tower(patch_size=4, pooling_kernel_size=2, position_embedding_size=512, use_clipped_linears=True, **shape)
+        ),
+        text_config=hf.Gemma4TextConfig(**text | shape, layer_types=["sliding_attention", "full_attention"], global_head_dim=16),
+        audio_config=None,
+        video_token_id=of("<|video|>"),
+        **{f"{kind}_token_id": of(token) for kind, token in kinds.items() if kind != "eoa"},
+        eoa_token_index=of(kinds["eoa"]),
+    )
+    return _finish(hf.Gemma4ForConditionalGeneration(config), tokenizer), processor
+
+
 def paligemma() -> tuple[Any, Any]:
     tokenizer = _tokenizer(["<image>"], bos="<bos>", eos="<eos>", pad="<pad>", names={"image_token": "<image>"})
     pictures = hf.SiglipImageProcessor(size={"height": SIDE, "width": SIDE}, **COLOURS)
@@ -523,6 +554,7 @@ FAMILIES = (
     Family("Qwen3-VL", qwen3_vl, end="<|im_end|>", packages=VIDEO),
     Family("Qwen3.5", qwen3_5, end="<|im_end|>", packages=VIDEO),
     Family("Gemma-3", gemma3, end="<end_of_turn>", layout=True),
+    Family("Gemma-4", gemma4, end="<turn|>", packages=VIDEO),
     Family("LLaVA-NeXT", llava_next, end="</s>"),
     Family("LLaVA-OneVision", llava_onevision, end="<|im_end|>", packages=VIDEO),
     Family("InternVL", internvl, end="<|im_end|>", packages=VIDEO),

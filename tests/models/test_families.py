@@ -93,7 +93,7 @@ def test_every_parameter_has_its_part(loaded: LoadedModel) -> None:
     assert {structure.part_of(name) for name, _ in loaded.model.named_parameters()} == {"language", "projector", "vision"}
     assert linear_layers(loaded.model, ["language"]) and linear_layers(loaded.model, ["vision"])
     # What turns the tower's features into the decoder's is the projector's, wherever it lives.
-    names = [name for name, _ in loaded.model.named_modules() if name.endswith(("projector", "connector", "merger"))]
+    names = [name for name, _ in loaded.model.named_modules() if name.endswith(("projector", "connector", "merger", "embed_vision"))]
     assert {structure.part_of(name) for name in names} == {"projector"}
 
 
