@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -162,6 +163,14 @@ def test_answers_look_back_only_and_see_every_picture(loaded: LoadedModel, encod
             assert (answer_logits(loaded.model, seen) - logits).abs().max() > 1e-4
 
 
+def test_half_precision_reads_the_same_batch(folder: Path, loaded: LoadedModel, encoder: Encoder, rows: list[Example]) -> None:
+    half, batch = load_model(folder, dtype=torch.bfloat16), encoder.batch(rows)
+    with torch.no_grad():
+        low, full = answer_logits(half.model, batch), answer_logits(loaded.model, batch)
+    assert low.dtype == torch.bfloat16 and torch.nn.functional.cosine_similarity(low.float(), full, dim=-1).min() > 0.99
+    assert len(generate(half, rows, max_new_tokens=2)) == len(rows)
+
+
 # -- noise ----------------------------------------------------------------------------------------------------------------
 
 
@@ -267,6 +276,16 @@ def test_rows_a_family_cannot_take_are_refused_before_training(family: Family, f
         with pytest.raises(DataError, match=f"{kind}: {message}"):
             fit(loaded, [ROWS["one"]], [ROWS[kind]], config())
         assert not adapted_modules(loaded.model)
+
+
+def test_words_that_stand_for_pictures_are_refused(encoder: Encoder) -> None:
+    row = ROWS["one"]
+    mark = encoder.tokenizer.convert_ids_to_tokens(max(encoder._image_tokens))
+    with pytest.raises(DataError, match=r"(?s)one: the answer holds a word.*fix: take it out of the answer"):
+        encoder.row(replace(row, answer=f"Anna {mark}"))
+    head = render(encoder.processor, row).prompt.partition("Who")[0]  # with the template's own word for the picture
+    with pytest.raises(DataError, match=r"(?s)one: the processor refuses this row.*fix: take words that stand for pictures"):
+        encoder.row(replace(row, question=f"{head}Who?"))
 
 
 def test_a_processor_without_chat_template_is_refused_before_training(family: Family, folder: Path) -> None:

@@ -95,7 +95,7 @@ class Encoder:
 
         Raises:
             DataError: the row is longer than the model's context (nothing is ever truncated), an image cannot be read, or the
-                processor refuses the row.
+                processor refuses the row, or the answer holds a word that stands for a picture.
             ModelError: the processor has no usable chat template, or is of a model with cross-attention to pictures.
         """
         rendered = render(self.processor, example, instruction, answer or None)
@@ -103,6 +103,8 @@ class Encoder:
         length = text["input_ids"].shape[0]
         if answer is not None:
             tokens = torch.tensor(self._answer_tokens(rendered))
+            if self._image_tokens.intersection(tokens.tolist()):
+                raise DataError("the answer holds a word that stands for a picture", where=_where(example), fix="take it out of the answer")
             marks = {"attention_mask": 1, **(self._marks or {})}
             text = {
                 name: torch.cat([value, tokens if name == "input_ids" else value.new_full((len(tokens),), marks.get(name, 0))])
@@ -189,10 +191,10 @@ class Encoder:
         except ValueError as error:
             raise DataError(
                 "the processor refuses this row",
-                where=example.where or example.id,
+                where=_where(example),
                 expected=f"a row that {type(self.processor).__name__} takes",
                 got=f"{len(example.images)} images and a question: {error}",
-                fix="leave such rows out, or use another model",
+                fix="take words that stand for pictures, such as <image>, out of the text; or leave such rows out",
             ) from error
         shape = encoded["input_ids"].shape
         encoded.pop("labels", None)  # some processors make them for a loss of the model's own; ours is not
@@ -231,18 +233,27 @@ class Encoder:
         pad = self.tokenizer.pad_token_id
         return int(pad if pad is not None else self.tokenizer.eos_token_id)
 
+    @property
+    def _image_tokens(self) -> set[int]:
+        several = getattr(self.processor, "image_token_ids", None) or [getattr(self.processor, "image_token_id", None)]
+        return {int(token) for token in several if token is not None}
+
     def _check_length(self, example: Example, tokens: Tensor, prompt_length: int) -> None:
         if self.max_length is None or len(tokens) <= self.max_length:
             return
-        image = getattr(self.processor, "image_token_id", None)
-        seen = int((tokens == image).sum()) if image is not None else 0
+        marks = self._image_tokens
+        seen = sum(token in marks for token in tokens.tolist())
         raise DataError(
             "the row is longer than the model's context; cutting it would lose image or answer tokens",
-            where=example.where or example.id,
+            where=_where(example),
             expected=f"at most {self.max_length} tokens",
             got=f"{len(tokens)} tokens: {seen} of images, {prompt_length - seen} of prompt, {len(tokens) - prompt_length} of the answer",
             fix="shorten the text or the instruction, or use smaller or fewer images",
         )
+
+
+def _where(example: Example) -> str:
+    return example.where or example.id
 
 
 def _last(encoded: Mapping[str, Tensor]) -> Mapping[str, int]:
