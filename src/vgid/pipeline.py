@@ -46,10 +46,13 @@ def fit(
     """Run the configured method. The model passed in is changed in place: it gets the adapter, or new weights.
 
     Raises:
+        DataError: when the processor refuses rows of a kind.
         ModelError: when the LoRA scope matches nothing.
         RunError: when the loss stops being finite.
     """
     started = time.monotonic()
+    encoder = Encoder(loaded.processor)
+    encoder.check([*forget, *retain])
     method = config.build_method()
     full = config.adapter is None
     copied = copy.deepcopy(loaded.model).eval().requires_grad_(False) if full and method.needs_reference else None
@@ -57,7 +60,6 @@ def fit(
         model: Any = unfreeze(loaded.model, config.training.parts)
     else:
         model = attach_lora(loaded.model, config.adapter, seed=derive_seed(config.seed, "adapter"))
-    encoder = Encoder(loaded.processor)
     forget, forget_aside = put_aside(forget, config.validation, derive_seed(config.seed, "forget aside"))
     retain, retain_aside = put_aside(retain, config.validation, derive_seed(config.seed, "retain aside"))
     device = next(model.parameters()).device

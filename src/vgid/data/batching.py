@@ -5,7 +5,8 @@ Shapes: b rows, s positions, n answer tokens of the whole batch, i images.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
@@ -14,9 +15,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from vgid.data.conversation import render
+from vgid.data.conversation import Rendered, render
 from vgid.data.example import Example, ImageRef
-from vgid.errors import DataError
+from vgid.errors import DataError, ModelError
 
 Pictures = Sequence[Image.Image]
 Values = Mapping[str, Tensor]
@@ -24,6 +25,8 @@ UNBOUNDED = 1_000_000
 """Tokenizers without a limit say so with a huge number."""
 REMEMBERED_BYTES = 512 * 2**20
 """Processed pictures are kept up to this size."""
+ANCHOR = 8
+"""Characters of the prompt that an answer's first token may depend on."""
 
 
 class Answers(NamedTuple):
@@ -62,7 +65,8 @@ class Encoder:
     """Encodes examples by a processor.
 
     The processor sees prompts only; the answer's tokens are put behind them. So the answer has the same tokens whatever stands
-    before it, as it has when a model generates it, and no label can ever cover the prompt.
+    before it, as it has when a model generates it, and no label can ever cover the prompt. What else a processor says of every
+    token (its type, for example) it is asked to say of an answer too.
 
     Args:
         processor: of the model.
@@ -74,6 +78,8 @@ class Encoder:
         self.tokenizer = processor.tokenizer
         limit = max_length or self.tokenizer.model_max_length
         self.max_length = limit if limit < UNBOUNDED else None
+        self._takes_answers = "suffix" in inspect.signature(type(processor).__call__).parameters
+        self._marks: Mapping[str, int] | None = None
         self._rows: dict[tuple[str, tuple[ImageRef, ...]], Values] = {}
         self._pictures: dict[tuple[ImageRef, ...], Values] = {}
         self._remembered = 0
@@ -88,16 +94,22 @@ class Encoder:
             images: in place of the example's own.
 
         Raises:
-            DataError: the row is longer than the model's context (nothing is ever truncated), or an image cannot be read.
-            ModelError: the processor has no usable chat template.
+            DataError: the row is longer than the model's context (nothing is ever truncated), an image cannot be read, or the
+                processor refuses the row, or the answer holds a word that stands for a picture.
+            ModelError: the processor has no usable chat template, or is of a model with cross-attention to pictures.
         """
         rendered = render(self.processor, example, instruction, answer or None)
         text, pictures = self._process(rendered.prompt, example, images)
         length = text["input_ids"].shape[0]
         if answer is not None:
-            tokens = self.tokenizer(rendered.answer, add_special_tokens=False, return_tensors="pt")["input_ids"][0]
-            fill = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
-            text = {k: torch.cat([v, fill[k].to(v.dtype) if k in fill else v.new_zeros(len(tokens))]) for k, v in text.items()}
+            tokens = torch.tensor(self._answer_tokens(rendered))
+            if self._image_tokens.intersection(tokens.tolist()):
+                raise DataError("the answer holds a word that stands for a picture", where=_where(example), fix="take it out of the answer")
+            marks = {"attention_mask": 1, **(self._marks or {})}
+            text = {
+                name: torch.cat([value, tokens if name == "input_ids" else value.new_full((len(tokens),), marks.get(name, 0))])
+                for name, value in text.items()
+            }
         self._check_length(example, text["input_ids"], length)
         return Row(example.id, text, pictures, length)
 
@@ -136,26 +148,75 @@ class Encoder:
         seen = images if images is not None else [None] * len(examples)
         return self.collate([self.row(e, instruction, None, i) for e, i in zip(examples, seen, strict=True)], side="left")
 
+    def check(self, examples: Iterable[Example]) -> None:
+        """Encode one row of each kind, that is number of pictures, so that what a model cannot take is told before any work.
+
+        Raises:
+            DataError: the processor refuses a row; all kinds it refuses are told.
+            ModelError: the processor has no usable chat template.
+        """
+        problems = []
+        for example in {len(example.images): example for example in examples}.values():
+            try:
+                self.row(example)
+            except DataError as error:
+                problems.append(error)
+        if problems:
+            raise DataError.together(problems)
+
     # -- the processor ----------------------------------------------------------------------------------------------------
 
     def _process(self, prompt: str, example: Example, images: Pictures | None) -> tuple[Values, Values]:
         if images is not None or not example.images:
-            return self._call(prompt, images)
+            return self._call(prompt, images, example)
         key = (prompt, example.images)
         if key not in self._rows:
-            text, pictures = self._call(prompt, [ref.open() for ref in example.images])
+            text, pictures = self._call(prompt, [ref.open() for ref in example.images], example)
             if not self._remember(example.images, pictures):
                 return text, pictures
             self._rows[key] = text
         return self._rows[key], self._pictures[example.images]
 
-    def _call(self, prompt: str, images: Pictures | None) -> tuple[Values, Values]:
+    def _call(self, prompt: str, images: Pictures | None, example: Example) -> tuple[Values, Values]:
         """Values that have one entry per token, and all others."""
-        pictures = {"images": [list(images)]} if images else {}
-        encoded = self.processor(text=[prompt], **pictures, return_tensors="pt")
+        inputs: dict[str, Any] = {"text": [prompt], "return_tensors": "pt"}
+        if images:
+            inputs["images"] = [list(images)]
+        if self.tokenizer.bos_token and prompt.startswith(self.tokenizer.bos_token):
+            inputs["add_special_tokens"] = False  # the template has written the token that starts a text; two of them confuse a model
+        try:
+            encoded = self.processor(**inputs)
+            if self._takes_answers and self._marks is None:
+                self._marks = _last(self.processor(**inputs, suffix=["a"]))
+        except ValueError as error:
+            raise DataError(
+                "the processor refuses this row",
+                where=_where(example),
+                expected=f"a row that {type(self.processor).__name__} takes",
+                got=f"{len(example.images)} images and a question: {error}",
+                fix="take words that stand for pictures, such as <image>, out of the text; or leave such rows out",
+            ) from error
         shape = encoded["input_ids"].shape
+        encoded.pop("labels", None)  # some processors make them for a loss of the model's own; ours is not
+        wide = [name for name, value in encoded.items() if value.ndim > 2 and value.shape[:2] == shape]
+        if wide:  # a neighbour's pictures would then change what a row without any sees
+            raise ModelError(
+                "the model looks at pictures by cross-attention, which is not supported",
+                expected="a model that puts pictures between the words, as most do",
+                got=f"{type(self.processor).__name__} with {wide[0]}",
+                fix="use a model of another family",
+            )
         text = {name: value[0] for name, value in encoded.items() if value.shape == shape}
         return text, {name: value for name, value in encoded.items() if name not in text}
+
+    def _answer_tokens(self, rendered: Rendered) -> list[int]:
+        """The answer as it is tokenized behind the prompt: some tokenizers put a space before the first word of any text."""
+        anchor = rendered.prompt[-ANCHOR:]
+        before, both = (self._tokens(text) for text in (anchor, anchor + rendered.answer))
+        return both[len(before) :] if both[: len(before)] == before else self._tokens(rendered.answer)
+
+    def _tokens(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _remember(self, refs: tuple[ImageRef, ...], pictures: Values) -> bool:
         """Keep processed pictures while there is room: many questions are asked about the same one, again and again."""
@@ -172,18 +233,33 @@ class Encoder:
         pad = self.tokenizer.pad_token_id
         return int(pad if pad is not None else self.tokenizer.eos_token_id)
 
+    @property
+    def _image_tokens(self) -> set[int]:
+        several = getattr(self.processor, "image_token_ids", None) or [getattr(self.processor, "image_token_id", None)]
+        return {int(token) for token in several if token is not None}
+
     def _check_length(self, example: Example, tokens: Tensor, prompt_length: int) -> None:
         if self.max_length is None or len(tokens) <= self.max_length:
             return
-        image = getattr(self.processor, "image_token_id", None)
-        seen = int((tokens == image).sum()) if image is not None else 0
+        marks = self._image_tokens
+        seen = sum(token in marks for token in tokens.tolist())
         raise DataError(
             "the row is longer than the model's context; cutting it would lose image or answer tokens",
-            where=example.where or example.id,
+            where=_where(example),
             expected=f"at most {self.max_length} tokens",
             got=f"{len(tokens)} tokens: {seen} of images, {prompt_length - seen} of prompt, {len(tokens) - prompt_length} of the answer",
             fix="shorten the text or the instruction, or use smaller or fewer images",
         )
+
+
+def _where(example: Example) -> str:
+    return example.where or example.id
+
+
+def _last(encoded: Mapping[str, Tensor]) -> Mapping[str, int]:
+    """What is said of the last token."""
+    shape = encoded["input_ids"].shape
+    return {name: int(value[0, -1]) for name, value in encoded.items() if value.shape == shape}
 
 
 def _join(values: Sequence[Tensor]) -> Tensor:

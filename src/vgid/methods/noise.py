@@ -1,8 +1,8 @@
 """Image perturbations P_phi for the VGID teacher (arXiv 2606.00105), as pure functions of pixels and a seed.
 
 Shapes: `x` is `[i, 3, height, width]`, i images. In pixel space values are in [0, 1]; in normalised space they are what the
-processor gives the model. Every image has a seed of its own, so what an image becomes depends neither on its neighbours nor on
-their order.
+processor gives the model, in any layout where the kind of noise takes each value by itself. Every image has a seed of its own, so
+what an image becomes depends neither on its neighbours nor on their order.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from vgid.data.example import Example
 from vgid.errors import ModelError
 from vgid.training.seeds import derive_seed
 
+ELEMENTWISE = ("uniform", "gaussian", "diffusion")
+"""Kinds that change each value by itself, and so fit pixels of any layout."""
 NoiseKind = Literal["none", "uniform", "gaussian", "blur", "shuffle", "mean", "diffusion"]
 
 
@@ -36,7 +38,8 @@ class NoiseConfig(BaseModel):
             linear schedule.
         strength: in [0, 1]; `uniform`, `shuffle` and `mean` have none.
         patch: side of a shuffled patch in pixels.
-        space: `pixel` perturbs before the processor, `normalised` after it.
+        space: `pixel` perturbs before the processor, `normalised` after it (`blur`, `shuffle` and `mean` then need a processor that
+            gives plain pictures).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,7 +51,7 @@ class NoiseConfig(BaseModel):
 
 
 def perturb(x: Tensor, config: NoiseConfig, seeds: Sequence[int]) -> Tensor:
-    """Perturb images `[i, 3, height, width]`, one seed each; same shape and dtype out."""
+    """Perturb images `[i, 3, height, width]`, or `[i, ...]` by elementwise noise, one seed each; same shape and dtype out."""
     if len(seeds) != len(x):
         raise ValueError(f"expected one seed per image, got {len(seeds)} for {len(x)}")
     images = [_one(image.float(), config, torch.Generator().manual_seed(seed)) for image, seed in zip(x.cpu(), seeds, strict=True)]
@@ -130,27 +133,45 @@ def perturb_batch(
     The noise of a picture is a function of `seed`, the example's id and the picture's place in it.
 
     Raises:
-        ModelError: for normalised noise when the processor does not give `[i, 3, height, width]` pixels.
+        ModelError: for noise that moves or mixes pixels in normalised space, when the processor gives no plain pictures.
     """
     seeds = [[derive_seed(*seed, example.id, k) for k in range(len(example.images))] for example in examples]
     pixel = config.space == "pixel" and config.kind != "none"
-    images = [_perturbed_images(e, config, s) if pixel else None for e, s in zip(examples, seeds, strict=True)]
-    if prompts_only:
-        batch = encoder.prompts(examples, instruction=instruction, images=images)
-    else:
-        batch = encoder.batch(examples, instruction=instruction, answers=answers, images=images)
-    if pixel or config.kind == "none" or "pixel_values" not in batch.model_inputs:
-        return batch
-    flat = [s for row in seeds for s in row]
-    x = batch.model_inputs["pixel_values"]
-    if x.ndim != 4 or len(x) != len(flat):
+    said: Sequence[str | None] = [None] * len(examples) if prompts_only else (answers if answers is not None else [""] * len(examples))
+    rows = []
+    for example, answer, own in zip(examples, said, seeds, strict=True):
+        row = encoder.row(example, instruction, answer, _perturbed_images(example, config, own) if pixel else None)
+        if not pixel and config.kind != "none" and "pixel_values" in row.images:
+            x = _perturbed_values(row.images["pixel_values"], encoder, example, config, own)
+            row = replace(row, images={**row.images, "pixel_values": x})
+        rows.append(row)
+    return encoder.collate(rows, side="left" if prompts_only else "right")
+
+
+def _perturbed_values(x: Tensor, encoder: Encoder, example: Example, config: NoiseConfig, seeds: Sequence[int]) -> Tensor:
+    """Perturb one row's pixels, whatever their layout: pictures, tiles of pictures, or a list of patches."""
+    if x.ndim == 4 and len(x) == len(seeds):
+        return perturb(x, config, seeds)
+    if config.kind not in ELEMENTWISE:
         raise ModelError(
-            "this processor's pixels are no plain pictures, so they cannot be perturbed in normalised space",
-            expected=f"pixel_values of shape [{len(flat)}, 3, height, width]",
-            got=str(list(x.shape)),
+            "this processor's pixels are no plain pictures, so their places cannot be mixed in normalised space",
+            expected=f"pixel_values of shape [{len(seeds)}, 3, height, width], or noise of kind {', '.join(ELEMENTWISE)}",
+            got=f"{list(x.shape)}, {config.kind}",
             fix="set noise.space to pixel",
         )
-    return replace(batch, model_inputs={**batch.model_inputs, "pixel_values": perturb(x, config, flat)})
+    # Such noise takes each value by itself, so the layout only decides which values belong to which picture.
+    parts = x.flatten().split(_sizes(x, encoder, example))
+    noisy = [perturb(part[None], config, [seed])[0] for part, seed in zip(parts, seeds, strict=False)]
+    return torch.cat(noisy).view_as(x)
+
+
+def _sizes(x: Tensor, encoder: Encoder, example: Example) -> list[int]:
+    """How many values of a row's pixels belong to each of its pictures; all to the first where this cannot be told."""
+    count = len(example.images)
+    if len(x) == count or x.shape[:2] == (1, count):
+        return [x.numel() // count] * count
+    alone = [encoder.row(replace(example, images=(ref,)), answer=None).images["pixel_values"].numel() for ref in example.images]
+    return alone if sum(alone) == x.numel() else [x.numel()]
 
 
 def _perturbed_images(example: Example, config: NoiseConfig, seeds: Sequence[int]) -> list[Image.Image]:

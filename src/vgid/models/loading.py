@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,8 +92,13 @@ def _load_processor(path: str) -> Any:
     try:
         processor = AutoProcessor.from_pretrained(path)
     except ImportError as error:
+        package = _missing_package(error)
         raise ModelError(
-            "the processor needs a package that is not installed", where=path, got=_first_line(error), fix="install it"
+            "the processor needs a package that is not installed",
+            where=path,
+            expected=package,
+            got=_first_line(error),
+            fix=f"pip install {package}" if package else "install it",
         ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
@@ -115,6 +121,12 @@ def _load_adapter(model: Any, adapter: Path) -> PeftModel:
         raise ModelError("the adapter has no weights", where=adapter, expected="adapter_model.safetensors", fix="save it as safetensors")
     out: PeftModel = PeftModel.from_pretrained(model, str(adapter))
     return out
+
+
+def _missing_package(error: ImportError) -> str | None:
+    """The package that an import error tells of, by the words that Python and transformers use."""
+    found = re.search(r"No module named '(\w+)|requires the (\w+) library|ackage `(\w+)` is required", str(error))
+    return next(name for name in found.groups() if name).lower() if found else None
 
 
 def _first_line(error: Exception) -> str:

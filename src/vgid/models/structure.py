@@ -19,7 +19,7 @@ class Structure:
 
     Attributes:
         language: the decoder with its embeddings, and the head.
-        projector: what lies between vision tower and decoder.
+        projector: what lies between vision tower and decoder, single parameters such as LLaVA-NeXT's line break included.
         vision: the vision tower.
     """
 
@@ -74,7 +74,9 @@ def inspect_model(model: nn.Module) -> Structure:
         for name in modules
         if not any(_inside(name, t) or _inside(t, name) for t in taken) and any(_inside(owner, name) for owner in owners)
     )
-    return Structure(language, (*rest, *inner), tuple(towers))
+    found = (*taken, *rest)
+    loose = [name for name, _ in model.named_parameters() if not any(_inside(name, owner) for owner in found)]
+    return Structure(language, (*rest, *inner, *loose), tuple(towers))
 
 
 def linear_layers(model: nn.Module, parts: Iterable[str]) -> list[str]:
