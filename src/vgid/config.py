@@ -40,9 +40,9 @@ class TrainingConfig(_Frozen):
 
     steps: int | None = Field(default=150, ge=1)
     epochs: float = Field(default=1.0, gt=0)
-    forget_batch: int = Field(default=10, ge=1)
+    forget_batch: int = Field(default=6, ge=1)
     retain_batch: int | None = Field(default=None, ge=0)
-    retain_ratio: float = Field(default=3.6, ge=0)
+    retain_ratio: float = Field(default=6.0, ge=0)
     learning_rate: float = Field(default=1e-3, gt=0)
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup_steps: int = Field(default=5, ge=0)

@@ -22,7 +22,7 @@ from vgid.data.splits import album, perception_rows, stranger_rows
 from vgid.methods.instructions import INSTRUCTIONS
 from vgid.methods.noise import NoiseConfig, NoiseKind, perturb
 
-PRACTICE_PEOPLE, PRACTICE_VIEWS, PRACTICE_STRANGERS, UNCLEAR_PICTURES = 20, 4, 240, 96
+PRACTICE_PEOPLE, PRACTICE_VIEWS, PRACTICE_STRANGERS, UNCLEAR_PICTURES = 20, 4, 160, 96
 
 
 def practice_rows(camera: Camera, world: World) -> Iterator[Example]:
@@ -30,7 +30,7 @@ def practice_rows(camera: Camera, world: World) -> Iterator[Example]:
     rng = Random(f"practice/{world.seed}")
     people = world.schooling[:PRACTICE_PEOPLE]
     unclear = [unclear_picture(camera, people, i) for i in range(UNCLEAR_PICTURES)]
-    yield from perception_rows(camera, people, 12, "training", world.seed, views=PRACTICE_VIEWS)
+    yield from perception_rows(camera, people, 6, "training", world.seed, views=PRACTICE_VIEWS)
     yield from stranger_rows(camera, world.strangers(PRACTICE_STRANGERS, "practice"), f"practice/{world.seed}")
     for person in people:
         shots = album(camera, person, "training", PRACTICE_VIEWS)
