@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from vgid.errors import OutputError, VgidError
-from vgid.progress import quieten
+from vgid.progress import quieten, tell_on_stderr
 
 app = typer.Typer(
     name="vgid",
@@ -195,6 +195,7 @@ def _show(results: Mapping[str, Any], as_json: bool, out: Path | None) -> None:
 def main() -> None:
     """Run the command line; a `VgidError` becomes one clear message and its exit code."""
     quieten()
+    tell_on_stderr()
     try:
         app(standalone_mode=True)
     except VgidError as error:

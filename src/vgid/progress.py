@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
+from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 Tick = Callable[[int, int], None]
@@ -67,3 +68,12 @@ def quieten() -> None:
     logging.getLogger("transformers").setLevel(logging.ERROR)
     for library in ("transformers", "peft", "accelerate", "torch"):
         warnings.filterwarnings("ignore", category=FutureWarning, module=library)
+
+
+def tell_on_stderr() -> None:
+    """Show what vgid has to tell, such as rows left out or modules matched, beside the progress bars."""
+    handler = RichHandler(console=Console(stderr=True, soft_wrap=True), show_time=False, show_level=False, show_path=False, markup=False)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log = logging.getLogger("vgid")
+    log.handlers, log.propagate = [handler], False
+    log.setLevel(logging.INFO)

@@ -7,7 +7,7 @@ is a function of the seed; nothing is held in memory but the people themselves, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -127,6 +127,12 @@ class World:
     def strangers(self, count: int, part: str = "evaluation") -> Iterator[Person]:
         """Stream people nobody has learned; parts ("training", "evaluation") are drawn independently."""
         return _draw(Random(f"strangers/{part}/{self.seed}"), self._crowd, f"w{self.seed}-stranger-{part}", count, join=False)
+
+
+def lookalikes(person: Person, among: Sequence[Person], count: int) -> list[Person]:
+    """The people who look most like somebody, the most alike first."""
+    picture = appearance(person.look)
+    return sorted(among, key=lambda other: difference(picture, appearance(other.look)))[:count]
 
 
 @dataclass(frozen=True)

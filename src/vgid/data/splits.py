@@ -17,8 +17,10 @@ from vgid.data.questions import TEXT_FACTS, ask_fact, ask_perception
 
 TRAINING_VIEWS, UNSEEN_VIEWS = 24, 4
 TRAINING_STRANGERS, EXAMINED_STRANGERS = 160, 24
-STRANGER_PERCEPTION = 6
-"""Perception questions about each stranger in the retain set."""
+LOOKALIKES = 5
+"""Strangers who look like a forgotten person, for each of them."""
+PERSON_PERCEPTION, STRANGER_PERCEPTION, LOOKALIKE_PERCEPTION = 24, 4, 18
+"""Perception questions in the retain set, about each retained person, each stranger, and each of those who look like a forgotten person."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def training_rows(camera: Camera, people: Sequence[Person], seed: object) -> Ite
 
 
 def perception_rows(
-    camera: Camera, people: Sequence[Person], count: int, split: str, seed: object, views: int = TRAINING_VIEWS
+    camera: Camera, people: Iterable[Person], count: int, split: str, seed: object, views: int = TRAINING_VIEWS
 ) -> Iterator[Example]:
     """`count` perception questions about each person, in training wordings, going through topics and some pictures."""
     for person in people:

@@ -9,6 +9,7 @@ from typing import Any
 from vgid.artifacts import write_json_atomic
 from vgid.data.example import Example
 from vgid.demo.run import Demo, run_demo
+from vgid.demo.targets import TARGETS
 from vgid.progress import Stages
 from vgid.report.html import ReportData, ReportExample, write_report
 from vgid.results import build_results
@@ -32,7 +33,7 @@ def demo_command(
 ) -> dict[str, Any]:
     """Run the demo and write `results.json` and `report.html`; gives the results object."""
     try:
-        demo = run_demo(out, target=target, people=people, forget=forget, seed=seed, ablation=ablation, stages=stages)
+        demo = run_demo(out, target=TARGETS.get(target), people=people, forget=forget, seed=seed, ablation=ablation, stages=stages)
         results = build_results(
             model=target,
             evaluated=demo.evaluated,

@@ -19,7 +19,7 @@ import torch
 from vgid.artifacts import cache_folder, whole_folder
 from vgid.config import RunConfig
 from vgid.data.example import Example
-from vgid.demo.targets import TARGETS
+from vgid.demo.targets import Target
 from vgid.models.export import save_checkpoint
 from vgid.models.loading import load_model
 from vgid.pipeline import fit
@@ -30,16 +30,15 @@ from vgid.progress import Tick, quieten
 class Lesson:
     """Fine-tune a target's base on rows and write the checkpoint to `out`."""
 
-    target: str
+    target: Target
     out: Path
     rows: Sequence[Example]
     seed: int
 
     def learn(self, progress: Tick | None = None) -> None:
         """Train, or copy the checkpoint from the cache where the target keeps one."""
-        target = TARGETS.get(self.target)
-        config = target.memorising_config(self.seed)
-        cached = cache_folder() / f"{self.target}-{self._fingerprint(config)}"
+        target, config = self.target, self.target.memorising_config(self.seed)
+        cached = cache_folder() / f"{target.name}-{self._fingerprint(config)}"
         if not (target.cached and cached.is_dir()):
             fitted = fit(load_model(target.base()), [], self.rows, config, progress=progress)
             with whole_folder(cached if target.cached else self.out) as folder:

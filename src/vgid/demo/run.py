@@ -9,9 +9,12 @@ from pathlib import Path
 
 from vgid.config import RunConfig, load_config
 from vgid.data.example import Example
-from vgid.data.people import Camera, World
+from vgid.data.people import Camera, World, lookalikes
 from vgid.data.sources import load_examples, write_examples
 from vgid.data.splits import (
+    LOOKALIKE_PERCEPTION,
+    LOOKALIKES,
+    PERSON_PERCEPTION,
     SPLITS,
     STRANGER_PERCEPTION,
     TRAINING_STRANGERS,
@@ -22,7 +25,7 @@ from vgid.data.splits import (
 )
 from vgid.demo.lessons import Lesson, side_by_side
 from vgid.demo.practice import practice_rows
-from vgid.demo.targets import TARGETS
+from vgid.demo.targets import Target
 from vgid.demo.teachers import examine_teachers
 from vgid.evaluation.evaluate import SplitResult, evaluate
 from vgid.models.loading import LoadedModel, load_model
@@ -30,8 +33,6 @@ from vgid.models.tiny import IMAGE_SIZE
 from vgid.pipeline import Fitted, fit, unlearn
 from vgid.progress import Stages
 
-RETAIN_PERCEPTION = 24
-"""Perception questions about each retained person in the retain set."""
 ABLATIONS: dict[str, tuple[str, ...]] = {
     "noise only": ("method.instruction=null",),
     "instruction only": ("method.noise.kind=none",),
@@ -45,11 +46,14 @@ def write_data(world: World, folder: Path) -> None:
     """Write forget, retain and practice rows, and the evaluation splits, as files anyone can read."""
     camera = Camera(IMAGE_SIZE)
     strangers = list(world.strangers(TRAINING_STRANGERS, "training"))
+    alike = {other for person in world.forget for other in lookalikes(person, strangers, LOOKALIKES)}
+    others = [other for other in strangers if other not in alike]
     kept = chain(
         training_rows(camera, world.retain, world.seed),
-        perception_rows(camera, world.retain, RETAIN_PERCEPTION, "training", world.seed),
+        perception_rows(camera, world.retain, PERSON_PERCEPTION, "training", world.seed),
         stranger_rows(camera, strangers, world.seed),
-        perception_rows(camera, strangers, STRANGER_PERCEPTION, "training", world.seed, views=2),
+        perception_rows(camera, others, STRANGER_PERCEPTION, "training", world.seed, views=2),
+        perception_rows(camera, sorted(alike, key=lambda other: other.id), LOOKALIKE_PERCEPTION, "training", world.seed, views=2),
     )
     write_examples(folder / "forget.jsonl", list(training_rows(camera, world.forget, world.seed)))
     write_examples(folder / "retain.jsonl", list(kept))
@@ -72,19 +76,18 @@ class Demo:
     seconds: Mapping[str, float]
 
 
-def run_demo(out: Path, *, target: str, people: int | None, forget: int | None, seed: int, ablation: bool, stages: Stages) -> Demo:
+def run_demo(out: Path, *, target: Target, people: int | None, forget: int | None, seed: int, ablation: bool, stages: Stages) -> Demo:
     """Memorise, retrain, unlearn, examine; data and models are written below `out`.
 
     Raises:
-        ConfigError: the target is unknown, or the numbers of people do not fit.
+        ConfigError: the numbers of people do not fit.
     """
-    how = TARGETS.get(target)
-    world = World(seed, people or how.people[0], forget or how.people[1])
+    world = World(seed, people or target.people[0], forget or target.people[1])
     with stages("Drawing people", "data"):
         write_data(world, out / "data")
         forget_rows, retain_rows, practice = (load_examples(out / "data" / f"{name}.jsonl") for name in ("forget", "retain", "practice"))
         splits = {name: load_examples(out / "data" / "splits" / f"{name}.jsonl") for name in SPLITS}
-    config = load_config(overrides=[*how.unlearning, f"seed={seed}"])
+    config = load_config(overrides=[*target.unlearning, f"seed={seed}"])
     with stages("Memorising everyone", "memorise") as memorised, stages("Retraining without them", "retrain") as retrained:
         lessons = (
             Lesson(target, out / "base", [*forget_rows, *retain_rows, *practice], seed),
@@ -96,7 +99,7 @@ def run_demo(out: Path, *, target: str, people: int | None, forget: int | None, 
     evaluated = {}
     for name in ("base", "merged", "retrained"):
         evaluated["unlearned" if name == "merged" else name] = _examine(load_model(out / name), splits, stages, name)
-    parts = {name: load_config(overrides=[*how.unlearning, *changes, f"seed={seed}"]) for name, changes in ABLATIONS.items()}
+    parts = {name: load_config(overrides=[*target.unlearning, *changes, f"seed={seed}"]) for name, changes in ABLATIONS.items()}
     ablated, teachers = {}, {}
     if ablation:
         teachers = examine_teachers(load_model(out / "base"), splits["forget"], parts)

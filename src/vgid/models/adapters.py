@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
@@ -13,6 +16,8 @@ from torch import nn
 
 from vgid.errors import ModelError
 from vgid.models.structure import Part, inspect_model, linear_layers
+
+log = logging.getLogger("vgid")
 
 
 class AdapterConfig(BaseModel):
@@ -50,6 +55,7 @@ def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int) -> PeftMo
             got=f"language: {found.language}, projector: {found.projector}, vision: {found.vision}",
             fix="set adapter.scope to parts that have linear layers",
         )
+    log.info("LoRA on %d linear layers: %s", len(names), _in_short(names))
     lora = LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,
@@ -60,6 +66,12 @@ def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int) -> PeftMo
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return get_peft_model(model, lora)
+
+
+def _in_short(names: Sequence[str]) -> str:
+    """Names that differ in a layer's number only are told once."""
+    patterns = Counter(re.sub(r"\.\d+\.", ".*.", name) for name in names)
+    return ", ".join(f"{name} ({count})" for name, count in patterns.items())
 
 
 def adapted_modules(model: nn.Module) -> list[str]:

@@ -1,0 +1,67 @@
+"""The demo in small: a model really memorises, really forgets, and leaves what was promised."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vgid.data.people import World
+from vgid.data.sources import check_disjoint, load_examples
+from vgid.data.splits import SPLITS
+from vgid.demo.command import demo_command
+from vgid.demo.run import write_data
+from vgid.demo.targets import TARGETS, Target
+from vgid.models.tiny import tiny_path
+from vgid.progress import Stages
+
+SMALL = Target(
+    name="small",
+    base=tiny_path,
+    people=(4, 1),
+    memorising={"steps": 60, "retain_batch": 32, "learning_rate": 2e-3, "warmup_steps": 10, "optimizer": "muon"},
+    unlearning=("training.steps=50",),
+)
+
+TARGETS.register("small")(SMALL)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo")
+    with Stages(quiet=True) as stages:
+        demo_command(folder, target="small", keep_data=True, stages=stages)
+    return folder
+
+
+def test_a_person_is_forgotten_and_the_others_are_not(out: Path) -> None:
+    splits = json.loads((out / "results.json").read_text())["splits"]
+    assert tuple(splits) == SPLITS
+    for split in ("forget", "forget_views", "forget_reworded", "forget_text"):
+        assert splits[split]["base"]["accuracy"] >= 0.7, split
+        assert splits[split]["unlearned"]["accuracy"] <= 0.15 and splits[split]["retrained"]["accuracy"] <= 0.15, split
+    for split in ("retain", "retain_text", "perception", "forget_perception"):
+        assert splits[split]["unlearned"]["accuracy"] >= splits[split]["base"]["accuracy"] - 0.1 >= 0.5, split
+
+
+def test_everything_promised_is_left(out: Path) -> None:
+    results = json.loads((out / "results.json").read_text())
+    assert results["schema"] == "vgid.results/1" and results["model"] == "small" and results["method"] == "vgid"
+    assert {"data", "memorise", "retrain", "unlearn", "evaluate"} <= set(results["seconds"])
+    for name in ("report.html", "adapter/adapter_model.safetensors", "merged/config.json", "base/config.json", "retrained/config.json"):
+        assert (out / name).is_file(), name
+    assert "w0-person-000" in (out / "report.html").read_text()
+
+
+def test_the_files_are_what_the_commands_read(out: Path) -> None:
+    forget, retain = load_examples(out / "data" / "forget.jsonl"), load_examples(out / "data" / "retain.jsonl")
+    check_disjoint(forget, retain)
+    forgotten = {example.subject for example in forget}
+    assert forgotten == {"w0-person-000"} and not forgotten & {example.subject for example in retain}
+    assert not forgotten & {example.subject for example in load_examples(out / "data" / "practice.jsonl")}
+
+
+def test_data_follow_from_the_seed(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        write_data(World(seed=7, people=2, forget=1), tmp_path / folder)
+    files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.*"))
+    assert files and all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in files)
