@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from vgid.config import RunConfig
-from vgid.data.batching import Encoder
 from vgid.data.example import Example
 from vgid.data.sources import check_disjoint
 from vgid.errors import DataError
@@ -51,7 +50,7 @@ def fit(
         RunError: when the loss stops being finite.
     """
     started = time.monotonic()
-    encoder = Encoder(loaded.processor)
+    encoder = loaded.encoder
     encoder.check([*forget, *retain])
     method = config.build_method()
     full = config.adapter is None

@@ -27,7 +27,7 @@ LAST_NAMES = tuple(
 
 
 def _values(text: str) -> tuple[str, ...]:
-    return tuple(value.strip() for value in text.split(","))
+    return tuple(" ".join(value.split()) for value in text.split(","))
 
 
 OCCUPATIONS = _values(

@@ -19,7 +19,7 @@ TRAINING_VIEWS, UNSEEN_VIEWS = 24, 4
 TRAINING_STRANGERS, EXAMINED_STRANGERS = 160, 24
 LOOKALIKES = 5
 """Strangers who look like a forgotten person, for each of them."""
-PERSON_PERCEPTION, STRANGER_PERCEPTION, LOOKALIKE_PERCEPTION = 24, 4, 18
+PERSON_PERCEPTION, STRANGER_PERCEPTION, LOOKALIKE_PERCEPTION = 16, 4, 12
 """Perception questions in the retain set, about each retained person, each stranger, and each of those who look like a forgotten person."""
 
 

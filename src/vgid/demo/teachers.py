@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from vgid.config import RunConfig
-from vgid.data.batching import Encoder
 from vgid.data.example import Example
 from vgid.evaluation.metrics import is_refusal, key_fact
 from vgid.methods.noise import perturb_batch
@@ -19,7 +18,7 @@ from vgid.models.loading import LoadedModel
 @torch.no_grad()
 def examine_teachers(loaded: LoadedModel, examples: Sequence[Example], configs: Mapping[str, RunConfig]) -> dict[str, dict[str, float]]:
     """Ask the memorising model as each configuration's teacher is asked; by name, how often it gives the fact and how often it refuses."""
-    encoder, out = Encoder(loaded.processor), {}
+    encoder, out = loaded.encoder, {}
     for name, config in configs.items():
         settings: Any = config.build_method().config
         prompts = perturb_batch(

@@ -8,7 +8,6 @@ from typing import Any
 
 from transformers import GenerationConfig
 
-from vgid.data.batching import Encoder
 from vgid.data.example import Example
 from vgid.errors import ConfigError
 from vgid.evaluation.inference import Done, by_length, frozen
@@ -45,7 +44,7 @@ def generate(
 
 
 def _answer(loaded: LoadedModel, model: Any, examples: Sequence[Example]) -> list[str]:
-    inputs = Encoder(loaded.processor).prompts(examples).to(model.device).model_inputs
+    inputs = loaded.encoder.prompts(examples).to(model.device).model_inputs
     tokens = model.generate(**inputs)  # [b, s + new]: left padded prompts, so new tokens start at the same position
     new = tokens[:, inputs["input_ids"].shape[1] :]
     return [text.strip() for text in loaded.processor.batch_decode(new, skip_special_tokens=True)]

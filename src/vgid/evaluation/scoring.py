@@ -8,7 +8,6 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional as F
 
-from vgid.data.batching import Encoder
 from vgid.data.example import Example
 from vgid.evaluation.inference import Done, by_length, frozen
 from vgid.models.forward import answer_logits
@@ -39,7 +38,7 @@ def score(loaded: LoadedModel, examples: Sequence[Example], batch_size: int = 64
 
 
 def _score(loaded: LoadedModel, examples: Sequence[Example]) -> list[AnswerScore]:
-    batch = Encoder(loaded.processor).batch(examples).to(loaded.model.device)
+    batch = loaded.encoder.batch(examples).to(loaded.model.device)
     logits = answer_logits(loaded.model, batch)  # [n, v]
     nll = F.cross_entropy(logits.float(), batch.answers.targets, reduction="none").double()  # [n]
     counts = torch.bincount(batch.answers.rows, minlength=len(examples))  # [b]

@@ -10,7 +10,6 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
-from vgid.data.batching import Encoder
 from vgid.data.example import Example
 from vgid.errors import RunError
 from vgid.models.forward import answer_logits
@@ -59,7 +58,7 @@ def verify_export(loaded: LoadedModel, out: Path, probes: Sequence[Example]) -> 
         RunError: they differ by more than rounding.
     """
     device, dtype = loaded.model.device, loaded.model.dtype
-    batch = Encoder(loaded.processor).batch(probes).to(device)
+    batch = loaded.encoder.batch(probes).to(device)
     with torch.no_grad():
         trained = answer_logits(loaded.model.eval(), batch).float()
         ways = {"merged": (out / "merged", None)}
@@ -67,7 +66,7 @@ def verify_export(loaded: LoadedModel, out: Path, probes: Sequence[Example]) -> 
             ways["adapter"] = (Path(loaded.path), out / "adapter")  # type: ignore[assignment]
         for name, (path, adapter) in ways.items():
             again = load_model(path, device=device, dtype=dtype, adapter=adapter)
-            written = answer_logits(again.model, Encoder(again.processor).batch(probes).to(device)).float()
+            written = answer_logits(again.model, again.encoder.batch(probes).to(device)).float()
             _compare(name, out, trained, written, TOLERANCE.get(dtype, 1e-3))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from vgid.data.batching import Encoder
 from vgid.errors import ModelError
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -23,6 +25,11 @@ class LoadedModel:
     model: Any
     processor: Any
     path: str
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """Encodes examples for this model; remembers what it has encoded."""
+        return Encoder(self.processor)
 
 
 def load_model(
