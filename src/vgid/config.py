@@ -38,7 +38,7 @@ class TrainingConfig(_Frozen):
         parts: what full-parameter training (`adapter: null`) trains.
     """
 
-    steps: int | None = Field(default=130, ge=1)
+    steps: int | None = Field(default=150, ge=1)
     epochs: float = Field(default=1.0, gt=0)
     forget_batch: int = Field(default=6, ge=1)
     retain_batch: int | None = Field(default=None, ge=0)

