@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 import transformers as hf
+from packaging.version import Version
 from PIL import Image
 
 from tests.models.families import FAMILIES, Family, llava, missing, mllama
@@ -60,7 +62,10 @@ def family(request: pytest.FixtureRequest) -> Family:
 @pytest.fixture(scope="module")
 def folder(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("family") / "model"
-    family.save(path)
+    try:
+        family.save(path)
+    except ImportError as error:  # older releases of transformers need torchvision for more families
+        pytest.skip(f"{family}: {str(error).strip().splitlines()[0]}")
     return path
 
 
@@ -152,7 +157,9 @@ def test_padding_and_neighbours_change_nothing(loaded: LoadedModel, encoder: Enc
     assert torch.allclose(together, one_by_one(loaded.model, encoder.batch, rows), atol=1e-5)
 
 
-def test_answers_look_back_only_and_see_every_picture(loaded: LoadedModel, encoder: Encoder, rows: list[Example]) -> None:
+def test_answers_look_back_only_and_see_every_picture(family: Family, loaded: LoadedModel, encoder: Encoder) -> None:
+    if str(family) == "PaliGemma" and Version(transformers.__version__) < Version("5.23"):
+        pytest.xfail("older releases of transformers let PaliGemma's answers look ahead outside training")
     row = ROWS["two"]
     with torch.no_grad():
         logits = answer_logits(loaded.model, encoder.batch([row]))
