@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vgid.artifacts import write_json_atomic, write_text_atomic
+from vgid.artifacts import check_output, prepare_output, whole_folder, write_json_atomic, write_text_atomic
 from vgid.errors import DataError, OutputError
 
 
@@ -65,3 +65,31 @@ def test_json_refuses_what_is_not_json(tmp_path: Path, obj: object) -> None:
     with pytest.raises(DataError, match="cannot be written as JSON"):
         write_json_atomic(tmp_path / "a.json", obj)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), whole_folder(tmp_path / "out") as folder:
+        (folder / "half").touch()
+        raise RuntimeError
+    assert not list(tmp_path.iterdir())
+    with whole_folder(tmp_path / "out") as folder:
+        (folder / "file").touch()
+        assert not (tmp_path / "out").exists()
+    (tmp_path / "plain").mkdir()
+    assert (tmp_path / "out" / "file").exists() and (tmp_path / "out").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    with pytest.raises(OutputError, match="the folder is not empty"), whole_folder(tmp_path / "out"):
+        pass
+
+
+def test_results_are_replaced_only_when_told_and_only_after_the_check(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    check_output(out, overwrite=False)
+    prepare_output(out)
+    check_output(out, overwrite=False)  # a run that ended before it wrote anything is no obstacle
+    (out / "results.json").touch()
+    with pytest.raises(OutputError, match="the output folder is not empty"):
+        check_output(out, overwrite=False)
+    check_output(out, overwrite=True)
+    assert (out / "results.json").exists()
+    prepare_output(out)
+    assert [path.name for path in out.iterdir()] == [".vgid-run"]

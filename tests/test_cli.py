@@ -79,7 +79,7 @@ def test_bad_data_is_found_before_a_model_is_looked_for(data: Path, tmp_path: Pa
     arguments = ("--retain", data / "retain.jsonl", "--out", tmp_path / "out")
     run = vgid("unlearn", "--model", "no/where", "--forget", data / "bad.jsonl", *arguments)
     assert run.returncode == 2 and "2 problems" in run.stderr and "bad.jsonl:2: malformed JSON" in run.stderr
-    same = vgid("unlearn", "--model", "no/where", "--forget", data / "retain.jsonl", *arguments, "--overwrite")
+    same = vgid("unlearn", "--model", "no/where", "--forget", data / "retain.jsonl", *arguments)
     assert same.returncode == 2 and "in the forget set and in the retain set" in same.stderr
     check = vgid("data", "check", data / "bad.jsonl")
     assert check.returncode == 2 and "1 good rows, 2 problems" in check.stdout

@@ -46,22 +46,62 @@ def write_bytes_atomic(path: str | Path, content: bytes, *, sync: bool = True) -
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """Fill a folder that appears under its name only when all is written; whoever comes second leaves the first one's.
+    """Fill a folder that appears under its name only when all is written.
 
     Raises:
-        OutputError: the folder cannot be made.
+        OutputError: the folder is there already and not empty, or cannot be made.
     """
+    if folder.is_dir() and any(folder.iterdir()):
+        raise OutputError("the folder is not empty", where=str(folder), fix="choose another one, or empty it")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        unfinished.chmod(0o777 & ~_umask())  # mkdtemp alone would give 0700
     except OSError as error:
         raise OutputError(f"cannot make the folder: {error.strerror or error}", where=str(folder)) from error
     try:
         yield unfinished
-        if not folder.exists():
-            unfinished.rename(folder)
+        os.replace(unfinished, folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+MARK = ".vgid-run"
+"""A file of this name says that a run of vgid made the folder."""
+
+
+def check_output(out: Path, overwrite: bool) -> None:
+    """Make sure that a run may write to a folder; changes nothing.
+
+    Raises:
+        OutputError: the folder holds results and is not to be replaced, or holds something that no run of vgid left there.
+    """
+    if not out.is_dir() or not any(child.name != MARK for child in out.iterdir()):
+        return
+    if not overwrite:
+        raise OutputError("the output folder is not empty", where=str(out), fix="choose another --out, or add --overwrite")
+    if not (out / MARK).is_file():
+        raise OutputError(
+            "the output folder was not made by vgid, so it is not replaced",
+            where=str(out),
+            expected=f"a file named {MARK} in it",
+            fix="choose another --out, or empty the folder yourself",
+        )
+
+
+def prepare_output(out: Path) -> None:
+    """Make the folder anew, after `check_output` and after all input has been read: nothing is lost to a mistake in the input.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    try:
+        if (out / MARK).is_file():
+            shutil.rmtree(out)
+        out.mkdir(parents=True, exist_ok=True)
+        (out / MARK).write_text("This folder was made by vgid and may be replaced by `--overwrite`.\n", "utf-8")
+    except OSError as error:
+        raise OutputError(f"cannot write to the output folder: {error.strerror or error}", where=str(out)) from error
 
 
 def cache_folder() -> Path:
@@ -109,9 +149,13 @@ def _mode(path: Path) -> int:
     """Permissions of the file being replaced, else what the umask says (mkstemp alone would give 0600)."""
     if path.exists():
         return path.stat().st_mode & 0o777
+    return 0o666 & ~_umask()
+
+
+def _umask() -> int:
     umask = os.umask(0)
     os.umask(umask)
-    return 0o666 & ~umask
+    return umask
 
 
 def _sync_folder(folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from vgid.errors import OutputError, VgidError
+from vgid.artifacts import check_output, prepare_output
+from vgid.errors import VgidError
 from vgid.progress import quieten, tell_on_stderr
 
 app = typer.Typer(
@@ -64,7 +64,8 @@ def demo(
     from vgid.progress import Stages
 
     TARGETS.get(target)
-    prepare_folder(out, overwrite)
+    check_output(out, overwrite)
+    prepare_output(out)
     with Stages(quiet=as_json) as stages:
         results = demo_command(
             out, target=target, people=people, forget=forget, seed=seed, ablation=ablation, keep_data=keep_data, stages=stages
@@ -96,7 +97,7 @@ def unlearn(
     overrides += [f"training.retain_ratio={retain_ratio}"] if retain_ratio is not None else []
     overrides += [f"seed={seed}"] if seed is not None else []
     config = load_config(recipe, overrides)
-    prepare_folder(out, overwrite)
+    check_output(out, overwrite)
     with Stages(quiet=as_json) as stages:
         results = unlearn_command(model, forget, retain, config, out, examine=examine, skip_bad_rows=skip_bad_rows, stages=stages)
     _show(results, as_json, out)
@@ -119,7 +120,7 @@ def evaluate(
     from vgid.unlearning import evaluate_command
 
     if out is not None:
-        prepare_folder(out, overwrite)
+        check_output(out, overwrite)
     models = {"base": (base, None), "unlearned": (model, adapter), "retrained": (retrained, None)}
     with Stages(quiet=as_json) as stages:
         results = evaluate_command({name: pair for name, pair in models.items() if pair[0]}, data, seed, out, stages)
@@ -143,35 +144,6 @@ def data_check(
         print(report)
     if report.problems:
         raise typer.Exit(2)
-
-
-def prepare_folder(out: Path, overwrite: bool) -> None:
-    """Make the output folder; one that is not empty is only replaced when asked for and when an earlier run left it.
-
-    Raises:
-        OutputError: the folder is not empty, or cannot be written.
-    """
-    try:
-        if out.is_dir() and any(out.iterdir()):
-            if not overwrite:
-                raise OutputError("the output folder is not empty", where=str(out), fix="choose another --out, or add --overwrite")
-            if not (out / MARK).is_file():
-                raise OutputError(
-                    "the output folder was not made by vgid, so it is not replaced",
-                    where=str(out),
-                    expected=f"a file named {MARK} in it",
-                    fix="choose another --out, or empty the folder yourself",
-                )
-            shutil.rmtree(out)
-        out.mkdir(parents=True, exist_ok=True)
-        (out / MARK).write_text("This folder was made by vgid and may be replaced by `--overwrite`.\n", "utf-8")
-    except OutputError:
-        raise
-    except OSError as error:
-        raise OutputError(f"cannot write to the output folder: {error.strerror or error}", where=str(out)) from error
-
-
-MARK = ".vgid-run"
 
 
 def _show(results: Mapping[str, Any], as_json: bool, out: Path | None) -> None:

@@ -72,7 +72,10 @@ def quieten() -> None:
 
 def tell_on_stderr() -> None:
     """Show what vgid has to tell, such as rows left out or modules matched, beside the progress bars."""
-    handler = RichHandler(console=Console(stderr=True, soft_wrap=True), show_time=False, show_level=False, show_path=False, markup=False)
+    console = Console(stderr=True)
+    handler: logging.Handler = logging.StreamHandler()  # a pipe has no width to wrap to
+    if console.is_terminal:
+        handler = RichHandler(console=console, show_time=False, show_level=False, show_path=False)
     handler.setFormatter(logging.Formatter("%(message)s"))
     log = logging.getLogger("vgid")
     log.handlers, log.propagate = [handler], False

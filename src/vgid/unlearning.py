@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from vgid.artifacts import write_json_atomic
+from vgid.artifacts import prepare_output, write_json_atomic
 from vgid.config import RunConfig
 from vgid.data.example import Example
 from vgid.data.sources import check_disjoint, load_examples
@@ -37,6 +37,7 @@ def unlearn_command(
     splits = {"forget": _sample(forget_rows, examine, config.seed), "retain": _sample(retain_rows, examine, config.seed)}
     splits = {name: rows for name, rows in splits.items() if rows}
     loaded = load_model(model)
+    prepare_output(out)
     evaluated: dict[str, Mapping[str, SplitResult]] = {}
     if splits:
         with stages("Examining the base model", "evaluate") as tick:
@@ -58,6 +59,8 @@ def evaluate_command(
 ) -> dict[str, Any]:
     """Read and check all data, then examine one model after the other; each is a (path, adapter) pair."""
     splits = read_splits(data)
+    if out is not None:
+        prepare_output(out)
     evaluated = {}
     for name, (path, adapter) in models.items():
         with stages(f"Examining the {name} model", "evaluate") as tick:

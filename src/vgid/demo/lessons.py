@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from vgid.artifacts import cache_folder, whole_folder
+from vgid.artifacts import cache_folder
 from vgid.config import RunConfig
 from vgid.data.example import Example
 from vgid.demo.targets import Target
@@ -41,8 +41,7 @@ class Lesson:
         cached = cache_folder() / f"{target.name}-{self._fingerprint(config)}"
         if not (target.cached and cached.is_dir()):
             fitted = fit(load_model(target.base()), [], self.rows, config, progress=progress)
-            with whole_folder(cached if target.cached else self.out) as folder:
-                save_checkpoint(fitted.loaded.model, fitted.loaded.processor, folder)
+            save_checkpoint(fitted.loaded.model, fitted.loaded.processor, cached if target.cached else self.out)
         if target.cached:
             shutil.copytree(cached, self.out)
 

@@ -82,6 +82,7 @@ def run_demo(out: Path, *, target: Target, people: int | None, forget: int | Non
     Raises:
         ConfigError: the numbers of people do not fit.
     """
+    target.base()  # unpacked once, before two processes ask for it; a package it lacks is named at once
     world = World(seed, people or target.people[0], forget or target.people[1])
     with stages("Drawing people", "data"):
         write_data(world, out / "data")

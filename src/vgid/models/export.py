@@ -10,6 +10,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
+from vgid.artifacts import whole_folder
 from vgid.data.example import Example
 from vgid.errors import RunError
 from vgid.models.forward import answer_logits
@@ -20,20 +21,29 @@ TOLERANCE = {torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 2.5e-1}
 
 
 def save_adapter(model: Any, out: Path) -> None:
-    """Write the LoRA adapter as PEFT reads it; a model without adapter leaves nothing."""
+    """Write the LoRA adapter as PEFT reads it, whole or not at all; a model without adapter leaves nothing.
+
+    Raises:
+        OutputError: the folder is not empty, or cannot be made.
+    """
     if isinstance(model, PeftModel):
-        model.save_pretrained(out)
-        (out / "README.md").unlink(missing_ok=True)  # an empty model card
+        with whole_folder(out) as folder:
+            model.save_pretrained(folder)
+            (folder / "README.md").unlink(missing_ok=True)  # an empty model card
 
 
 def save_checkpoint(model: Any, processor: Any, out: Path) -> None:
     """Write the model, its adapter merged in, and the processor, as stock transformers reads them; the model is left as it was.
 
-    Only the adapted matrices are held twice.
+    It appears whole or not at all. Only the adapted matrices are held twice.
+
+    Raises:
+        OutputError: the folder is not empty, or cannot be made.
     """
     base = model.get_base_model() if isinstance(model, PeftModel) else model
-    base.save_pretrained(out, state_dict=dict(_merged(base)))
-    processor.save_pretrained(out)
+    with whole_folder(out) as folder:
+        base.save_pretrained(folder, state_dict=dict(_merged(base)))
+        processor.save_pretrained(folder)
 
 
 @torch.no_grad()

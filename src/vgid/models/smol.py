@@ -21,7 +21,7 @@ from transformers import (
     LlavaProcessor,
 )
 
-from vgid.artifacts import cache_folder, whole_folder
+from vgid.artifacts import cache_folder
 from vgid.errors import ModelError
 from vgid.models.export import save_checkpoint
 from vgid.models.loading import LoadedModel, load_model
@@ -68,8 +68,7 @@ def smol_path() -> Path:
     folder = cache_folder() / f"smol-{version('vgid')}"
     if not folder.is_dir():
         loaded = build_smol()
-        with whole_folder(folder) as unfinished:
-            save_checkpoint(loaded.model, loaded.processor, unfinished)
+        save_checkpoint(loaded.model, loaded.processor, folder)
     return folder
 
 
