@@ -39,16 +39,20 @@ class Answers(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """What a model gets, every key the processor returned, and where its answers are."""
+    """What a model gets, every key the processor returned, and where its answers are.
+
+    `owners` `[n]` says which example, by its place in `ids`, each answer token belongs to. Tokens keep the order of the examples.
+    """
 
     model_inputs: Mapping[str, Tensor]
     answers: Answers
+    owners: Tensor
     ids: tuple[str, ...]
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
         inputs = {name: value.to(device) for name, value in self.model_inputs.items()}
-        return replace(self, model_inputs=inputs, answers=Answers(*(x.to(device) for x in self.answers)))
+        return replace(self, model_inputs=inputs, answers=Answers(*(x.to(device) for x in self.answers)), owners=self.owners.to(device))
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,8 @@ class Encoder:
             inputs[name] = torch.stack(columns)
         for name in {name: None for row in rows for name in row.images}:
             inputs[name] = _join([row.images[name] for row in rows if name in row.images])
-        return Batch(inputs, _answers(rows, width, side), tuple(row.id for row in rows))
+        answers = _answers(rows, width, side)
+        return Batch(inputs, answers, answers.rows, tuple(row.id for row in rows))
 
     def batch(
         self,

@@ -41,6 +41,6 @@ def _score(loaded: LoadedModel, examples: Sequence[Example]) -> list[AnswerScore
     batch = loaded.encoder.batch(examples).to(loaded.model.device)
     logits = answer_logits(loaded.model, batch)  # [n, v]
     nll = F.cross_entropy(logits.float(), batch.answers.targets, reduction="none").double()  # [n]
-    counts = torch.bincount(batch.answers.rows, minlength=len(examples))  # [b]
-    sums = torch.zeros(len(examples), dtype=nll.dtype, device=nll.device).index_add(0, batch.answers.rows, nll)
+    counts = torch.bincount(batch.owners, minlength=len(examples))  # [b]
+    sums = torch.zeros(len(examples), dtype=nll.dtype, device=nll.device).index_add(0, batch.owners, nll)
     return [AnswerScore(loss, count) for loss, count in zip((sums / counts).tolist(), counts.tolist(), strict=True)]

@@ -10,7 +10,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from vgid.data.batching import Encoder
+from vgid.data.batching import Batch, Encoder
 from vgid.data.example import Example
 from vgid.registry import Registry
 
@@ -26,6 +26,10 @@ class Context:
     device: torch.device
     reference_copy: nn.Module | None = None
     """The untouched model, for full-parameter training only; with an adapter the reference is the model with the adapter off."""
+
+    def batch(self, examples: Sequence[Example], answers: Sequence[str] | None = None) -> Batch:
+        """Encode examples with their recorded answers, or those given, on the model's device: what every loss starts from."""
+        return self.encoder.batch(examples, answers=answers).to(self.device)
 
 
 class StepBatch(NamedTuple):

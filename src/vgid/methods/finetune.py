@@ -30,9 +30,9 @@ class Finetune(Method[FinetuneConfig]):
         """Mean over answer tokens, then over examples."""
 
         def nll(examples: tuple[Example, ...]) -> Tensor:
-            encoded = self.context.encoder.batch(examples).to(self.context.device)
+            encoded = self.context.batch(examples)
             values = answer_nll(answer_logits(model, encoded), encoded.answers.targets)
-            return mean_over_examples(values, encoded.answers.rows, len(examples))
+            return mean_over_examples(values, encoded.owners, len(examples))
 
         loss = mean_by_shape(nll, batch.retain)
         return LossOutput(loss, {"retain": loss.detach()})

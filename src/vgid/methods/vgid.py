@@ -125,7 +125,7 @@ class VGID(Method[VGIDConfig]):
         def divergence(examples: tuple[Example, ...]) -> Tensor:
             answers = [said[example.id] for example in examples] if said else None
             teacher = self.teacher_batch(examples, batch.step, answers)
-            student = self._batch(examples, answers=answers)
+            student = self.context.batch(examples, answers)
             with reference(model, copy=self.context.reference_copy) as base:
                 target = self._logits(base, teacher)
             values = kl_divergence(
@@ -173,7 +173,7 @@ class VGID(Method[VGIDConfig]):
 
     def _retain(self, model: Any, examples: tuple[Example, ...]) -> Tensor:
         def kept(examples: tuple[Example, ...]) -> Tensor:
-            batch = self._batch(examples)
+            batch = self.context.batch(examples)
             student = self._logits(model, batch)
             total = torch.zeros((), device=student.device)
             if self.config.retain_loss != "kl":
@@ -195,10 +195,7 @@ class VGID(Method[VGIDConfig]):
         # The released code also compares padding, so its rows must stay together.
         return term(examples) if self.config.positions == "all" else mean_by_shape(term, examples)
 
-    def _batch(self, examples: tuple[Example, ...], answers: list[str] | None = None) -> Batch:
-        return self.context.encoder.batch(examples, answers=answers).to(self.context.device)
-
     def _reduce(self, values: Tensor, batch: Batch) -> Tensor:
         if self.config.positions == "all":
             return values.sum() / len(batch.ids)  # "batchmean" of the released code
-        return mean_over_examples(values, batch.answers.rows, len(batch.ids))
+        return mean_over_examples(values, batch.owners, len(batch.ids))

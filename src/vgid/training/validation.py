@@ -33,7 +33,7 @@ def recalled(model: Any, encoder: Encoder, examples: Examples, batch_size: int =
     for start in range(0, len(examples), batch_size):
         batch = encoder.batch(examples[start : start + batch_size]).to(device)
         right = answer_logits(model, batch).argmax(dim=-1) == batch.answers.targets
-        out += [bool(right[batch.answers.rows == row].all()) for row in range(len(batch.ids))]
+        out += [bool(right[batch.owners == row].all()) for row in range(len(batch.ids))]
     return out
 
 
