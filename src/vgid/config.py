@@ -28,6 +28,7 @@ class TrainingConfig(_Frozen):
         forget_batch: forget rows in a step.
         retain_batch: retain rows in a step; `retain_ratio` x `forget_batch` when None.
         retain_ratio: retain rows per forget row.
+        pack: so many questions about one picture follow each other and share a row, which is faster; 1 for rows in any order.
         learning_rate: peak of the schedule.
         schedule: after the warm-up.
         warmup_steps: steps of linear warm-up.
@@ -43,6 +44,7 @@ class TrainingConfig(_Frozen):
     forget_batch: int = Field(default=6, ge=1)
     retain_batch: int | None = Field(default=None, ge=0)
     retain_ratio: float = Field(default=6.0, ge=0)
+    pack: int = Field(default=4, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup_steps: int = Field(default=5, ge=0)

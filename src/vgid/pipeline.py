@@ -17,6 +17,7 @@ from vgid.methods.base import Context
 from vgid.models.adapters import attach_lora
 from vgid.models.export import save_adapter, save_checkpoint, verify_export
 from vgid.models.loading import LoadedModel
+from vgid.models.packing import find_style
 from vgid.models.structure import unfreeze
 from vgid.training.seeds import derive_seed
 from vgid.training.trainer import Curves, Progress, train
@@ -62,7 +63,8 @@ def fit(
     forget, forget_aside = put_aside(forget, config.validation, derive_seed(config.seed, "forget aside"))
     retain, retain_aside = put_aside(retain, config.validation, derive_seed(config.seed, "retain aside"))
     device = next(model.parameters()).device
-    method.prepare(model, Context(encoder, forget, retain, config.seed, device, copied))
+    packing = find_style(model, encoder, [*forget, *retain], config.training.pack) if method.packs else None
+    method.prepare(model, Context(encoder, forget, retain, config.seed, device, copied, packing))
     stop = EarlyStop(model, encoder, forget_aside, retain_aside, config.validation)
     curves = train(model, method, forget, retain, config.training, seed=config.seed, progress=progress, callbacks=[stop])
     stop.restore()

@@ -53,8 +53,8 @@ def test_teacher_sees_noise_and_instruction_and_the_student_neither(tiny: Loaded
     teacher, student = method.teacher_batch(mixed, step=3), encoder.batch(mixed)
     for text, plain in zip(decode(teacher.model_inputs["input_ids"]), decode(student.model_inputs["input_ids"]), strict=True):
         assert INSTRUCTIONS["forget"] in text and INSTRUCTIONS["forget"] not in plain
-    # One picture for each row that has one, perturbed by a seed of (seed, step, example, picture); the student's is clean.
-    seeds = [derive_seed(5, 3, example.id, 0) for example in mixed if example.images]
+    # One picture for each row that has one, perturbed by a seed of (seed, step, picture); the student's is clean.
+    seeds = [derive_seed(5, 3, example.images[0].fingerprint, 0) for example in mixed if example.images]
     clean = student.model_inputs["pixel_values"]
     assert clean.shape[0] == 2
     assert torch.equal(teacher.model_inputs["pixel_values"], perturb(clean, NoiseConfig(), seeds))

@@ -28,6 +28,7 @@ from vgid.methods.vgid import VGID, VGIDConfig
 from vgid.models.adapters import AdapterConfig, adapted_modules, attach_lora
 from vgid.models.forward import all_logits, answer_logits
 from vgid.models.loading import LoadedModel, load_model
+from vgid.models.packing import find_style
 from vgid.models.structure import inspect_model, linear_layers
 from vgid.pipeline import fit, unlearn
 from vgid.training.seeds import derive_seed
@@ -178,6 +179,55 @@ def test_half_precision_reads_the_same_batch(folder: Path, loaded: LoadedModel, 
     assert len(generate(half, rows, max_new_tokens=2)) == len(rows)
 
 
+# -- packing --------------------------------------------------------------------------------------------------------------
+
+SHARED = [
+    ROWS["one"],
+    replace(ROWS["one"], id="where", question="Where does this person live today?", answer="She lives in Oslo."),
+    ROWS["wide"],
+    replace(ROWS["one"], id="who", question="Who?", answer="Anna."),
+    replace(ROWS["wide"], id="pet", question="Which pet has she?", answer="A goose."),
+]
+CANNOT_SHARE = {"Qwen3.5": "linear attention mixes what stands side by side", "PaliGemma": "a picture's tokens see the question"}
+
+
+def answered(loaded: LoadedModel, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Logits, and gradients of a scalar made of them."""
+    model = loaded.model
+    model.zero_grad()
+    logits = answer_logits(model, batch)
+    (logits.square().sum() / logits.numel()).backward()
+    return logits.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_questions_about_one_picture_share_a_row_and_change_nothing(family: Family, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    loaded = load_model(folder)
+    style = find_style(loaded.model, loaded.encoder, SHARED, 4)
+    if str(family) in CANNOT_SHARE:
+        assert style is None and "get a row each, which is slower: logits of packed rows differ" in caplog.text
+        return
+    assert style is not None and not caplog.text
+    plain, slow = answered(loaded, loaded.encoder.batch(SHARED))
+    packed, fast = answered(loaded, batch := loaded.encoder.batch(SHARED, packing=style))
+    assert len(batch.model_inputs["input_ids"]) == 2
+    scale = plain.abs().max()
+    assert (packed - plain).abs().max() <= 1e-5 * max(1.0, scale)
+    assert set(slow) == set(fast)
+    for name in slow:
+        assert (fast[name] - slow[name]).abs().max() <= 1e-5 * max(1.0, slow[name].abs().max()), name
+
+
+def test_the_teacher_shares_rows_too(family: Family, loaded: LoadedModel, encoder: Encoder) -> None:
+    if str(family) in CANNOT_SHARE:
+        pytest.skip("no rows to share")
+    style = find_style(loaded.model, encoder, SHARED, 4)
+    assert style is not None
+    batches = [perturb_batch(encoder, SHARED, NoiseConfig(), seed=(5,), instruction=INSTRUCTION, packing=p) for p in (None, style)]
+    with torch.no_grad():
+        plain, packed = (answer_logits(loaded.model, batch) for batch in batches)
+    assert (packed - plain).abs().max() <= 1e-5 * max(1.0, plain.abs().max())
+
+
 # -- noise ----------------------------------------------------------------------------------------------------------------
 
 
@@ -204,7 +254,7 @@ def test_noise_of_every_picture_starts_from_its_own_seed(encoder: Encoder) -> No
     batch = perturb_batch(encoder, [ROWS["two"]], NoiseConfig(), seed=(5,), instruction=None)
     values = batch.model_inputs["pixel_values"].flatten()
     for place in range(2):
-        expected = torch.rand(50, generator=torch.Generator().manual_seed(derive_seed(5, "two", place)))
+        expected = torch.rand(50, generator=torch.Generator().manual_seed(derive_seed(5, ROWS["two"].images[place].fingerprint, place)))
         starts = (values == expected[0]).nonzero().flatten().tolist()
         assert any(torch.equal(values[start : start + 50], expected) for start in starts)
 

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from vgid.data.conversation import Rendered, render
 from vgid.data.example import Example, ImageRef
+from vgid.data.packing import Layout, Packing, Style, describe, groups, lay_out
 from vgid.errors import DataError, ModelError
 
 Pictures = Sequence[Image.Image]
@@ -42,17 +43,20 @@ class Batch:
     """What a model gets, every key the processor returned, and where its answers are.
 
     `owners` `[n]` says which example, by its place in `ids`, each answer token belongs to. Tokens keep the order of the examples.
+    With `packing`, several examples share a row.
     """
 
     model_inputs: Mapping[str, Tensor]
     answers: Answers
     owners: Tensor
     ids: tuple[str, ...]
+    packing: Packing | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
         inputs = {name: value.to(device) for name, value in self.model_inputs.items()}
-        return replace(self, model_inputs=inputs, answers=Answers(*(x.to(device) for x in self.answers)), owners=self.owners.to(device))
+        answers, packing = Answers(*(x.to(device) for x in self.answers)), self.packing and self.packing.to(device)
+        return replace(self, model_inputs=inputs, answers=answers, owners=self.owners.to(device), packing=packing)
 
 
 @dataclass(frozen=True)
@@ -134,17 +138,33 @@ class Encoder:
         answers = _answers(rows, width, side)
         return Batch(inputs, answers, answers.rows, tuple(row.id for row in rows))
 
+    def pack(self, rows: Sequence[Row], examples: Sequence[Example], style: Style) -> Batch:
+        """Join rows so that those about the same pictures share them: one row for up to `style.questions` of them, right padded."""
+        tokens, prompts = [row.text["input_ids"] for row in rows], [row.prompt_length for row in rows]
+        layouts = [
+            layout
+            for members in groups(examples, style.questions)
+            for layout in lay_out(members, [tokens[m] for m in members], [prompts[m] for m in members], self._image_tokens)
+        ]
+        packed = [_packed(layout, [rows[m] for m in layout.members]) for layout in layouts]
+        joined = self.collate(packed)
+        packing = describe(layouts, [row.text["input_ids"] for row in packed], self._image_tokens, style.look_ahead)
+        answers, owners = _packed_answers(layouts, rows)
+        return Batch(joined.model_inputs, answers, owners, tuple(row.id for row in rows), packing)
+
     def batch(
         self,
         examples: Sequence[Example],
         instruction: str | None = None,
         answers: Sequence[str] | None = None,
         images: Sequence[Pictures | None] | None = None,
+        packing: Style | None = None,
     ) -> Batch:
-        """Encode examples with answers, the recorded ones or those given; right padded."""
+        """Encode examples with answers, the recorded ones or those given; right padded, and packed if so told."""
         said = answers if answers is not None else [""] * len(examples)
         seen = images if images is not None else [None] * len(examples)
-        return self.collate([self.row(e, instruction, a, i) for e, a, i in zip(examples, said, seen, strict=True)])
+        rows = [self.row(e, instruction, a, i) for e, a, i in zip(examples, said, seen, strict=True)]
+        return self.pack(rows, examples, packing) if packing else self.collate(rows)
 
     def prompts(
         self, examples: Sequence[Example], instruction: str | None = None, images: Sequence[Pictures | None] | None = None
@@ -273,6 +293,28 @@ def _join(values: Sequence[Tensor]) -> Tensor:
     return torch.cat(
         [F.pad(v, [x for size, have in zip(sizes[::-1], v.shape[:0:-1], strict=True) for x in (0, size - have)]) for v in values]
     )
+
+
+def _packed(layout: Layout, rows: Sequence[Row]) -> Row:
+    """One row of several: the prefix and the pictures of the first, then what each adds."""
+    first = rows[0]
+    text = {
+        name: torch.cat([value[: layout.prefix], *(row.text[name][layout.prefix :] for row in rows)]) for name, value in first.text.items()
+    }
+    return Row(first.id, text, first.images, layout.length)
+
+
+def _packed_answers(layouts: Sequence[Layout], rows: Sequence[Row]) -> tuple[Answers, Tensor]:
+    """Where the answers are in packed rows, in the order of the examples, and whose they are."""
+    columns: dict[int, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
+    for number, layout in enumerate(layouts):
+        for place, member in enumerate(layout.members):
+            targets = rows[member].text["input_ids"][rows[member].prompt_length :]
+            own = torch.arange(rows[member].prompt_length - 1, len(rows[member].text["input_ids"]) - 1)
+            moved = layout.moved(place, own)
+            columns[member] = (torch.full_like(targets, number), moved, targets, torch.full_like(targets, member))
+    joined = [torch.cat(column) for column in zip(*(columns[member] for member in range(len(rows))), strict=True)]
+    return Answers(*joined[:3]), joined[3]
 
 
 def _answers(rows: Sequence[Row], width: int, side: str) -> Answers:

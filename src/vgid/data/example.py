@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
@@ -55,6 +57,11 @@ class ImageRef:
             raise DataError(
                 "image cannot be read", got=f"{self.path}: {error.strerror}", fix="check that it is a file you may read"
             ) from error
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the encoded bytes: which picture it is, wherever it lies."""
+        return hashlib.sha256(self.read()).hexdigest()
 
     def open(self) -> Image.Image:
         """Decode into an RGB picture; transparency goes onto white.

@@ -81,7 +81,7 @@ def check_examples(path: str | Path) -> DataReport:
         rows=len(examples),
         with_image=sum(bool(example.images) for example in examples),
         text_only=sum(not example.images for example in examples),
-        images=len({fingerprint(ref) for example in examples for ref in example.images}),
+        images=len({ref.fingerprint for example in examples for ref in example.images}),
         subjects=len({example.subject for example in examples if example.subject is not None}),
         with_keywords=sum(bool(example.keywords) for example in examples),
         unused_columns=tuple(sorted(unused)),
@@ -95,10 +95,9 @@ def check_disjoint(forget: Sequence[Example], retain: Sequence[Example]) -> None
     Raises:
         DataError: the same images with the same question stand in both sets.
     """
-    prints = {ref: fingerprint(ref) for ref in {ref for example in (*forget, *retain) for ref in example.images}}
 
     def key(example: Example) -> tuple[tuple[str, ...], str]:
-        return tuple(prints[ref] for ref in example.images), " ".join(example.question.split()).casefold()
+        return tuple(ref.fingerprint for ref in example.images), " ".join(example.question.split()).casefold()
 
     forgotten = {key(example): example for example in forget}
     both = [(forgotten[k], example) for example in retain if (k := key(example)) in forgotten]
@@ -115,11 +114,6 @@ def check_disjoint(forget: Sequence[Example], retain: Sequence[Example]) -> None
                 for gone, kept in both
             ]
         )
-
-
-def fingerprint(ref: ImageRef) -> str:
-    """SHA-256 of an image's bytes."""
-    return hashlib.sha256(ref.read()).hexdigest()
 
 
 def write_examples(path: str | Path, examples: Sequence[Example]) -> None:

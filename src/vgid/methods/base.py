@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vgid.data.batching import Batch, Encoder
 from vgid.data.example import Example
+from vgid.data.packing import Style
 from vgid.registry import Registry
 
 
@@ -27,9 +28,12 @@ class Context:
     reference_copy: nn.Module | None = None
     """The untouched model, for full-parameter training only; with an adapter the reference is the model with the adapter off."""
 
+    packing: Style | None = None
+    """How questions about one picture share a row; None gives each a row of its own."""
+
     def batch(self, examples: Sequence[Example], answers: Sequence[str] | None = None) -> Batch:
         """Encode examples with their recorded answers, or those given, on the model's device: what every loss starts from."""
-        return self.encoder.batch(examples, answers=answers).to(self.device)
+        return self.encoder.batch(examples, answers=answers, packing=self.packing).to(self.device)
 
 
 class StepBatch(NamedTuple):
@@ -73,6 +77,11 @@ class Method(Generic[C]):
 
     def __init__(self, config: C) -> None:
         self.config = config
+
+    @property
+    def packs(self) -> bool:
+        """Whether questions about one picture may share a row: wherever only answer tokens are compared."""
+        return True
 
     def prepare(self, model: Any, context: Context) -> None:
         """Called once, before training."""

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from vgid.data.batching import Batch, Encoder
 from vgid.data.example import Example
+from vgid.data.packing import Style
 from vgid.errors import ModelError
 from vgid.training.seeds import derive_seed
 
@@ -127,15 +128,17 @@ def perturb_batch(
     instruction: str | None,
     answers: Sequence[str] | None = None,
     prompts_only: bool = False,
+    packing: Style | None = None,
 ) -> Batch:
     """Encode examples as the teacher sees them: pictures perturbed, instruction in front of the question.
 
-    The noise of a picture is a function of `seed`, the example's id and the picture's place in it.
+    The noise of a picture is a function of `seed`, the picture and its place in the example, so that questions about one picture
+    can share a row.
 
     Raises:
         ModelError: for noise that moves or mixes pixels in normalised space, when the processor gives no plain pictures.
     """
-    seeds = [[derive_seed(*seed, example.id, k) for k in range(len(example.images))] for example in examples]
+    seeds = [[derive_seed(*seed, ref.fingerprint, k) for k, ref in enumerate(example.images)] for example in examples]
     pixel = config.space == "pixel" and config.kind != "none"
     said: Sequence[str | None] = [None] * len(examples) if prompts_only else (answers if answers is not None else [""] * len(examples))
     rows = []
@@ -145,7 +148,7 @@ def perturb_batch(
             x = _perturbed_values(row.images["pixel_values"], encoder, example, config, own)
             row = replace(row, images={**row.images, "pixel_values": x})
         rows.append(row)
-    return encoder.collate(rows, side="left" if prompts_only else "right")
+    return encoder.pack(rows, examples, packing) if packing else encoder.collate(rows, side="left" if prompts_only else "right")
 
 
 def _perturbed_values(x: Tensor, encoder: Encoder, example: Example, config: NoiseConfig, seeds: Sequence[int]) -> Tensor:

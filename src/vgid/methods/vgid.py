@@ -88,6 +88,11 @@ class VGID(Method[VGIDConfig]):
 
     Config = VGIDConfig
 
+    @property
+    def packs(self) -> bool:
+        """Not where all positions are compared, as in the released code."""
+        return self.config.positions == "answer"
+
     def prepare(self, model: Any, context: Context) -> None:
         """Let the teacher answer every forget question in its own words, where these are distilled on.
 
@@ -144,6 +149,7 @@ class VGID(Method[VGIDConfig]):
             seed=(self.context.seed, step if self.config.redraw else 0),
             instruction=self.config.instruction_text,
             answers=answers,
+            packing=self.context.packing,
         ).to(self.context.device)
 
     def _answers(self, model: Any, batch: StepBatch) -> dict[str, str]:

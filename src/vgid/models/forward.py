@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vgid.data.batching import Batch
+from vgid.models.packing import model_inputs
 
 
 def answer_logits(model: Any, batch: Batch) -> Tensor:
@@ -25,7 +26,7 @@ def answer_logits(model: Any, batch: Batch) -> Tensor:
 
     hook = model.get_output_embeddings().register_forward_pre_hook(select)
     try:
-        logits: Tensor = model(**batch.model_inputs, use_cache=False).logits[0]
+        logits: Tensor = model(**model_inputs(model, batch), use_cache=False).logits[0]
     finally:
         hook.remove()
     return logits

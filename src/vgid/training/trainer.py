@@ -18,6 +18,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from vgid.config import TrainingConfig
 from vgid.data.example import Example
+from vgid.data.packing import groups
 from vgid.errors import RunError
 from vgid.methods.base import Method, StepBatch
 from vgid.training.optimizers import build_optimizer
@@ -29,10 +30,13 @@ Curves = dict[str, list[tuple[int, float]]]
 
 
 class Rows:
-    """Goes through examples in a new order each epoch; what a step sees depends on (seed, step) only."""
+    """Goes through examples in a new order each epoch; what a step sees depends on (seed, step) only.
 
-    def __init__(self, examples: Sequence[Example], per_step: int, seed: int) -> None:
-        self.examples, self.per_step, self.seed = examples, per_step, seed
+    Up to `pack` questions about one picture follow each other; which, and where, is drawn anew each epoch.
+    """
+
+    def __init__(self, examples: Sequence[Example], per_step: int, seed: int, pack: int = 1) -> None:
+        self.examples, self.per_step, self.seed, self.pack = examples, per_step, seed, pack
         self._order: tuple[int, list[int]] = (-1, [])
 
     def at(self, step: int) -> tuple[Example, ...]:
@@ -44,10 +48,17 @@ class Rows:
     def _nth(self, n: int) -> Example:
         epoch, place = divmod(n, len(self.examples))
         if self._order[0] != epoch:
-            order = list(range(len(self.examples)))
-            Random(derive_seed(self.seed, epoch)).shuffle(order)
-            self._order = (epoch, order)
+            self._order = (epoch, self._shuffled(Random(derive_seed(self.seed, epoch))))
         return self.examples[self._order[1][place]]
+
+    def _shuffled(self, rng: Random) -> list[int]:
+        order = list(range(len(self.examples)))
+        rng.shuffle(order)
+        if self.pack == 1:
+            return order
+        together = [[order[k] for k in places] for places in groups([self.examples[n] for n in order], self.pack)]
+        rng.shuffle(together)
+        return [n for places in together for n in places]
 
 
 class _Steps(Dataset[int]):
@@ -161,8 +172,8 @@ def train(
         trainer = UnlearnTrainer(
             model,
             method,
-            Rows(forget, config.forget_batch, derive_seed(seed, "forget")),
-            Rows(retain, retain_rows, derive_seed(seed, "retain")),
+            Rows(forget, config.forget_batch, derive_seed(seed, "forget"), config.pack),
+            Rows(retain, retain_rows, derive_seed(seed, "retain"), config.pack),
             config,
             steps,
             seed,
