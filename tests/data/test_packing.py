@@ -31,10 +31,11 @@ def test_layout_and_mask_by_hand() -> None:
     (layout,) = lay_out([4, 7], rows, [4, 4], {IMAGE})
     assert (layout.members, layout.prefix, layout.starts, layout.length) == ((4, 7), 3, (3, 5), 8)
     assert layout.moved(0, row(2, 3)).tolist() == [2, 3] and layout.moved(1, row(2, 3, 4)).tolist() == [2, 5, 6]
-    packing = describe([layout], [row(9, 9, 5, 6, 7, 8, 1, 2)], {IMAGE}, look_ahead=False)
+    packing = describe([layout], [row(9, 9, 5, 6, 7, 8, 1, 2)], [0] * 4 + [4, 0, 0, 4], {IMAGE}, look_ahead=False)
     assert packing.segments.tolist() == [[0, 0, 0, 1, 1, 2, 2, 2]]
     assert packing.places.tolist() == [[0, 1, 2, 3, 4, 3, 4, 5]]
     assert packing.pictures.tolist() == [[1, 1, 0, 0, 0, 0, 0, 0]]
+    assert packing.ends[[4, 7]].tolist() == [[0, 1, 3], [0, 2, 5]]  # row, segment, last word of the prompt
     assert packing.mask()[0, 0].int().tolist() == [
         [1, 0, 0, 0, 0, 0, 0, 0],
         [1, 1, 0, 0, 0, 0, 0, 0],
@@ -52,7 +53,7 @@ def test_layout_and_mask_by_hand() -> None:
 
 def test_padding_sees_something_and_is_seen_by_nobody() -> None:
     segments = torch.tensor([[0, 1, PAD]])
-    mask = Packing(segments, torch.tensor([[0, 1, 0]]), torch.zeros_like(segments), False).mask()[0, 0]
+    mask = Packing(segments, torch.tensor([[0, 1, 0]]), torch.zeros_like(segments), torch.zeros(0, 3), False).mask()[0, 0]
     assert mask.int().tolist() == [[1, 0, 0], [1, 1, 0], [1, 0, 1]]
 
 

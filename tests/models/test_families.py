@@ -21,7 +21,8 @@ from vgid.data.batching import Batch, Encoder
 from vgid.data.conversation import messages, render
 from vgid.data.example import Example, ImageRef
 from vgid.errors import DataError, ModelError
-from vgid.evaluation.generation import generate
+from vgid.evaluation.generation import _greedy, decoding_style, generate
+from vgid.evaluation.inference import frozen
 from vgid.methods.base import Context, StepBatch
 from vgid.methods.noise import ELEMENTWISE, NoiseConfig, NoiseKind, perturb_batch
 from vgid.methods.vgid import VGID, VGIDConfig
@@ -322,6 +323,13 @@ def test_vgid_lowers_the_loss_in_scope_only_and_what_is_written_is_what_was_trai
 def test_answers_generated_together_are_those_generated_alone(loaded: LoadedModel, rows: list[Example]) -> None:
     together = generate(loaded, rows, max_new_tokens=6)
     assert together == [generate(loaded, [row], max_new_tokens=6)[0] for row in rows]
+
+
+def test_answers_about_one_picture_are_decoded_together(family: Family, loaded: LoadedModel) -> None:
+    with frozen(loaded.model), _greedy(loaded, 6) as model:
+        style = decoding_style(loaded, model, SHARED)
+        assert (style is None) == (str(family) in CANNOT_SHARE)
+    assert generate(loaded, SHARED, max_new_tokens=6) == [generate(loaded, [row], max_new_tokens=6)[0] for row in SHARED]
 
 
 # -- what a family cannot do ----------------------------------------------------------------------------------------------

@@ -91,6 +91,8 @@ class Encoder:
         self._rows: dict[tuple[str, tuple[ImageRef, ...]], Values] = {}
         self._pictures: dict[tuple[ImageRef, ...], Values] = {}
         self._remembered = 0
+        self.told: set[str] = set()
+        """What has been told once already."""
 
     def row(self, example: Example, instruction: str | None = None, answer: str | None = "", images: Pictures | None = None) -> Row:
         """Encode one example.
@@ -148,7 +150,7 @@ class Encoder:
         ]
         packed = [_packed(layout, [rows[m] for m in layout.members]) for layout in layouts]
         joined = self.collate(packed)
-        packing = describe(layouts, [row.text["input_ids"] for row in packed], self._image_tokens, style.look_ahead)
+        packing = describe(layouts, [row.text["input_ids"] for row in packed], prompts, self._image_tokens, style.look_ahead)
         answers, owners = _packed_answers(layouts, rows)
         return Batch(joined.model_inputs, answers, owners, tuple(row.id for row in rows), packing)
 

@@ -39,23 +39,26 @@ class Style(NamedTuple):
 
 
 class Packing(NamedTuple):
-    """What a model must know of packed rows; int64 tensors `[b, s]`.
+    """What a model must know of packed rows; int64 tensors.
 
     Attributes:
-        segments: 0 for the prefix, 1, 2, ... for the questions, `PAD` for padding.
-        places: where each token would stand in a row of its own.
-        pictures: 1, 2, ... for the tokens of each picture, 0 for all others.
+        segments: `[b, s]`: 0 for the prefix, 1, 2, ... for the questions, `PAD` for padding.
+        places: `[b, s]`: where each token would stand in a row of its own.
+        pictures: `[b, s]`: 1, 2, ... for the tokens of each picture, 0 for all others.
+        ends: `[e, 3]`, one line per example: its row, its segment, and where its prompt ends.
         look_ahead: see `Style`.
     """
 
     segments: Tensor
     places: Tensor
     pictures: Tensor
+    ends: Tensor
     look_ahead: bool
 
     def to(self, device: torch.device | str) -> Packing:
         """The same on another device."""
-        return Packing(self.segments.to(device), self.places.to(device), self.pictures.to(device), self.look_ahead)
+        segments, places, pictures, ends = (each.to(device) for each in (self.segments, self.places, self.pictures, self.ends))
+        return Packing(segments, places, pictures, ends, self.look_ahead)
 
     def mask(self, window: int | None = None) -> Tensor:
         """Who sees whom: bool `[b, 1, s, s]`, True where query q may look at key k; `window` tokens back at most, itself included."""
@@ -121,8 +124,10 @@ def _shared(prompts: Sequence[Tensor]) -> int:
     return int(same.long().cumprod(0).sum())
 
 
-def describe(layouts: Sequence[Layout], tokens: Sequence[Tensor], marks: Collection[int], look_ahead: bool) -> Packing:
-    """Segments, places and pictures of packed rows; `tokens` are those of the packed rows, `[s]` each."""
+def describe(
+    layouts: Sequence[Layout], tokens: Sequence[Tensor], prompts: Sequence[int], marks: Collection[int], look_ahead: bool
+) -> Packing:
+    """Describe packed rows; `tokens` are those of the packed rows, `[s]` each, `prompts` the lengths of the examples' prompts."""
     images = torch.tensor(sorted(marks))
     segments, places, pictures = [], [], []
     for layout, row in zip(layouts, tokens, strict=True):
@@ -139,5 +144,15 @@ def describe(layouts: Sequence[Layout], tokens: Sequence[Tensor], marks: Collect
         pad_sequence(segments, batch_first=True, padding_value=PAD),
         pad_sequence(places, batch_first=True),
         pad_sequence(pictures, batch_first=True),
+        _ends(layouts, prompts),
         look_ahead,
     )
+
+
+def _ends(layouts: Sequence[Layout], prompts: Sequence[int]) -> Tensor:
+    ends = torch.zeros(len(prompts), 3, dtype=torch.long)
+    for number, layout in enumerate(layouts):
+        for place, member in enumerate(layout.members):
+            last = layout.moved(place, torch.tensor(prompts[member] - 1))
+            ends[member] = torch.tensor([number, place + 1, int(last)])
+    return ends

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from transformers import GenerationConfig
 
 from vgid.data.batching import Batch
 from vgid.data.example import Example
+from vgid.data.packing import Style, groups
 from vgid.errors import ConfigError
+from vgid.evaluation.decoding import Decoded, decode
 from vgid.evaluation.inference import Done, by_length, frozen
 from vgid.models.loading import LoadedModel
+from vgid.models.packing import TOLERANCE, find_style
+
+log = logging.getLogger("vgid")
+
+QUESTIONS = 8
+"""So many questions about one picture share a row."""
 
 
 def generate(
@@ -37,19 +47,61 @@ def generate(
         raise ConfigError("an answer needs tokens", expected="max_new_tokens of at least 1", got=str(max_new_tokens))
     answers, prompts = [""] * len(examples), encode or loaded.encoder.prompts
     with frozen(loaded.model), _greedy(loaded, max_new_tokens) as model:
-        for indices in by_length(examples, batch_size):
-            for index, answer in zip(indices, _answer(loaded, model, prompts([examples[i] for i in indices])), strict=True):
+        style = decoding_style(loaded, model, examples) if encode is None else None
+        for indices in by_length(examples, batch_size, style):
+            rows = [examples[i] for i in indices]
+            said = _answer_packed(loaded, model, rows, style) if style else _answer(loaded, model, prompts(rows))
+            for index, answer in zip(indices, said, strict=True):
                 answers[index] = answer
             if on_batch is not None:
                 on_batch(len(indices))
     return answers
 
 
+def decoding_style(loaded: LoadedModel, model: Any, examples: Sequence[Example]) -> Style | None:
+    """How prompts may be packed for decoding; None where that would change answers, or nothing would be shared.
+
+    Found out by decoding a few rows in both ways.
+    """
+    style = find_style(model, loaded.encoder, examples, QUESTIONS)
+    if style is None:
+        return None
+    few = next(places for places in groups(examples, QUESTIONS) if len(places) > 1)[:2]
+    rows = [examples[place] for place in few]
+    plain = loaded.encoder.prompts(rows).to(model.device).model_inputs
+    slow = model.generate(**plain, max_new_tokens=3, output_logits=True, return_dict_in_generate=True)
+    fast = _decode(loaded, model, rows, style, 3, keep_logits=True)
+    for step, (got, expected) in enumerate(zip(fast.logits, slow.logits, strict=False)):
+        worst = ((got - expected).abs().max() / expected.abs().max()).item()
+        if worst > TOLERANCE.get(model.dtype, 1e-4):
+            log.warning("answers are generated one row a question, which is slower: packed, logits differ by %.1e of the largest", worst)
+            return None
+        if not torch.equal(fast.tokens[:, step], slow.sequences[:, plain["input_ids"].shape[1] + step]):
+            break  # two tokens as likely as each other: from here on the two texts differ
+    return style
+
+
+def _decode(
+    loaded: LoadedModel, model: Any, rows: Sequence[Example], style: Style, max_new_tokens: int, keep_logits: bool = False
+) -> Decoded:
+    encoder, config = loaded.encoder, model.generation_config
+    batch = encoder.pack([encoder.row(row, answer=None) for row in rows], rows, style).to(model.device)
+    ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+    return decode(model, batch, max_new_tokens=max_new_tokens, ends=ends, pad=config.pad_token_id, keep_logits=keep_logits)
+
+
+def _answer_packed(loaded: LoadedModel, model: Any, rows: Sequence[Example], style: Style) -> list[str]:
+    return _texts(loaded, _decode(loaded, model, rows, style, model.generation_config.max_new_tokens).tokens)
+
+
+def _texts(loaded: LoadedModel, tokens: Any) -> list[str]:
+    return [text.strip() for text in loaded.processor.batch_decode(tokens, skip_special_tokens=True)]
+
+
 def _answer(loaded: LoadedModel, model: Any, prompts: Batch) -> list[str]:
     inputs = prompts.to(model.device).model_inputs
     tokens = model.generate(**inputs)  # [b, s + new]: left padded prompts, so new tokens start at the same position
-    new = tokens[:, inputs["input_ids"].shape[1] :]
-    return [text.strip() for text in loaded.processor.batch_decode(new, skip_special_tokens=True)]
+    return _texts(loaded, tokens[:, inputs["input_ids"].shape[1] :])
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from vgid.data.example import Example
+from vgid.data.packing import Style, groups
 from vgid.errors import ConfigError
 
 Done = Callable[[int], None]
@@ -28,8 +29,10 @@ def frozen(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def by_length(examples: Sequence[Example], batch_size: int) -> Iterator[list[int]]:
+def by_length(examples: Sequence[Example], batch_size: int, packing: Style | None = None) -> Iterator[list[int]]:
     """Indices in batches of like length: images first, since they are worth the most tokens, then characters.
+
+    With `packing`, examples that may share a row stay together; a batch may then be smaller by a part of such a group.
 
     Raises:
         ConfigError: the batch size is not positive.
@@ -37,10 +40,17 @@ def by_length(examples: Sequence[Example], batch_size: int) -> Iterator[list[int
     if batch_size < 1:
         raise ConfigError("the batch size must be positive", expected="at least 1", got=str(batch_size))
 
-    def length(index: int) -> tuple[int, int]:
-        return len(examples[index].images), len(examples[index].question) + len(examples[index].answer)
+    def length(group: list[int]) -> tuple[int, int, int]:
+        longest = max(len(examples[index].question) + len(examples[index].answer) for index in group)
+        return len(examples[group[0]].images), len(group), longest
 
+    together = groups(examples, min(packing.questions, batch_size)) if packing else [[index] for index in range(len(examples))]
+    batch: list[int] = []
     # Longest first, so that running out of memory shows at once.
-    order = sorted(range(len(examples)), key=length, reverse=True)
-    for start in range(0, len(order), batch_size):
-        yield order[start : start + batch_size]
+    for group in sorted(together, key=length, reverse=True):
+        if len(batch) + len(group) > batch_size:
+            yield batch
+            batch = []
+        batch += group
+    if batch:
+        yield batch

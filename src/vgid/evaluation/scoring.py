@@ -9,9 +9,14 @@ import torch
 from torch.nn import functional as F
 
 from vgid.data.example import Example
+from vgid.data.packing import Style
 from vgid.evaluation.inference import Done, by_length, frozen
 from vgid.models.forward import answer_logits
 from vgid.models.loading import LoadedModel
+from vgid.models.packing import find_style
+
+QUESTIONS = 16
+"""So many answers to questions about one picture share a row."""
 
 
 class AnswerScore(NamedTuple):
@@ -29,16 +34,17 @@ def score(loaded: LoadedModel, examples: Sequence[Example], batch_size: int = 64
     """
     scores = [AnswerScore(0.0, 0)] * len(examples)
     with frozen(loaded.model):
-        for indices in by_length(examples, batch_size):
-            for index, each in zip(indices, _score(loaded, [examples[i] for i in indices]), strict=True):
+        style = find_style(loaded.model, loaded.encoder, examples, QUESTIONS)
+        for indices in by_length(examples, batch_size, style):
+            for index, each in zip(indices, _score(loaded, [examples[i] for i in indices], style), strict=True):
                 scores[index] = each
             if on_batch is not None:
                 on_batch(len(indices))
     return scores
 
 
-def _score(loaded: LoadedModel, examples: Sequence[Example]) -> list[AnswerScore]:
-    batch = loaded.encoder.batch(examples).to(loaded.model.device)
+def _score(loaded: LoadedModel, examples: Sequence[Example], style: Style | None) -> list[AnswerScore]:
+    batch = loaded.encoder.batch(examples, packing=style).to(loaded.model.device)
     logits = answer_logits(loaded.model, batch)  # [n, v]
     nll = F.cross_entropy(logits.float(), batch.answers.targets, reduction="none").double()  # [n]
     counts = torch.bincount(batch.owners, minlength=len(examples))  # [b]

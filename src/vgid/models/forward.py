@@ -5,6 +5,8 @@ Shapes: b rows, s positions, n answer tokens, v vocabulary, h hidden size.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -20,16 +22,23 @@ def answer_logits(model: Any, batch: Batch) -> Tensor:
     exists. All else is the model's own forward pass, whatever its family does before or after the head.
     """
     rows, positions, _ = batch.answers
+    with head_at(model, rows, positions):
+        logits: Tensor = model(**model_inputs(model, batch), use_cache=False).logits[0]
+    return logits
+
+
+@contextmanager
+def head_at(model: Any, rows: Tensor, positions: Tensor) -> Iterator[None]:
+    """Meanwhile the head is given the hidden states at `[rows[k], positions[k]]` only: logits are `[1, n, v]`."""
 
     def select(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (inputs[0][rows, positions][None], *inputs[1:])
 
     hook = model.get_output_embeddings().register_forward_pre_hook(select)
     try:
-        logits: Tensor = model(**model_inputs(model, batch), use_cache=False).logits[0]
+        yield
     finally:
         hook.remove()
-    return logits
 
 
 def all_logits(model: Any, batch: Batch) -> Tensor:

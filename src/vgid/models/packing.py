@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,36 +30,45 @@ def model_inputs(model: Any, batch: Batch) -> Mapping[str, Any]:
     packing = batch.packing
     if packing is None:
         return batch.model_inputs
+    positions, _ = places_of(model, batch.model_inputs, packing)
+    return {**batch.model_inputs, "attention_mask": masks(model, packing.mask), "position_ids": positions}
+
+
+def masks(model: Any, mask: Callable[[int | None], Tensor]) -> Any:
+    """The mask `[b, 1, q, k]` in the form the model takes it; one for each kind of layer where some see a window only."""
     text = model.config.get_text_config()
-    mask: Any = _as_attended(model, packing.mask())
+
+    def attended(window: int | None) -> Tensor:
+        seen = mask(window)
+        if _attention(model) != "eager":
+            return seen
+        # Eager attention adds its mask to the scores.
+        return torch.zeros_like(seen, dtype=model.dtype).masked_fill(~seen, torch.finfo(model.dtype).min)
+
     if "sliding_attention" in (getattr(text, "layer_types", None) or ()):
-        mask = {"full_attention": mask, "sliding_attention": _as_attended(model, packing.mask(text.sliding_window))}
-    return {**batch.model_inputs, "attention_mask": mask, "position_ids": _positions(model, batch.model_inputs, packing)}
-
-
-def _as_attended(model: Any, mask: Tensor) -> Tensor:
-    if _attention(model) != "eager":
-        return mask
-    # Eager attention adds its mask to the scores.
-    return torch.zeros_like(mask, dtype=model.dtype).masked_fill(~mask, torch.finfo(model.dtype).min)
+        return {"full_attention": attended(None), "sliding_attention": attended(text.sliding_window)}
+    return attended(None)
 
 
 def _attention(model: Any) -> str:
     return str(model.config.get_text_config()._attn_implementation)
 
 
-def _positions(model: Any, inputs: Mapping[str, Tensor], packing: Packing) -> Tensor:
-    """Position ids `[b, s]`; `[3, b, s]` for models that place pictures in time, height and width (Qwen-VL's M-RoPE)."""
+def places_of(model: Any, inputs: Mapping[str, Tensor], packing: Packing) -> tuple[Tensor, Tensor]:
+    """Position ids, and how far `[b]` words behind the prefix are from their places.
+
+    `[b, s]`, or `[3, b, s]` for models that place pictures in time, height and width (Qwen-VL's M-RoPE).
+    """
     index = _rope_index(model)
     if index is None or not packing.pictures.any():
-        return packing.places
+        return packing.places, packing.places.new_zeros(len(packing.places))
     shared = packing.segments == 0
-    known = {"input_ids": inputs["input_ids"], "attention_mask": shared.long(), **inputs, "attention_mask": shared.long()}  # noqa: F601
+    known = {**inputs, "attention_mask": shared.long()}
     wanted = inspect.signature(index).parameters
     positions: Tensor = index(**{name: value for name, value in known.items() if name in wanted})[0]
     after = positions.masked_fill(~shared, -1).amax(dim=(0, 2)) + 1  # [b]: text goes on behind the largest of the three
-    own = packing.places - shared.sum(dim=1, keepdim=True) + after[:, None]
-    return torch.where(shared, positions, own)
+    shift = after - shared.sum(dim=1)
+    return torch.where(shared, positions, packing.places + shift[:, None]), shift
 
 
 def _rope_index(model: Any) -> Any:
@@ -81,7 +90,9 @@ def find_style(model: Any, encoder: Encoder, examples: Sequence[Example], questi
             reason = _difference(model, encoder, rows, style)
             if reason is None:
                 return style
-    log.warning("questions about one picture get a row each, which is slower: %s", reason)
+    if reason not in encoder.told:
+        encoder.told.add(str(reason))
+        log.warning("questions about one picture get a row each, which is slower: %s", reason)
     return None
 
 
