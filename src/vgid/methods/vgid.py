@@ -14,6 +14,7 @@ where the retain term is KL(p_0 || p), cross-entropy on the recorded answers, or
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -26,6 +27,7 @@ from vgid.methods.answers import sample_answers
 from vgid.methods.base import METHODS, Context, LossOutput, Method, StepBatch, mean_by_shape
 from vgid.methods.instructions import INSTRUCTIONS
 from vgid.methods.noise import NoiseConfig, perturb_batch
+from vgid.methods.targets import Targets
 from vgid.models.adapters import reference
 from vgid.models.forward import all_logits, answer_logits
 from vgid.training.losses import Direction, answer_nll, kl_divergence, mean_over_examples
@@ -100,6 +102,8 @@ class VGID(Method[VGIDConfig]):
         """
         super().prepare(model, context)
         self._own: dict[str, str] = {}
+        self._kept = Targets(context.batch)
+        self._taught = {source: Targets(partial(self._as_teacher, source)) for source in ("recorded", "teacher")}
         if "teacher" not in self.config.answers:
             return
         with reference(model, copy=context.reference_copy) as base:
@@ -129,16 +133,25 @@ class VGID(Method[VGIDConfig]):
 
         def divergence(examples: tuple[Example, ...]) -> Tensor:
             answers = [said[example.id] for example in examples] if said else None
-            teacher = self.teacher_batch(examples, batch.step, answers)
             student = self.context.batch(examples, answers)
             with reference(model, copy=self.context.reference_copy) as base:
-                target = self._logits(base, teacher)
+                target = self._target(base, examples, batch.step, answers)
             values = kl_divergence(
                 target, self._logits(model, student), temperature=self.config.temperature, direction=self.config.direction
             )
             return self._reduce(values, student)
 
         return self._mean(divergence, batch.forget)
+
+    def _target(self, base: Any, examples: tuple[Example, ...], step: int, answers: list[str] | None) -> Tensor:
+        """The teacher's logits; worked out once where neither noise nor answers are drawn anew."""
+        source = self._source(step)
+        if self.config.redraw or source == "student" or self.config.positions == "all":
+            return self._logits(base, self.teacher_batch(examples, step, answers))
+        return self._taught[source].logits(base, examples)
+
+    def _as_teacher(self, source: AnswerSource, examples: tuple[Example, ...]) -> Batch:
+        return self.teacher_batch(examples, 0, [self._own[example.id] for example in examples] if source == "teacher" else None)
 
     def teacher_batch(self, examples: tuple[Example, ...], step: int, answers: list[str] | None = None) -> Batch:
         """What the teacher sees: perturbed pictures and the instruction; text-only rows have the instruction alone."""
@@ -154,7 +167,7 @@ class VGID(Method[VGIDConfig]):
 
     def _answers(self, model: Any, batch: StepBatch) -> dict[str, str]:
         """What is distilled on, by example; nothing stands for the recorded answers."""
-        source = self.config.answers[batch.step % len(self.config.answers)]
+        source = self._source(batch.step)
         if source == "recorded":
             return {}
         if source == "teacher":
@@ -163,6 +176,9 @@ class VGID(Method[VGIDConfig]):
         prompts = self.context.encoder.prompts(batch.forget).to(self.context.device)
         said = sample_answers(model, self.context.encoder.tokenizer, prompts, batch.forget, seed)
         return {example.id: answer for example, answer in zip(batch.forget, said, strict=True)}
+
+    def _source(self, step: int) -> AnswerSource:
+        return self.config.answers[step % len(self.config.answers)]
 
     def teacher_prompts(self, examples: tuple[Example, ...]) -> Batch:
         """The teacher's side up to where the answer starts, left padded."""
@@ -186,7 +202,7 @@ class VGID(Method[VGIDConfig]):
                 total = total + self._reduce(answer_nll(student, batch.answers.targets), batch)
             if self.config.retain_loss != "ce":
                 with reference(model, copy=self.context.reference_copy) as base:
-                    target = self._logits(base, batch)
+                    target = self._kept.logits(base, examples) if self.config.positions == "answer" else self._logits(base, batch)
                 total = total + self._reduce(kl_divergence(target, student), batch)
             return total
 

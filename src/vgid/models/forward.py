@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -21,22 +21,39 @@ def answer_logits(model: Any, batch: Batch) -> Tensor:
     The head is given the hidden states at answer positions only (`[1, n, h]` in place of `[b, s, h]`), so that `[b, s, v]` never
     exists. All else is the model's own forward pass, whatever its family does before or after the head.
     """
+    return answer_states(model, batch).logits
+
+
+class States(NamedTuple):
+    """At answer positions: `hidden` `[n, h]`, which the head is given, and `logits` `[n, v]`."""
+
+    hidden: Tensor
+    logits: Tensor
+
+
+def answer_states(model: Any, batch: Batch) -> States:
+    """Logits as in `answer_logits`, and the hidden states they are made of."""
     rows, positions, _ = batch.answers
-    with head_at(model, rows, positions):
+    with head_at(model, rows, positions) as seen:
         logits: Tensor = model(**model_inputs(model, batch), use_cache=False).logits[0]
-    return logits
+    return States(seen[0][0], logits)
 
 
 @contextmanager
-def head_at(model: Any, rows: Tensor, positions: Tensor) -> Iterator[None]:
-    """Meanwhile the head is given the hidden states at `[rows[k], positions[k]]` only: logits are `[1, n, v]`."""
+def head_at(model: Any, rows: Tensor, positions: Tensor) -> Iterator[list[Tensor]]:
+    """Meanwhile the head is given the hidden states at `[rows[k], positions[k]]` only: logits are `[1, n, v]`.
+
+    The list holds these states, `[1, n, h]`, afterwards.
+    """
+    seen: list[Tensor] = []
 
     def select(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (inputs[0][rows, positions][None], *inputs[1:])
+        seen.append(inputs[0][rows, positions][None])
+        return (seen[-1], *inputs[1:])
 
     hook = model.get_output_embeddings().register_forward_pre_hook(select)
     try:
-        yield
+        yield seen
     finally:
         hook.remove()
 
