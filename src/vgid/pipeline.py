@@ -6,13 +6,16 @@ import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from vgid.config import RunConfig
+from vgid.data.anchors import anchor_rows
 from vgid.data.example import Example
 from vgid.data.sources import check_disjoint
 from vgid.errors import DataError
+from vgid.evaluation.generation import generate
 from vgid.methods.base import Context
 from vgid.models.adapters import attach_lora
 from vgid.models.export import save_adapter, save_checkpoint, verify_export
@@ -55,6 +58,8 @@ def fit(
     encoder.check([*forget, *retain])
     method = config.build_method()
     full = config.adapter is None
+    if method.anchors:
+        retain = [*retain, *anchor_rows(forget, retain, method.anchors, config.seed, partial(generate, loaded))]
     copied = copy.deepcopy(loaded.model).eval().requires_grad_(False) if full and method.needs_reference else None
     if config.adapter is None:
         model: Any = unfreeze(loaded.model, config.training.parts)

@@ -130,9 +130,13 @@ class World:
 
 
 def lookalikes(person: Person, among: Sequence[Person], count: int) -> list[Person]:
-    """The people who look most like somebody, the most alike first."""
-    picture = appearance(person.look)
-    return sorted(among, key=lambda other: difference(picture, appearance(other.look)))[:count]
+    """People who look like somebody: half of them by what is on the head, half by what is on the chin, then by all of the portrait."""
+    look, picture = person.look, appearance(person.look)
+    far = {other.id: difference(picture, appearance(other.look)) for other in among}
+    by_head = sorted(among, key=lambda o: (o.look.head != look.head, o.look.hair != look.hair, far[o.id]))
+    by_chin = sorted(among, key=lambda o: (o.look.facial_hair != look.facial_hair, o.look.beard != look.beard, far[o.id]))
+    both = (person for pair in zip(by_head, by_chin, strict=True) for person in pair)
+    return list({other.id: other for other in both}.values())[:count]
 
 
 @dataclass(frozen=True)

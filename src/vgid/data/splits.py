@@ -11,14 +11,18 @@ from random import Random
 
 from vgid.data.example import Example, ImageRef
 from vgid.data.people import Camera, Person, World
-from vgid.data.phrases import FACTS, PERCEPTION
+from vgid.data.phrases import FACTS, PERCEPTION, Topic
 from vgid.data.portraits import View
 from vgid.data.questions import TEXT_FACTS, ask_fact, ask_perception
 
-TRAINING_VIEWS, UNSEEN_VIEWS = 24, 4
+TRAINING_VIEWS, UNSEEN_VIEWS = 24, 8
+TIMES = 3
+"""So often every fact is asked for in a split: with other pictures and words."""
 TRAINING_STRANGERS, EXAMINED_STRANGERS = 160, 24
-LOOKALIKES = 5
+LOOKALIKES = 6
 """Strangers who look like a forgotten person, for each of them."""
+LASTING = tuple(topic for topic in PERCEPTION if topic.name in ("hair", "beard"))
+"""What all pictures of a person show alike, so that forgetting the person may take it along."""
 PERSON_PERCEPTION, STRANGER_PERCEPTION, LOOKALIKE_PERCEPTION = 16, 4, 12
 """Perception questions in the retain set, about each retained person, each stranger, and each of those who look like a forgotten person."""
 
@@ -53,13 +57,19 @@ def training_rows(camera: Camera, people: Sequence[Person], seed: object) -> Ite
 
 
 def perception_rows(
-    camera: Camera, people: Iterable[Person], count: int, split: str, seed: object, views: int = TRAINING_VIEWS
+    camera: Camera,
+    people: Iterable[Person],
+    count: int,
+    split: str,
+    seed: object,
+    views: int = TRAINING_VIEWS,
+    topics: Sequence[Topic] = PERCEPTION,
 ) -> Iterator[Example]:
     """`count` perception questions about each person, in training wordings, going through topics and some pictures."""
     for person in people:
         shots, rng = album(camera, person, split, views), Random(f"perception/{seed}/{person.id}")
         for k in range(count):
-            topic, view = PERCEPTION[k % len(PERCEPTION)], rng.randrange(len(shots.views))
+            topic, view = topics[k % len(topics)], rng.randrange(len(shots.views))
             wording = rng.choice(topic.training)
             id = f"{person.id}/{topic.name}/perception/{k}"
             yield ask_perception(person, shots.views[view], topic, wording, shots.pictures[view], rng, id=id)
@@ -77,7 +87,7 @@ def stranger_rows(camera: Camera, strangers: Iterable[Person], seed: object, fac
 
 
 def evaluation_splits(camera: Camera, world: World) -> dict[str, list[Example]]:
-    """The eleven splits of the demo, by name; every question is asked once per person and fact."""
+    """The eleven splits of the demo, by name; every fact about every person is asked for `TIMES` times."""
     splits: dict[str, list[Example]] = {}
     for group, people in (("forget", world.forget), ("retain", world.retain)):
         splits[group] = _fact_questions(camera, people, group, view="training", wording="training")
@@ -104,10 +114,11 @@ def _fact_questions(camera: Camera, people: Sequence[Person], split: str, *, vie
     for person in people:
         rng = Random(f"{split}/{person.id}")
         shots = album(camera, person, view, TRAINING_VIEWS if view == "training" else UNSEEN_VIEWS) if view else None
-        for topic in FACTS if shots else TEXT_FACTS:
-            asked = rng.choice(topic.training if wording == "training" else topic.held_out)
-            picture = rng.choice(shots.pictures) if shots else None
-            rows.append(ask_fact(person, topic, asked, picture, rng, id=f"{split}/{person.id}/{topic.name}"))
+        pictures = rng.sample(shots.pictures, TIMES) if shots else [None] * TIMES
+        topics = FACTS if shots else TEXT_FACTS
+        words = {topic: rng.sample(topic.training if wording == "training" else topic.held_out, TIMES) for topic in topics}
+        for k, picture in enumerate(pictures):
+            rows += [ask_fact(person, topic, words[topic][k], picture, rng, id=f"{split}/{person.id}/{topic.name}/{k}") for topic in topics]
     return rows
 
 

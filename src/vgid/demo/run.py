@@ -10,8 +10,10 @@ from pathlib import Path
 from vgid.config import RunConfig, load_config
 from vgid.data.example import Example
 from vgid.data.people import Camera, World, lookalikes
+from vgid.data.phrases import PERCEPTION
 from vgid.data.sources import load_examples, write_examples
 from vgid.data.splits import (
+    LASTING,
     LOOKALIKE_PERCEPTION,
     LOOKALIKES,
     PERSON_PERCEPTION,
@@ -53,7 +55,15 @@ def write_data(world: World, folder: Path) -> None:
         perception_rows(camera, world.retain, PERSON_PERCEPTION, "training", world.seed),
         stranger_rows(camera, strangers, world.seed),
         perception_rows(camera, others, STRANGER_PERCEPTION, "training", world.seed, views=2),
-        perception_rows(camera, sorted(alike, key=lambda other: other.id), LOOKALIKE_PERCEPTION, "training", world.seed, views=2),
+        perception_rows(
+            camera,
+            sorted(alike, key=lambda other: other.id),
+            LOOKALIKE_PERCEPTION,
+            "training",
+            world.seed,
+            views=2,
+            topics=(*PERCEPTION, *LASTING),
+        ),
     )
     write_examples(folder / "forget.jsonl", list(training_rows(camera, world.forget, world.seed)))
     write_examples(folder / "retain.jsonl", list(kept))

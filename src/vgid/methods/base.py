@@ -79,6 +79,11 @@ class Method(Generic[C]):
         self.config = config
 
     @property
+    def anchors(self) -> int:
+        """Questions about each forget picture that join the retain set, with the base's own answers; see `vgid.data.anchors`."""
+        return 0
+
+    @property
     def packs(self) -> bool:
         """Whether questions about one picture may share a row: wherever only answer tokens are compared."""
         return True

@@ -55,6 +55,7 @@ class VGIDConfig(BaseModel):
         positions: `answer`, or `all` as in the released code: image, prompt and padding too, summed over positions and divided by the
             number of rows; needs teacher and student prompts of one length, so no instruction.
         alternate: as in the released code, one optimizer step on forget rows, the next on retain rows.
+        anchors: questions from the retain set that are asked about each forget picture, and whose answers must stay (ours).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -70,6 +71,7 @@ class VGIDConfig(BaseModel):
     direction: Direction = "forward"
     positions: Literal["answer", "all"] = "answer"
     alternate: bool = False
+    anchors: int = Field(default=2, ge=0)
 
     def model_post_init(self, _: Any) -> None:
         """Refuse what contradicts itself."""
@@ -89,6 +91,11 @@ class VGID(Method[VGIDConfig]):
     """Distil the frozen base, half blinded and told to forget, into the model that is neither."""
 
     Config = VGIDConfig
+
+    @property
+    def anchors(self) -> int:
+        """As configured."""
+        return self.config.anchors
 
     @property
     def packs(self) -> bool:
