@@ -37,6 +37,10 @@ class TrainingConfig(_Frozen):
         max_grad_norm: gradients are clipped to this norm.
         precision: `fp32` or `bf16` autocast.
         parts: what full-parameter training (`adapter: null`) trains.
+        micro_batch: at most so many rows go through the model at once, in as many passes as it takes; None takes a step in one. What
+            comes out is the same.
+        checkpoint_every: steps between two checkpoints of `unlearn`; 0 writes one at a signal and at the end only.
+        shard: spread parameters, gradients and optimizer over the processes (FSDP2), when a launcher started several.
     """
 
     steps: int | None = Field(default=150, ge=1)
@@ -53,6 +57,9 @@ class TrainingConfig(_Frozen):
     max_grad_norm: float = Field(default=1.0, gt=0)
     precision: Literal["fp32", "bf16"] = "fp32"
     parts: tuple[Literal["language", "projector", "vision"], ...] = ("language", "projector")
+    micro_batch: int | None = Field(default=None, ge=1)
+    checkpoint_every: int = Field(default=25, ge=0)
+    shard: bool = False
 
     @property
     def retain_rows(self) -> int:

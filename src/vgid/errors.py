@@ -56,6 +56,14 @@ class RunError(VgidError, RuntimeError):
     exit_code = 1
 
 
+class Interrupted(RunError):
+    """A run that was asked to stop by a signal and kept what it had; shells expect 128 + the signal's number."""
+
+    def __init__(self, problem: str, *, number: int, where: Any = None, fix: str | None = None) -> None:
+        super().__init__(problem, where=where, fix=fix)
+        self.exit_code = 128 + number
+
+
 def nearest(name: str, options: Iterable[str]) -> str | None:
     """The option most like a name that is not there, if any is near."""
     return next(iter(get_close_matches(name, list(options), n=1, cutoff=0.5)), None)

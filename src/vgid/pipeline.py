@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,19 +11,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from vgid import processes
 from vgid.config import RunConfig
 from vgid.data.anchors import anchor_rows
 from vgid.data.example import Example
 from vgid.data.sources import check_disjoint
-from vgid.errors import DataError
+from vgid.errors import DataError, OutputError
 from vgid.evaluation.generation import generate
 from vgid.methods.base import Context
 from vgid.models.adapters import attach_lora
 from vgid.models.export import save_adapter, save_checkpoint, verify_export
-from vgid.models.loading import LoadedModel
+from vgid.models.loading import LoadedModel, load_model
 from vgid.models.packing import find_style
 from vgid.models.structure import unfreeze
+from vgid.training.checkpointing import Checkpoints
+from vgid.training.fingerprint import fingerprint
 from vgid.training.seeds import derive_seed
+from vgid.training.state import put_weights, weights_of
 from vgid.training.trainer import Curves, Progress, train
 from vgid.training.validation import EarlyStop, put_aside
 
@@ -45,36 +50,72 @@ def fit(
     config: RunConfig,
     *,
     progress: Progress | None = None,
+    checkpoint: Path | None = None,
+    resume: bool = False,
 ) -> Fitted:
     """Run the configured method. The model passed in is changed in place: it gets the adapter, or new weights.
+
+    Args:
+        loaded: the model. Where its parameters are spread over processes, the result is put together from `loaded.path`.
+        forget: what to forget.
+        retain: what must stay.
+        config: settings.
+        progress: told (steps done, steps in all).
+        checkpoint: folder for checkpoints; None keeps none, and leaves signals alone.
+        resume: go on from the checkpoint in it, if there is one.
 
     Raises:
         DataError: when the processor refuses rows of a kind.
         ModelError: when the LoRA scope matches nothing.
-        RunError: when the loss stops being finite.
+        RunError: when the loss stops being finite, memory does not suffice, or the checkpoint is of another run.
+        OutputError: when a checkpoint cannot be written.
+        Interrupted: when a signal asked the run to stop.
     """
     started = time.monotonic()
+    processes.start()
     encoder = loaded.encoder
     encoder.check([*forget, *retain])
     method = config.build_method()
     full = config.adapter is None
+    kept = Checkpoints(checkpoint, fingerprint(config, forget, retain, loaded.model), resume=resume) if checkpoint else None
     if method.anchors:
-        retain = [*retain, *anchor_rows(forget, retain, method.anchors, config.seed, partial(generate, loaded))]
+        retain = [*retain, *processes.from_first(anchor_rows(forget, retain, method.anchors, config.seed, partial(generate, loaded)))]
     copied = copy.deepcopy(loaded.model).eval().requires_grad_(False) if full and method.needs_reference else None
-    if config.adapter is None:
-        model: Any = unfreeze(loaded.model, config.training.parts)
-    else:
-        model = attach_lora(loaded.model, config.adapter, seed=derive_seed(config.seed, "adapter"))
+    model = _trainable(loaded, config)
     forget, forget_aside = put_aside(forget, config.validation, derive_seed(config.seed, "forget aside"))
     retain, retain_aside = put_aside(retain, config.validation, derive_seed(config.seed, "retain aside"))
     device = next(model.parameters()).device
     packing = find_style(model, encoder, [*forget, *retain], config.training.pack) if method.packs else None
     method.prepare(model, Context(encoder, forget, retain, config.seed, device, copied, packing))
     stop = EarlyStop(model, encoder, forget_aside, retain_aside, config.validation)
-    curves = train(model, method, forget, retain, config.training, seed=config.seed, progress=progress, callbacks=[stop])
+    sharded = processes.count() > 1 and (config.training.shard or processes.asked_to_shard())
+    for each in (model, copied) if sharded else ():
+        if each is not None:
+            processes.shard(each)
+    curves = train(model, method, forget, retain, config.training, seed=config.seed, progress=progress, looks=stop, checkpoints=kept)
     stop.restore()
+    if sharded:
+        model = _put_together(model, loaded, config)
     model = method.finalize(model).eval()
     return Fitted(LoadedModel(model, loaded.processor, loaded.path), curves | stop.curves, time.monotonic() - started, stop.reason)
+
+
+def _trainable(loaded: LoadedModel, config: RunConfig) -> Any:
+    if config.adapter is None:
+        return unfreeze(loaded.model, config.training.parts)
+    return attach_lora(loaded.model, config.adapter, seed=derive_seed(config.seed, "adapter"))
+
+
+def _put_together(model: Any, loaded: LoadedModel, config: RunConfig) -> Any:
+    """A whole model, in every process, of one whose parameters are spread over all."""
+    trained = weights_of(model)
+    parameter = next(model.parameters())
+    fresh = _trainable(load_model(loaded.path, device=parameter.device, dtype=parameter.dtype), config)
+    put_weights(fresh, trained)
+    return fresh
+
+
+CHECKPOINT, EXPORTS = "checkpoint", ("adapter", "merged")
 
 
 def unlearn(
@@ -85,8 +126,13 @@ def unlearn(
     *,
     out: str | Path | None = None,
     progress: Progress | None = None,
+    resume: bool = False,
+    keep_checkpoint: bool = False,
 ) -> Fitted:
     """Make a model forget. With `out`, `out/adapter` and `out/merged` are written, reloaded with stock libraries and compared.
+
+    With `out`, the run also keeps its state in `out/checkpoint` until it is done, so that one that was stopped or killed can go on.
+    Where a launcher started several processes, all call this, and the first one writes.
 
     Args:
         loaded: the model; it gets an adapter (`config.adapter`), or new weights.
@@ -95,20 +141,52 @@ def unlearn(
         config: settings; None takes our defaults.
         out: where to write; None keeps the result in memory.
         progress: told (steps done, steps in all).
+        resume: go on from the checkpoint in `out`; without one there, begin anew.
+        keep_checkpoint: leave the last checkpoint, for a caller that has more to do and then calls `forget_checkpoint`.
 
     Raises:
         DataError: there is nothing to forget, or an example is in both sets.
         ModelError: the LoRA scope matches nothing.
-        RunError: the loss stops being finite, or the written model does not answer as the trained one.
+        OutputError: nothing can be written to `out`, or there is nothing left to resume.
+        RunError: the loss stops being finite, memory does not suffice, the checkpoint is of another run, or the written model does not
+            answer as the trained one.
+        Interrupted: a signal asked the run to stop; it can be resumed.
     """
     if not forget:
         raise DataError("there is nothing to forget", expected="at least one forget row", got="none", fix="check the forget data")
     check_disjoint(forget, retain)
     config = config or RunConfig()
-    fitted = fit(loaded, forget, retain, config, progress=progress)
-    if out is not None:
+    checkpoint = Path(out) / CHECKPOINT if out is not None else None
+    if resume:
+        _check_resumable(checkpoint)
+    fitted = fit(loaded, forget, retain, config, progress=progress, checkpoint=checkpoint, resume=resume)
+    if out is not None and processes.rank() == 0:
+        if resume:
+            _clear(Path(out))
         _export(fitted, Path(out), [*forget[:8], *retain[:8]])
+        if not keep_checkpoint:
+            forget_checkpoint(Path(out))
     return fitted
+
+
+def forget_checkpoint(out: Path) -> None:
+    """Remove the checkpoint of a run that needs it no more."""
+    if processes.rank() == 0:
+        shutil.rmtree(out / CHECKPOINT, ignore_errors=True)
+
+
+def _check_resumable(checkpoint: Path | None) -> None:
+    if checkpoint is None:
+        raise OutputError("there is nothing to resume from", expected="the folder of the run as `out`", got="none", fix="give `out`")
+    if not checkpoint.is_dir() and any((checkpoint.parent / name).is_dir() for name in EXPORTS):
+        raise OutputError("the run is complete, there is nothing to resume", where=str(checkpoint.parent), fix="use what it left there")
+
+
+def _clear(out: Path) -> None:
+    """Remove what a run that was killed while it wrote its models has left, whole or in part."""
+    for name in EXPORTS:
+        for left in (out / name, *out.glob(f".{name}.*")):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _export(fitted: Fitted, out: Path, probes: Sequence[Example]) -> None:

@@ -88,6 +88,14 @@ class Method(Generic[C]):
         """Whether questions about one picture may share a row: wherever only answer tokens are compared."""
         return True
 
+    @property
+    def separable(self) -> bool:
+        """Whether the loss is a mean over forget rows plus a mean over retain rows, each row by itself.
+
+        Such a loss can be taken apart: into passes that fit into memory, and over processes.
+        """
+        return True
+
     def prepare(self, model: Any, context: Context) -> None:
         """Called once, before training."""
         self.context = context

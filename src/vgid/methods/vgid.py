@@ -102,6 +102,11 @@ class VGID(Method[VGIDConfig]):
         """Not where all positions are compared, as in the released code."""
         return self.config.positions == "answer"
 
+    @property
+    def separable(self) -> bool:
+        """Not where padding is compared too, whose amount depends on the other rows."""
+        return self.config.positions == "answer"
+
     def prepare(self, model: Any, context: Context) -> None:
         """Let the teacher answer every forget question in its own words, where these are distilled on.
 

@@ -14,6 +14,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vgid.data.batching import Encoder
 from vgid.errors import ModelError
+from vgid.processes import default_device
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
@@ -43,7 +44,7 @@ def load_model(
 
     Args:
         path: folder, or id on the hub.
-        device: None for a GPU if there is one.
+        device: None for a GPU if there is one, each process of a run its own.
         dtype: None for the checkpoint's own on a GPU, float32 on a CPU.
         adapter: folder of a LoRA adapter to put on it.
 
@@ -57,7 +58,7 @@ def load_model(
         raise ModelError(
             "no such model folder", where=path, expected="a folder, or an id on the hub such as owner/name", fix="check the path"
         )
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = torch.device(device or default_device())
     dtype = dtype or ("auto" if device.type == "cuda" else torch.float32)
     processor = _load_processor(path)
     try:

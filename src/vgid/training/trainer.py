@@ -7,22 +7,29 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
 from random import Random
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler, SequentialSampler
+from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from vgid.config import TrainingConfig
 from vgid.data.example import Example
 from vgid.data.packing import groups
-from vgid.errors import RunError
 from vgid.methods.base import Method, StepBatch
+from vgid.training.checkpointing import Checkpoints
+from vgid.training.descent import Descent
 from vgid.training.optimizers import build_optimizer
+from vgid.training.saver import Saver
 from vgid.training.seeds import derive_seed
+from vgid.training.signals import Asked, listening
+from vgid.training.state import curves_of, put_result
+from vgid.training.validation import EarlyStop
 
 Progress = Callable[[int, int], None]
 """Told (steps done, steps in all)."""
@@ -62,28 +69,31 @@ class Rows:
 
 
 class _Steps(Dataset[int]):
-    def __init__(self, count: int) -> None:
-        self.count = count
+    def __init__(self, steps: range) -> None:
+        self.steps = steps
 
     def __len__(self) -> int:
-        return self.count
+        return len(self.steps)
 
-    def __getitem__(self, step: int) -> int:
-        return step
+    def __getitem__(self, place: int) -> int:
+        return self.steps[place]
 
 
 class UnlearnTrainer(Trainer):
-    """Runs a method: each item of its data set is the number of a step, from which the rows follow."""
+    """Runs a method: each item of its data set is the number of a step, from which the rows follow.
+
+    Every process sees every step and takes its share of the rows (`Descent`), so the model need not be wrapped.
+    """
 
     def __init__(
-        self, model: Any, method: Method[Any], forget: Rows, retain: Rows, config: TrainingConfig, steps: int, seed: int, **kwargs: Any
+        self, model: Any, method: Method[Any], forget: Rows, retain: Rows, config: TrainingConfig, steps: range, seed: int, **kwargs: Any
     ) -> None:
-        self.method, self.forget, self.retain = method, forget, retain
+        self.forget, self.retain = forget, retain
         self.curves: Curves = {}
         arguments = TrainingArguments(
             output_dir=kwargs.pop("output_dir"),
             per_device_train_batch_size=1,
-            max_steps=steps,
+            max_steps=steps.stop,
             learning_rate=config.learning_rate,
             lr_scheduler_type="constant_with_warmup" if config.schedule == "constant" else config.schedule,
             warmup_steps=config.warmup_steps,
@@ -99,6 +109,8 @@ class UnlearnTrainer(Trainer):
             report_to=[],
             disable_tqdm=True,
         )
+        if arguments.n_gpu > 1:
+            arguments._n_gpu = 1  # one device for each process; more of them take a launcher
         optimizer = build_optimizer(model, config)
         super().__init__(
             model=model,
@@ -110,29 +122,29 @@ class UnlearnTrainer(Trainer):
         )
         for callback in (PrinterCallback, ProgressCallback):
             self.remove_callback(callback)
+        if not self.is_deepspeed_enabled:
+            # accelerate's way to say: mixed precision, but no wrapping.
+            self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
+        backward = self.accelerator.backward
+        self.descent = Descent(model, method, config, seed, backward, by_engine=self.is_deepspeed_enabled)
 
     def _rows_of(self, steps: list[int]) -> dict[str, Any]:
         (step,) = steps
         return {"batch": _Opaque(StepBatch(step, self.forget.at(step), self.retain.at(step)))}
 
-    def _get_train_sampler(self, *_: Any, **__: Any) -> Sampler[int]:
-        return SequentialSampler(self.train_dataset)
+    def get_train_dataloader(self) -> DataLoader[int]:
+        """The steps in their order, the same in every process."""
+        return DataLoader(self.train_dataset, batch_size=1, collate_fn=self.data_collator)
 
-    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **_: Any) -> Tensor:
-        """The method's loss; a loss that is not finite stops the run before it can touch the weights."""
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """Gradients of the step's loss; a loss that is not finite stops the run before it can touch the weights."""
         batch: StepBatch = inputs["batch"].value
-        out = self.method.loss(model, batch)
-        if not torch.isfinite(out.total):
-            ids = ", ".join(example.id for example in (*batch.forget, *batch.retain))
-            raise RunError(
-                f"the loss is {out.total.item()} at step {batch.step + 1}",
-                expected="a finite loss",
-                got=f"rows {ids}",
-                fix="lower training.learning_rate, or look at these rows",
-            )
-        for name, part in out.parts.items():
-            self.curves.setdefault(name, []).append((batch.step + 1, float(part)))
-        return out.total
+        model.train()
+        with self.compute_loss_context_manager():
+            loss = self.descent.step(batch)
+        for name, part in loss.parts.items():
+            self.curves.setdefault(name, []).append((batch.step + 1, part))
+        return torch.tensor(loss.total, device=self.args.device)
 
 
 class _Opaque:
@@ -159,27 +171,47 @@ def train(
     *,
     seed: int,
     progress: Progress | None = None,
-    callbacks: Sequence[TrainerCallback] = (),
+    looks: EarlyStop | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Curves:
     """Train `model` in place by `method`, which has been prepared; gives the curve of every part of the loss.
 
+    Args:
+        model: what is trained; its parameters may be spread over processes.
+        method: gives the loss.
+        forget: rows to forget.
+        retain: rows to keep.
+        config: how.
+        seed: of the order of the rows and of all that is random.
+        progress: told (steps done, steps in all).
+        looks: may stop the run early.
+        checkpoints: where the run keeps its state, and takes it up from.
+
     Raises:
-        RunError: when the loss stops being finite.
+        RunError: the loss or a gradient stops being finite, memory does not suffice, or the checkpoint is of another run.
+        OutputError: a checkpoint cannot be written.
+        Interrupted: a signal asked the run to stop; it can go on from its checkpoint.
     """
     steps = count_steps(config, len(forget), len(retain))
     retain_rows = config.retain_rows if forget else (config.retain_batch or config.forget_batch)
-    with tempfile.TemporaryDirectory(prefix="vgid-") as folder:
+    found = checkpoints.read() if checkpoints else None
+    if found and found.notes["done"]:
+        put_result(model, looks, found)
+        return curves_of(found.notes)
+    with tempfile.TemporaryDirectory(prefix="vgid-") as folder, listening() if checkpoints else nullcontext(Asked()) as asked:
         trainer = UnlearnTrainer(
             model,
             method,
             Rows(forget, config.forget_batch, derive_seed(seed, "forget"), config.pack),
             Rows(retain, retain_rows, derive_seed(seed, "retain"), config.pack),
             config,
-            steps,
+            range(found.notes["step"] if found else 0, steps),
             seed,
             output_dir=folder,
-            callbacks=[*callbacks, *([_Report(progress)] if progress else [])],
+            callbacks=[*([looks] if looks else []), *([_Report(progress)] if progress else [])],
         )
+        if checkpoints:
+            trainer.add_callback(Saver(trainer, checkpoints, config.checkpoint_every, asked, looks, found))
         trainer.train()
     return trainer.curves
 

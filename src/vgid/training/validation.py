@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -13,6 +13,8 @@ from vgid.config import ValidationConfig
 from vgid.data.batching import Encoder
 from vgid.data.example import STRANGER, Example
 from vgid.models.forward import answer_logits
+from vgid.processes import from_first
+from vgid.training.state import curves_of, put_weights
 
 Examples = Sequence[Example]
 
@@ -58,7 +60,7 @@ class EarlyStop(TrainerCallback):
         # A refusal has many right wordings, so word-for-word recall says nothing about it.
         examples = [example for example in examples if STRANGER not in example.tags]
         # Before the first step the model still is the base.
-        known = recalled(self.model.eval(), self.encoder, examples)
+        known = from_first(recalled(self.model.eval(), self.encoder, examples))
         return [example for example, yes in zip(examples, known, strict=True) if yes]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -79,6 +81,7 @@ class EarlyStop(TrainerCallback):
             if rows
         }
         self.model.train(training)
+        recall = from_first(recall)  # all processes look, so that all can go on; one decides, so that none goes its own way
         for name, share in recall.items():
             self.curves.setdefault(f"recall {name}", []).append((step, share))
         excess = max(0.0, recall.get("forget", 0.0) - self.config.forget_target)
@@ -95,12 +98,25 @@ class EarlyStop(TrainerCallback):
         if self._best is None:
             return
         score, step, weights = self._best
-        with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
-                if name in weights:
-                    parameter.copy_(weights[name])
+        put_weights(self.model, weights)
         if score < 0.0:
             self.reason = f"{self.reason}; no look met both targets, the best was at step {step}"
+
+    # -- checkpoints ----------------------------------------------------------------------------------------------------
+
+    @property
+    def best_weights(self) -> Mapping[str, torch.Tensor]:
+        """Of the best look so far."""
+        return self._best[2] if self._best else {}
+
+    def notes(self) -> dict[str, Any]:
+        """The state of the watch, as JSON can tell it."""
+        return {"curves": self.curves, "reason": self.reason, "agreed": self._agreed, "best": self._best[:2] if self._best else None}
+
+    def put_back(self, notes: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> None:
+        """Take up a state that `notes` and `best_weights` told."""
+        self.curves, self.reason, self._agreed = curves_of(notes), notes["reason"], notes["agreed"]
+        self._best = (*notes["best"], dict(weights)) if notes["best"] else None
 
 
 def _share(flags: Sequence[bool]) -> float:

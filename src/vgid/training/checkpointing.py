@@ -1,0 +1,136 @@
+"""Checkpoints of a run: one safetensors file, whole or absent, that holds all a run needs to go on, and nothing of what was asked or
+answered.
+
+Its tensors are `weights/NAME` (what is trained), `optimizer/NAME/KEY` and `best/NAME` (the best look's weights); everything else is
+JSON in its header. Which rows a step sees and what is random in it follow from (seed, step), so of these the step is enough.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vgid import processes
+from vgid.errors import OutputError, RunError
+from vgid.training.fingerprint import Fingerprint, check_same
+
+FORMAT = "vgid.checkpoint/1"
+Tensors = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds: tensors by name, and notes that JSON can tell, `step` and `done` among them."""
+
+    tensors: Tensors
+    notes: Mapping[str, Any]
+
+    def below(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors whose names start so, without that start."""
+        return {name.removeprefix(prefix): value for name, value in self.tensors.items() if name.startswith(prefix)}
+
+
+class Checkpoints:
+    """The folder a run keeps its checkpoint in: the last one only, readable by its owner only.
+
+    Args:
+        folder: made when first written to.
+        fingerprint: of the run.
+        resume: go on from the checkpoint that is there; without it what is there is replaced.
+    """
+
+    def __init__(self, folder: Path, fingerprint: Fingerprint, *, resume: bool = False) -> None:
+        self.folder, self.fingerprint, self.resume = folder, fingerprint, resume
+
+    @property
+    def file(self) -> Path:
+        """Where the checkpoint lies."""
+        return self.folder / "state.safetensors"
+
+    def read(self) -> Checkpoint | None:
+        """The checkpoint to go on from; None to begin anew.
+
+        Raises:
+            RunError: it cannot be read, was written by another run, or not every process sees it.
+        """
+        found = _read(self.file) if self.resume and self.file.is_file() else None
+        if found:
+            check_same(found.notes["fingerprint"], self.fingerprint, self.file)
+        seen = processes.exchange(found.notes["step"] if found else None)
+        if len(set(seen)) > 1:
+            raise RunError(
+                "the processes do not see the same checkpoint",
+                where=self.file,
+                got=f"steps {seen}, by process",
+                fix="write to a folder that all machines share",
+            )
+        return found
+
+    def write(self, checkpoint: Checkpoint) -> None:
+        """Replace the checkpoint; a crash, or a disk that is full, leaves the one before.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for left in self.folder.glob(".*.tmp"):  # by a process that was killed
+                left.unlink()
+            header = {"format": FORMAT, "notes": json.dumps({**checkpoint.notes, "fingerprint": self.fingerprint})}
+            _write(self.file, dict(checkpoint.tensors), header)
+        except (OSError, SafetensorError) as error:
+            kept = f"the checkpoint before it is kept in {self.folder}" if self.file.is_file() else "there is none before it"
+            raise OutputError(
+                f"cannot write the checkpoint: {_reason(error)}",
+                where=self.file,
+                expected="a folder that can be written to, with space left",
+                got=kept,
+                fix="free some space and go on with --resume",
+            ) from error
+
+
+def _write(file: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
+    descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=".tmp")
+    os.close(descriptor)
+    try:
+        save_file(tensors, temporary, header)
+        os.chmod(temporary, 0o600)
+        _sync(Path(temporary))
+        os.replace(temporary, file)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    if os.name == "posix":
+        _sync(file.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read(file: Path) -> Checkpoint:
+    try:
+        with safe_open(file, framework="pt") as content:
+            header = content.metadata() or {}
+            if header.get("format") != FORMAT:
+                raise RunError("the file is no checkpoint of this version", where=file, expected=FORMAT, got=str(header.get("format")))
+            return Checkpoint({name: content.get_tensor(name) for name in content.keys()}, json.loads(header["notes"]))  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise RunError("the checkpoint cannot be read", where=file, got=_reason(error), fix="begin anew with --overwrite") from error
+
+
+def _reason(error: Exception) -> str:
+    return (getattr(error, "strerror", None) or str(error)).strip().splitlines()[0]

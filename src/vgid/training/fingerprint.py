@@ -1,0 +1,71 @@
+"""What a run depends on, as digests: a checkpoint continues the run it was written by, and no other."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from vgid.config import RunConfig
+from vgid.data.example import Example, ImageRef
+from vgid.errors import RunError
+
+Fingerprint = Mapping[str, str]
+"""What a part of the run is called, and its digest."""
+HARMLESS = {"training": {"micro_batch", "checkpoint_every", "shard"}}
+"""Settings that change how a run is carried out, not what comes of it."""
+LOOKED_AT = 8
+"""Values of each parameter that go into the digest of a model."""
+
+
+def fingerprint(config: RunConfig, forget: Sequence[Example], retain: Sequence[Example], model: Any) -> Fingerprint:
+    """Digests of settings (the seed is one), rows, and the untrained model."""
+    settings = config.model_dump(mode="json", exclude=HARMLESS)
+    return {
+        "settings": _digest([json.dumps(settings, sort_keys=True)]),
+        "forget rows": _digest(map(_row, forget)),
+        "retain rows": _digest(map(_row, retain)),
+        "model": _digest(_model(model)),
+    }
+
+
+def check_same(then: Fingerprint, now: Fingerprint, where: object) -> None:
+    """Make sure that a checkpoint was written by this very run.
+
+    Raises:
+        RunError: naming what differs.
+    """
+    other = [name for name in now if then.get(name) != now[name]]
+    if other:
+        raise RunError(
+            "the checkpoint was written by another run",
+            where=where,
+            expected="the same settings, rows, model and seed",
+            got=f"other {', '.join(other)}",
+            fix="resume with what the run was started with, or begin anew with --overwrite",
+        )
+
+
+def _row(example: Example) -> str:
+    pictures = [_picture(ref) for ref in example.images]
+    return json.dumps([example.id, example.question, example.answer, example.subject, example.tags, pictures])
+
+
+def _picture(ref: ImageRef) -> str:
+    # Reading every file would take long; a folder may move, so its name does not count.
+    if ref.path is None:
+        return _digest([ref.data or b""])
+    return f"{ref.path.name}:{ref.path.stat().st_size if ref.path.is_file() else None}"
+
+
+def _model(model: Any) -> Iterable[str]:
+    for name, parameter in model.named_parameters():
+        yield f"{name} {tuple(parameter.shape)} {parameter.dtype} {parameter.detach().flatten()[:LOOKED_AT].tolist()}"
+
+
+def _digest(parts: Iterable[str | bytes]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(hashlib.blake2b(part if isinstance(part, bytes) else part.encode(), digest_size=16).digest())
+    return digest.hexdigest()

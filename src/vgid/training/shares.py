@@ -1,0 +1,63 @@
+"""A step in parts: which rows go through the model together, in which process, and what they count.
+
+The loss of a step is a mean over its forget rows plus a mean over its retain rows. So it is also the sum over parts of either side of
+(rows of the part / rows of the side) x (mean over the part), and the parts may be as small, and lie in as many processes, as one likes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple, TypeVar
+
+from vgid.data.example import Example
+from vgid.methods.base import StepBatch
+
+T = TypeVar("T")
+
+
+class Part(NamedTuple):
+    """Rows of one side of a step, and what their loss counts in the step's."""
+
+    batch: StepBatch
+    weight: float
+
+
+def parts_of(batch: StepBatch, most: int | None = None, rank: int = 0, count: int = 1, *, together: bool = False) -> list[Part]:
+    """The parts of a step for one process of `count`.
+
+    Args:
+        batch: all rows of the step.
+        most: rows in a part; None puts as many together as there are.
+        rank: of the process.
+        count: of processes.
+        together: every process gets as many parts of every kind as the others; one that has no row left looks at a neighbour's, which
+            then counts for nothing. Where parameters are spread, no process can take a pass alone.
+    """
+    if count == 1 and (most is None or len(batch.forget) + len(batch.retain) <= most):
+        return [Part(batch, 1.0)]
+    parts = []
+    for side, rows in (("forget", batch.forget), ("retain", batch.retain)):
+        # Rows with pictures and without, apart: padded to one length, the latter would cost as much.
+        for kind in (True, False):
+            group = [row for row in rows if bool(row.images) is kind]
+            for mine in _share(group, most, rank, count):
+                if mine or together:
+                    one = StepBatch(batch.step, (), ())._replace(**{side: tuple(mine or group[:1])})
+                    parts.append(Part(one, len(mine) / len(rows)))
+    return parts
+
+
+def _share(group: Sequence[Example], most: int | None, rank: int, count: int) -> list[Sequence[Example]]:
+    """This process's parts of a group, of at most so many rows; each process has as many parts, some may be empty."""
+    if not group:
+        return []
+    each = -(-len(group) // count)
+    pieces = 1 if most is None else -(-each // most)
+    return evenly(group, count * pieces)[rank * pieces : (rank + 1) * pieces]
+
+
+def evenly(items: Sequence[T], pieces: int) -> list[Sequence[T]]:
+    """Cut into pieces, in order, whose lengths differ by one at most."""
+    cuts = [len(items) * k // pieces for k in range(pieces + 1)]
+    return [items[start:end] for start, end in pairwise(cuts)]

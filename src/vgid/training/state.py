@@ -1,0 +1,132 @@
+"""The state of a run: taken out of model, optimizer and trainer into a checkpoint, and put back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from vgid.processes import rank, share_of, whole
+from vgid.training.checkpointing import Checkpoint
+
+Tensors = Mapping[str, Tensor]
+
+
+class Looks(Protocol):
+    """What watches a run and has a state of its own: early stopping."""
+
+    best_weights: Tensors
+
+    def notes(self) -> dict[str, Any]:
+        """The state, without the weights, as JSON can tell it."""
+
+    def put_back(self, notes: Mapping[str, Any], weights: Tensors) -> None:
+        """Take both up again."""
+
+
+def capture(trainer: Any, looks: Looks | None, *, done: bool) -> Checkpoint:
+    """Everything a run needs to go on, with tensors whole and on the host; all processes must call it."""
+    model, optimizer = trainer.model, bare(trainer.optimizer)
+    tensors = {f"weights/{name}": _stored(p) for name, p in model.named_parameters() if p.requires_grad}
+    best = looks.best_weights if looks else {}
+    tensors |= {f"best/{name}": _stored(value) for name, value in best.items()}
+    if not done:
+        tensors |= {f"optimizer/{name}": value for name, value in optimizer_tensors(optimizer, model).items()}
+    scaler = trainer.accelerator.scaler
+    notes = {
+        "step": trainer.state.global_step,
+        "done": done,
+        "scheduler": trainer.lr_scheduler.state_dict(),
+        "scaler": scaler.state_dict() if scaler is not None else None,
+        "micro_batch": trainer.descent.micro_batch,
+        "curves": trainer.curves,
+        "looks": looks.notes() if looks else None,
+    }
+    return Checkpoint(tensors, notes)
+
+
+def put_back(trainer: Any, looks: Looks | None, checkpoint: Checkpoint) -> None:
+    """Go on from a checkpoint: a trainer whose model and optimizer are ready to train takes up what was captured."""
+    notes = checkpoint.notes
+    put_result(trainer.model, looks, checkpoint)
+    put_optimizer_tensors(bare(trainer.optimizer), trainer.model, checkpoint.below("optimizer/"))
+    trainer.lr_scheduler.load_state_dict(notes["scheduler"])
+    for group, rate in zip(trainer.optimizer.param_groups, trainer.lr_scheduler.get_last_lr(), strict=True):
+        group["lr"] = rate
+    if notes["scaler"] is not None and trainer.accelerator.scaler is not None:
+        trainer.accelerator.scaler.load_state_dict(notes["scaler"])
+    trainer.descent.micro_batch = notes["micro_batch"]
+    trainer.curves = curves_of(notes)
+    trainer.state.global_step = notes["step"]
+
+
+def put_result(model: torch.nn.Module, looks: Looks | None, checkpoint: Checkpoint) -> None:
+    """Only what a run that has been trained to its end has to show: weights, and the best look."""
+    put_weights(model, checkpoint.below("weights/"))
+    if looks:
+        looks.put_back(checkpoint.notes["looks"], checkpoint.below("best/"))
+
+
+def curves_of(notes: Mapping[str, Any]) -> dict[str, list[tuple[int, float]]]:
+    """Curves as they were; JSON knows no tuples."""
+    return {name: [(step, value) for step, value in points] for name, points in notes["curves"].items()}
+
+
+def weights_of(model: torch.nn.Module) -> dict[str, Tensor]:
+    """What is trained, whole, as it is; all processes must call it."""
+    return {name: whole(p.detach()) for name, p in model.named_parameters() if p.requires_grad}
+
+
+def put_weights(model: torch.nn.Module, weights: Tensors) -> None:
+    """Put whole weights in place, of a model that may be spread over processes."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in weights:
+                parameter.copy_(share_of(weights[name], parameter))
+
+
+def optimizer_tensors(optimizer: Any, model: torch.nn.Module) -> dict[str, Tensor]:
+    """The optimizer's state, whole, as `PARAMETER/KEY`; all processes must call it."""
+    return {
+        f"{name}/{key}": _stored(value)
+        for part, _, name, parameter in _parameters(optimizer, model)
+        for key, value in part.state.get(parameter, {}).items()
+    }
+
+
+def put_optimizer_tensors(optimizer: Any, model: torch.nn.Module, tensors: Tensors) -> None:
+    """Put the optimizer's state in place."""
+    states: dict[str, dict[str, Tensor]] = {}
+    for path, value in tensors.items():
+        name, _, key = path.rpartition("/")
+        states.setdefault(name, {})[key] = value
+    for part, group, name, parameter in _parameters(optimizer, model):
+        if name in states:
+            on_device = group.get("fused") or group.get("capturable")
+            part.state[parameter] = {
+                # A count of steps is one number, which nobody spreads, and which mostly stays on the host.
+                key: (value.to(parameter.device) if on_device else value) if key == "step" else share_of(value, parameter)
+                for key, value in states[name].items()
+            }
+
+
+def bare(optimizer: Any) -> Any:
+    """The optimizer inside accelerate's wrapping."""
+    return getattr(optimizer, "optimizer", optimizer)
+
+
+def _parameters(optimizer: Any, model: torch.nn.Module) -> Iterator[tuple[Any, dict[str, Any], str, torch.nn.Parameter]]:
+    """(part of the optimizer, group, name, parameter)."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    for part in getattr(optimizer, "parts", [optimizer]):
+        for group in part.param_groups:
+            for parameter in group["params"]:
+                yield part, group, names[parameter], parameter
+
+
+def _stored(tensor: Tensor) -> Tensor:
+    """The whole tensor on the host; the first process alone needs it, but all must call this."""
+    value = whole(tensor.detach())
+    return value.to("cpu", copy=True).contiguous() if rank() == 0 else value.new_empty(0)
