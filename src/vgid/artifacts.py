@@ -70,16 +70,20 @@ MARK = ".vgid-run"
 """A file of this name says that a run of vgid made the folder."""
 
 
-def check_output(out: Path, overwrite: bool) -> None:
+def check_output(out: Path, overwrite: bool, resume: bool = False) -> None:
     """Make sure that a run may write to a folder; changes nothing.
 
     Raises:
-        OutputError: the folder holds results and is not to be replaced, or holds something that no run of vgid left there.
+        OutputError: the folder holds results and is neither to be replaced nor to be gone on from, or holds something that no run of
+            vgid left there.
     """
     if not out.is_dir() or not any(child.name != MARK for child in out.iterdir()):
         return
-    if not overwrite:
-        raise OutputError("the output folder is not empty", where=str(out), fix="choose another --out, or add --overwrite")
+    if not (overwrite or resume):
+        ways = "choose another --out, or add --overwrite"
+        if (out / "checkpoint").is_dir():
+            ways = "add --resume to go on with the run in it; or choose another --out, or add --overwrite"
+        raise OutputError("the output folder is not empty", where=str(out), fix=ways)
     if not (out / MARK).is_file():
         raise OutputError(
             "the output folder was not made by vgid, so it is not replaced",
@@ -89,14 +93,16 @@ def check_output(out: Path, overwrite: bool) -> None:
         )
 
 
-def prepare_output(out: Path) -> None:
+def prepare_output(out: Path, keep: bool = False) -> None:
     """Make the folder anew, after `check_output` and after all input has been read: nothing is lost to a mistake in the input.
+
+    With `keep` what a run left in it stays.
 
     Raises:
         OutputError: the folder cannot be written.
     """
     try:
-        if (out / MARK).is_file():
+        if (out / MARK).is_file() and not keep:
             shutil.rmtree(out)
         out.mkdir(parents=True, exist_ok=True)
         (out / MARK).write_text("This folder was made by vgid and may be replaced by `--overwrite`.\n", "utf-8")

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from types import FrameType
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 
 from vgid.artifacts import check_output, prepare_output
-from vgid.errors import VgidError
-from vgid.progress import quieten, tell_on_stderr
+from vgid.errors import ConfigError, VgidError
+from vgid.progress import launched_as, quieten, tell_on_stderr
 
 app = typer.Typer(
     name="vgid",
@@ -27,7 +29,7 @@ app.add_typer(data_app, name="data")
 
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results; must be new or empty.", file_okay=False)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run left in the folder.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the results object alone on stdout.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the results object first on stdout.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Everything random follows from it.")]
 
 
@@ -85,6 +87,7 @@ def unlearn(
     seed: Annotated[int | None, typer.Option(min=0, help="Everything random follows from it.")] = None,
     examine: Annotated[int, typer.Option(min=0, help="Rows of each set to examine before and after; 0 for none.")] = 200,
     skip_bad_rows: Annotated[bool, typer.Option("--skip-bad-rows", help="Leave bad rows out, and list them.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that was stopped in --out, if there is one.")] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -93,14 +96,22 @@ def unlearn(
     from vgid.progress import Stages
     from vgid.unlearning import unlearn_command
 
+    if resume and overwrite:
+        raise ConfigError("--resume and --overwrite contradict each other", fix="give one of them")
+
     overrides = [*(settings or [])]
     overrides += [f"training.retain_ratio={retain_ratio}"] if retain_ratio is not None else []
     overrides += [f"seed={seed}"] if seed is not None else []
     config = load_config(recipe, overrides)
-    check_output(out, overwrite)
-    with Stages(quiet=as_json) as stages:
-        results = unlearn_command(model, forget, retain, config, out, examine=examine, skip_bad_rows=skip_bad_rows, stages=stages)
-    _show(results, as_json, out)
+    first = launched_as() == 0
+    if first:
+        check_output(out, overwrite, resume)
+    with Stages(quiet=as_json or not first) as stages:
+        results = unlearn_command(
+            model, forget, retain, config, out, examine=examine, skip_bad_rows=skip_bad_rows, resume=resume, stages=stages
+        )
+    if first:
+        _show(results, as_json, out)
 
 
 @app.command()
@@ -164,15 +175,34 @@ def _show(results: Mapping[str, Any], as_json: bool, out: Path | None) -> None:
             console.print(f"{name.split('.')[0]:<8} {out / name}", soft_wrap=True, highlight=False)
 
 
+class _Stopped(SystemExit):
+    """A signal that came while nothing had to be finished first."""
+
+
+def _stop(number: int, _: FrameType | None) -> NoReturn:
+    signal.signal(number, signal.SIG_DFL)
+    raise _Stopped(128 + number)
+
+
 def main() -> None:
     """Run the command line; a `VgidError` becomes one clear message and its exit code."""
     quieten()
-    tell_on_stderr()
+    tell_on_stderr(errors_only=launched_as() > 0)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     try:
         app(standalone_mode=True)
     except VgidError as error:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {_plain(str(error))}")
+        if launched_as() == 0 or error.exit_code != VgidError.exit_code:  # all processes find the same fault with their input
+            _tell(str(error))
         sys.exit(error.exit_code)
+    except _Stopped as stopped:
+        _tell(f"stopped by {signal.Signals(int(str(stopped)) - 128).name}; `vgid unlearn` goes on with --resume")
+        raise
+
+
+def _tell(text: str) -> None:
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {_plain(text)}")
 
 
 def _plain(text: str) -> str:

@@ -56,7 +56,7 @@ class RunError(VgidError, RuntimeError):
     exit_code = 1
 
 
-class Interrupted(RunError):
+class StoppedError(RunError):
     """A run that was asked to stop by a signal and kept what it had; shells expect 128 + the signal's number."""
 
     def __init__(self, problem: str, *, number: int, where: Any = None, fix: str | None = None) -> None:

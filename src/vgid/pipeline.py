@@ -69,7 +69,7 @@ def fit(
         ModelError: when the LoRA scope matches nothing.
         RunError: when the loss stops being finite, memory does not suffice, or the checkpoint is of another run.
         OutputError: when a checkpoint cannot be written.
-        Interrupted: when a signal asked the run to stop.
+        StoppedError: when a signal asked the run to stop.
     """
     started = time.monotonic()
     processes.start()
@@ -150,7 +150,7 @@ def unlearn(
         OutputError: nothing can be written to `out`, or there is nothing left to resume.
         RunError: the loss stops being finite, memory does not suffice, the checkpoint is of another run, or the written model does not
             answer as the trained one.
-        Interrupted: a signal asked the run to stop; it can be resumed.
+        StoppedError: a signal asked the run to stop; it can be resumed.
     """
     if not forget:
         raise DataError("there is nothing to forget", expected="at least one forget row", got="none", fix="check the forget data")

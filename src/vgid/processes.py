@@ -39,11 +39,6 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def launched_as() -> int:
-    """The number the launcher gave this process, known before it has joined the others."""
-    return int(os.environ.get("RANK", "0"))
-
-
 def asked_to_shard() -> bool:
     """Whether the launcher's configuration asks for FSDP."""
     return _asked_to_shard

@@ -60,6 +60,11 @@ class Stages:
             self._plain.print(f"{name}: {taken:.1f} s")
 
 
+def launched_as() -> int:
+    """The number that a launcher gave this process; 0 is the first, and shows what there is to see."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def quieten() -> None:
     """Keep libraries from writing into our output."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -70,7 +75,7 @@ def quieten() -> None:
         warnings.filterwarnings("ignore", category=FutureWarning, module=library)
 
 
-def tell_on_stderr() -> None:
+def tell_on_stderr(*, errors_only: bool = False) -> None:
     """Show what vgid has to tell, such as rows left out or modules matched, beside the progress bars."""
     console = Console(stderr=True)
     handler: logging.Handler = logging.StreamHandler()  # a pipe has no width to wrap to
@@ -79,4 +84,4 @@ def tell_on_stderr() -> None:
     handler.setFormatter(logging.Formatter("%(message)s"))
     log = logging.getLogger("vgid")
     log.handlers, log.propagate = [handler], False
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.ERROR if errors_only else logging.INFO)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from vgid import processes
 from vgid.artifacts import prepare_output, write_json_atomic
 from vgid.config import RunConfig
 from vgid.data.example import Example
 from vgid.data.sources import check_disjoint, load_examples
-from vgid.errors import DataError
+from vgid.errors import DataError, RunError
 from vgid.evaluation.evaluate import SplitResult, evaluate
 from vgid.models.loading import load_model
-from vgid.pipeline import unlearn
+from vgid.pipeline import forget_checkpoint, unlearn
 from vgid.progress import Stages
 from vgid.results import build_results
+
+log = logging.getLogger("vgid")
 
 
 def unlearn_command(
@@ -28,29 +33,63 @@ def unlearn_command(
     *,
     examine: int,
     skip_bad_rows: bool,
+    resume: bool = False,
     stages: Stages,
 ) -> dict[str, Any]:
-    """Read and check all data, then load the model, examine, unlearn, export, examine again."""
+    """Read and check all data, then load the model, examine, unlearn, export, examine again.
+
+    Where a launcher started several processes, all examine the base, so that none waits long for another; the first one writes, and
+    examines what came out.
+    """
+    if resume and (done := _completed(out, model, config)):
+        log.info("this run is complete; there is nothing to resume")
+        return done
+    processes.start()
     forget_rows = load_examples(forget, skip_bad_rows=skip_bad_rows)
     retain_rows = load_examples(retain, skip_bad_rows=skip_bad_rows) if retain is not None else []
     check_disjoint(forget_rows, retain_rows)
     splits = {"forget": _sample(forget_rows, examine, config.seed), "retain": _sample(retain_rows, examine, config.seed)}
     splits = {name: rows for name, rows in splits.items() if rows}
     loaded = load_model(model)
-    prepare_output(out)
+    first = processes.rank() == 0
+    if first:
+        prepare_output(out, keep=resume)
     evaluated: dict[str, Mapping[str, SplitResult]] = {}
     if splits:
         with stages("Examining the base model", "evaluate") as tick:
             evaluated["base"] = evaluate(loaded, splits, seed=config.seed, on_progress=tick)
     with stages("Unlearning", "unlearn") as tick:
-        fitted = unlearn(loaded, forget_rows, retain_rows, config, out=out, progress=tick)
-    if splits:
+        fitted = unlearn(loaded, forget_rows, retain_rows, config, out=out, progress=tick, resume=resume, keep_checkpoint=True)
+    if splits and first:
         with stages("Examining the unlearned model", "evaluate") as tick:
             evaluated["unlearned"] = evaluate(fitted.loaded, splits, seed=config.seed, on_progress=tick)
     results = build_results(
         model=model, evaluated=evaluated, config=config, seed=config.seed, seconds=stages.seconds, training=fitted.stopped
     )
-    write_json_atomic(out / "results.json", results)
+    if first:
+        write_json_atomic(out / "results.json", results)
+        forget_checkpoint(out)
+    return results
+
+
+def _completed(out: Path, model: str, config: RunConfig) -> dict[str, Any] | None:
+    """The results of a run that has nothing left to do.
+
+    Raises:
+        RunError: it was another run.
+    """
+    if not (out / "results.json").is_file():
+        return None
+    results: dict[str, Any] = json.loads((out / "results.json").read_text("utf-8"))
+    mine = {"model": model, "config": config.model_dump(mode="json")}
+    other = [name for name, value in mine.items() if results.get(name) != value]
+    if other:
+        raise RunError(
+            "the folder holds a complete run with other settings",
+            where=out,
+            got=f"other {' and '.join(other)}",
+            fix="choose another --out, or add --overwrite in place of --resume",
+        )
     return results
 
 

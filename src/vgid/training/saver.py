@@ -9,7 +9,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from vgid import processes
-from vgid.errors import Interrupted
+from vgid.errors import StoppedError
 from vgid.training.checkpointing import Checkpoint, Checkpoints
 from vgid.training.signals import Asked
 from vgid.training.state import Looks, capture, put_back
@@ -66,7 +66,7 @@ class Saver(TrainerCallback):
             self.checkpoints.write(checkpoint)
 
     def _stop(self, number: int) -> None:
-        raise Interrupted(
+        raise StoppedError(
             f"stopped by {signal.Signals(number).name} at step {self.trainer.state.global_step} of {self.trainer.state.max_steps}",
             where=self.checkpoints.file,
             fix="the same command with --resume goes on from here (in Python: resume=True)",

@@ -43,7 +43,8 @@ def parts_of(batch: StepBatch, most: int | None = None, rank: int = 0, count: in
             group = [row for row in rows if bool(row.images) is kind]
             for mine in _share(group, most, rank, count):
                 if mine or together:
-                    one = StepBatch(batch.step, (), ())._replace(**{side: tuple(mine or group[:1])})
+                    seen = tuple(mine or group[:1])
+                    one = StepBatch(batch.step, seen, ()) if side == "forget" else StepBatch(batch.step, (), seen)
                     parts.append(Part(one, len(mine) / len(rows)))
     return parts
 

@@ -190,7 +190,7 @@ def train(
     Raises:
         RunError: the loss or a gradient stops being finite, memory does not suffice, or the checkpoint is of another run.
         OutputError: a checkpoint cannot be written.
-        Interrupted: a signal asked the run to stop; it can go on from its checkpoint.
+        StoppedError: a signal asked the run to stop; it can go on from its checkpoint.
     """
     steps = count_steps(config, len(forget), len(retain))
     retain_rows = config.retain_rows if forget else (config.retain_batch or config.forget_batch)
