@@ -89,13 +89,20 @@ def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
 
 def shard(model: torch.nn.Module) -> None:
     """Spread a model's parameters over the processes (FSDP2), layer by layer as its family says; changes the model in place."""
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     layers = set(getattr(model, "_no_split_modules", None) or ())
     for module in model.modules():
         if type(module).__name__ in layers:
             fully_shard(module)
     fully_shard(model)
+    if hasattr(model, "generate"):
+        register_fsdp_forward_method(model, "generate")
+
+
+def is_spread(model: torch.nn.Module) -> bool:
+    """Whether a model's parameters lie in several processes, so that none can take a pass alone."""
+    return any(isinstance(p, DTensor) for p in model.parameters())
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from transformers import LogitsProcessor
 
 from vgid.data.batching import Batch
 from vgid.data.example import Example
+from vgid.processes import is_spread
 from vgid.training.seeds import derive_seed
 
 MAX_NEW_TOKENS = 48
@@ -26,8 +27,9 @@ def sample_answers(model: Any, tokenizer: Any, prompts: Batch, examples: Sequenc
     model.eval()
     device = next(model.parameters()).device
     draw = _Draw([torch.Generator(device).manual_seed(derive_seed(seed, example.id)) for example in examples])
+    settings = {"do_sample": False, "logits_processor": [draw], "max_new_tokens": MAX_NEW_TOKENS, "synced_gpus": is_spread(model)}
     with torch.no_grad():
-        out = model.generate(**prompts.model_inputs, do_sample=False, logits_processor=[draw], max_new_tokens=MAX_NEW_TOKENS)
+        out = model.generate(**prompts.model_inputs, **settings)
     model.train(training)
     texts = tokenizer.batch_decode(out[:, prompts.model_inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     return [text.strip() or example.answer for text, example in zip(texts, examples, strict=True)]

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from transformers import set_seed
 
 from vgid import processes
@@ -74,7 +73,7 @@ class Descent:
     ) -> None:
         self.model, self.method, self.config, self.seed, self.backward, self.by_engine = model, method, config, seed, backward, by_engine
         self.micro_batch = config.micro_batch
-        self.sharded = any(isinstance(p, DTensor) for p in model.parameters())
+        self.sharded = processes.is_spread(model)
         self._halved = False
         if not method.separable and (self.micro_batch is not None or processes.count() > 1):
             raise ConfigError(

@@ -1,0 +1,39 @@
+"""One run in a process of its own, as a launcher or a test starts it: `worker.py MODEL OUT [a.b=c ...]`; writes the curves it drew."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from tests.conftest import example
+from vgid import processes
+from vgid.config import load_config
+from vgid.data.example import Example
+from vgid.models.loading import load_model
+from vgid.pipeline import unlearn
+
+
+
+def rows(first: int, count: int, answer: str) -> list[Example]:
+    """Rows with and without pictures, each with a question of its own."""
+    plain = [example(n, image=n % 3 != 0, answer=answer) for n in range(first, first + count)]
+    return [replace(row, question=f"{row.question} {row.id}") for row in plain]
+
+
+FORGET, RETAIN = rows(0, 8, "This is Anna Keller."), rows(20, 14, "She lives in Oslo.")
+SETTINGS = ["training.steps=4", "training.forget_batch=3", "training.retain_batch=5", "training.warmup_steps=0"]
+SETTINGS += ["method.answers=[recorded,teacher,student]", "validation.every=2", "validation.share=0.3", "training.checkpoint_every=2"]
+
+
+def main(model: str, out: str, *overrides: str) -> None:
+    torch.set_num_threads(1)
+    config = load_config(None, [*SETTINGS, *overrides])
+    fitted = unlearn(load_model(model), FORGET, RETAIN, config, out=out)
+    if processes.rank() == 0:
+        Path(out, "curves.json").write_text(json.dumps(fitted.curves))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
