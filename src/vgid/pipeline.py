@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import shutil
 import time
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from vgid.config import RunConfig
 from vgid.data.anchors import anchor_rows
 from vgid.data.example import Example
 from vgid.data.sources import check_disjoint
-from vgid.errors import DataError, OutputError
+from vgid.errors import ConfigError, DataError, OutputError
 from vgid.evaluation.generation import generate
 from vgid.methods.base import Context
 from vgid.models.adapters import attach_lora
@@ -30,6 +31,8 @@ from vgid.training.seeds import derive_seed
 from vgid.training.state import put_weights, weights_of
 from vgid.training.trainer import Curves, Progress, train
 from vgid.training.validation import EarlyStop, put_aside
+
+log = logging.getLogger("vgid")
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ def fit(
     encoder.check([*forget, *retain])
     method = config.build_method()
     full = config.adapter is None
-    kept = Checkpoints(checkpoint, fingerprint(config, forget, retain, loaded.model), resume=resume) if checkpoint else None
+    kept = _checkpoints(checkpoint, resume, config, forget, retain, loaded.model)
     if method.anchors:
         retain = [*retain, *processes.from_first(anchor_rows(forget, retain, method.anchors, config.seed, partial(generate, loaded)))]
     copied = copy.deepcopy(loaded.model).eval().requires_grad_(False) if full and method.needs_reference else None
@@ -98,6 +101,17 @@ def fit(
         model = _put_together(model, loaded, config)
     model = method.finalize(model).eval()
     return Fitted(LoadedModel(model, loaded.processor, loaded.path), curves | stop.curves, time.monotonic() - started, stop.reason)
+
+
+def _checkpoints(
+    folder: Path | None, resume: bool, config: RunConfig, forget: Sequence[Example], retain: Sequence[Example], model: Any
+) -> Checkpoints | None:
+    if folder is not None and processes.by_deepspeed():
+        if resume:
+            raise ConfigError("runs under DeepSpeed cannot be resumed", fix="use the ddp or fsdp2 launch configuration")
+        log.warning("under DeepSpeed no checkpoints are kept")
+        return None
+    return Checkpoints(folder, fingerprint(config, forget, retain, model), resume=resume) if folder is not None else None
 
 
 def _trainable(loaded: LoadedModel, config: RunConfig) -> Any:

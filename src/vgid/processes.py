@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from datetime import timedelta
+from importlib.util import find_spec
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
+
+from vgid.errors import ConfigError
 
 T = TypeVar("T")
 LONGEST_WAIT = timedelta(hours=2)
@@ -19,10 +22,16 @@ _asked_to_shard = False
 
 
 def start() -> None:
-    """Join the processes that a launcher started beside this one; does nothing where there is one alone."""
+    """Join the processes that a launcher started beside this one; does nothing where there is one alone.
+
+    Raises:
+        ConfigError: the launcher asks for DeepSpeed, which is not installed.
+    """
     global _asked_to_shard
     # Sharding is done here and not by accelerate, so that it is the same under every launcher; hence it must not see this.
     _asked_to_shard |= os.environ.pop("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    if by_deepspeed() and find_spec("deepspeed") is None:
+        raise ConfigError("DeepSpeed is asked for, but not installed", fix="pip install deepspeed, or use the fsdp2 launch configuration")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         from accelerate import PartialState
 
@@ -42,6 +51,11 @@ def rank() -> int:
 def asked_to_shard() -> bool:
     """Whether the launcher's configuration asks for FSDP."""
     return _asked_to_shard
+
+
+def by_deepspeed() -> bool:
+    """Whether the launcher's configuration asks for DeepSpeed, which has ways of its own with gradients and optimizers."""
+    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
 
 
 def default_device() -> torch.device:

@@ -15,7 +15,6 @@ from vgid.models.loading import load_model
 from vgid.pipeline import unlearn
 
 
-
 def rows(first: int, count: int, answer: str) -> list[Example]:
     """Rows with and without pictures, each with a question of its own."""
     plain = [example(n, image=n % 3 != 0, answer=answer) for n in range(first, first + count)]

@@ -123,7 +123,9 @@ class Descent:
                 losses.append(out.total * (part.weight * (processes.count() if averaged else 1)))
             if losses and not self.by_engine:
                 self.backward(losses.pop())
-        if losses:
+        if losses:  # the engine also takes the step
+            if share.broken:
+                raise _not_finite("the loss", share.total, batch, share.broken)
             self.backward(torch.stack(losses).sum())
         return share
 

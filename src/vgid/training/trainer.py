@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -88,7 +89,7 @@ class UnlearnTrainer(Trainer):
     def __init__(
         self, model: Any, method: Method[Any], forget: Rows, retain: Rows, config: TrainingConfig, steps: range, seed: int, **kwargs: Any
     ) -> None:
-        self.forget, self.retain = forget, retain
+        self.forget, self.retain, self.config = forget, retain, config
         self.curves: Curves = {}
         arguments = TrainingArguments(
             output_dir=kwargs.pop("output_dir"),
@@ -111,13 +112,11 @@ class UnlearnTrainer(Trainer):
         )
         if arguments.n_gpu > 1:
             arguments._n_gpu = 1  # one device for each process; more of them take a launcher
-        optimizer = build_optimizer(model, config)
         super().__init__(
             model=model,
             args=arguments,
             train_dataset=_Steps(steps),
             data_collator=self._rows_of,
-            optimizers=(optimizer, None),
             **kwargs,
         )
         for callback in (PrinterCallback, ProgressCallback):
@@ -131,6 +130,12 @@ class UnlearnTrainer(Trainer):
     def _rows_of(self, steps: list[int]) -> dict[str, Any]:
         (step,) = steps
         return {"batch": _Opaque(StepBatch(step, self.forget.at(step), self.retain.at(step)))}
+
+    def create_optimizer(self, model: Any = None) -> Optimizer:
+        """The optimizer of our configuration."""
+        if getattr(self, "optimizer", None) is None:
+            self.optimizer: Optimizer = build_optimizer(self.model, self.config)
+        return self.optimizer
 
     def get_train_dataloader(self) -> DataLoader[int]:
         """The steps in their order, the same in every process."""

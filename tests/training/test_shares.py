@@ -1,0 +1,139 @@
+"""A step in parts: the same loss and the same gradients as the step as a whole."""
+
+from collections import Counter
+
+import pytest
+import torch
+
+from tests.conftest import example
+from tests.training.worker import rows
+from vgid.config import TrainingConfig, load_config
+from vgid.errors import ConfigError, RunError
+from vgid.methods.base import Context, StepBatch
+from vgid.models.adapters import AdapterConfig, attach_lora
+from vgid.models.loading import LoadedModel
+from vgid.training.descent import Descent
+from vgid.training.shares import Part, evenly, parts_of
+
+SEEN, UNSEEN = tuple(example(n) for n in range(5)), tuple(example(n, image=False) for n in range(5, 7))
+STEP = StepBatch(3, SEEN[:3], (*SEEN[3:], *UNSEEN))
+"""Three forget rows, all with pictures; four retain rows, two of them without."""
+
+
+@pytest.mark.parametrize(("count", "pieces", "lengths"), [(7, 3, [2, 2, 3]), (2, 4, [0, 1, 0, 1]), (0, 2, [0, 0]), (4, 1, [4])])
+def test_pieces_differ_by_one_at_most_and_keep_the_order(count: int, pieces: int, lengths: list[int]) -> None:
+    cut = evenly(list(range(count)), pieces)
+    assert [len(piece) for piece in cut] == lengths and [x for piece in cut for x in piece] == list(range(count))
+
+
+def test_one_process_with_room_takes_a_step_whole() -> None:
+    assert parts_of(STEP) == parts_of(STEP, 7) == [Part(STEP, 1.0)]
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+@pytest.mark.parametrize("most", [None, 1, 2, 6])
+def test_every_row_counts_once(most: int | None, count: int, together: bool) -> None:
+    """With weight 1/3 for each forget row and 1/4 for each retain row, wherever it ends up."""
+    found: Counter[str] = Counter()
+    for rank in range(count):
+        for batch, weight in parts_of(STEP, most, rank, count, together=together):
+            for row in (*batch.forget, *batch.retain):
+                found[row.id] += weight / len((*batch.forget, *batch.retain))
+            assert most is None or len((*batch.forget, *batch.retain)) <= most
+    if count == 1 and most is None:
+        assert found == {row.id: pytest.approx(1 / 7) for row in (*STEP.forget, *STEP.retain)}
+        return
+    assert found == {row.id: pytest.approx(1 / len(side)) for side in STEP[1:] for row in side}
+
+
+def test_processes_that_must_go_together_take_the_same_kinds_of_passes() -> None:
+    """Five processes, but three, two and two rows of a kind: who has none looks at a neighbour's, which counts for nothing."""
+    taken = [parts_of(STEP, None, rank, 5, together=True) for rank in range(5)]
+    kinds = [[(bool(b.forget), bool((*b.forget, *b.retain)[0].images)) for b, _ in parts] for parts in taken]
+    assert kinds == [[(True, True), (False, True), (False, False)]] * 5
+    assert sorted(parts[2].weight for parts in taken) == [0.0, 0.0, 0.0, 0.25, 0.25]
+
+
+def prepared(loaded: LoadedModel, *overrides: str) -> Descent:
+    config = load_config(None, ["method.answers=[student]", *overrides])
+    model, method = attach_lora(loaded.model, AdapterConfig(dropout=0.0), seed=0), config.build_method()
+    with torch.no_grad():  # an adapter that has begun to learn: with B = 0 half of the gradients vanish
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.05, generator=torch.Generator().manual_seed(1))
+    method.prepare(model, Context(loaded.encoder, rows(0, 5, "Oslo."), (), 5, torch.device("cpu")))
+    return Descent(model.eval(), method, config.training, 0, lambda loss: loss.backward())
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 5])
+def test_micro_batches_give_the_gradient_of_the_whole_step(random_model: LoadedModel, micro_batch: int) -> None:
+    descent = prepared(random_model)
+    batch = StepBatch(0, tuple(rows(0, 5, "This is Anna Keller.")), tuple(rows(20, 4, "She lives in Oslo.")))
+    losses, gradients = [], []
+    for descent.micro_batch in (None, micro_batch):
+        descent.model.zero_grad()
+        losses.append(descent.step(batch))
+        gradients.append({name: p.grad.clone() for name, p in descent.model.named_parameters() if p.grad is not None})
+    whole, parts = losses
+    assert parts.parts.keys() == {"forget", "retain"} and parts.parts == pytest.approx(whole.parts, abs=1e-6)
+    assert parts.total == pytest.approx(whole.total, abs=1e-5)  # the retain loss is near 8, and weighs four times
+    assert gradients[0].keys() == gradients[1].keys() and max(g.abs().max() for g in gradients[0].values()) > 1e-3
+    assert all(torch.allclose(gradients[0][name], gradients[1][name], rtol=0, atol=1e-6) for name in gradients[0])
+
+
+def test_a_loss_that_compares_padding_cannot_be_taken_apart(random_model: LoadedModel) -> None:
+    settings = ["method.positions=all", "method.instruction=null", "method.retain_loss=kl", "training.micro_batch=2"]
+    with pytest.raises(ConfigError, match="cannot be taken apart"):
+        prepared(random_model, *settings)
+
+
+class Greedy:
+    """A loss that needs more memory than there is for more than so many rows at once."""
+
+    separable = True
+
+    def __init__(self, most: int) -> None:
+        self.most, self.passes = most, []
+
+    def loss(self, model, batch):  # type: ignore[no-untyped-def]
+        from vgid.methods.base import LossOutput
+
+        count = len(batch.forget) + len(batch.retain)
+        self.passes.append(count)
+        if count > self.most:
+            torch.empty(2**46)
+        loss = sum(int(row.id[4:]) for row in (*batch.forget, *batch.retain)) / count * model.weight.sum()
+        return LossOutput(loss, {"loss": loss.detach()})
+
+
+def test_memory_that_does_not_suffice_halves_the_batch_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Seven rows do not fit, three do: forget rows 0 to 2 in one pass, retain rows 3, 4 with and 5, 6 without pictures in two."""
+    model, greedy = torch.nn.Linear(1, 1), Greedy(most=3)
+    descent = Descent(model, greedy, TrainingConfig(), 0, lambda loss: loss.backward())  # type: ignore[arg-type]
+    descent.step(STEP)
+    # The mean over forget rows is 1, over retain rows 4.5.
+    assert model.weight.grad is not None and model.weight.grad.item() == pytest.approx(5.5)
+    descent.step(STEP)
+    assert greedy.passes == [7, 3, 2, 2, 3, 2, 2] and descent.micro_batch == 3
+    assert caplog.messages == ["memory does not hold 7 rows at once: from here on 3 in twice as many passes"]
+
+
+def test_memory_that_does_not_suffice_twice_is_told_with_an_estimate() -> None:
+    descent = Descent(torch.nn.Linear(1000, 1000), Greedy(most=1), TrainingConfig(), 0, lambda loss: loss.backward())  # type: ignore[arg-type]
+    # 1,001,000 numbers of four bytes; AdamW keeps two more of each.
+    with pytest.raises(
+        RunError, match=r"(?s)does not suffice.*room for 3 rows.*weights 0.00 GB; gradients 0.00 GB; optimizer about 0.01 GB"
+    ):
+        descent.step(STEP)
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run() -> None:
+    class Root(Greedy):
+        def loss(self, model, batch):  # type: ignore[no-untyped-def]
+            from vgid.methods.base import LossOutput
+
+            return LossOutput((model.weight * 0.0).sqrt().sum(), {})  # 0, with an infinite slope
+
+    with pytest.raises(RunError, match=r"(?s)the gradient is nan at step 4.*rows row-0, row-1"):
+        Descent(torch.nn.Linear(1, 1), Root(9), TrainingConfig(), 0, lambda loss: loss.backward()).step(STEP)  # type: ignore[arg-type]
