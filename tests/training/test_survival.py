@@ -14,7 +14,13 @@ from safetensors.torch import load_file
 
 pytestmark = pytest.mark.slow
 
-SETTINGS = ["training.steps=12", "training.checkpoint_every=1", "method.answers=[recorded,teacher]", "adapter.dropout=0.2", "validation.patience=99"]
+SETTINGS = [
+    "training.steps=14",
+    "training.checkpoint_every=1",
+    "method.answers=[recorded,teacher]",
+    "adapter.dropout=0.2",
+    "validation.patience=99",
+]
 KILLS = [
     ("loss", 1),  # before there is any checkpoint
     ("half written", 1),
@@ -143,7 +149,7 @@ def test_killed_at_random_moments(
 ) -> None:
     """Later and later, so that the run comes to its end at last."""
     random, kills = Random(seed), 0
-    while (code := live(random_folder, tmp_path, None, patience=random.uniform(1.0, 4.0) * (1 + kills / 4))) == -signal.SIGKILL:
+    while (code := live(random_folder, tmp_path, None, patience=random.uniform(0.3, 2.0) * (1 + kills / 4))) == -signal.SIGKILL:
         kills += 1
     assert code == 0 and kills
     assert_same(tmp_path, straight)

@@ -1,6 +1,11 @@
-"""One run in a process of its own, as a launcher or a test starts it: `worker.py MODEL OUT [a.b=c ...]`; writes the curves it drew."""
+"""One run in a process of its own, as a launcher or a test starts it; writes the curves it drew.
+
+`worker.py MODEL OUT [a.b=c ...] [stop] [resume]`: with `stop`, the last of the processes gets a signal after the first step.
+"""
 
 import json
+import os
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -26,10 +31,15 @@ SETTINGS = ["training.steps=4", "training.forget_batch=3", "training.retain_batc
 SETTINGS += ["method.answers=[recorded,teacher,student]", "validation.every=2", "validation.share=0.3", "training.checkpoint_every=2"]
 
 
-def main(model: str, out: str, *overrides: str) -> None:
+def main(model: str, out: str, *words: str) -> None:
     torch.set_num_threads(1)
-    config = load_config(None, [*SETTINGS, *overrides])
-    fitted = unlearn(load_model(model), FORGET, RETAIN, config, out=out)
+    config = load_config(None, [*SETTINGS, *(word for word in words if "=" in word)])
+
+    def progress(done: int, total: int) -> None:
+        if "stop" in words and done == 1 and processes.rank() == processes.count() - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    fitted = unlearn(load_model(model), FORGET, RETAIN, config, out=out, progress=progress, resume="resume" in words)
     if processes.rank() == 0:
         Path(out, "curves.json").write_text(json.dumps(fitted.curves))
 

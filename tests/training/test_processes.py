@@ -1,0 +1,130 @@
+"""Two processes do what one does: the same losses, the same weights, one export."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+from safetensors.torch import load_file
+
+from tests.training import worker
+from vgid import processes
+from vgid.data.sources import write_examples
+
+ROOT = Path(__file__).parents[2]
+LAUNCH = Path(str(files("vgid.recipes") / "launch"))
+TORCHRUN = ("torch.distributed.run", "--nproc-per-node", "2")
+PORTS = iter(range(29700 + os.getpid() % 1000, 65000, 7))
+
+
+def accelerate(name: str) -> tuple[str, ...]:
+    return ("accelerate.commands.launch", "--config_file", str(LAUNCH / f"{name}.yaml"), "--num_processes", "2")
+
+
+def start(launcher: tuple[str, ...], *words: object) -> subprocess.CompletedProcess[str]:
+    if launcher:
+        launcher += (
+            "--master-port" if launcher is TORCHRUN or "torch.distributed.run" in launcher else "--main_process_port",
+            str(next(PORTS)),
+        )
+    modules = [str(ROOT), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(modules), "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, *(["-m"] if launcher else []), *launcher, *map(str, words)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200)
+
+
+def work(launcher: tuple[str, ...], *words: object) -> subprocess.CompletedProcess[str]:
+    return start(launcher, worker.__file__, *words)
+
+
+def curves(out: Path) -> dict[str, list[list[float]]]:
+    return json.loads((out / "curves.json").read_text())  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def alone(random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process leaves."""
+    out = tmp_path_factory.mktemp("alone")
+    run = work((), random_folder, out)
+    assert run.returncode == 0, run.stderr
+    return out
+
+
+def assert_as_alone(out: Path, alone: Path) -> None:
+    """The same losses within 1e-5, step by step, and one whole export."""
+    assert curves(out).keys() == curves(alone).keys() >= {"forget", "retain"}
+    for name, points in curves(alone).items():
+        assert curves(out)[name] == [[step, pytest.approx(value, abs=1e-5)] for step, value in points]
+    assert sorted(path.name for path in out.iterdir()) == ["adapter", "curves.json", "merged"]
+    for file in ("adapter/adapter_model.safetensors", "merged/model.safetensors"):
+        expected, found = load_file(alone / file), load_file(out / file)
+        assert {name: value.shape for name, value in found.items()} == {name: value.shape for name, value in expected.items()}
+        assert all(torch.allclose(found[name], expected[name], rtol=0, atol=1e-5) for name in expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("launcher", "words"),
+    [
+        (TORCHRUN, ()),
+        (TORCHRUN, ("training.micro_batch=1",)),
+        (accelerate("ddp"), ()),
+        (TORCHRUN, ("training.shard=true",)),
+        (accelerate("fsdp2"), ("training.micro_batch=1",)),
+    ],
+    ids=["ddp", "ddp, micro-batches", "ddp by accelerate", "fsdp2", "fsdp2 by accelerate, micro-batches"],
+)
+def test_two_processes_do_what_one_does(
+    random_folder: Path, alone: Path, tmp_path: Path, launcher: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    run = work(launcher, random_folder, tmp_path / "out", *words)
+    assert run.returncode == 0, run.stderr
+    assert_as_alone(tmp_path / "out", alone)
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_all_and_they_go_on_together(random_folder: Path, alone: Path, tmp_path: Path) -> None:
+    stopped = work(TORCHRUN, random_folder, tmp_path / "out", "training.shard=true", "stop")
+    assert stopped.returncode != 0 and "stopped by SIGTERM at step 1 of 4" in stopped.stderr
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*")) == ["checkpoint", "state.safetensors"]
+    assert work(TORCHRUN, random_folder, tmp_path / "out", "training.shard=true", "resume").returncode == 0
+    assert_as_alone(tmp_path / "out", alone)
+
+
+@pytest.mark.slow
+def test_the_command_in_two_processes(random_folder: Path, tmp_path: Path) -> None:
+    write_examples(tmp_path / "forget.jsonl", worker.FORGET)
+    write_examples(tmp_path / "retain.jsonl", worker.RETAIN)
+    settings = [word for setting in worker.SETTINGS for word in ("--set", setting)]
+    data = ("--forget", tmp_path / "forget.jsonl", "--retain", tmp_path / "retain.jsonl", "--out", tmp_path / "out", "--examine", 3)
+    run = start(TORCHRUN, "-m", "vgid", "unlearn", "--model", random_folder, *data, *settings, "--json")
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout) == json.loads((tmp_path / "out" / "results.json").read_text())
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".vgid-run", "adapter", "merged", "results.json"]
+    wrong = start(TORCHRUN, "-m", "vgid", "unlearn", "--model", random_folder, *data, "--set", "training.lerning_rate=1")
+    assert wrong.returncode != 0 and wrong.stderr.count("did you mean 'learning_rate'?") == 1
+
+
+def test_launch_configurations_are_what_accelerate_reads() -> None:
+    names = sorted(path.name for path in LAUNCH.iterdir())
+    assert names == ["ddp.yaml", "deepspeed-zero2.yaml", "fsdp2.yaml"]
+    kinds = [str(load_config_from_file(str(LAUNCH / name)).distributed_type) for name in names]
+    assert [kind.rpartition(".")[2] for kind in kinds] == ["MULTI_GPU", "DEEPSPEED", "FSDP"]
+    assert yaml.safe_load((LAUNCH / "fsdp2.yaml").read_text())["fsdp_config"]["fsdp_version"] == 2
+
+
+def test_one_process_alone_needs_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    processes.start()
+    layer = torch.nn.Linear(2, 1)
+    layer(torch.ones(1, 2)).sum().backward()
+    processes.sum_gradients(layer.parameters())
+    assert layer.weight.grad is not None and layer.weight.grad.tolist() == [[1.0, 1.0]]
+    assert (processes.count(), processes.rank(), processes.exchange("a"), processes.from_first("b")) == (1, 0, ["a"], "b")
+    assert processes.whole(layer.weight) is layer.weight and not processes.is_spread(layer)
