@@ -1,8 +1,11 @@
 """The command line, as a subprocess: what it writes where, and how it ends."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -108,3 +111,46 @@ def test_skip_bad_rows_lists_them(data: Path, caplog: pytest.LogCaptureFixture) 
         file.write("{\n")
     assert len(load_examples(data / "forget.jsonl", skip_bad_rows=True)) == 6
     assert "forget.jsonl:7: malformed JSON" in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
+def test_a_run_that_is_interrupted_says_how_to_go_on_and_goes_on(random_folder: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    files = ("--model", random_folder, "--forget", data / "forget.jsonl", "--retain", data / "retain.jsonl", "--out", out, "--examine", 2)
+    settings = ("--set", "training.steps=30", "--set", "validation.every=0", "--set", "method.answers=[recorded]")
+    words = ("unlearn", *files, *settings, "--set", "training.checkpoint_every=1")
+    process = subprocess.Popen([sys.executable, "-m", "vgid", *map(str, words)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    while not (out / "checkpoint" / "state.safetensors").is_file() and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    stderr = process.communicate(timeout=300)[1]
+    assert process.returncode == 130 and "SIGINT: finishing this step" in stderr and "the same command with --resume goes on" in stderr
+    assert "Traceback" not in stderr
+    plain = vgid(*words)
+    assert plain.returncode == 2 and "add --resume to go on with the run in it" in plain.stderr
+    both = vgid(*words, "--resume", "--overwrite")
+    assert both.returncode == 2 and "--resume and --overwrite contradict each other" in both.stderr
+    other = vgid(*words, "--resume", "--seed", 5)
+    assert other.returncode == 1 and "found: other settings" in other.stderr
+    done = vgid(*words, "--resume")
+    assert done.returncode == 0 and "going on from the checkpoint of step" in done.stderr and not (out / "checkpoint").exists()
+    again = vgid(*words, "--resume", "--json")
+    assert again.returncode == 0 and "this run is complete" in again.stderr
+    assert json.loads(again.stdout) == json.loads((out / "results.json").read_text())
+    wrong = vgid(*words, "--resume", "--seed", 5)
+    assert wrong.returncode == 1 and "a complete run with other settings" in wrong.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
+def test_a_signal_before_training_ends_at_once(random_folder: Path, data: Path, tmp_path: Path) -> None:
+    words = ("unlearn", "--model", random_folder, "--forget", data / "forget.jsonl", "--out", tmp_path / "out")
+    command = "import os, signal, vgid.data.sources as s; s.load_examples = lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM)"
+    run = subprocess.run(
+        [sys.executable, "-c", f"{command}; import vgid.cli; vgid.cli.main()", *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 143 and "stopped by SIGTERM; `vgid unlearn` goes on with --resume" in run.stderr
+    assert "Traceback" not in run.stderr and not (tmp_path / "out").exists()
