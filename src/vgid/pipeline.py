@@ -16,7 +16,7 @@ from vgid.data.example import Example
 from vgid.data.sources import check_disjoint
 from vgid.errors import DataError
 from vgid.evaluation.generation import generate
-from vgid.methods.base import Context
+from vgid.methods.base import Context, Method
 from vgid.models.adapters import attach_lora
 from vgid.models.export import save_adapter, save_checkpoint, verify_export
 from vgid.models.loading import LoadedModel
@@ -49,14 +49,17 @@ def fit(
     """Run the configured method. The model passed in is changed in place: it gets the adapter, or new weights.
 
     Raises:
-        DataError: when the processor refuses rows of a kind.
+        ConfigError: when the method cannot train what it is told to.
+        DataError: when the processor refuses rows of a kind, or the method lacks retain data.
         ModelError: when the LoRA scope matches nothing.
-        RunError: when the loss stops being finite.
+        RunError: when the loss stops being finite, or nothing in the model is found worth an edit.
     """
     started = time.monotonic()
     encoder = loaded.encoder
     encoder.check([*forget, *retain])
     method = config.build_method()
+    if not method.trains:
+        return _edit(loaded, forget, retain, method, config.seed)
     full = config.adapter is None
     if method.anchors:
         retain = [*retain, *anchor_rows(forget, retain, method.anchors, config.seed, partial(generate, loaded))]
@@ -75,6 +78,16 @@ def fit(
     stop.restore()
     model = method.finalize(model).eval()
     return Fitted(LoadedModel(model, loaded.processor, loaded.path), curves | stop.curves, time.monotonic() - started, stop.reason)
+
+
+def _edit(loaded: LoadedModel, forget: Sequence[Example], retain: Sequence[Example], method: Method[Any], seed: int) -> Fitted:
+    """Run a method that has no loss; nothing is put aside, since there is nothing to stop early."""
+    started = time.monotonic()
+    device = next(loaded.model.parameters()).device
+    method.prepare(loaded.model.eval(), Context(loaded.encoder, forget, retain, seed, device))
+    model = method.finalize(loaded.model).eval()
+    edited = LoadedModel(model, loaded.processor, loaded.path, method.asks(loaded.processor))
+    return Fitted(edited, {}, time.monotonic() - started, "nothing to train")
 
 
 def unlearn(
