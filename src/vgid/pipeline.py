@@ -72,8 +72,8 @@ def fit(
     retain, retain_aside = put_aside(retain, config.validation, derive_seed(config.seed, "retain aside"))
     device = next(model.parameters()).device
     packing = find_style(model, encoder, [*forget, *retain], config.training.pack) if method.packs else None
-    method.prepare(model, Context(encoder, forget, retain, config.seed, device, copied, packing))
     stop = EarlyStop(model, encoder, forget_aside, retain_aside, config.validation)
+    method.prepare(model, Context(encoder, forget, retain, config.seed, device, copied, packing))
     curves = train(model, method, forget, retain, config.training, seed=config.seed, progress=progress, callbacks=[stop])
     stop.restore()
     model = method.finalize(model).eval()

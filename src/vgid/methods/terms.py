@@ -60,6 +60,12 @@ def drift(model: Any, context: Context, examples: Examples) -> Tensor:
     return mean_by_shape(term, examples)
 
 
+def gradients(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
+    """Gradients of a loss; zero where it does not depend on a parameter, as the vision tower's for rows without pictures."""
+    found = torch.autograd.grad(loss, list(parameters), allow_unused=True)
+    return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
+
+
 def with_gradient(value: Tensor, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
     """A scalar of the given value whose gradient is the one given: for methods that do more to gradients than add them up."""
     total = value.detach()
