@@ -29,7 +29,7 @@ from torch import Tensor
 from vgid.data.example import Example
 from vgid.errors import RunError
 from vgid.methods.base import METHODS, Context, Method, Range, Search
-from vgid.methods.neurons import at_answers, sample, silence, watched
+from vgid.methods.neurons import at_answers, check_finite, sample, silence, watched
 from vgid.models.forward import answer_logits
 from vgid.models.structure import MLP, feed_forward
 from vgid.training.seeds import derive_seed
@@ -90,7 +90,7 @@ def choose(scores: Sequence[Tensor], share: float) -> list[Tensor]:
     """The places of the highest scores in each block, so large a share of all blocks together."""
     if not scores:
         return []
-    flat = torch.cat(list(scores))
+    flat = check_finite(torch.cat(list(scores)))
     chosen = torch.zeros_like(flat, dtype=torch.bool)
     chosen[flat.argsort(descending=True, stable=True)[: round(share * len(flat))]] = True
     return [mask.nonzero().flatten() for mask in chosen.split([len(each) for each in scores])]

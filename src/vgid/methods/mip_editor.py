@@ -32,7 +32,7 @@ from vgid.data.batching import Batch
 from vgid.data.example import Example
 from vgid.errors import RunError
 from vgid.methods.base import METHODS, Context, LossOutput, Method, Range, Search, Settings, StepBatch, mean_by_shape
-from vgid.methods.neurons import sample, silence, watched
+from vgid.methods.neurons import check_finite, sample, silence, watched
 from vgid.methods.rmu import pick_layer
 from vgid.methods.terms import Examples, gradients, nll, with_gradient
 from vgid.models.adapters import reference
@@ -110,7 +110,7 @@ def path_scores(
         slopes = dict(zip(leaves, torch.autograd.grad((log_p.exp() if language else log_p).sum(), list(leaves.values())), strict=True))
     activation = clean[place] + sum(clean[at][:, [neuron]] for at, neuron in path.items())  # [t, m]
     slope = slopes[place] + sum(slopes[at] for at in path)  # [frames, t, m]
-    return (activation * (slope if language else slope.square()).mean(dim=0)).sum(dim=0)
+    return check_finite((activation * (slope if language else slope.square()).mean(dim=0)).sum(dim=0))
 
 
 def locate(model: Any, one: Batch, copies: Batch, blocks: Sequence[MLP], top_k: int) -> dict[int, Tensor]:

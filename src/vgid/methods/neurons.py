@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vgid.data.batching import Batch
 from vgid.data.example import Example
+from vgid.errors import RunError
 from vgid.models.structure import MLP
 
 Hook = Callable[[int, Tensor], Tensor | None]
@@ -54,3 +55,19 @@ def silence(block: MLP, chosen: Tensor) -> None:
 def sample(rows: Sequence[Example], count: int, seed: int) -> list[Example]:
     """At most so many rows, drawn by a seed."""
     return list(rows) if len(rows) <= count else Random(seed).sample(list(rows), count)
+
+
+def check_finite(scores: Tensor) -> Tensor:
+    """The scores themselves.
+
+    Raises:
+        RunError: one of them is no number, so that none can be called the highest.
+    """
+    if not scores.isfinite().all():
+        raise RunError(
+            "the importance of a neuron is not finite",
+            expected="finite activations and gradients",
+            got=f"{int((~scores.isfinite()).sum())} of {len(scores)} that are not",
+            fix="check the model's weights, or take float32",
+        )
+    return scores
