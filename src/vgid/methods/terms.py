@@ -61,7 +61,9 @@ def drift(model: Any, context: Context, examples: Examples) -> Tensor:
 
 
 def gradients(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
-    """Gradients of a loss; zero where it does not depend on a parameter, as the vision tower's for rows without pictures."""
+    """Gradients of a loss; zero where it does not depend on a parameter, as the projector's for rows without pictures."""
+    if not loss.requires_grad:
+        return [torch.zeros_like(p) for p in parameters]
     found = torch.autograd.grad(loss, list(parameters), allow_unused=True)
     return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
 
