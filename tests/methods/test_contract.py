@@ -2,19 +2,15 @@
 
 import copy
 import math
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.conftest import example
 from tests.methods.table import ALSO_FULL, OTHERS, TRAINED, Row, forget_rows, retain_rows
 from vgid.config import method_config
 from vgid.data.batching import Batch, Encoder
-from vgid.data.example import Example
 from vgid.errors import ConfigError, DataError, RunError
 from vgid.methods import METHODS
 from vgid.methods.base import Context, StepBatch
@@ -332,12 +328,7 @@ def test_settings_that_make_no_sense(name: str, settings: list[str], message: st
         method_config(name, settings)
 
 
-@pytest.fixture
-def asked() -> Iterator[Example]:
-    yield replace(example(0), keywords=("Anna Keller",))
-
-
-def test_a_copy_of_a_method_that_trains_nothing_needs_no_adapter(random_model: LoadedModel) -> None:
+def test_the_untouched_model_is_untouched(random_model: LoadedModel) -> None:
     before = copy.deepcopy(random_model.model.state_dict())
     fitted = fit(random_model, FORGET, RETAIN, Row("untouched").config)
     assert fitted.loaded.model is random_model.model

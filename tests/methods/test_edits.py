@@ -17,8 +17,8 @@ from vgid.methods.base import Context, StepBatch
 from vgid.methods.icu import InContext
 from vgid.methods.instructions import INSTRUCTIONS
 from vgid.methods.manu import Moments, choose, importance
-from vgid.methods.mip_editor import locate, path_scores
 from vgid.methods.noise import NoiseConfig, perturb
+from vgid.methods.paths import locate, path_scores
 from vgid.methods.smfa import conflicts
 from vgid.models.adapters import adapted_modules
 from vgid.models.forward import answer_logits
@@ -260,6 +260,12 @@ def test_paths_are_those_of_a_direct_computation(lively: LoadedModel, part: str,
     assert sorted(found) == [0, 1, 2] and not any(block.down._forward_pre_hooks for block in blocks)
 
 
+def test_paths_leave_out_what_the_answer_does_not_depend_on(lively: LoadedModel) -> None:
+    lively.model.model.config.vision_feature_layer = -2  # as in LLaVA 1.5: the tower's last layer runs for nothing
+    one = lively.encoder.batch(FORGET[:1])
+    assert sorted(locate(lively.model, one, one, feed_forward(lively.model, ["vision"]), top_k=1)) == [0, 1]
+
+
 def test_path_scores_are_integrals_of_slopes(lively: LoadedModel) -> None:
     """With one frame and no path the score of a neuron is its activation times the slope there: checked by a finite difference."""
     blocks, row = feed_forward(lively.model, ["language"]), FORGET[1]
@@ -288,6 +294,7 @@ def test_path_scores_are_integrals_of_slopes(lively: LoadedModel) -> None:
     step = 1e-2
     slope = [(p(step * one) - p(-step * one)) / (2 * step) for one in torch.eye(len(positions), dtype=torch.float64)]
     scores = path_scores(lively.model, encoded, blocks, {2: z}, {}, 2)
+    assert scores is not None
     # Parts of the model work in single precision whatever they are given.
     assert scores[7].item() == pytest.approx(float((z[:, 7] * torch.tensor(slope)).sum()), rel=1e-2)
 

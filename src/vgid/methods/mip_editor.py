@@ -1,15 +1,8 @@
 r"""MIP-Editor: influential neuron paths (Li et al., arXiv 2511.06793): find them, cut them, and train them anew.
 
-A path holds one neuron of each feed-forward block. Block by block, that neuron joins which gives the path so far the highest score; the
-`top_k` best of the block are edited. With activations scaled from k/m = 1/m to 1 of what they are, a path w scores (equations 4 and 6)
-
-.. math::
-    IGI(w) &= \sum_t (\sum_j \tilde w^j_t) \frac{1}{m} \sum_k (\sum_l \partial F / \partial w^l_t), \quad F = \sum_t p(y_t) \\
-    IFI(z) &= \sum_t (\sum_j \tilde z^j_t) \frac{1}{m} \sum_k (\sum_l \partial G / \partial z^l_t)^2, \quad G = \sum_t \log p(y_t)
-
-in the language model (at answer positions, of rows without pictures if there are any) and in the vision tower (at all patches). The
-candidates of a block are scaled together, as by Dai et al. (arXiv 2104.08696), so that a block costs one pass in place of one for each
-of its neurons. Chosen neurons are taken out, then they alone are trained by
+For every forget row looked at, the `top_k` best neurons of each block on its path (`vgid.methods.paths`) are edited: those of the vision
+tower for rows with pictures, those of the language model for rows without, or for all where there are none without. They are taken out,
+then they alone are trained by
 
 .. math:: L = \ell_r + E_f[mean_t \|h_l - \lambda \|h_{0,l}\| u\|^2] + \gamma E_r[mean_t \|h_l - h_{0,l}\|^2]
 
@@ -20,7 +13,7 @@ weights zeroed too, no gradient could ever reach it. The released script fixes o
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -32,13 +25,14 @@ from vgid.data.batching import Batch
 from vgid.data.example import Example
 from vgid.errors import RunError
 from vgid.methods.base import METHODS, Context, LossOutput, Method, Range, Search, Settings, StepBatch, mean_by_shape
-from vgid.methods.neurons import check_finite, sample, silence, watched
+from vgid.methods.neurons import sample, silence
+from vgid.methods.paths import locate
 from vgid.methods.rmu import pick_layer
 from vgid.methods.terms import Examples, gradients, nll, with_gradient
 from vgid.models.adapters import reference
-from vgid.models.forward import answer_logits, answer_states
+from vgid.models.forward import answer_states
 from vgid.models.structure import MLP, decoder_layers, feed_forward
-from vgid.training.losses import answer_nll, mean_over_examples, misdirection
+from vgid.training.losses import mean_over_examples, misdirection
 from vgid.training.seeds import derive_seed
 
 log = logging.getLogger("vgid")
@@ -66,73 +60,6 @@ class MIPEditorConfig(BaseModel):
     layer: int | None = Field(default=None, ge=0)
     scale: float = Field(default=5.0, gt=0.0)
     retain_weight: float = Field(default=1.0, ge=0.0)
-
-
-# -- finding paths --------------------------------------------------------------------------------------------------------
-
-
-def positions(block: MLP, batch: Batch, neurons: Tensor) -> Tensor:
-    """Where a block's neurons count, of copies of one row, `[t]`: where answers are predicted, or all patches."""
-    if block.part == "language":
-        return batch.answers.positions[batch.answers.rows == 0]
-    return torch.arange(neurons.numel() // neurons.shape[-1] // len(batch.ids), device=neurons.device)
-
-
-def path_scores(
-    model: Any, batch: Batch, blocks: Sequence[MLP], clean: Mapping[int, Tensor], path: Mapping[int, int], place: int
-) -> Tensor:
-    """What each neuron of a block would make of the path, `[m]`.
-
-    Args:
-        model: the model.
-        batch: one row, as many times as there are frames.
-        blocks: of one part of the model.
-        clean: undisturbed neurons of each block, `[t, m]`.
-        path: block to neuron, so far.
-        place: of the block.
-    """
-    frames = len(batch.ids)
-    scale = (torch.arange(1, frames + 1, device=clean[place].device) / frames)[:, None, None]  # [frames, 1, 1]
-    leaves: dict[int, Tensor] = {}
-
-    def see(at: int, neurons: Tensor) -> Tensor | None:
-        if at != place and at not in path:
-            return None
-        columns = slice(None) if at == place else slice(path[at], path[at] + 1)
-        leaves[at] = (scale * clean[at][None, :, columns]).to(neurons.dtype).requires_grad_()  # [frames, t, m or 1]
-        out = neurons.reshape(frames, -1, neurons.shape[-1]).clone()
-        out[:, positions(blocks[at], batch, neurons), columns] = leaves[at]
-        return out.view_as(neurons)
-
-    with watched(blocks, see), torch.enable_grad():
-        log_p = -answer_nll(answer_logits(model, batch), batch.answers.targets)
-        language = blocks[place].part == "language"
-        slopes = dict(zip(leaves, torch.autograd.grad((log_p.exp() if language else log_p).sum(), list(leaves.values())), strict=True))
-    activation = clean[place] + sum(clean[at][:, [neuron]] for at, neuron in path.items())  # [t, m]
-    slope = slopes[place] + sum(slopes[at] for at in path)  # [frames, t, m]
-    return check_finite((activation * (slope if language else slope.square()).mean(dim=0)).sum(dim=0))
-
-
-def locate(model: Any, one: Batch, copies: Batch, blocks: Sequence[MLP], top_k: int) -> dict[int, Tensor]:
-    """Follow one row's path through the blocks that run on it; for each of them the `top_k` best neurons, the path's first."""
-    clean: dict[int, Tensor] = {}
-
-    def see(place: int, neurons: Tensor) -> None:
-        flat = neurons.detach().reshape(-1, neurons.shape[-1])
-        clean[place] = flat[positions(blocks[place], one, neurons)]
-
-    with watched(blocks, see), torch.no_grad():
-        answer_logits(model, one)
-    path: dict[int, int] = {}
-    best: dict[int, Tensor] = {}
-    for place in sorted(clean):
-        scores = path_scores(model, copies, blocks, clean, path, place)
-        best[place] = scores.topk(min(top_k, len(scores))).indices
-        path[place] = int(best[place][0])
-    return best
-
-
-# -- the method -----------------------------------------------------------------------------------------------------------
 
 
 @METHODS.register("mip_editor")

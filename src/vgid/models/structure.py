@@ -109,7 +109,8 @@ class MLP(NamedTuple):
 def feed_forward(model: nn.Module, parts: Iterable[str]) -> list[MLP]:
     """The feed-forward blocks of these parts, found by their shape, in the order of the layers.
 
-    A block is a module with two or three linear maps and an activation: one map leads back to the width that all others start from.
+    A block is a module with two or three linear maps and an activation: one map leads back to the width that all others start from,
+    and that is no wider than the block. (What is narrower is a bottleneck, such as Gemma's per-layer inputs.)
 
     Raises:
         ModelError: a part has none.
@@ -137,9 +138,12 @@ def _maps(module: nn.Module) -> tuple[tuple[nn.Linear, ...], nn.Linear] | None:
     active = any(next(child.parameters(), None) is None and not isinstance(child, (nn.Dropout, nn.Identity)) for child in children)
     if not active or len(linears) not in (2, 3):
         return None
-    for down in reversed(linears):
+    # Of two maps the second leads back; of three the shapes tell, whatever their order.
+    for down in linears[-1:] if len(linears) == 2 else reversed(linears):
         ups = tuple(linear for linear in linears if linear is not down)
-        if all(up.in_features == down.out_features and up.out_features in (down.in_features, 2 * down.in_features) for up in ups):
+        if down.in_features >= down.out_features and all(
+            up.in_features == down.out_features and up.out_features in (down.in_features, 2 * down.in_features) for up in ups
+        ):
             return ups, down
     return None
 
