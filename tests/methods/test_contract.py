@@ -289,7 +289,7 @@ def test_no_hook_is_left_behind_by_a_run_that_fails(random_model: LoadedModel, r
     assert hooks(trained) == before
 
 
-@pytest.mark.parametrize("row", [*TRAINED, OTHERS[0]], ids=str)
+@pytest.mark.parametrize("row", [row for row in (*TRAINED, OTHERS[0]) if row.name not in ALIKE], ids=str)
 def test_weights_that_are_no_numbers_stop_the_run(random_model: LoadedModel, row: Row) -> None:
     with torch.no_grad():
         random_model.model.model.language_model.layers[0].mlp.down_proj.weight[0, 0] = float("nan")
@@ -307,7 +307,7 @@ def test_methods_that_need_retain_data_say_so(random_model: LoadedModel, name: s
         fit(random_model, FORGET, (), row.config)
 
 
-@pytest.mark.parametrize("row", [row for row in TRAINED if row.name in ("ga", "idk", "npo", "rmu", "undial", "vgid")], ids=str)
+@pytest.mark.parametrize("row", [row for row in TRAINED if row.name in ("ga", "npo", "rmu")], ids=str)
 def test_others_do_without(random_model: LoadedModel, row: Row) -> None:
     fitted = fit(random_model, FORGET, (), row.config)
     assert set(fitted.curves) == {"forget"}
