@@ -74,6 +74,7 @@ def test_only_positions_that_predict_answers_get_a_gradient(random_model: Loaded
     shaken(model, 0.02)
     batches: list[Batch] = []
     calls: list[torch.Tensor] = []
+    shown: list[torch.Tensor] = []
     encode = Context.batch
 
     def batch(self: Context, examples: Any, answers: Any = None) -> Batch:
@@ -83,15 +84,16 @@ def test_only_positions_that_predict_answers_get_a_gradient(random_model: Loaded
     def see(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         if not torch.is_grad_enabled():
             return
+        seen = next(each for each in batches if each.model_inputs["input_ids"] is shown[-1])
         answers = torch.zeros(inputs[0].shape[:2], dtype=torch.bool)
-        answers[batches[-1].answers.rows, batches[-1].answers.positions] = True
+        answers[seen.answers.rows, seen.answers.positions] = True
         inputs[0].register_hook(lambda g: calls.append(g[~answers].abs().max()))
 
     monkeypatch.setattr(Context, "batch", batch)
+    random_model.model.register_forward_pre_hook(lambda _, __, named: shown.append(named["input_ids"]), with_kwargs=True)
     # Registered first, so that it sees all positions before the answers' are taken.
-    hook = random_model.model.get_output_embeddings().register_forward_pre_hook(see)
+    random_model.model.get_output_embeddings().register_forward_pre_hook(see)
     method.loss(model, STEP).total.backward()
-    hook.remove()
     assert all(worst == 0.0 for worst in calls) and (calls or row.name == "rmu")
 
 
@@ -178,16 +180,20 @@ def test_undial_without_strength_leaves_the_base_alone(random_folder: Path) -> N
     assert slope.abs().max() < 1e-3 * held.abs().max()
 
 
-def test_rmu_by_its_formula(random_model: LoadedModel) -> None:
-    method, model = Row("rmu", ("method.layer=2", "method.scale=3")).prepared(random_model, FORGET, RETAIN)
+@pytest.mark.parametrize("relative", [True, False])
+def test_rmu_by_its_formula(random_model: LoadedModel, relative: bool) -> None:
+    settings = ("method.layer=2", "method.scale=3", f"method.relative={str(relative).lower()}")
+    method, model = Row("rmu", settings).prepared(random_model, FORGET, RETAIN)
     out = method.loss(model, STEP)
-    assert out.parts["retain"] == 0.0 and method.target.norm().item() == pytest.approx(3.0)
-    means = []
+    means, norms = [], []
     for row in FORGET:
         encoded = random_model.encoder.batch([row])
         with torch.no_grad():
             states = model(**encoded.model_inputs, output_hidden_states=True).hidden_states[3]  # [0] is the embeddings
         means.append((states[0, encoded.answers.positions] - method.target).square().sum(-1).mean())
+        norms.append(states[0, encoded.answers.positions].norm(dim=-1).mean())
+    length = torch.stack(norms).mean().item() if relative else 1.0
+    assert out.parts["retain"] == 0.0 and method.target.norm().item() == pytest.approx(3 * length, rel=1e-4)
     assert out.parts["forget"].item() == pytest.approx(torch.stack(means).mean().item(), rel=1e-4)
 
 

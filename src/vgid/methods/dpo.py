@@ -14,7 +14,8 @@ from torch import Tensor
 
 from vgid.methods.base import METHODS, Range, Search, StepBatch, mean_by_shape
 from vgid.methods.refusals import RefusalConfig
-from vgid.methods.terms import Examples, ForgetAndRetain, base_logits, log_likelihood
+from vgid.methods.terms import Examples, ForgetAndRetain, log_likelihood
+from vgid.models.adapters import reference
 from vgid.models.forward import answer_logits
 from vgid.training.losses import dpo
 
@@ -47,13 +48,15 @@ class DPO(ForgetAndRetain[DPOConfig]):
         said = dict(zip((e.id for e in batch.forget), self.config.refuse(batch.forget, self.context.seed, batch.step), strict=True))
 
         def term(examples: Examples) -> Tensor:
-            pairs = [self._both(model, examples, answers) for answers in ([said[e.id] for e in examples], None)]
-            (chosen, chosen0), (rejected, rejected0) = pairs
-            return dpo(chosen, chosen0, rejected, rejected0, self.config.beta).mean()
+            refused, recorded = self.context.batch(examples, [said[e.id] for e in examples]), self.context.batch(examples)
+            with reference(model, copy=self.context.reference_copy) as base:
+                refused0 = answer_logits(base, refused)
+            return dpo(
+                chosen=log_likelihood(answer_logits(model, refused), refused),
+                chosen0=log_likelihood(refused0, refused),
+                rejected=log_likelihood(answer_logits(model, recorded), recorded),
+                rejected0=log_likelihood(self.base_logits(model, examples), recorded),
+                beta=self.config.beta,
+            ).mean()
 
         return mean_by_shape(term, batch.forget)
-
-    def _both(self, model: Any, examples: Examples, answers: list[str] | None) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of the answers by the model and by the base."""
-        batch = self.context.batch(examples, answers)
-        return log_likelihood(answer_logits(model, batch), batch), log_likelihood(base_logits(model, self.context, batch), batch)

@@ -30,7 +30,7 @@ from vgid.methods.paths import locate
 from vgid.methods.rmu import pick_layer
 from vgid.methods.terms import Examples, gradients, nll, with_gradient
 from vgid.models.adapters import reference
-from vgid.models.forward import answer_states
+from vgid.models.forward import layer_states
 from vgid.models.structure import MLP, decoder_layers, feed_forward
 from vgid.training.losses import mean_over_examples, misdirection
 from vgid.training.seeds import derive_seed
@@ -161,9 +161,9 @@ class MIPEditor(Method[MIPEditorConfig]):
     def _states(self, model: Any, examples: Examples) -> tuple[Batch, tuple[Tensor, Tensor]]:
         """What layer l gives out now and gave out before, `[n, h]`."""
         batch = self.context.batch(examples)
-        _, states = answer_states(model, batch, decoder_layers(model)[self.layer])
+        states = layer_states(model, batch, decoder_layers(model)[self.layer])
         with reference(model, copy=self.context.reference_copy) as base:
-            _, before = answer_states(base, batch, decoder_layers(base)[self.layer])
+            before = layer_states(base, batch, decoder_layers(base)[self.layer])
         return batch, (states, before)
 
     def _directions(self, examples: Examples, like: Tensor) -> Tensor:

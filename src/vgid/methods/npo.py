@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vgid.data.batching import Batch
 from vgid.methods.base import METHODS, Range, Search, StepBatch
-from vgid.methods.terms import ForgetAndRetain, RetainConfig, base_logits, log_likelihood
+from vgid.methods.terms import Examples, ForgetAndRetain, RetainConfig, log_likelihood
 from vgid.training.losses import npo
 
 
@@ -44,8 +44,8 @@ class NPO(ForgetAndRetain[NPOConfig]):
     def forget(self, model: Any, batch: StepBatch) -> Tensor:
         """Mean of the NPO loss over the forget rows."""
 
-        def score(logits: Tensor, encoded: Batch) -> Tensor:
-            before = log_likelihood(base_logits(model, self.context, encoded), encoded)
+        def score(logits: Tensor, encoded: Batch, examples: Examples) -> Tensor:
+            before = log_likelihood(self.base_logits(model, examples), encoded)
             return npo(log_likelihood(logits, encoded), before, self.config.beta)
 
         return self.answers_mean(model, batch.forget, score)

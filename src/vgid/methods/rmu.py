@@ -17,12 +17,16 @@ from torch import Tensor
 
 from vgid.errors import ConfigError
 from vgid.methods.base import METHODS, Context, LossOutput, Method, Range, Search, StepBatch, mean_by_shape
+from vgid.methods.neurons import sample
 from vgid.methods.terms import Examples
 from vgid.models.adapters import base_of, reference
-from vgid.models.forward import answer_states
+from vgid.models.forward import layer_states
 from vgid.models.structure import decoder_layers
 from vgid.training.losses import mean_over_examples, misdirection
 from vgid.training.seeds import derive_seed
+
+ROWS = 64
+"""So many forget rows tell how long a state is."""
 
 
 class RMUConfig(BaseModel):
@@ -31,13 +35,16 @@ class RMUConfig(BaseModel):
     Attributes:
         layer: l, from 0; None takes the one at 7/32 of the depth (layer 7 of the paper's models).
         scale: c, how far from the origin the forgotten states are sent.
+        relative: whether c counts in mean norms of the base's states on the forget set, so that it means the same for every model;
+            the paper's c is plain, and tuned for each model and layer.
         retain_weight: lambda.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     layer: int | None = Field(default=None, ge=0)
-    scale: float = Field(default=20.0, gt=0.0)
+    scale: float = Field(default=5.0, gt=0.0)
+    relative: bool = True
     retain_weight: float = Field(default=10.0, ge=0.0)
 
 
@@ -62,7 +69,7 @@ class RMU(Method[RMUConfig]):
     needs = ("retain data", "the untouched base")
     search: ClassVar[Search] = {
         "training.learning_rate": Range(1e-4, 5e-3, log=True),
-        "method.scale": Range(2.0, 100.0, log=True),
+        "method.scale": Range(0.5, 20.0, log=True),
         "method.retain_weight": Range(1.0, 1000.0, log=True),
     }
 
@@ -72,7 +79,20 @@ class RMU(Method[RMUConfig]):
         self.layer = pick_layer(model, self.config.layer)
         width = base_of(model).get_input_embeddings().embedding_dim
         u = torch.randn(width, generator=torch.Generator().manual_seed(derive_seed(context.seed, "rmu")))
-        self.target = (self.config.scale * u / u.norm()).to(context.device)
+        length = self.config.scale * (self._norm(model) if self.config.relative else 1.0)
+        self.target = (length * u / u.norm()).to(context.device)
+
+    def _norm(self, model: Any) -> float:
+        """Mean norm of the base's states on (some of) the forget set."""
+        rows = tuple(sample(self.context.forget, ROWS, derive_seed(self.context.seed, "rmu rows")))
+
+        def term(examples: Examples) -> Tensor:
+            batch = self.context.batch(examples)
+            with reference(model, copy=self.context.reference_copy) as base:
+                states = layer_states(base, batch, decoder_layers(base_of(base))[self.layer])
+            return mean_over_examples(states.float().norm(dim=-1), batch.owners, len(batch.ids))
+
+        return float(mean_by_shape(term, rows))
 
     def loss(self, model: Any, batch: StepBatch) -> LossOutput:
         """Forget + lambda x retain; a side without rows counts for nothing."""
@@ -88,9 +108,9 @@ class RMU(Method[RMUConfig]):
 
     def _distance(self, model: Any, examples: Examples, *, forget: bool) -> Tensor:
         batch = self.context.batch(examples)
-        _, states = answer_states(model, batch, decoder_layers(base_of(model))[self.layer])
+        states = layer_states(model, batch, decoder_layers(base_of(model))[self.layer])
         target = self.target
         if not forget:
             with reference(model, copy=self.context.reference_copy) as base:
-                _, target = answer_states(base, batch, decoder_layers(base_of(base))[self.layer])
+                target = layer_states(base, batch, decoder_layers(base_of(base))[self.layer])
         return mean_over_examples(misdirection(states, target), batch.owners, len(batch.ids))

@@ -48,6 +48,5 @@ class SimNPO(ForgetAndRetain[SimNPOConfig]):
 
     def forget(self, model: Any, batch: StepBatch) -> Tensor:
         """Mean of the SimNPO loss over the forget rows."""
-        return self.answers_mean(
-            model, batch.forget, lambda logits, encoded: simnpo(mean_log_likelihood(logits, encoded), self.config.beta, self.config.margin)
-        )
+        beta, margin = self.config.beta, self.config.margin
+        return self.answers_mean(model, batch.forget, lambda logits, encoded, _: simnpo(mean_log_likelihood(logits, encoded), beta, margin))

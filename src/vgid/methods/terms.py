@@ -12,13 +12,14 @@ from torch import Tensor
 from vgid.data.batching import Batch
 from vgid.data.example import Example
 from vgid.methods.base import Context, LossOutput, Method, StepBatch, mean_by_shape
+from vgid.methods.targets import Targets
 from vgid.models.adapters import reference
 from vgid.models.forward import answer_logits
 from vgid.training.losses import answer_nll, kl_divergence, mean_over_examples, sum_over_examples
 
 Examples = tuple[Example, ...]
-Score = Callable[[Tensor, Batch], Tensor]
-"""From logits `[n, v]` and their batch to one value an example, `[b]`."""
+Score = Callable[[Tensor, Batch, Examples], Tensor]
+"""From logits `[n, v]`, their batch and its examples to one value an example, `[b]`."""
 
 
 def log_likelihood(logits: Tensor, batch: Batch) -> Tensor:
@@ -32,12 +33,6 @@ def mean_log_likelihood(logits: Tensor, batch: Batch) -> Tensor:
     return log_likelihood(logits, batch) / ones.clamp(min=1.0)
 
 
-def base_logits(model: Any, context: Context, batch: Batch) -> Tensor:
-    """What the untouched base says: `[n, v]`, without gradients."""
-    with reference(model, copy=context.reference_copy) as base:
-        return answer_logits(base, batch)
-
-
 def nll(model: Any, context: Context, examples: Examples, answers: Sequence[str] | None = None) -> Tensor:
     """l of the papers: mean over answer tokens, then over examples; of the recorded answers or those given."""
     said = dict(zip((e.id for e in examples), answers, strict=True)) if answers is not None else None
@@ -45,17 +40,6 @@ def nll(model: Any, context: Context, examples: Examples, answers: Sequence[str]
     def term(examples: Examples) -> Tensor:
         batch = context.batch(examples, [said[e.id] for e in examples] if said else None)
         return mean_over_examples(answer_nll(answer_logits(model, batch), batch.answers.targets), batch.owners, len(batch.ids))
-
-    return mean_by_shape(term, examples)
-
-
-def drift(model: Any, context: Context, examples: Examples) -> Tensor:
-    """KL(p_0 || p): mean over answer tokens, then over examples."""
-
-    def term(examples: Examples) -> Tensor:
-        batch = context.batch(examples)
-        target = base_logits(model, context, batch)
-        return mean_over_examples(kl_divergence(target, answer_logits(model, batch)), batch.owners, len(batch.ids))
 
     return mean_by_shape(term, examples)
 
@@ -96,6 +80,11 @@ R = TypeVar("R", bound=RetainConfig)
 class ForgetAndRetain(Method[R]):
     """A method whose loss is a forget term plus lambda x a retain term."""
 
+    def prepare(self, model: Any, context: Context) -> None:
+        """Get ready to remember what the base says."""
+        super().prepare(model, context)
+        self._said = Targets(context.batch)
+
     def forget(self, model: Any, batch: StepBatch) -> Tensor:
         """The forget term over the step's forget rows."""
         raise NotImplementedError
@@ -108,8 +97,8 @@ class ForgetAndRetain(Method[R]):
             parts["forget"] = self.forget(model, batch)
             total = total + parts["forget"]
         if batch.retain and self.config.retain_weight:
-            term = nll if self.config.retain_loss == "ce" else drift
-            parts["retain"] = term(model, self.context, batch.retain)
+            ce = self.config.retain_loss == "ce"
+            parts["retain"] = nll(model, self.context, batch.retain) if ce else self.drift(model, batch.retain)
             total = total + self.config.retain_weight * parts["retain"]
         return LossOutput(total, {name: part.detach() for name, part in parts.items()})
 
@@ -118,6 +107,21 @@ class ForgetAndRetain(Method[R]):
 
         def term(examples: Examples) -> Tensor:
             batch = self.context.batch(examples)
-            return score(answer_logits(model, batch), batch).mean()
+            return score(answer_logits(model, batch), batch, examples).mean()
+
+        return mean_by_shape(term, examples)
+
+    def base_logits(self, model: Any, examples: Examples) -> Tensor:
+        """What the untouched base says at the recorded answers of the examples: `[n, v]`, without gradients."""
+        with reference(model, copy=self.context.reference_copy) as base:
+            return self._said.logits(base, examples)
+
+    def drift(self, model: Any, examples: Examples) -> Tensor:
+        """KL(p_0 || p): mean over answer tokens, then over examples."""
+
+        def term(examples: Examples) -> Tensor:
+            batch = self.context.batch(examples)
+            values = kl_divergence(self.base_logits(model, examples), answer_logits(model, batch))
+            return mean_over_examples(values, batch.owners, len(batch.ids))
 
         return mean_by_shape(term, examples)

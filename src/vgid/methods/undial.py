@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from vgid.methods.base import METHODS, Range, Search, StepBatch, mean_by_shape
-from vgid.methods.terms import Examples, ForgetAndRetain, RetainConfig, base_logits
+from vgid.methods.terms import Examples, ForgetAndRetain, RetainConfig
 from vgid.models.forward import answer_logits
 from vgid.training.losses import mean_over_examples, undial
 
@@ -47,7 +47,7 @@ class UNDIAL(ForgetAndRetain[UNDIALConfig]):
 
         def term(examples: Examples) -> Tensor:
             encoded = self.context.batch(examples)
-            target = base_logits(model, self.context, encoded)
+            target = self.base_logits(model, examples)
             values = undial(target, answer_logits(model, encoded), encoded.answers.targets, self.config.strength)
             return mean_over_examples(values, encoded.owners, len(encoded.ids))
 

@@ -58,8 +58,8 @@ def head_at(model: Any, rows: Tensor, positions: Tensor) -> Iterator[list[Tensor
         hook.remove()
 
 
-def answer_states(model: Any, batch: Batch, layer: nn.Module) -> tuple[Tensor, Tensor]:
-    """Logits `[n, v]` that predict the batch's answer tokens, and what a layer of the decoder gives out there, `[n, h]`."""
+def layer_states(model: Any, batch: Batch, layer: nn.Module) -> Tensor:
+    """What a layer of the decoder gives out where answer tokens are predicted, `[n, h]`."""
     rows, positions, _ = batch.answers
     states: list[Tensor] = []
 
@@ -68,10 +68,10 @@ def answer_states(model: Any, batch: Batch, layer: nn.Module) -> tuple[Tensor, T
 
     hook = layer.register_forward_hook(keep)
     try:
-        logits = answer_logits(model, batch)
+        answer_logits(model, batch)
     finally:
         hook.remove()
-    return logits, states[0]
+    return states[0]
 
 
 def all_logits(model: Any, batch: Batch) -> Tensor:
