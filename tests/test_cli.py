@@ -36,6 +36,23 @@ def test_help_and_version() -> None:
     assert vgid("unlern").returncode == 2
 
 
+def test_methods_are_listed() -> None:
+    listed = vgid("methods", "--json")
+    rows = json.loads(listed.stdout)
+    assert {"name": "npo", "kind": "trained", "paper": "2404.05868"}.items() <= next(row for row in rows if row["name"] == "npo").items()
+
+
+def test_unlearn_by_another_method(random_folder: Path, data: Path, tmp_path: Path) -> None:
+    files = ("--model", random_folder, "--forget", data / "forget.jsonl", "--retain", data / "retain.jsonl", "--out", tmp_path / "out")
+    run = vgid("unlearn", *files, "--method", "manu", "--examine", 2, "--json")
+    assert run.returncode == 0, run.stderr
+    results = json.loads(run.stdout)
+    assert results["method"] == "manu" and results["training"] == "nothing to train"
+    assert (tmp_path / "out" / "merged").is_dir() and not (tmp_path / "out" / "adapter").exists()
+    both = vgid("unlearn", *files, "--method", "npo", "--recipe", "paper")
+    assert both.returncode == 2 and "a recipe names its method itself" in both.stderr
+
+
 def test_unlearn_writes_checkpoints_and_results(random_folder: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = ("--model", random_folder, "--forget", data / "forget.jsonl", "--retain", data / "retain.jsonl", "--out", out)

@@ -18,6 +18,13 @@ def test_every_built_in_recipe_is_valid(recipe: str) -> None:
     assert config.build_method().config.noise.kind == "uniform"
 
 
+def test_halves_of_the_teacher_are_recipes() -> None:
+    parts = {name: load_config(name).build_method().config for name in ("noise-only", "instruction-only", "on-policy")}
+    assert parts["noise-only"].instruction is None and parts["noise-only"].noise.kind == "uniform"
+    assert parts["instruction-only"].instruction == "forget" and parts["instruction-only"].noise.kind == "none"
+    assert parts["on-policy"].answers == ("student",)
+
+
 def test_default_recipe_is_the_default() -> None:
     assert load_config("default") == load_config()
 

@@ -81,7 +81,8 @@ def unlearn(
     forget: Annotated[Path, typer.Option(help="What to forget: JSONL, parquet or a folder.")],
     out: Out,
     retain: Annotated[Path | None, typer.Option(help="What must stay: JSONL, parquet or a folder.")] = None,
-    recipe: Annotated[str | None, typer.Option(help="Built-in recipe (default, paper, released) or a YAML file.")] = None,
+    method: Annotated[str | None, typer.Option(help="A method of `vgid methods`, with settings that fit it, in place of VGID.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Built-in recipe (default, paper, released ...) or a YAML file.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="Change one setting: a.b=c.")] = None,
     retain_ratio: Annotated[float | None, typer.Option(help="Retain rows per forget row in a step.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Everything random follows from it.")] = None,
@@ -92,7 +93,7 @@ def unlearn(
     as_json: Json = False,
 ) -> None:
     """Make a model forget; writes the adapter, the merged model and results.json."""
-    from vgid.config import load_config
+    from vgid.config import load_config, method_config
     from vgid.progress import Stages
     from vgid.unlearning import unlearn_command
 
@@ -102,7 +103,9 @@ def unlearn(
     overrides = [*(settings or [])]
     overrides += [f"training.retain_ratio={retain_ratio}"] if retain_ratio is not None else []
     overrides += [f"seed={seed}"] if seed is not None else []
-    config = load_config(recipe, overrides)
+    if method is not None and recipe is not None:
+        raise ConfigError("a recipe names its method itself", got=f"--method {method} and --recipe {recipe}", fix="leave one of them out")
+    config = load_config(recipe, overrides) if method is None else method_config(method, overrides)
     first = launched_as() == 0
     if first:
         check_output(out, overwrite, resume)
@@ -136,6 +139,22 @@ def evaluate(
     with Stages(quiet=as_json) as stages:
         results = evaluate_command({name: pair for name, pair in models.items() if pair[0]}, data, seed, out, stages)
     _show(results, as_json, out)
+
+
+@app.command()
+def methods(as_json: Json = False) -> None:
+    """List the unlearning methods: name, kind, paper and what each needs."""
+    from vgid.methods.catalogue import catalogue
+    from vgid.report.table import methods_table
+
+    rows = catalogue()
+    if as_json:
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    console = Console()
+    if not console.is_terminal:
+        console.width = 140
+    console.print(methods_table(rows))
 
 
 @data_app.command("check")

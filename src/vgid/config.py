@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vgid.errors import ConfigError, nearest
-from vgid.methods import METHODS
+from vgid.methods import METHODS, Method
 from vgid.models.adapters import AdapterConfig
 
 
@@ -97,10 +97,27 @@ class RunConfig(_Frozen):
     seed: int = Field(default=0, ge=0)
 
     def build_method(self) -> Any:
-        """The method with its validated config."""
+        """The method with its validated config.
+
+        Raises:
+            ConfigError: the method cannot train what it is told to.
+        """
         name, settings = _split_method(self.method)
         method = METHODS.get(name)
+        _check_way(name, method, self.adapter)
         return method(method.Config(**settings))
+
+
+def _check_way(name: str, method: type[Method[Any]], adapter: AdapterConfig | None) -> None:
+    way = "full" if adapter is None else "adapter"
+    if method.trains and way not in method.ways:
+        full = "full" in method.ways
+        raise ConfigError(
+            f"the method {name} {'changes the weights themselves' if full else 'works with adapters'}",
+            expected="adapter: null" if full else "an adapter",
+            got="an adapter" if full else "adapter: null",
+            fix="set adapter=null" if full else "leave the adapter at its default",
+        )
 
 
 def _split_method(method: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -115,6 +132,20 @@ def load_config(recipe: str | Path | None = None, overrides: Iterable[str] = ())
         ConfigError: with every problem found, and the nearest name for each unknown key.
     """
     values = _read_recipe(recipe) if recipe is not None else {}
+    for override in overrides:
+        _apply(values, override)
+    return validate_config(values)
+
+
+def method_config(name: str, overrides: Iterable[str] = ()) -> RunConfig:
+    """Our defaults with what the method's own authors or our trials found to fit it; `a.b=c` overrides come last.
+
+    Raises:
+        ConfigError: there is no such method, or an override is not valid.
+    """
+    values: dict[str, Any] = {"method": {"name": name}}
+    for key, value in METHODS.get(name).defaults.items():
+        _put(values, key, value)
     for override in overrides:
         _apply(values, override)
     return validate_config(values)
@@ -140,6 +171,7 @@ def validate_config(values: Mapping[str, Any]) -> RunConfig:
         problems += _explain(error, RunConfig, "")
     if problems:
         raise ConfigError("the configuration is not valid", got="\n  ".join(["", *problems]))
+    config.build_method()
     return config
 
 
@@ -177,16 +209,21 @@ def _apply(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError("cannot read an override", expected="key.subkey=value", got=repr(override))
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError("cannot read an override", expected="key.subkey=value", got=repr(override)) from error
+    _put(values, key, value)
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = key.split(".")
     for parent in parents:
         child = values.setdefault(parent, {})
         if not isinstance(child, dict):
-            raise ConfigError("an override goes below a plain value", got=repr(override), expected=f"{parent} to have keys of its own")
+            raise ConfigError("an override goes below a plain value", got=repr(key), expected=f"{parent} to have keys of its own")
         values = child
-    try:
-        values[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError("cannot read an override", expected="key.subkey=value", got=repr(override)) from error
+    values[last] = value
 
 
 def _explain(error: ValidationError, model: type[BaseModel], prefix: str) -> list[str]:

@@ -19,7 +19,7 @@ from vgid.data.example import Example
 from vgid.data.sources import check_disjoint
 from vgid.errors import ConfigError, DataError, OutputError
 from vgid.evaluation.generation import generate
-from vgid.methods.base import Context
+from vgid.methods.base import Context, Method
 from vgid.models.adapters import attach_lora
 from vgid.models.export import save_adapter, save_checkpoint, verify_export
 from vgid.models.loading import LoadedModel, load_model
@@ -68,9 +68,11 @@ def fit(
         resume: go on from the checkpoint in it, if there is one.
 
     Raises:
-        DataError: when the processor refuses rows of a kind.
+        ConfigError: when the method cannot train what it is told to.
+        DataError: when the processor refuses rows of a kind, or the method lacks retain data.
         ModelError: when the LoRA scope matches nothing.
-        RunError: when the loss stops being finite, memory does not suffice, or the checkpoint is of another run.
+        RunError: when the loss stops being finite, memory does not suffice, nothing in the model is found worth an edit, or the
+            checkpoint is of another run.
         OutputError: when a checkpoint cannot be written.
         StoppedError: when a signal asked the run to stop.
     """
@@ -79,6 +81,8 @@ def fit(
     encoder = loaded.encoder
     encoder.check([*forget, *retain])
     method = config.build_method()
+    if not method.trains:
+        return _edit(loaded, forget, retain, method, config.seed)
     full = config.adapter is None
     kept = _checkpoints(checkpoint, resume, config, forget, retain, loaded.model)
     if method.anchors:
@@ -89,8 +93,8 @@ def fit(
     retain, retain_aside = put_aside(retain, config.validation, derive_seed(config.seed, "retain aside"))
     device = next(model.parameters()).device
     packing = find_style(model, encoder, [*forget, *retain], config.training.pack) if method.packs else None
-    method.prepare(model, Context(encoder, forget, retain, config.seed, device, copied, packing))
     stop = EarlyStop(model, encoder, forget_aside, retain_aside, config.validation)
+    method.prepare(model, Context(encoder, forget, retain, config.seed, device, copied, packing))
     sharded = processes.count() > 1 and (config.training.shard or processes.asked_to_shard())
     for each in (model, copied) if sharded else ():
         if each is not None:
@@ -130,6 +134,16 @@ def _put_together(model: Any, loaded: LoadedModel, config: RunConfig) -> Any:
 
 
 CHECKPOINT, EXPORTS = "checkpoint", ("adapter", "merged")
+
+
+def _edit(loaded: LoadedModel, forget: Sequence[Example], retain: Sequence[Example], method: Method[Any], seed: int) -> Fitted:
+    """Run a method that has no loss; nothing is put aside, since there is nothing to stop early."""
+    started = time.monotonic()
+    device = next(loaded.model.parameters()).device
+    method.prepare(loaded.model.eval(), Context(loaded.encoder, forget, retain, seed, device))
+    model = method.finalize(loaded.model).eval()
+    edited = LoadedModel(model, loaded.processor, loaded.path, method.asks(loaded.processor))
+    return Fitted(edited, {}, time.monotonic() - started, "nothing to train")
 
 
 def unlearn(

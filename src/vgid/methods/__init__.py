@@ -1,6 +1,49 @@
 """Unlearning methods: one file and one registry line each."""
 
-from vgid.methods import finetune, vgid
+from vgid.methods import (
+    dpo,
+    finetune,
+    ga,
+    grad_diff,
+    icu,
+    idk,
+    kl_min,
+    manu,
+    mip_editor,
+    mmunlearner,
+    npo,
+    retrain,
+    rmu,
+    simnpo,
+    smfa,
+    undial,
+    untouched,
+    vgid,
+)
 from vgid.methods.base import METHODS, Context, LossOutput, Method, StepBatch
 
-__all__ = ["METHODS", "Context", "LossOutput", "Method", "StepBatch", "finetune", "vgid"]
+__all__ = [
+    "METHODS",
+    "Context",
+    "LossOutput",
+    "Method",
+    "StepBatch",
+    "dpo",
+    "finetune",
+    "ga",
+    "grad_diff",
+    "icu",
+    "idk",
+    "kl_min",
+    "manu",
+    "mip_editor",
+    "mmunlearner",
+    "npo",
+    "retrain",
+    "rmu",
+    "simnpo",
+    "smfa",
+    "undial",
+    "untouched",
+    "vgid",
+]

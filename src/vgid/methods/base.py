@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import torch
 from pydantic import BaseModel
@@ -13,7 +13,26 @@ from torch import Tensor, nn
 from vgid.data.batching import Batch, Encoder
 from vgid.data.example import Example
 from vgid.data.packing import Style
+from vgid.errors import DataError
 from vgid.registry import Registry
+
+Kind = Literal["trained", "edit", "inference", "reference"]
+"""What a method does: trains by a loss; changes weights of its own choice; changes the question only; is compared with."""
+Ways = Literal["adapter", "full"]
+
+
+class Range(NamedTuple):
+    """A setting's range in a search; `log` when orders of magnitude matter."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+Settings = Mapping[str, Any]
+"""Settings of a run by dotted key, as `--set` takes them."""
+Search = Mapping[str, Range | tuple[Any, ...]]
+"""The same keys, to a range or to the values to choose from."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +53,15 @@ class Context:
     def batch(self, examples: Sequence[Example], answers: Sequence[str] | None = None) -> Batch:
         """Encode examples with their recorded answers, or those given, on the model's device: what every loss starts from."""
         return self.encoder.batch(examples, answers=answers, packing=self.packing).to(self.device)
+
+    def require_retain(self, name: str) -> None:
+        """Raises:
+        DataError: there is nothing to retain, and the method cannot do without.
+        """
+        if not self.retain:
+            raise DataError(
+                f"{name} cannot do without retain data", expected="at least one retain row", got="none", fix="give a retain set"
+            )
 
 
 class StepBatch(NamedTuple):
@@ -72,8 +100,19 @@ class Method(Generic[C]):
     """
 
     Config: ClassVar[type[BaseModel]]
-    needs_reference: ClassVar[bool] = True
-    """Whether the loss looks at the untouched base; full-parameter training then keeps a frozen copy of it."""
+    kind: ClassVar[Kind] = "trained"
+    paper: ClassVar[str] = ""
+    """The number on arXiv."""
+    needs: ClassVar[tuple[str, ...]] = ()
+    """What it needs besides the model and the forget set, in words."""
+    trains: ClassVar[bool] = True
+    """Whether there is a loss to descend; without, no adapter is attached and no step is taken."""
+    ways: ClassVar[tuple[Ways, ...]] = ("adapter", "full")
+    """What it can train."""
+    defaults: ClassVar[Settings] = {}
+    """Settings of a run that fit the method better than our defaults, by dotted key."""
+    search: ClassVar[Search] = {}
+    """What to try when the method is tuned."""
 
     def __init__(self, config: C) -> None:
         self.config = config
@@ -96,6 +135,11 @@ class Method(Generic[C]):
         """
         return True
 
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the loss looks at the untouched base; full-parameter training then keeps a frozen copy of it."""
+        return True
+
     def prepare(self, model: Any, context: Context) -> None:
         """Called once, before training."""
         self.context = context
@@ -107,6 +151,10 @@ class Method(Generic[C]):
     def finalize(self, model: Any) -> Any:
         """Called once, after training; gives the model to export."""
         return model
+
+    def asks(self, processor: Any) -> Encoder | None:
+        """How questions are put to the result, for methods that work at inference; None asks them as they are."""
+        return None
 
 
 METHODS: Registry[type[Method[Any]]] = Registry("method")

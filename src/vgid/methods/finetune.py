@@ -1,16 +1,13 @@
-"""Plain fine-tuning on the retain set: what memorises people in the demo, and what retrains the gold reference without them."""
+"""Plain fine-tuning on the retain set: what memorises people in the demo."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
-from torch import Tensor
 
-from vgid.data.example import Example
-from vgid.methods.base import METHODS, LossOutput, Method, StepBatch, mean_by_shape
-from vgid.models.forward import answer_logits
-from vgid.training.losses import answer_nll, mean_over_examples
+from vgid.methods.base import METHODS, Context, LossOutput, Method, StepBatch
+from vgid.methods.terms import nll
 
 
 class FinetuneConfig(BaseModel):
@@ -24,15 +21,20 @@ class Finetune(Method[FinetuneConfig]):
     """Cross-entropy on the recorded answers of the retain set; the forget set is never looked at."""
 
     Config = FinetuneConfig
-    needs_reference = False
+    kind = "reference"
+    needs: ClassVar[tuple[str, ...]] = ("retain data",)
+
+    @property
+    def needs_reference(self) -> bool:
+        """It never looks back."""
+        return False
+
+    def prepare(self, model: Any, context: Context) -> None:
+        """Make sure that there is something to learn."""
+        super().prepare(model, context)
+        context.require_retain("fine-tuning")
 
     def loss(self, model: Any, batch: StepBatch) -> LossOutput:
         """Mean over answer tokens, then over examples."""
-
-        def nll(examples: tuple[Example, ...]) -> Tensor:
-            encoded = self.context.batch(examples)
-            values = answer_nll(answer_logits(model, encoded), encoded.answers.targets)
-            return mean_over_examples(values, encoded.owners, len(examples))
-
-        loss = mean_by_shape(nll, batch.retain)
+        loss = nll(model, self.context, batch.retain)
         return LossOutput(loss, {"retain": loss.detach()})

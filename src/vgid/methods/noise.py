@@ -18,7 +18,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from vgid.data.batching import Batch, Encoder
+from vgid.data.batching import Batch, Encoder, Row
 from vgid.data.example import Example
 from vgid.data.packing import Style
 from vgid.errors import ModelError
@@ -138,17 +138,31 @@ def perturb_batch(
     Raises:
         ModelError: for noise that moves or mixes pixels in normalised space, when the processor gives no plain pictures.
     """
-    seeds = [[derive_seed(*seed, ref.fingerprint, k) for k, ref in enumerate(example.images)] for example in examples]
-    pixel = config.space == "pixel" and config.kind != "none"
     said: Sequence[str | None] = [None] * len(examples) if prompts_only else (answers if answers is not None else [""] * len(examples))
-    rows = []
-    for example, answer, own in zip(examples, said, seeds, strict=True):
-        row = encoder.row(example, instruction, answer, _perturbed_images(example, config, own) if pixel else None)
-        if not pixel and config.kind != "none" and "pixel_values" in row.images:
-            x = _perturbed_values(row.images["pixel_values"], encoder, example, config, own)
-            row = replace(row, images={**row.images, "pixel_values": x})
-        rows.append(row)
+    rows = [perturb_row(encoder, e, config, seed=seed, instruction=instruction, answer=a) for e, a in zip(examples, said, strict=True)]
     return encoder.pack(rows, examples, packing) if packing else encoder.collate(rows, side="left" if prompts_only else "right")
+
+
+def perturb_row(
+    encoder: Encoder,
+    example: Example,
+    config: NoiseConfig,
+    *,
+    seed: tuple[object, ...],
+    instruction: str | None = None,
+    answer: str | None = "",
+) -> Row:
+    """One row of `perturb_batch`."""
+    seeds = [derive_seed(*seed, ref.fingerprint, k) for k, ref in enumerate(example.images)]
+    if config.kind == "none":
+        return encoder.row(example, instruction, answer)
+    if config.space == "pixel":
+        return encoder.row(example, instruction, answer, _perturbed_images(example, config, seeds))
+    row = encoder.row(example, instruction, answer)
+    if "pixel_values" not in row.images:
+        return row
+    x = _perturbed_values(row.images["pixel_values"], encoder, example, config, seeds)
+    return replace(row, images={**row.images, "pixel_values": x})
 
 
 def _perturbed_values(x: Tensor, encoder: Encoder, example: Example, config: NoiseConfig, seeds: Sequence[int]) -> Tensor:

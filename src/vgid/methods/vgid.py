@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -24,7 +24,7 @@ from torch import Tensor
 from vgid.data.batching import Batch
 from vgid.data.example import Example
 from vgid.methods.answers import sample_answers
-from vgid.methods.base import METHODS, Context, LossOutput, Method, StepBatch, mean_by_shape
+from vgid.methods.base import METHODS, Context, LossOutput, Method, Range, Search, StepBatch, mean_by_shape
 from vgid.methods.instructions import INSTRUCTIONS
 from vgid.methods.noise import NoiseConfig, perturb_batch
 from vgid.methods.targets import Targets
@@ -91,6 +91,14 @@ class VGID(Method[VGIDConfig]):
     """Distil the frozen base, half blinded and told to forget, into the model that is neither."""
 
     Config = VGIDConfig
+    paper = "2606.00105"
+    needs = ("retain data", "the untouched base")
+    search: ClassVar[Search] = {
+        "training.learning_rate": Range(2e-4, 5e-3, log=True),
+        "method.beta": Range(1.0, 8.0, log=True),
+        "method.retain_loss": ("kl", "ce", "both"),
+        "method.answers": (("recorded",), ("teacher",), ("recorded", "teacher"), ("recorded", "student")),
+    }
 
     @property
     def anchors(self) -> int:

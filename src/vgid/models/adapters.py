@@ -76,8 +76,12 @@ def _in_short(names: Sequence[str]) -> str:
 
 def adapted_modules(model: nn.Module) -> list[str]:
     """Names of the modules that have an adapter, as the base model calls them."""
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
-    return [name for name, module in base.named_modules() if hasattr(module, "lora_A")]
+    return [name for name, module in base_of(model).named_modules() if hasattr(module, "lora_A")]
+
+
+def base_of(model: Any) -> Any:
+    """The model inside an adapter's wrapper, or the model itself."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from peft import PeftModel
 from torch import Tensor
 
 from vgid.artifacts import whole_folder
+from vgid.data.batching import Encoder
 from vgid.data.example import Example
 from vgid.errors import RunError
 from vgid.models.forward import answer_logits
@@ -68,7 +69,7 @@ def verify_export(loaded: LoadedModel, out: Path, probes: Sequence[Example]) -> 
         RunError: they differ by more than rounding.
     """
     device, dtype = loaded.model.device, loaded.model.dtype
-    batch = loaded.encoder.batch(probes).to(device)
+    batch = Encoder(loaded.processor).batch(probes).to(device)  # asked plainly, whatever is put before questions at inference
     with torch.no_grad():
         trained = answer_logits(loaded.model.eval(), batch).float()
         ways = {"merged": (out / "merged", None)}

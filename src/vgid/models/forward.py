@@ -58,6 +58,22 @@ def head_at(model: Any, rows: Tensor, positions: Tensor) -> Iterator[list[Tensor
         hook.remove()
 
 
+def layer_states(model: Any, batch: Batch, layer: nn.Module) -> Tensor:
+    """What a layer of the decoder gives out where answer tokens are predicted, `[n, h]`."""
+    rows, positions, _ = batch.answers
+    states: list[Tensor] = []
+
+    def keep(_: nn.Module, __: Any, output: Any) -> None:
+        states.append((output[0] if isinstance(output, tuple) else output)[rows, positions])
+
+    hook = layer.register_forward_hook(keep)
+    try:
+        answer_logits(model, batch)
+    finally:
+        hook.remove()
+    return states[0]
+
+
 def all_logits(model: Any, batch: Batch) -> Tensor:
     """Logits at every position, `[b * s, v]`: what the released code distils on, and the slow twin of `answer_logits`."""
     logits: Tensor = model(**batch.model_inputs, use_cache=False).logits

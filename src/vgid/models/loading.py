@@ -21,16 +21,17 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model with its processor, and where both came from."""
+    """A model with its processor, and where both came from; `asks` changes how questions are put to it."""
 
     model: Any
     processor: Any
     path: str
+    asks: Encoder | None = None
 
     @cached_property
     def encoder(self) -> Encoder:
         """Encodes examples for this model; remembers what it has encoded."""
-        return Encoder(self.processor)
+        return self.asks or Encoder(self.processor)
 
 
 def load_model(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from torch import nn
 
@@ -87,6 +87,78 @@ def linear_layers(model: nn.Module, parts: Iterable[str]) -> list[str]:
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and module is not head and structure.part_of(name) in wanted
     ]
+
+
+class MLP(NamedTuple):
+    """A feed-forward block: `down` maps its neurons to the hidden state, each of `ups` makes them from it.
+
+    Neuron j is column j of `down` and row j of every `up`; an `up` twice as high (gate and up in one) has row j + `width` too.
+    """
+
+    name: str
+    part: Part
+    ups: tuple[nn.Linear, ...]
+    down: nn.Linear
+
+    @property
+    def width(self) -> int:
+        """How many neurons it has."""
+        return self.down.in_features
+
+
+def feed_forward(model: nn.Module, parts: Iterable[str]) -> list[MLP]:
+    """The feed-forward blocks of these parts, found by their shape, in the order of the layers.
+
+    A block is a module with two or three linear maps and an activation: one map leads back to the width that all others start from,
+    and that is no wider than the block. (What is narrower is a bottleneck, such as Gemma's per-layer inputs.)
+
+    Raises:
+        ModelError: a part has none.
+    """
+    structure, wanted = inspect_model(model), set(parts)
+    found = [
+        MLP(name, part, *maps)
+        for name, module in model.named_modules()
+        if (part := structure.part_of(name)) in wanted and part is not None and (maps := _maps(module)) is not None
+    ]
+    missing = wanted - {block.part for block in found}
+    if missing:
+        raise ModelError(
+            "no feed-forward neurons found",
+            expected=f"blocks of two or three linear layers and an activation in {', '.join(sorted(missing))}",
+            got="none",
+            fix="take another method, or other parts",
+        )
+    return found
+
+
+def _maps(module: nn.Module) -> tuple[tuple[nn.Linear, ...], nn.Linear] | None:
+    children = list(module.children())
+    linears = [linear for child in children if (linear := _linear(child)) is not None]
+    active = any(next(child.parameters(), None) is None and not isinstance(child, (nn.Dropout, nn.Identity)) for child in children)
+    if not active or len(linears) not in (2, 3):
+        return None
+    # Of two maps the second leads back; of three the shapes tell, whatever their order.
+    for down in linears[-1:] if len(linears) == 2 else reversed(linears):
+        ups = tuple(linear for linear in linears if linear is not down)
+        if down.in_features >= down.out_features and all(
+            up.in_features == down.out_features and up.out_features in (down.in_features, 2 * down.in_features) for up in ups
+        ):
+            return ups, down
+    return None
+
+
+def _linear(module: nn.Module) -> nn.Linear | None:
+    """The module itself, or the one linear map that it wraps."""
+    linears = [inner for inner in module.modules() if isinstance(inner, nn.Linear)]
+    return linears[0] if len(linears) == 1 and not isinstance(module, nn.ModuleList) else None
+
+
+def decoder_layers(model: nn.Module) -> list[nn.Module]:
+    """The layers of the decoder, first to last: its longest list of modules."""
+    decoder = model.get_submodule(inspect_model(model).language[0])
+    lists = [list(child) for child in decoder.modules() if isinstance(child, nn.ModuleList)]
+    return max(lists, key=len)
 
 
 def unfreeze(model: Any, parts: Iterable[str]) -> Any:

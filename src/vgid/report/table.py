@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -49,6 +49,19 @@ def ablation_table(results: Mapping[str, Any]) -> Table | None:
         cells = [each.get(split) for each in ablation.values()]
         row = [text for cell in cells for text in (_percent(cell, "accuracy"), _percent(cell, "refusal_rate"))]
         table.add_row(escape(split), *row)
+    return table
+
+
+def methods_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The methods of `vgid methods`, each with its paper and what it needs."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, caption="Numbers are arXiv's.", caption_justify="left")
+    for heading in ("Method", "Kind", "Paper"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("Needs")
+    for row in rows:
+        way = {"full": ["full parameters"], "adapter": ["an adapter"]}[row["trains"][0]] if len(row["trains"]) == 1 else []
+        needs = ", ".join([*row["needs"], *way])
+        table.add_row(escape(row["name"]), row["kind"], row["paper"] or "", escape(needs))
     return table
 
 

@@ -1,0 +1,41 @@
+r"""Gradient ascent (GA; Maini et al., TOFU, arXiv 2401.06121), on answer tokens only:
+
+.. math:: L = -\ell(x_f, y)
+
+Nothing bounds it from below, so it ends in gibberish if it is not stopped: a reference for collapse.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from vgid.methods.base import METHODS, LossOutput, Method, Range, Search, Settings, StepBatch
+from vgid.methods.terms import nll
+
+
+class GAConfig(BaseModel):
+    """Gradient ascent has no settings of its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@METHODS.register("ga")
+class GA(Method[GAConfig]):
+    """Ascend the likelihood loss of the forgotten answers."""
+
+    Config = GAConfig
+    paper = "2401.06121"
+    defaults: ClassVar[Settings] = {"training.learning_rate": 1e-4}
+    search: ClassVar[Search] = {"training.learning_rate": Range(1e-5, 1e-3, log=True)}
+
+    @property
+    def needs_reference(self) -> bool:
+        """It never looks back."""
+        return False
+
+    def loss(self, model: Any, batch: StepBatch) -> LossOutput:
+        """Minus the mean negative log-likelihood of the forget rows; retain rows are not looked at."""
+        forget = -nll(model, self.context, batch.forget)
+        return LossOutput(forget, {"forget": forget.detach()})

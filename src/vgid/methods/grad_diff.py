@@ -1,0 +1,33 @@
+r"""Gradient difference (arXiv 2203.12817; TOFU, arXiv 2401.06121), on answer tokens only:
+
+.. math:: L = -\ell(x_f, y) + \lambda \ell(x_r, y)
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from vgid.methods.base import METHODS, Range, Search, Settings, StepBatch
+from vgid.methods.terms import ForgetAndRetain, RetainConfig, nll
+
+
+@METHODS.register("grad_diff")
+class GradDiff(ForgetAndRetain[RetainConfig]):
+    """Ascend on the forget set, descend on the retain set."""
+
+    Config = RetainConfig
+    paper = "2401.06121"
+    needs: ClassVar[tuple[str, ...]] = ("retain data",)
+    defaults: ClassVar[Settings] = {"training.learning_rate": 1e-4}
+    search: ClassVar[Search] = {"training.learning_rate": Range(1e-5, 1e-3, log=True), "method.retain_weight": Range(0.5, 8.0, log=True)}
+
+    @property
+    def needs_reference(self) -> bool:
+        """For KL on the retain set only."""
+        return self.config.retain_loss == "kl"
+
+    def forget(self, model: Any, batch: StepBatch) -> Tensor:
+        """Minus the likelihood loss."""
+        return -nll(model, self.context, batch.forget)

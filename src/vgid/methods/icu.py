@@ -1,0 +1,77 @@
+"""ICU: in-context unlearning (after Pawelczyk et al., arXiv 2310.07579), the control that trains nothing.
+
+The checkpoint stays as it is. Every question that is put to the model, about whomever, gets an instruction in front of it, and its
+pictures get noise if so told: whoever serves the model does not know whom a question is about. The paper puts relabelled examples into
+the prompt; here it is an instruction, the same that VGID's teacher reads, so that the two compare. Taken without its wrapper the
+model has forgotten nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from vgid.data.batching import Encoder, Pictures, Row
+from vgid.data.example import Example
+from vgid.methods.base import METHODS, Context, Method, Search
+from vgid.methods.instructions import INSTRUCTIONS
+from vgid.methods.noise import NoiseConfig, perturb_row
+
+log = logging.getLogger("vgid")
+
+
+class ICUConfig(BaseModel):
+    """Settings of ICU.
+
+    Attributes:
+        instruction: name of a built-in instruction, or a text of one's own.
+        noise: how pictures are perturbed; kind `none` leaves them alone.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    instruction: str = Field(default="forget", min_length=1)
+    noise: NoiseConfig = NoiseConfig(kind="none")
+
+    @property
+    def text(self) -> str:
+        """The instruction itself."""
+        return INSTRUCTIONS.get(self.instruction, self.instruction)
+
+
+class InContext(Encoder):
+    """Puts every question behind the instruction, and noise on its pictures, unless it brings an instruction or pictures of its own."""
+
+    def __init__(self, processor: Any, config: ICUConfig, seed: int) -> None:
+        super().__init__(processor)
+        self.config, self.seed, self.plain = config, seed, Encoder(processor)
+
+    def row(self, example: Example, instruction: str | None = None, answer: str | None = "", images: Pictures | None = None) -> Row:
+        """Encode one example as the wrapped model is asked."""
+        instruction = instruction if instruction is not None else self.config.text
+        if images is not None:
+            return self.plain.row(example, instruction, answer, images)
+        return perturb_row(self.plain, example, self.config.noise, seed=(self.seed, "icu"), instruction=instruction, answer=answer)
+
+
+@METHODS.register("icu")
+class ICU(Method[ICUConfig]):
+    """Ask the untouched model with an instruction to forget."""
+
+    Config = ICUConfig
+    kind = "inference"
+    paper = "2310.07579"
+    needs = ("a wrapper wherever the model is served",)
+    trains = False
+    search: ClassVar[Search] = {"method.instruction": tuple(INSTRUCTIONS), "method.noise.kind": ("none", "uniform", "blur")}
+
+    def prepare(self, model: Any, context: Context) -> None:
+        """Say that the weights keep everything."""
+        super().prepare(model, context)
+        log.warning("icu changes no weights: a checkpoint written from it has forgotten nothing unless it is asked through the wrapper")
+
+    def asks(self, processor: Any) -> Encoder:
+        """The wrapper."""
+        return InContext(processor, self.config, self.context.seed)

@@ -1,0 +1,33 @@
+r"""IDK, in TOFU "preference optimisation" (arXiv 2401.06121): learn to refuse.
+
+.. math:: L = \ell(x_f, refusal) + \lambda \ell(x_r, y)
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from vgid.methods.base import METHODS, Range, Search, StepBatch
+from vgid.methods.refusals import RefusalConfig
+from vgid.methods.terms import ForgetAndRetain, nll
+
+
+@METHODS.register("idk")
+class IDK(ForgetAndRetain[RefusalConfig]):
+    """Cross-entropy on a refusal in place of the forgotten answer."""
+
+    Config = RefusalConfig
+    paper = "2401.06121"
+    needs = ("retain data", "refusals (built in)")
+    search: ClassVar[Search] = {"training.learning_rate": Range(1e-4, 5e-3, log=True), "method.retain_weight": Range(0.5, 8.0, log=True)}
+
+    @property
+    def needs_reference(self) -> bool:
+        """For KL on the retain set only."""
+        return self.config.retain_loss == "kl"
+
+    def forget(self, model: Any, batch: StepBatch) -> Tensor:
+        """Likelihood loss of refusals, drawn anew at each step."""
+        return nll(model, self.context, batch.forget, self.config.refuse(batch.forget, self.context.seed, batch.step))

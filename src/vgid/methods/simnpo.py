@@ -1,0 +1,52 @@
+r"""SimNPO (Fan et al., arXiv 2410.07163): NPO without a reference, normalised by the answer's length.
+
+.. math:: L = -\frac{2}{\beta} E_f[\log \sigma(-\frac{\beta}{|y|} \log p(y|x_f) - \gamma)] + \lambda \ell(x_r, y)
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import Field
+from torch import Tensor
+
+from vgid.methods.base import METHODS, Range, Search, StepBatch
+from vgid.methods.terms import ForgetAndRetain, RetainConfig, mean_log_likelihood
+from vgid.training.losses import simnpo
+
+
+class SimNPOConfig(RetainConfig):
+    """Settings of SimNPO.
+
+    Attributes:
+        beta: inverse temperature.
+        margin: gamma, how unlikely an answer must be to count as forgotten.
+    """
+
+    beta: float = Field(default=2.5, gt=0.0)
+    margin: float = Field(default=0.0, ge=0.0)
+
+
+@METHODS.register("simnpo")
+class SimNPO(ForgetAndRetain[SimNPOConfig]):
+    """Make the forgotten answers unlikely, the likely ones first."""
+
+    Config = SimNPOConfig
+    paper = "2410.07163"
+    needs = ("retain data",)
+    search: ClassVar[Search] = {
+        "training.learning_rate": Range(1e-5, 2e-3, log=True),
+        "method.beta": Range(0.5, 5.0, log=True),
+        "method.margin": Range(0.0, 2.0),
+        "method.retain_weight": Range(0.5, 8.0, log=True),
+    }
+
+    @property
+    def needs_reference(self) -> bool:
+        """For KL on the retain set only."""
+        return self.config.retain_loss == "kl"
+
+    def forget(self, model: Any, batch: StepBatch) -> Tensor:
+        """Mean of the SimNPO loss over the forget rows."""
+        beta, margin = self.config.beta, self.config.margin
+        return self.answers_mean(model, batch.forget, lambda logits, encoded, _: simnpo(mean_log_likelihood(logits, encoded), beta, margin))
