@@ -6,18 +6,23 @@ import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from vgid.config import RunConfig
 from vgid.data.example import Example
+from vgid.data.neutral import neutral_examples, own_answers
 from vgid.data.sources import check_disjoint
-from vgid.errors import DataError
+from vgid.errors import ConfigError, DataError
+from vgid.evaluation.generation import generate
 from vgid.methods.base import Context
 from vgid.models.adapters import attach_lora
-from vgid.models.export import save_adapter, save_checkpoint, verify_export
+from vgid.models.economy import checkpointing, compiled
+from vgid.models.export import merge_adapter, save_adapter, save_checkpoint, verify_export
 from vgid.models.loading import LoadedModel
 from vgid.models.packing import find_style
+from vgid.models.quantisation import is_quantised
 from vgid.models.structure import unfreeze
 from vgid.training.seeds import derive_seed
 from vgid.training.trainer import Curves, Progress, train
@@ -46,6 +51,7 @@ def fit(
     """Run the configured method. The model passed in is changed in place: it gets the adapter, or new weights.
 
     Raises:
+        ConfigError: when the model is held in 4 bits and the configuration says otherwise, or the other way round.
         DataError: when the processor refuses rows of a kind.
         ModelError: when the LoRA scope matches nothing.
         RunError: when the loss stops being finite.
@@ -55,6 +61,14 @@ def fit(
     encoder.check([*forget, *retain])
     method = config.build_method()
     full = config.adapter is None
+    if is_quantised(loaded.model) != bool(config.adapter and config.adapter.quantise):
+        raise ConfigError(
+            "the model is not held as the configuration says",
+            where="adapter.quantise",
+            expected="the same for the model and its adapter",
+            got=f"a model {'in 4 bits' if is_quantised(loaded.model) else 'in full'}",
+            fix="give load_model the same `quantise` as the configuration",
+        )
     copied = copy.deepcopy(loaded.model).eval().requires_grad_(False) if full and method.needs_reference else None
     if config.adapter is None:
         model: Any = unfreeze(loaded.model, config.training.parts)
@@ -66,7 +80,8 @@ def fit(
     packing = find_style(model, encoder, [*forget, *retain], config.training.pack) if method.packs else None
     method.prepare(model, Context(encoder, forget, retain, config.seed, device, copied, packing))
     stop = EarlyStop(model, encoder, forget_aside, retain_aside, config.validation)
-    curves = train(model, method, forget, retain, config.training, seed=config.seed, progress=progress, callbacks=[stop])
+    with checkpointing(model, config.training.gradient_checkpointing), compiled(model, config.training.torch_compile):
+        curves = train(model, method, forget, retain, config.training, seed=config.seed, progress=progress, callbacks=[stop])
     stop.restore()
     model = method.finalize(model).eval()
     return Fitted(LoadedModel(model, loaded.processor, loaded.path), curves | stop.curves, time.monotonic() - started, stop.reason)
@@ -86,7 +101,7 @@ def unlearn(
     Args:
         loaded: the model; it gets an adapter (`config.adapter`), or new weights.
         forget: what to forget.
-        retain: what must stay.
+        retain: what must stay; where it is empty, `config.neutral_retain` neutral rows stand in for it.
         config: settings; None takes our defaults.
         out: where to write; None keeps the result in memory.
         progress: told (steps done, steps in all).
@@ -100,14 +115,28 @@ def unlearn(
         raise DataError("there is nothing to forget", expected="at least one forget row", got="none", fix="check the forget data")
     check_disjoint(forget, retain)
     config = config or RunConfig()
+    retain = retain or neutral_retain(loaded, config)
     fitted = fit(loaded, forget, retain, config, progress=progress)
     if out is not None:
         _export(fitted, Path(out), [*forget[:8], *retain[:8]])
     return fitted
 
 
+def neutral_retain(loaded: LoadedModel, config: RunConfig) -> list[Example]:
+    """`config.neutral_retain` neutral rows with the model's own answers; with pictures only, for a model that takes no others."""
+    rows = neutral_examples(config.neutral_retain, config.seed)
+    try:
+        loaded.encoder.check(rows)
+    except DataError:
+        rows = neutral_examples(config.neutral_retain, config.seed, pictures=1.0)
+    return own_answers(rows, partial(generate, loaded)) if rows else []
+
+
 def _export(fitted: Fitted, out: Path, probes: Sequence[Example]) -> None:
     model, processor = fitted.loaded.model, fitted.loaded.processor
     save_adapter(model, out / "adapter")
-    save_checkpoint(model, processor, out / "merged")
+    if is_quantised(model):
+        merge_adapter(fitted.loaded.path, out / "adapter", out / "merged")
+    else:
+        save_checkpoint(model, processor, out / "merged")
     verify_export(fitted.loaded, out, probes)

@@ -36,7 +36,7 @@ def unlearn_command(
     check_disjoint(forget_rows, retain_rows)
     splits = {"forget": _sample(forget_rows, examine, config.seed), "retain": _sample(retain_rows, examine, config.seed)}
     splits = {name: rows for name, rows in splits.items() if rows}
-    loaded = load_model(model)
+    loaded = load_model(model, quantise=config.adapter.quantise if config.adapter else None)
     prepare_output(out)
     evaluated: dict[str, Mapping[str, SplitResult]] = {}
     if splits:

@@ -15,6 +15,7 @@ from vgid.data.example import Example
 from vgid.errors import RunError
 from vgid.models.forward import answer_logits
 from vgid.models.loading import LoadedModel, load_model
+from vgid.models.quantisation import is_quantised
 
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 2.5e-1}
 """Largest difference of two logits that rounding explains."""
@@ -61,12 +62,27 @@ def _merged(base: Any) -> Iterator[tuple[str, Tensor]]:
             yield f"{owner}.{kind}" if adapted else name, value
 
 
+def merge_adapter(base: str, adapter: Path, out: Path) -> None:
+    """Merge an adapter into its base in the base's own precision: a base held in 4 bits would leave its rounding in the result.
+
+    Raises:
+        ModelError: the base cannot be loaded, or the adapter does not fit it.
+        OutputError: the folder is not empty, or cannot be made.
+    """
+    whole = load_model(base, device="cpu", dtype="auto", adapter=adapter)
+    save_checkpoint(whole.model, whole.processor, out)
+
+
 def verify_export(loaded: LoadedModel, out: Path, probes: Sequence[Example]) -> None:
     """Reload what was written with stock libraries and compare its answers with the trained model's, token by token.
+
+    A model trained on a base in 4 bits is compared in full precision, as it was written: merged weights against base and adapter.
 
     Raises:
         RunError: they differ by more than rounding.
     """
+    if is_quantised(loaded.model):
+        loaded = load_model(loaded.path, device=loaded.model.device, adapter=out / "adapter")
     device, dtype = loaded.model.device, loaded.model.dtype
     batch = loaded.encoder.batch(probes).to(device)
     with torch.no_grad():
