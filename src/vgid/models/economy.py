@@ -56,7 +56,7 @@ def decoder_layers(model: nn.Module) -> list[nn.Module]:
     """The decoder's stack of layers: the longest list of modules in it."""
     decoder = model.get_submodule(inspect_model(model).language[0])
     stacks = [module for module in decoder.modules() if isinstance(module, nn.ModuleList)]
-    return list(max(stacks, key=len))
+    return list(max(stacks, key=lambda stack: len(list(stack))))
 
 
 def plain(model: Any) -> Any:

@@ -93,10 +93,15 @@ def verify_export(loaded: LoadedModel, out: Path, probes: Sequence[Example]) -> 
         for name, (path, adapter) in ways.items():
             again = load_model(path, device=device, dtype=dtype, adapter=adapter)
             written = answer_logits(again.model, again.encoder.batch(probes).to(device)).float()
-            _compare(name, out, trained, written, TOLERANCE.get(dtype, 1e-3))
+            compare(name, out, trained, written, TOLERANCE.get(dtype, 1e-3))
 
 
-def _compare(name: str, out: Path, trained: Tensor, written: Tensor, tolerance: float) -> None:
+def compare(name: str, out: Path, trained: Tensor, written: Tensor, tolerance: float) -> float:
+    """The largest difference of two logits.
+
+    Raises:
+        RunError: it is more than the tolerance, or a token the model was sure of has changed.
+    """
     worst = (trained - written).abs().max().item()
     sure = trained.topk(2, dim=-1).values.diff(dim=-1).abs().squeeze(-1) > 2 * tolerance
     differ = int(((trained.argmax(dim=-1) != written.argmax(dim=-1)) & sure).sum())
@@ -108,3 +113,4 @@ def _compare(name: str, out: Path, trained: Tensor, written: Tensor, tolerance: 
             got=f"a difference of {worst:.3g}, {differ} answer tokens of {len(trained)} changed",
             fix="do not use these files; report this with the model's name",
         )
+    return float(worst)

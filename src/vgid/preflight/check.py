@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from vgid.config import RunConfig
-from vgid.data.batching import Encoder
+from vgid.data.batching import UNBOUNDED, Encoder
 from vgid.data.example import Example
 from vgid.errors import DataError, ModelError, VgidError
 from vgid.models.adapters import adapted_modules, in_short
@@ -34,7 +34,8 @@ class Model:
     kind: str
     parameters: int
     trained: int
-    modules: str
+    modules: tuple[str, ...]
+    """Names of the trained modules."""
     device: str
     dtype: str
 
@@ -89,22 +90,23 @@ def preflight(
         allow_unknown: do not take it for an error that the model does not know the forget set.
 
     Raises:
-        DataError: the processor refuses rows.
+        DataError: the processor refuses rows, or rows are longer than the context; nothing is ever cut.
         ModelError: nothing is to be trained, or no chat template.
     """
-    loaded.encoder.check([*forget, *retain])
+    Encoder(loaded.processor, UNBOUNDED).check([*forget, *retain])
     context = context_of(loaded.model, loaded.encoder)
     limits = [limit for limit in context.values() if limit is not None]
     encoder = Encoder(loaded.processor, min(limits) if limits else None)
     sides, instruction = _measure(encoder, forget, retain, config)
     problems = {problem.where: problem for side in sides.values() for problem in side.problems}
-    errors: list[VgidError] = [DataError.together(list(problems.values()))] if problems else []
+    if problems:
+        raise DataError.together(list(problems.values()))
     knowledge, teacher = ask(loaded, some(forget, sample, config.seed), config)
     with on_trial(loaded.model, config) as model:
         shape = _model(loaded, model)
         gradients = try_gradients(model, loaded.encoder, _shortest(forget, retain), config.training.precision)
         memory = _memory(model, loaded.encoder, sides, config, len(forget))
-    errors += _gradient_errors(gradients, config)
+    errors = _gradient_errors(gradients, config)
     if not knowledge.known and not allow_unknown:
         errors.append(_unknown(knowledge))
     free = room(torch.device(shape.device))
@@ -113,7 +115,7 @@ def preflight(
         model=shape,
         sides=sides,
         context=context,
-        samples=_samples(loaded.encoder, sides, instruction, show_forgotten) if not problems else {},
+        samples=_samples(loaded.encoder, sides, instruction, show_forgotten),
         gradients=gradients,
         memory=memory,
         room=there,
@@ -168,7 +170,7 @@ def _model(loaded: LoadedModel, trained: Any) -> Model:
         kind=type(base).__name__,
         parameters=sum(_numel(p) for p in parameters),
         trained=sum(p.numel() for p in trained.parameters() if p.requires_grad),
-        modules=in_short(names),
+        modules=tuple(names),
         device=str(next(base.parameters()).device),
         dtype=str(loaded.model.dtype).removeprefix("torch."),
     )
@@ -203,7 +205,9 @@ def _memory(model: Any, encoder: Encoder, sides: dict[str, Side], config: RunCon
         answering=cache_bytes(
             min(_answered_at_once(config), max(forget, ANSWERED_AT_ONCE)),
             tokens + NEW_TOKENS,
-            *(shape[name] for name in ("layers", "kv_heads", "head")),
+            shape["layers"],
+            shape["kv_heads"],
+            shape["head"],
             element,
         ),
     )
@@ -258,7 +262,7 @@ def _warnings(found: Preflight, config: RunConfig) -> list[str]:
     single = [name for name in found.gradients.unreached if name.partition(":")[0] not in found.gradients.dead_parts]
     if single:
         warnings.append(f"no gradient reaches {len(single)} modules: {in_short([name.partition(': ')[2] for name in single])}")
-    if found.teacher is not None and found.teacher.differs < DIFFERS:
+    if found.teacher is not None and found.teacher.differs < DIFFERS and found.knowledge.known:
         warnings.append("the teacher answers like the model itself, so it has little to teach: set a stronger noise, or an instruction")
     if "retain" not in found.sides and not config.neutral_retain:
         warnings.append("nothing is retained: expect the model to lose more than it should (--retain, or --recipe no-retain)")
@@ -292,7 +296,7 @@ def as_json(found: Preflight, *, texts: bool = True) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "ready": not found.errors,
-        "model": vars(found.model),
+        "model": {**vars(found.model), "modules": in_short(found.model.modules)},
         "image_tokens": {
             "min": min(s.least for s in per_image),
             "median": median(s.median for s in per_image),
@@ -301,7 +305,7 @@ def as_json(found: Preflight, *, texts: bool = True) -> dict[str, Any]:
         if per_image
         else None,
         "rows": {
-            name: {"rows": side.rows, "looked_at": side.looked_at, "longest": side.longest, "too_long": len(side.problems)}
+            name: {"rows": side.rows, "looked_at": side.looked_at, "longest": side.longest}
             for name, side in found.sides.items()
         },
         "context": found.context,

@@ -9,7 +9,7 @@ from random import Random
 from statistics import median
 from typing import Any, NamedTuple
 
-from vgid.data.batching import Encoder
+from vgid.data.batching import UNBOUNDED, Encoder
 from vgid.data.conversation import render
 from vgid.data.example import Example
 from vgid.errors import DataError
@@ -65,7 +65,7 @@ def measure(encoder: Encoder, examples: Sequence[Example], instruction: str | No
     or near the limit are encoded in full, so that those figures are exact.
     """
     chosen = choose(examples, seed)
-    counts, per_image = _count(encoder, chosen, instruction, Random(seed))
+    counts, per_image = _count(Encoder(encoder.processor, UNBOUNDED), chosen, instruction, Random(seed))
     limit = encoder.max_length or 10**9
     near = min(max(counts), limit) - MARGIN
     longest: list[tuple[int, Example]] = []

@@ -6,6 +6,7 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
+from vgid.errors import VgidError
 from vgid.preflight.check import Preflight
 from vgid.preflight.rows import Side
 
@@ -19,16 +20,21 @@ def screen(found: Preflight) -> Panel:
     grid.add_column(no_wrap=True)
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
-    for mark, name, text in (_model(found), _trains(found), _pictures(found), *_rows(found), *_labels(found)):
+    for mark, name, text in (_model(found), _trains(found), _pictures(found), _rows(found), *_labels(found)):
         grid.add_row(mark, name, text)
     for mark, name, text in (_gradients(found), _memory(found), _teacher(found), _knowledge(found)):
         grid.add_row(mark, name, text)
     for error in found.errors:
-        grid.add_row(BAD, "", f"[red]{escape(str(error))}[/]")
+        grid.add_row(BAD, "", f"[red]{escape(_told(error))}[/]")
     for warning in found.warnings:
         grid.add_row(CARE, "", f"[yellow]{escape(warning)}[/]")
     ready = "[bold red]not ready[/]" if found.errors else "[bold green]ready[/]"
     return Panel(grid, title="Preflight", title_align="left", subtitle=ready, subtitle_align="left", padding=(0, 1))
+
+
+def _told(error: VgidError) -> str:
+    """The problem and what to do; in full, where one error tells of many rows."""
+    return f"{error.problem}: {error.fix}" if error.fix and not error.where else str(error)
 
 
 def _model(found: Preflight) -> tuple[str, str, str]:
@@ -39,9 +45,9 @@ def _model(found: Preflight) -> tuple[str, str, str]:
 def _trains(found: Preflight) -> tuple[str, str, str]:
     model = found.model
     parts = ", ".join(f"{part} {count}" for part, count in found.gradients.modules.items())
+    names = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in model.modules))
     share = f"{100 * model.trained / model.parameters:.2g} %"
-    modules = f"{sum(found.gradients.modules.values())} modules ({parts})"
-    return GOOD, "trains", f"{_count(model.trained)} parameters ({share}) in {modules}: {escape(model.modules)}"
+    return GOOD, "trains", f"{_count(model.trained)} parameters ({share}) in {parts} modules: {escape(names)}"
 
 
 def _pictures(found: Preflight) -> tuple[str, str, str]:
@@ -54,13 +60,11 @@ def _pictures(found: Preflight) -> tuple[str, str, str]:
     return GOOD, "pictures", f"{least} to {most} tokens each, median {', '.join(f'{s.median:g}' for s in spreads)}"
 
 
-def _rows(found: Preflight) -> list[tuple[str, str, str]]:
+def _rows(found: Preflight) -> tuple[str, str, str]:
     limits = {name: limit for name, limit in found.context.items() if limit is not None}
     most = f"context {min(limits.values())} ({min(limits, key=lambda name: limits[name])})" if limits else "context unbounded"
     longest = ", ".join(f"{name} {side.longest}" for name, side in found.sides.items())
-    long = sum(len(side.problems) for side in found.sides.values())
-    verdict = f"{long} rows do not fit" if long else "nothing is cut"
-    return [(BAD if long else GOOD, "longest", f"{longest} tokens; {most}; {verdict} ({_looked(found.sides)})")]
+    return GOOD, "longest", f"{longest} tokens; {most}; nothing is cut ({_looked(found.sides)})"
 
 
 def _looked(sides: dict[str, Side]) -> str:
@@ -70,24 +74,18 @@ def _looked(sides: dict[str, Side]) -> str:
 
 
 def _labels(found: Preflight) -> list[tuple[str, str, str]]:
-    lines = []
+    lines: list[tuple[str, str, str]] = []
     for name, sample in found.samples.items():
-        text = f"{name}: {sample}"
+        text = escape(f"{name}: {sample}")
         if sample.prompt is not None and sample.answer is not None:
-            text += f"\n{_short(sample.prompt)} → [reverse]{_short(sample.answer)}[/]"
-            text = text if name == "retain" else f"{text}"
-        lines.append((GOOD, "" if lines else "labels", _plain(text)))
+            text += f"\n[dim]{_short(sample.prompt)} →[/] [reverse]{_short(sample.answer)}[/]"
+        lines.append(("" if lines else GOOD, "" if lines else "labels", text))
     return lines
-
-
-def _plain(text: str) -> str:
-    """Square brackets that are no mark-up."""
-    return text.replace("[reverse]", "\0").replace("[/]", "\1").replace("[", r"\[").replace("\0", "[reverse]").replace("\1", "[/]")
 
 
 def _short(text: str) -> str:
     text = text.replace("\n", "⏎")
-    return text if len(text) <= MOST_TEXT else f"{text[: MOST_TEXT // 2]} … {text[-MOST_TEXT // 2 :]}"
+    return escape(text if len(text) <= MOST_TEXT else f"{text[: MOST_TEXT // 2]} … {text[-MOST_TEXT // 2 :]}")
 
 
 def _gradients(found: Preflight) -> tuple[str, str, str]:
@@ -104,7 +102,7 @@ def _memory(found: Preflight) -> tuple[str, str, str]:
     parts |= {"logits": memory.rows * memory.logits, "or answering": memory.answering}
     what = ", ".join(f"{name} {_size(value)}" for name, value in parts.items())
     there = "unknown" if found.room is None else _size(found.room)
-    rows = f"{memory.rows} rows a step" + ("" if found.fits is None else f", {found.fits} would fit")
+    rows = f"{memory.rows} rows a step" + ("" if found.fits is None else f", at most {found.fits} would fit")
     mark = CARE if found.room is not None and memory.total > found.room else GOOD
     return mark, "memory", f"about {_size(memory.total)} of {there} on {found.model.device}: {what}; {rows}"
 
