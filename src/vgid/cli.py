@@ -132,7 +132,12 @@ def preflight(
     from vgid.unlearning import preflight_command
 
     config = _config(recipe, settings, retain_ratio, seed)
-    options: dict[str, Any] = {"skip_bad_rows": skip_bad_rows, "allow_unknown": allow_unknown, "show_forgotten": show_forgotten, "sample": sample}
+    options: dict[str, Any] = {
+        "skip_bad_rows": skip_bad_rows,
+        "allow_unknown": allow_unknown,
+        "show_forgotten": show_forgotten,
+        "sample": sample,
+    }
     with Stages(quiet=True) as stages:
         found = preflight_command(model, forget, retain, config, stages=stages, **options)
     if as_json:

@@ -1,5 +1,6 @@
 """The preflight: what it finds, what it refuses, and that it leaves the model as it was."""
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +36,7 @@ def retain() -> list[Example]:
 
 
 def shown(found: object) -> str:
-    console = Console(width=110, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=110, record=True, file=io.StringIO())
     console.print(screen(found))  # type: ignore[arg-type]
     return console.export_text()
 
@@ -170,12 +171,14 @@ def test_a_part_without_any_gradient_is_an_error(random_model: LoadedModel) -> N
     rows = [example(n, image=False) for n in range(4)]
     config = load_config(None, ["adapter.scope=[language,vision]"])
     found = preflight(random_model, rows[:2], [replace(row, id=f"r{row.id}", question="Where?") for row in rows[2:]], config)
-    assert [error.problem for error in found.errors][0] == "no gradient reaches a part of the model that is to be trained"
+    assert found.errors[0].problem == "no gradient reaches a part of the model that is to be trained"
     assert "none in vision" in str(found.errors[0]) and "adapter.scope" in str(found.errors[0])
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_checkpointing_gives_the_same_gradients_behind_a_frozen_tower(random_model: LoadedModel, forget: list[Example], precision: str) -> None:
+def test_checkpointing_gives_the_same_gradients_behind_a_frozen_tower(
+    random_model: LoadedModel, forget: list[Example], precision: str
+) -> None:
     for scope in ("[language]", "[projector,language]"):
         with on_trial(random_model.model, load_config(None, [f"adapter.scope={scope}", "adapter.dropout=0.1"])) as model:
             gradients = try_gradients(model, random_model.encoder, forget, precision)
@@ -193,9 +196,7 @@ def test_checkpointing_that_cannot_be_had_is_an_error(random_model: LoadedModel,
 # -- knowledge ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("accuracy", "probability", "known"), [(0.0, 0.1, False), (0.19, 0.49, False), (0.2, 0.0, True), (0.0, 0.5, True)]
-)
+@pytest.mark.parametrize(("accuracy", "probability", "known"), [(0.0, 0.1, False), (0.19, 0.49, False), (0.2, 0.0, True), (0.0, 0.5, True)])
 def test_knowing_means_facts_or_probability(accuracy: float, probability: float, known: bool) -> None:
     assert Knowledge(10, accuracy, probability).known == known
 

@@ -66,8 +66,8 @@ def load_model(
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = dtype or ("auto" if device.type == "cuda" else torch.float32)
     processor = _load_processor(path)
+    options = four_bits(path, device) if quantise else {}
     try:
-        options = four_bits(path, device) if quantise else {}
         model, info = AutoModelForImageTextToText.from_pretrained(
             path, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
         )

@@ -304,10 +304,7 @@ def as_json(found: Preflight, *, texts: bool = True) -> dict[str, Any]:
         }
         if per_image
         else None,
-        "rows": {
-            name: {"rows": side.rows, "looked_at": side.looked_at, "longest": side.longest}
-            for name, side in found.sides.items()
-        },
+        "rows": {name: {"rows": side.rows, "looked_at": side.looked_at, "longest": side.longest} for name, side in found.sides.items()},
         "context": found.context,
         "labels": {name: vars(sample) for name, sample in found.samples.items()} if texts else None,
         "gradients": {

@@ -138,7 +138,7 @@ class UnlearnTrainer(Trainer):
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Tell trackers the parts of the loss too."""
-        super().log(logs | {f"loss {name}": curve[-1][1] for name, curve in self.curves.items()}, *args, **kwargs)
+        super().log(logs | {f"loss_{name}": curve[-1][1] for name, curve in self.curves.items()}, *args, **kwargs)
 
 
 class _Opaque:
