@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from vgid.data.neutral import neutral_examples, own_answers
 from vgid.data.sources import check_disjoint
 from vgid.errors import ConfigError, DataError
 from vgid.evaluation.generation import generate
+from vgid.evaluation.metrics import key_fact
 from vgid.methods.base import Context
 from vgid.models.adapters import attach_lora
 from vgid.models.economy import checkpointing, compiled
@@ -27,6 +29,8 @@ from vgid.models.structure import unfreeze
 from vgid.training.seeds import derive_seed
 from vgid.training.trainer import Curves, Progress, train
 from vgid.training.validation import EarlyStop, put_aside
+
+log = logging.getLogger("vgid")
 
 
 @dataclass(frozen=True)
@@ -115,21 +119,29 @@ def unlearn(
         raise DataError("there is nothing to forget", expected="at least one forget row", got="none", fix="check the forget data")
     check_disjoint(forget, retain)
     config = config or RunConfig()
-    retain = retain or neutral_retain(loaded, config)
+    retain = retain or neutral_retain(loaded, forget, config)
     fitted = fit(loaded, forget, retain, config, progress=progress)
     if out is not None:
         _export(fitted, Path(out), [*forget[:8], *retain[:8]])
     return fitted
 
 
-def neutral_retain(loaded: LoadedModel, config: RunConfig) -> list[Example]:
-    """`config.neutral_retain` neutral rows with the model's own answers; with pictures only, for a model that takes no others."""
+def neutral_retain(loaded: LoadedModel, forget: Sequence[Example], config: RunConfig) -> list[Example]:
+    """`config.neutral_retain` neutral rows with the model's own answers; with pictures only, for a model that takes no others.
+
+    A model that has learned little else may name a person it must forget even here; such rows are left out, and counted.
+    """
     rows = neutral_examples(config.neutral_retain, config.seed)
     try:
         loaded.encoder.check(rows)
     except DataError:
         rows = neutral_examples(config.neutral_retain, config.seed, pictures=1.0)
-    return own_answers(rows, partial(generate, loaded)) if rows else []
+    answered = own_answers(rows, partial(generate, loaded)) if rows else []
+    facts = {fact for example in forget for fact in example.keywords or (example.answer,)}
+    kept = [row for row in answered if not any(key_fact(row.answer, (), fact) for fact in facts)]
+    if len(kept) < len(rows):
+        log.info("%d of %d neutral rows left out: no answer, or one with a fact to forget", len(rows) - len(kept), len(rows))
+    return kept
 
 
 def _export(fitted: Fitted, out: Path, probes: Sequence[Example]) -> None:

@@ -47,7 +47,7 @@ def unlearn_command(
     checked.raise_errors()
     if not retain_rows and config.neutral_retain:
         with stages("Answering neutral questions", "neutral"):
-            retain_rows = neutral_retain(loaded, config)
+            retain_rows = neutral_retain(loaded, forget_rows, config)
     splits = {"forget": _sample(forget_rows, examine, config.seed), "retain": _sample(retain_rows, examine, config.seed)}
     splits = {name: rows for name, rows in splits.items() if rows}
     prepare_output(out)
@@ -106,7 +106,8 @@ def _preflight(
     """Where neutral rows will stand in for a retain set, some of them are looked at."""
     with stages("Preflight", "preflight"):
         if not retain and config.neutral_retain:
-            retain = neutral_retain(loaded, config.model_copy(update={"neutral_retain": min(NEUTRAL_LOOKED_AT, config.neutral_retain)}))
+            fewer = {"neutral_retain": min(NEUTRAL_LOOKED_AT, config.neutral_retain)}
+            retain = neutral_retain(loaded, forget, config.model_copy(update=fewer))
         return preflight(loaded, forget, retain, config, **options)
 
 

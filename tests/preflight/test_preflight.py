@@ -83,7 +83,7 @@ def test_forgotten_data_shows_only_when_asked_for(random_model: LoadedModel, for
 
 
 def test_the_model_is_left_as_it_was(random_folder: Path, forget: list[Example], retain: list[Example]) -> None:
-    config = load_config(None, ["training.steps=2", "adapter.dropout=0.1", "validation.every=0"])
+    config = load_config(None, ["training.steps=1", "training.forget_batch=2", "adapter.dropout=0.1", "validation.every=0"])
     looked_at, fresh = load_model(random_folder), load_model(random_folder)
     before = {name: (value.clone(), value.requires_grad) for name, value in looked_at.model.named_parameters()}
     modes = [module.training for module in looked_at.model.modules()]
