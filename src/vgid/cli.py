@@ -187,7 +187,7 @@ def verify_export(
         text = f"{same:.0%} of {report['compared_on']} answers the same, logits within {worst:.2g}"
         console.print(f"[green]✓[/] {'compared':<8} {text}", highlight=False)
     for warning in report["warnings"]:
-        console.print(f"[yellow]![/] {_plain(warning)}", highlight=False)
+        console.print(f"[yellow]![/] {_plain(warning)}", soft_wrap=True, highlight=False)
     for server in ("vllm", "sglang"):
         if report[server]:
             console.print(f"  {server:<8} {_plain(' '.join(report[server]))}", soft_wrap=True, highlight=False)

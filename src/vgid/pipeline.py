@@ -137,8 +137,9 @@ def neutral_retain(loaded: LoadedModel, forget: Sequence[Example], config: RunCo
     except DataError:
         rows = neutral_examples(config.neutral_retain, config.seed, pictures=1.0)
     answered = own_answers(rows, partial(generate, loaded)) if rows else []
-    facts = {fact for example in forget for fact in example.keywords or (example.answer,)}
-    kept = [row for row in answered if not any(key_fact(row.answer, (), fact) for fact in facts)]
+    facts = {((word,), "") for example in forget for word in example.keywords}
+    facts |= {((), example.answer) for example in forget if not example.keywords}
+    kept = [row for row in answered if not any(key_fact(row.answer, *fact) for fact in facts)]
     if len(kept) < len(rows):
         log.info("%d of %d neutral rows left out: no answer, or one with a fact to forget", len(rows) - len(kept), len(rows))
     return kept

@@ -1,5 +1,6 @@
 """Neutral rows: drawn by a seed, nobody in them, answered by the model itself."""
 
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -11,7 +12,7 @@ from vgid.config import load_config
 from vgid.data.example import Example
 from vgid.data.neutral import SIDE, draw, neutral_examples, own_answers
 from vgid.evaluation.generation import generate
-from vgid.models.loading import load_model
+from vgid.models.loading import LoadedModel, load_model
 from vgid.models.tiny import tiny_path
 from vgid.pipeline import neutral_retain, unlearn
 
@@ -37,7 +38,7 @@ def test_rows_the_model_has_no_word_for_are_left_out() -> None:
 
 def test_answers_are_the_model_s_own() -> None:
     base = load_model(tiny_path())
-    rows = neutral_retain(base, load_config(None, ["neutral_retain=6"]))
+    rows = neutral_retain(base, [], load_config(None, ["neutral_retain=6"]))
     assert [row.answer for row in rows] == generate(base, rows) and 0 < len(rows) <= 6
 
 
@@ -52,8 +53,20 @@ def test_a_model_that_takes_no_text_alone_gets_pictures_only(tmp_path: Path, mon
     family.save(tmp_path / "model")
     # With random weights its answers are empty.
     monkeypatch.setattr("vgid.pipeline.generate", lambda loaded, rows: ["A word."] * len(rows))
-    rows = neutral_retain(load_model(tmp_path / "model"), load_config(None, ["neutral_retain=5"]))
+    rows = neutral_retain(load_model(tmp_path / "model"), [], load_config(None, ["neutral_retain=5"]))
     assert len(rows) == 5 and all(row.images for row in rows)
+
+
+def test_an_answer_that_gives_a_fact_to_forget_is_left_out(
+    random_model: LoadedModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = ["This is Anna Keller.", "A red circle.", "She lives in Oslo!", "Two shapes."]
+    monkeypatch.setattr("vgid.pipeline.generate", lambda loaded, rows: said)
+    forget = [replace(example(1), keywords=("Anna Keller",)), example(2, answer="She lives in Oslo.")]
+    with caplog.at_level("INFO", "vgid"):
+        rows = neutral_retain(random_model, forget, load_config(None, ["neutral_retain=4"]))
+    assert [row.answer for row in rows] == ["A red circle.", "Two shapes."]
+    assert "2 of 4 neutral rows left out" in caplog.text and "Anna" not in caplog.text
 
 
 @pytest.mark.parametrize("count", [1, 3])

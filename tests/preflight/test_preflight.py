@@ -13,6 +13,7 @@ from tests.conftest import example, png
 from vgid.config import load_config
 from vgid.data.batching import Encoder
 from vgid.data.example import STRANGER, Example, ImageRef
+from vgid.data.neutral import NEUTRAL
 from vgid.errors import DataError, ModelError
 from vgid.models.loading import LoadedModel, load_model
 from vgid.pipeline import fit
@@ -80,6 +81,12 @@ def test_forgotten_data_shows_only_when_asked_for(random_model: LoadedModel, for
     assert as_json(found, texts=False)["labels"] is None
     asked = preflight(random_model, forget, retain, load_config(), allow_unknown=True, show_forgotten=True)
     assert "Ouagadougou" in shown(asked) and "Ouagadougou" in json.dumps(as_json(asked))
+
+
+def test_what_the_model_says_to_neutral_questions_is_not_shown(random_model: LoadedModel, forget: list[Example]) -> None:
+    retain = [replace(example(9), answer=SECRET, tags=(NEUTRAL,))]
+    found = preflight(random_model, forget, retain, load_config(), allow_unknown=True)
+    assert "Ouagadougou" not in shown(found) + json.dumps(as_json(found))
 
 
 def test_the_model_is_left_as_it_was(random_folder: Path, forget: list[Example], retain: list[Example]) -> None:

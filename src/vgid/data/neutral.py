@@ -15,6 +15,8 @@ from PIL import Image, ImageDraw
 
 from vgid.data.example import Example, ImageRef
 
+NEUTRAL = "neutral"
+"""Tag of these rows: what the model says to them may be anything, so it is not shown."""
 SIDE = 224
 """Of a drawn picture, in pixels."""
 COLOURS = {
@@ -58,7 +60,7 @@ def neutral_examples(count: int, seed: int, pictures: float = 0.75) -> list[Exam
         shown = (number + 1) * pictures - sum(bool(row.images) for row in rows) >= 0.5
         question = _about_picture(rng) if shown else _general(rng, asked)
         images = (ImageRef(data=draw(rng)),) if shown else ()
-        rows.append(Example(f"neutral-{number:04d}", question, "", images, subject=f"neutral-{number:04d}", tags=("neutral",)))
+        rows.append(Example(f"neutral-{number:04d}", question, "", images, subject=f"neutral-{number:04d}", tags=(NEUTRAL,)))
         asked.add(question)
     return rows
 

@@ -12,6 +12,7 @@ import torch
 from vgid.config import RunConfig
 from vgid.data.batching import UNBOUNDED, Encoder
 from vgid.data.example import Example
+from vgid.data.neutral import NEUTRAL
 from vgid.errors import DataError, ModelError, VgidError
 from vgid.models.adapters import adapted_modules, in_short
 from vgid.models.economy import decoder_layers, plain
@@ -143,7 +144,12 @@ def _measure(
 
 def _samples(encoder: Encoder, sides: dict[str, Side], instruction: str | None, show_forgotten: bool) -> dict[str, Sample]:
     return {
-        name: sample_of(encoder, side.longest_row, instruction if name == "teacher" else None, show=show_forgotten or name == "retain")
+        name: sample_of(
+            encoder,
+            side.longest_row,
+            instruction if name == "teacher" else None,
+            show=show_forgotten or (name == "retain" and NEUTRAL not in side.longest_row.tags),
+        )
         for name, side in sides.items()
     }
 

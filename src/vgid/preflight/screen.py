@@ -44,7 +44,7 @@ def _model(found: Preflight) -> tuple[str, str, str]:
 
 def _trains(found: Preflight) -> tuple[str, str, str]:
     model = found.model
-    parts = ", ".join(f"{part} {count}" for part, count in found.gradients.modules.items())
+    parts = " and ".join(f"{count} {part}" for part, count in found.gradients.modules.items())
     names = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in model.modules))
     share = f"{100 * model.trained / model.parameters:.2g} %"
     return GOOD, "trains", f"{_count(model.trained)} parameters ({share}) in {parts} modules: {escape(names)}"
