@@ -137,7 +137,7 @@ def neutral_retain(loaded: LoadedModel, forget: Sequence[Example], config: RunCo
     except DataError:
         rows = neutral_examples(config.neutral_retain, config.seed, pictures=1.0)
     answered = own_answers(rows, partial(generate, loaded)) if rows else []
-    facts = {((word,), "") for example in forget for word in example.keywords}
+    facts: set[tuple[tuple[str, ...], str]] = {((word,), "") for example in forget for word in example.keywords}
     facts |= {((), example.answer) for example in forget if not example.keywords}
     kept = [row for row in answered if not any(key_fact(row.answer, *fact) for fact in facts)]
     if len(kept) < len(rows):
