@@ -26,7 +26,17 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-QUICK = ("--set", "training.steps=2", "--set", "validation.every=0", "--set", "method.answers=[recorded]", "--examine", 4)
+QUICK = (
+    "--set",
+    "training.steps=2",
+    "--set",
+    "validation.every=0",
+    "--set",
+    "method.answers=[recorded]",
+    "--examine",
+    4,
+    "--allow-unknown",
+)
 
 
 def test_help_and_version() -> None:
@@ -76,6 +86,17 @@ def test_unlearn_writes_checkpoints_and_results(random_folder: Path, data: Path,
     assert table.returncode == 0 and "forget" in table.stdout and str(out / "results.json") in table.stdout
 
 
+def test_preflight_comes_first(random_folder: Path, data: Path, tmp_path: Path) -> None:
+    arguments = ("--model", random_folder, "--forget", data / "forget.jsonl", "--retain", data / "retain.jsonl")
+    run = vgid("unlearn", *arguments, "--out", tmp_path / "out")
+    assert run.returncode == 2 and "the model does not know what it is to forget" in run.stderr and not run.stdout
+    assert "Preflight" in run.stderr and "Anna" not in run.stderr and not (tmp_path / "out").exists()
+    dry = vgid("unlearn", *arguments, "--out", tmp_path / "out", "--dry-run", "--json", "--recipe", "no-retain")
+    found = json.loads(dry.stdout)
+    assert dry.returncode == 2 and not found["ready"] and found["schema"] == "vgid.preflight/1" and "Anna" not in dry.stdout
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -110,7 +131,7 @@ def test_a_run_that_fails_ends_with_1(random_folder: Path, data: Path, tmp_path:
     files = ("--forget", data / "forget.jsonl", "--retain", data / "retain.jsonl", "--out", tmp_path / "out")
     loud = ("--set", "training.learning_rate=1e30", "--set", "training.max_grad_norm=1e30", "--set", "training.warmup_steps=0")
     steps = ("--set", "training.steps=20", "--set", "validation.every=0", "--set", "method.answers=[recorded]", "--examine", 0)
-    run = vgid("unlearn", "--model", random_folder, *files, *loud, *steps)
+    run = vgid("unlearn", "--model", random_folder, *files, *loud, *steps, "--allow-unknown")
     assert run.returncode == 1 and "the loss is nan at step" in run.stderr and "Traceback" not in run.stderr
 
 

@@ -9,9 +9,8 @@ from vgid.errors import ConfigError
 from vgid.methods import METHODS
 
 
-@pytest.mark.parametrize("recipe", ["default", "paper", "released"])
+@pytest.mark.parametrize("recipe", recipe_names())
 def test_every_built_in_recipe_is_valid(recipe: str) -> None:
-    assert recipe in recipe_names()
     config = load_config(recipe)
     # What is written into the results reads back as the same configuration.
     assert validate_config(config.model_dump(mode="json")) == config
@@ -23,6 +22,18 @@ def test_halves_of_the_teacher_are_recipes() -> None:
     assert parts["noise-only"].instruction is None and parts["noise-only"].noise.kind == "uniform"
     assert parts["instruction-only"].instruction == "forget" and parts["instruction-only"].noise.kind == "none"
     assert parts["on-policy"].answers == ("student",)
+
+
+def test_recipes_for_models_save_memory_and_end() -> None:
+    models = {"llava-1.5-7b-mllmu-paper", "qwen2.5-vl-7b", "gemma-3-4b", "smolvlm-256m", "own-data", "no-retain"}
+    assert models | {"default", "paper", "released"} == set(recipe_names())
+    for config in map(load_config, models):
+        assert config.training.gradient_checkpointing and config.training.precision == "bf16" and config.training.steps is None
+        assert config.adapter is not None and config.adapter.scope == ("language",) and config.training.learning_rate < 1e-3
+    assert load_config("no-retain").neutral_retain == 256 and not load_config("own-data").neutral_retain
+    paper, mllmu = load_config("paper"), load_config("llava-1.5-7b-mllmu-paper")
+    assert mllmu.method == paper.method and mllmu.adapter == paper.adapter
+    assert mllmu.training.learning_rate == paper.training.learning_rate and mllmu.training.forget_batch == paper.training.forget_batch
 
 
 def test_default_recipe_is_the_default() -> None:

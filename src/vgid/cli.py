@@ -29,7 +29,12 @@ app.add_typer(data_app, name="data")
 
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results; must be new or empty.", file_okay=False)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run left in the folder.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the results object first on stdout.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the results object alone on stdout.")]
+Recipe = Annotated[str | None, typer.Option(help="Built-in recipe (default, paper, own-data ...) or a YAML file.")]
+Method = Annotated[str | None, typer.Option(help="A method of `vgid methods`, with settings that fit it, in place of VGID.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="Change one setting: a.b=c.")]
+AllowUnknown = Annotated[bool, typer.Option("--allow-unknown", help="Go on although the model does not know the forget set.")]
+Sample = Annotated[int, typer.Option(min=1, help="Forget rows that the preflight asks the model and the teacher.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Everything random follows from it.")]
 
 
@@ -81,40 +86,122 @@ def unlearn(
     forget: Annotated[Path, typer.Option(help="What to forget: JSONL, parquet or a folder.")],
     out: Out,
     retain: Annotated[Path | None, typer.Option(help="What must stay: JSONL, parquet or a folder.")] = None,
-    method: Annotated[str | None, typer.Option(help="A method of `vgid methods`, with settings that fit it, in place of VGID.")] = None,
-    recipe: Annotated[str | None, typer.Option(help="Built-in recipe (default, paper, released ...) or a YAML file.")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="Change one setting: a.b=c.")] = None,
+    method: Method = None,
+    recipe: Recipe = None,
+    settings: Settings = None,
     retain_ratio: Annotated[float | None, typer.Option(help="Retain rows per forget row in a step.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Everything random follows from it.")] = None,
     examine: Annotated[int, typer.Option(min=0, help="Rows of each set to examine before and after; 0 for none.")] = 200,
     skip_bad_rows: Annotated[bool, typer.Option("--skip-bad-rows", help="Leave bad rows out, and list them.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that was stopped in --out, if there is one.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Preflight only: check everything, write nothing.")] = False,
+    allow_unknown: AllowUnknown = False,
+    sample: Sample = 32,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Make a model forget; writes the adapter, the merged model and results.json."""
-    from vgid.config import load_config, method_config
+    """Make a model forget, after a preflight; writes the adapter, the merged model and results.json."""
+    if dry_run:
+        preflight(model, forget, retain, method, recipe, settings, retain_ratio, seed, sample, allow_unknown, False, skip_bad_rows, as_json)
+        return
     from vgid.progress import Stages
     from vgid.unlearning import unlearn_command
 
     if resume and overwrite:
         raise ConfigError("--resume and --overwrite contradict each other", fix="give one of them")
-
-    overrides = [*(settings or [])]
-    overrides += [f"training.retain_ratio={retain_ratio}"] if retain_ratio is not None else []
-    overrides += [f"seed={seed}"] if seed is not None else []
-    if method is not None and recipe is not None:
-        raise ConfigError("a recipe names its method itself", got=f"--method {method} and --recipe {recipe}", fix="leave one of them out")
-    config = load_config(recipe, overrides) if method is None else method_config(method, overrides)
+    config = _config(method, recipe, settings, retain_ratio, seed)
     first = launched_as() == 0
     if first:
         check_output(out, overwrite, resume)
+    options: dict[str, Any] = {"examine": examine, "skip_bad_rows": skip_bad_rows, "allow_unknown": allow_unknown, "sample": sample}
     with Stages(quiet=as_json or not first) as stages:
-        results = unlearn_command(
-            model, forget, retain, config, out, examine=examine, skip_bad_rows=skip_bad_rows, resume=resume, stages=stages
-        )
+        results = unlearn_command(model, forget, retain, config, out, resume=resume, stages=stages, **options)
     if first:
         _show(results, as_json, out)
+
+
+@app.command()
+def preflight(
+    model: Annotated[str, typer.Option(help="Folder or hub id of the model that must forget.")],
+    forget: Annotated[Path, typer.Option(help="What to forget: JSONL, parquet or a folder.")],
+    retain: Annotated[Path | None, typer.Option(help="What must stay: JSONL, parquet or a folder.")] = None,
+    method: Method = None,
+    recipe: Recipe = None,
+    settings: Settings = None,
+    retain_ratio: Annotated[float | None, typer.Option(help="Retain rows per forget row in a step.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Everything random follows from it.")] = None,
+    sample: Sample = 32,
+    allow_unknown: AllowUnknown = False,
+    show_forgotten: Annotated[bool, typer.Option("--show-forgotten", help="Show a forget row's text in the label sample.")] = False,
+    skip_bad_rows: Annotated[bool, typer.Option("--skip-bad-rows", help="Leave bad rows out, and list them.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Look at model, data and settings before a run: what fits, what is trained, and whether there is anything to forget."""
+    from vgid.preflight import as_json as to_json
+    from vgid.preflight.screen import screen
+    from vgid.progress import Stages
+    from vgid.unlearning import preflight_command
+
+    config = _config(method, recipe, settings, retain_ratio, seed)
+    options: dict[str, Any] = {
+        "skip_bad_rows": skip_bad_rows,
+        "allow_unknown": allow_unknown,
+        "show_forgotten": show_forgotten,
+        "sample": sample,
+    }
+    with Stages(quiet=True) as stages:
+        found = preflight_command(model, forget, retain, config, stages=stages, **options)
+    if as_json:
+        print(json.dumps(to_json(found), indent=2, ensure_ascii=False))
+    else:
+        _console(110).print(screen(found))
+    if found.errors:
+        raise typer.Exit(2)
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Option(help="Folder or hub id of the adapter's base.")],
+    adapter: Annotated[Path, typer.Option(help="Folder of the adapter.", file_okay=False)],
+    out: Out,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Merge it into the base: a plain checkpoint. Without, the adapter is copied.")
+    ] = False,
+) -> None:
+    """Write an adapter as a plain checkpoint of its own, or copy it once it has been shown to fit."""
+    from vgid.deployment import export_command
+
+    export_command(model, adapter, out, merge=merge)
+    _console().print(f"{'merged' if merge else 'adapter':<8} {out}", soft_wrap=True, highlight=False)
+
+
+@app.command("verify-export")
+def verify_export(
+    folder: Annotated[Path, typer.Argument(help="A run's folder, or a merged model's or an adapter's.", file_okay=False)],
+    base: Annotated[str | None, typer.Option(help="The adapter's base; the one the adapter names by default.")] = None,
+    data: Annotated[list[Path] | None, typer.Option(help="Questions to compare on; neutral ones by default. Repeatable.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Make sure that stock libraries load what was written and answer the same, and say how to serve it."""
+    from vgid.deployment import verify_command
+
+    report = verify_command(folder, base, data or [])
+    if as_json:
+        print(json.dumps(report, indent=2, ensure_ascii=False))
+        return
+    console = _console(110)
+    for name, path in report["exports"].items():
+        tensors = f", all {report['tensors']} tensors in place" if name == "adapter" else ""
+        console.print(f"[green]✓[/] {name:<8} loads: {_plain(path)}{tensors}", soft_wrap=True, highlight=False)
+    if report["same_answers"] is not None:
+        same, worst = report["same_answers"], report["largest_difference"]
+        text = f"{same:.0%} of {report['compared_on']} answers the same, logits within {worst:.2g}"
+        console.print(f"[green]✓[/] {'compared':<8} {text}", highlight=False)
+    for warning in report["warnings"]:
+        console.print(f"[yellow]![/] {_plain(warning)}", soft_wrap=True, highlight=False)
+    for server in ("vllm", "sglang"):
+        if report[server]:
+            console.print(f"  {server:<8} {_plain(' '.join(report[server]))}", soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -182,9 +269,7 @@ def _show(results: Mapping[str, Any], as_json: bool, out: Path | None) -> None:
     if as_json:
         print(json.dumps(results, indent=2, ensure_ascii=False))
         return
-    console = Console()
-    if not console.is_terminal:
-        console.width = 140  # a pipe has no width of its own; do not wrap the table to 80 columns
+    console = _console()
     if results["splits"]:
         console.print(results_table(results))
     if ablated := ablation_table(results):
@@ -201,6 +286,26 @@ class _Stopped(SystemExit):
 def _stop(number: int, _: FrameType | None) -> NoReturn:
     signal.signal(number, signal.SIG_DFL)
     raise _Stopped(128 + number)
+
+
+def _config(method: str | None, recipe: str | None, settings: list[str] | None, retain_ratio: float | None, seed: int | None) -> Any:
+    from vgid.config import load_config, method_config
+
+    overrides = [*(settings or [])]
+    overrides += [f"training.retain_ratio={retain_ratio}"] if retain_ratio is not None else []
+    overrides += [f"seed={seed}"] if seed is not None else []
+    if method is None:
+        return load_config(recipe, overrides)
+    if recipe is not None:
+        raise ConfigError("a recipe names its method itself", got=f"--method {method} and --recipe {recipe}", fix="leave one of them out")
+    return method_config(method, overrides)
+
+
+def _console(width: int = 140) -> Console:
+    console = Console()
+    if not console.is_terminal:
+        console.width = width  # a pipe has no width of its own; do not wrap to 80 columns
+    return console
 
 
 def main() -> None:

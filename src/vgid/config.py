@@ -36,6 +36,9 @@ class TrainingConfig(_Frozen):
         weight_decay: decoupled weight decay.
         max_grad_norm: gradients are clipped to this norm.
         precision: `fp32` or `bf16` autocast.
+        gradient_checkpointing: keep the inputs of layers only, and compute the rest twice: less memory, about a third more time.
+        torch_compile: compile the decoder's layers; the first steps take minutes, those after them less time.
+        report_to: trackers that get loss curves, such as `tensorboard` or `wandb`; none by default.
         parts: what full-parameter training (`adapter: null`) trains.
         micro_batch: at most so many rows go through the model at once, in as many passes as it takes; None takes a step in one. What
             comes out is the same.
@@ -56,6 +59,9 @@ class TrainingConfig(_Frozen):
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
     precision: Literal["fp32", "bf16"] = "fp32"
+    gradient_checkpointing: bool = False
+    torch_compile: bool = False
+    report_to: tuple[str, ...] = ()
     parts: tuple[Literal["language", "projector", "vision"], ...] = ("language", "projector")
     micro_batch: int | None = Field(default=None, ge=1)
     checkpoint_every: int = Field(default=25, ge=0)
@@ -88,12 +94,22 @@ class ValidationConfig(_Frozen):
 
 
 class RunConfig(_Frozen):
-    """Everything that decides a run. `method` holds the name and the method's own settings; `adapter: null` trains all parameters."""
+    """Everything that decides a run.
+
+    Attributes:
+        method: the method's name and its own settings.
+        adapter: LoRA; null trains all parameters.
+        training: how it is trained.
+        validation: early stop.
+        neutral_retain: without retain data, so many drawn pictures and general questions stand in for it, with the model's own answers.
+        seed: everything random follows from it.
+    """
 
     method: dict[str, Any] = Field(default_factory=lambda: {"name": "vgid"})
     adapter: AdapterConfig | None = AdapterConfig()
     training: TrainingConfig = TrainingConfig()
     validation: ValidationConfig = ValidationConfig()
+    neutral_retain: int = Field(default=0, ge=0)
     seed: int = Field(default=0, ge=0)
 
     def build_method(self) -> Any:

@@ -16,14 +16,18 @@ from vgid import processes
 from vgid.config import RunConfig
 from vgid.data.anchors import anchor_rows
 from vgid.data.example import Example
+from vgid.data.neutral import neutral_examples, own_answers
 from vgid.data.sources import check_disjoint
 from vgid.errors import ConfigError, DataError, OutputError
 from vgid.evaluation.generation import generate
+from vgid.evaluation.metrics import key_fact
 from vgid.methods.base import Context, Method
 from vgid.models.adapters import attach_lora
-from vgid.models.export import save_adapter, save_checkpoint, verify_export
+from vgid.models.economy import checkpointing, compiled
+from vgid.models.export import merge_adapter, save_adapter, save_checkpoint, verify_export
 from vgid.models.loading import LoadedModel, load_model
 from vgid.models.packing import find_style
+from vgid.models.quantisation import is_quantised
 from vgid.models.structure import unfreeze
 from vgid.training.checkpointing import Checkpoints
 from vgid.training.fingerprint import fingerprint
@@ -68,7 +72,8 @@ def fit(
         resume: go on from the checkpoint in it, if there is one.
 
     Raises:
-        ConfigError: when the method cannot train what it is told to.
+        ConfigError: when the method cannot train what it is told to, or the model is held in 4 bits and the configuration says
+            otherwise, or the other way round.
         DataError: when the processor refuses rows of a kind, or the method lacks retain data.
         ModelError: when the LoRA scope matches nothing.
         RunError: when the loss stops being finite, memory does not suffice, nothing in the model is found worth an edit, or the
@@ -84,6 +89,7 @@ def fit(
     if not method.trains:
         return _edit(loaded, forget, retain, method, config.seed)
     full = config.adapter is None
+    _check_quantised(loaded.model, config)
     kept = _checkpoints(checkpoint, resume, config, forget, retain, loaded.model)
     if method.anchors:
         retain = [*retain, *processes.from_first(anchor_rows(forget, retain, method.anchors, config.seed, partial(generate, loaded)))]
@@ -99,7 +105,9 @@ def fit(
     for each in (model, copied) if sharded else ():
         if each is not None:
             processes.shard(each)
-    curves = train(model, method, forget, retain, config.training, seed=config.seed, progress=progress, looks=stop, checkpoints=kept)
+    settings = config.training
+    with checkpointing(model, settings.gradient_checkpointing), compiled(model, settings.torch_compile):
+        curves = train(model, method, forget, retain, settings, seed=config.seed, progress=progress, looks=stop, checkpoints=kept)
     stop.restore()
     if sharded:
         model = _put_together(model, loaded, config)
@@ -116,6 +124,17 @@ def _checkpoints(
         log.warning("under DeepSpeed no checkpoints are kept")
         return None
     return Checkpoints(folder, fingerprint(config, forget, retain, model), resume=resume) if folder is not None else None
+
+
+def _check_quantised(model: Any, config: RunConfig) -> None:
+    if is_quantised(model) != bool(config.adapter and config.adapter.quantise):
+        raise ConfigError(
+            "the model is not held as the configuration says",
+            where="adapter.quantise",
+            expected="the same for the model and its adapter",
+            got=f"a model {'in 4 bits' if is_quantised(model) else 'in full'}",
+            fix="give load_model the same `quantise` as the configuration",
+        )
 
 
 def _trainable(loaded: LoadedModel, config: RunConfig) -> Any:
@@ -165,7 +184,7 @@ def unlearn(
     Args:
         loaded: the model; it gets an adapter (`config.adapter`), or new weights.
         forget: what to forget.
-        retain: what must stay.
+        retain: what must stay; where it is empty, `config.neutral_retain` neutral rows stand in for it.
         config: settings; None takes our defaults.
         out: where to write; None keeps the result in memory.
         progress: told (steps done, steps in all).
@@ -184,6 +203,7 @@ def unlearn(
         raise DataError("there is nothing to forget", expected="at least one forget row", got="none", fix="check the forget data")
     check_disjoint(forget, retain)
     config = config or RunConfig()
+    retain = retain or processes.from_first(neutral_retain(loaded, forget, config))
     checkpoint = Path(out) / CHECKPOINT if out is not None else None
     if resume:
         _check_resumable(checkpoint)
@@ -217,8 +237,30 @@ def _clear(out: Path) -> None:
             shutil.rmtree(left, ignore_errors=True)
 
 
+def neutral_retain(loaded: LoadedModel, forget: Sequence[Example], config: RunConfig) -> list[Example]:
+    """`config.neutral_retain` neutral rows with the model's own answers; with pictures only, for a model that takes no others.
+
+    A model that has learned little else may name a person it must forget even here; such rows are left out, and counted.
+    """
+    rows = neutral_examples(config.neutral_retain, config.seed)
+    try:
+        loaded.encoder.check(rows)
+    except DataError:
+        rows = neutral_examples(config.neutral_retain, config.seed, pictures=1.0)
+    answered = own_answers(rows, partial(generate, loaded)) if rows else []
+    facts: set[tuple[tuple[str, ...], str]] = {((word,), "") for example in forget for word in example.keywords}
+    facts |= {((), example.answer) for example in forget if not example.keywords}
+    kept = [row for row in answered if not any(key_fact(row.answer, *fact) for fact in facts)]
+    if len(kept) < len(rows):
+        log.info("%d of %d neutral rows left out: no answer, or one with a fact to forget", len(rows) - len(kept), len(rows))
+    return kept
+
+
 def _export(fitted: Fitted, out: Path, probes: Sequence[Example]) -> None:
     model, processor = fitted.loaded.model, fitted.loaded.processor
     save_adapter(model, out / "adapter")
-    save_checkpoint(model, processor, out / "merged")
+    if is_quantised(model):
+        merge_adapter(fitted.loaded.path, out / "adapter", out / "merged")
+    else:
+        save_checkpoint(model, processor, out / "merged")
     verify_export(fitted.loaded, out, probes)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -26,6 +26,9 @@ class Stages:
 
     def __init__(self, *, quiet: bool = False) -> None:
         console = Console(stderr=True)
+        if not console.is_terminal:
+            console.width = 110  # a pipe has no width of its own
+        self._quiet = quiet
         self._plain = None if quiet or console.is_terminal else console
         self._progress = Progress(
             TextColumn("{task.description:<34}"),
@@ -45,6 +48,11 @@ class Stages:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._progress.stop()
+
+    def show(self, what: RenderableType) -> None:
+        """Print something above the bars; nothing when quiet."""
+        if not self._quiet:
+            self._progress.console.print(what)
 
     @contextmanager
     def __call__(self, name: str, key: str | None = None) -> Iterator[Tick]:
@@ -70,7 +78,8 @@ def quieten() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    logging.getLogger("transformers").setLevel(logging.ERROR)
+    for library in ("transformers", "bitsandbytes"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     for library in ("transformers", "peft", "accelerate", "torch"):
         warnings.filterwarnings("ignore", category=FutureWarning, module=library)
 

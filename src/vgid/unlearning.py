@@ -16,10 +16,16 @@ from vgid.data.example import Example
 from vgid.data.sources import check_disjoint, load_examples
 from vgid.errors import DataError, RunError
 from vgid.evaluation.evaluate import SplitResult, evaluate
-from vgid.models.loading import load_model
-from vgid.pipeline import forget_checkpoint, unlearn
+from vgid.models.loading import LoadedModel, load_model
+from vgid.pipeline import forget_checkpoint, neutral_retain, unlearn
+from vgid.preflight import Preflight, as_json, preflight
+from vgid.preflight.screen import screen
 from vgid.progress import Stages
 from vgid.results import build_results
+from vgid.training.trackers import check_trackers
+
+NEUTRAL_LOOKED_AT = 8
+"""Neutral rows that a preflight looks at."""
 
 log = logging.getLogger("vgid")
 
@@ -33,10 +39,12 @@ def unlearn_command(
     *,
     examine: int,
     skip_bad_rows: bool,
+    allow_unknown: bool = False,
+    sample: int = 32,
     resume: bool = False,
     stages: Stages,
 ) -> dict[str, Any]:
-    """Read and check all data, then load the model, examine, unlearn, export, examine again.
+    """Read and check all data, then load the model and check it, examine, unlearn, export, examine again.
 
     Where a launcher started several processes, all examine the base, so that none waits long for another; the first one writes, and
     examines what came out.
@@ -44,14 +52,20 @@ def unlearn_command(
     if resume and (done := _completed(out, model, config)):
         log.info("this run is complete; there is nothing to resume")
         return done
+    check_trackers(config.training.report_to, out)
     processes.start()
-    forget_rows = load_examples(forget, skip_bad_rows=skip_bad_rows)
-    retain_rows = load_examples(retain, skip_bad_rows=skip_bad_rows) if retain is not None else []
-    check_disjoint(forget_rows, retain_rows)
+    forget_rows, retain_rows = _read(forget, retain, skip_bad_rows)
+    loaded = load_model(model, quantise=config.adapter.quantise if config.adapter else None)
+    checked = _preflight(loaded, forget_rows, retain_rows, config, stages, allow_unknown=allow_unknown, sample=sample)
+    first = processes.rank() == 0
+    if first:
+        stages.show(screen(checked))
+    checked.raise_errors()
+    if not retain_rows and config.neutral_retain:
+        with stages("Answering neutral questions", "neutral"):
+            retain_rows = processes.from_first(neutral_retain(loaded, forget_rows, config))
     splits = {"forget": _sample(forget_rows, examine, config.seed), "retain": _sample(retain_rows, examine, config.seed)}
     splits = {name: rows for name, rows in splits.items() if rows}
-    loaded = load_model(model)
-    first = processes.rank() == 0
     if first:
         prepare_output(out, keep=resume)
     evaluated: dict[str, Mapping[str, SplitResult]] = {}
@@ -64,7 +78,13 @@ def unlearn_command(
         with stages("Examining the unlearned model", "evaluate") as tick:
             evaluated["unlearned"] = evaluate(fitted.loaded, splits, seed=config.seed, on_progress=tick)
     results = build_results(
-        model=model, evaluated=evaluated, config=config, seed=config.seed, seconds=stages.seconds, training=fitted.stopped
+        model=model,
+        evaluated=evaluated,
+        config=config,
+        seed=config.seed,
+        seconds=stages.seconds,
+        training=fitted.stopped,
+        preflight=as_json(checked, texts=False),
     )
     if first:
         write_json_atomic(out / "results.json", results)
@@ -91,6 +111,44 @@ def _completed(out: Path, model: str, config: RunConfig) -> dict[str, Any] | Non
             fix="choose another --out, or add --overwrite in place of --resume",
         )
     return results
+
+
+def preflight_command(
+    model: str,
+    forget: Path,
+    retain: Path | None,
+    config: RunConfig,
+    *,
+    skip_bad_rows: bool,
+    allow_unknown: bool,
+    show_forgotten: bool,
+    sample: int,
+    stages: Stages,
+) -> Preflight:
+    """Read and check all data, load the model, and look at everything a run depends on; nothing is written."""
+    check_trackers(config.training.report_to)
+    forget_rows, retain_rows = _read(forget, retain, skip_bad_rows)
+    loaded = load_model(model, quantise=config.adapter.quantise if config.adapter else None)
+    options = {"allow_unknown": allow_unknown, "show_forgotten": show_forgotten, "sample": sample}
+    return _preflight(loaded, forget_rows, retain_rows, config, stages, **options)
+
+
+def _read(forget: Path, retain: Path | None, skip_bad_rows: bool) -> tuple[list[Example], list[Example]]:
+    forget_rows = load_examples(forget, skip_bad_rows=skip_bad_rows)
+    retain_rows = load_examples(retain, skip_bad_rows=skip_bad_rows) if retain is not None else []
+    check_disjoint(forget_rows, retain_rows)
+    return forget_rows, retain_rows
+
+
+def _preflight(
+    loaded: LoadedModel, forget: Sequence[Example], retain: Sequence[Example], config: RunConfig, stages: Stages, **options: Any
+) -> Preflight:
+    """Where neutral rows will stand in for a retain set, some of them are looked at."""
+    with stages("Preflight", "preflight"):
+        if not retain and config.neutral_retain:
+            fewer = {"neutral_retain": min(NEUTRAL_LOOKED_AT, config.neutral_retain)}
+            retain = neutral_retain(loaded, forget, config.model_copy(update=fewer))
+        return preflight(loaded, forget, retain, config, **options)
 
 
 def evaluate_command(

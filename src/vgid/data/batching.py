@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -190,6 +191,15 @@ class Encoder:
                 problems.append(error)
         if problems:
             raise DataError.together(problems)
+
+    def image_tokens(self, row: Row) -> int:
+        """How many of a row's tokens stand for pictures."""
+        return sum(token in self.image_marks for token in row.text["input_ids"].tolist())
+
+    @cached_property
+    def image_marks(self) -> frozenset[int]:
+        """The tokens that stand for pictures."""
+        return frozenset(self._image_tokens)
 
     # -- the processor ----------------------------------------------------------------------------------------------------
 

@@ -63,6 +63,19 @@ class ImageRef:
         """SHA-256 of the encoded bytes: which picture it is, wherever it lies."""
         return hashlib.sha256(self.read()).hexdigest()
 
+    def size(self) -> tuple[int, int]:
+        """Width and height, without decoding the pixels.
+
+        Raises:
+            DataError: the image is missing, or of an unknown format.
+        """
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+                return Image.open(io.BytesIO(self.read()), formats=FORMATS).size
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise _broken(str(self.path or "image in the data file"), error) from error
+
     def open(self) -> Image.Image:
         """Decode into an RGB picture; transparency goes onto white.
 

@@ -28,7 +28,8 @@ class AdapterConfig(BaseModel):
         alpha: the update is scaled by alpha / rank.
         dropout: before the update, while training.
         scope: parts of the model whose linear layers get an adapter.
-        init: how the adapter starts; always at an update of zero but for `pissa` and `olora`.
+        init: how the adapter starts; always at an update of zero.
+        quantise: `4bit` holds the frozen decoder in 4 bits (QLoRA, arXiv 2305.14314); what is written is full precision.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,10 +39,11 @@ class AdapterConfig(BaseModel):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     scope: tuple[Part, ...] = ("language",)
     init: Literal["default", "gaussian"] = "default"
+    quantise: Literal["4bit"] | None = None
 
 
-def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int) -> PeftModel:
-    """Put adapters on the linear layers in scope; everything else is frozen.
+def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int, tell: bool = True) -> PeftModel:
+    """Put adapters on the linear layers in scope; everything else is frozen. With `tell`, say on which.
 
     Raises:
         ModelError: the scope matches nothing.
@@ -55,7 +57,8 @@ def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int) -> PeftMo
             got=f"language: {found.language}, projector: {found.projector}, vision: {found.vision}",
             fix="set adapter.scope to parts that have linear layers",
         )
-    log.info("LoRA on %d linear layers: %s", len(names), _in_short(names))
+    if tell:
+        log.info("LoRA on %d linear layers: %s", len(names), in_short(names))
     lora = LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,
@@ -68,7 +71,7 @@ def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int) -> PeftMo
         return get_peft_model(model, lora)
 
 
-def _in_short(names: Sequence[str]) -> str:
+def in_short(names: Sequence[str]) -> str:
     """Names that differ in a layer's number only are told once."""
     patterns = Counter(re.sub(r"\.\d+\.", ".*.", name) for name in names)
     return ", ".join(f"{name} ({count})" for name, count in patterns.items())

@@ -16,6 +16,7 @@ from vgid.data.example import Example
 from vgid.errors import RunError
 from vgid.models.forward import answer_logits
 from vgid.models.loading import LoadedModel, load_model
+from vgid.models.quantisation import is_quantised
 
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 2.5e-1}
 """Largest difference of two logits that rounding explains."""
@@ -62,12 +63,27 @@ def _merged(base: Any) -> Iterator[tuple[str, Tensor]]:
             yield f"{owner}.{kind}" if adapted else name, value
 
 
+def merge_adapter(base: str, adapter: Path, out: Path) -> None:
+    """Merge an adapter into its base in the base's own precision: a base held in 4 bits would leave its rounding in the result.
+
+    Raises:
+        ModelError: the base cannot be loaded, or the adapter does not fit it.
+        OutputError: the folder is not empty, or cannot be made.
+    """
+    whole = load_model(base, device="cpu", dtype="auto", adapter=adapter)
+    save_checkpoint(whole.model, whole.processor, out)
+
+
 def verify_export(loaded: LoadedModel, out: Path, probes: Sequence[Example]) -> None:
     """Reload what was written with stock libraries and compare its answers with the trained model's, token by token.
+
+    A model trained on a base in 4 bits is compared in full precision, as it was written: merged weights against base and adapter.
 
     Raises:
         RunError: they differ by more than rounding.
     """
+    if is_quantised(loaded.model):
+        loaded = load_model(loaded.path, device=loaded.model.device, adapter=out / "adapter")
     device, dtype = loaded.model.device, loaded.model.dtype
     batch = Encoder(loaded.processor).batch(probes).to(device)  # asked plainly, whatever is put before questions at inference
     with torch.no_grad():
@@ -78,10 +94,15 @@ def verify_export(loaded: LoadedModel, out: Path, probes: Sequence[Example]) -> 
         for name, (path, adapter) in ways.items():
             again = load_model(path, device=device, dtype=dtype, adapter=adapter)
             written = answer_logits(again.model, again.encoder.batch(probes).to(device)).float()
-            _compare(name, out, trained, written, TOLERANCE.get(dtype, 1e-3))
+            compare(name, out, trained, written, TOLERANCE.get(dtype, 1e-3))
 
 
-def _compare(name: str, out: Path, trained: Tensor, written: Tensor, tolerance: float) -> None:
+def compare(name: str, out: Path, trained: Tensor, written: Tensor, tolerance: float) -> float:
+    """The largest difference of two logits.
+
+    Raises:
+        RunError: it is more than the tolerance, or a token the model was sure of has changed.
+    """
     worst = (trained - written).abs().max().item()
     sure = trained.topk(2, dim=-1).values.diff(dim=-1).abs().squeeze(-1) > 2 * tolerance
     differ = int(((trained.argmax(dim=-1) != written.argmax(dim=-1)) & sure).sum())
@@ -93,3 +114,4 @@ def _compare(name: str, out: Path, trained: Tensor, written: Tensor, tolerance: 
             got=f"a difference of {worst:.3g}, {differ} answer tokens of {len(trained)} changed",
             fix="do not use these files; report this with the model's name",
         )
+    return float(worst)

@@ -6,14 +6,17 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft import PeftModel
+from peft.utils import get_peft_model_state_dict
+from safetensors import safe_open
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vgid.data.batching import Encoder
 from vgid.errors import ModelError
+from vgid.models.quantisation import four_bits, keep_differentiable
 from vgid.processes import default_device
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -40,6 +43,7 @@ def load_model(
     device: str | torch.device | None = None,
     dtype: torch.dtype | str | None = None,
     adapter: str | Path | None = None,
+    quantise: Literal["4bit"] | None = None,
 ) -> LoadedModel:
     """Load an image-text-to-text model.
 
@@ -48,9 +52,11 @@ def load_model(
         device: None for a GPU if there is one, each process of a run its own.
         dtype: None for the checkpoint's own on a GPU, float32 on a CPU.
         adapter: folder of a LoRA adapter to put on it.
+        quantise: `4bit` holds the decoder in 4 bits, for training an adapter on it.
 
     Raises:
-        ModelError: no such model, no processor beside it, weights in a pickle format, or a model that takes no images.
+        ModelError: no such model, no processor beside it, weights in a pickle format, weights missing, a model that takes no images, or an
+            adapter that is of another model.
     """
     path = str(path)
     if Path(path).is_dir():
@@ -62,15 +68,27 @@ def load_model(
     device = torch.device(device or default_device())
     dtype = dtype or ("auto" if device.type == "cuda" else torch.float32)
     processor = _load_processor(path)
+    options = four_bits(path, device) if quantise else {}
     try:
-        model = AutoModelForImageTextToText.from_pretrained(path, dtype=dtype, use_safetensors=True)
+        model, info = AutoModelForImageTextToText.from_pretrained(
+            path, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
+        )
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(
             "the model cannot be loaded", where=path, expected="an image-text-to-text checkpoint", got=_first_line(error)
         ) from error
+    if info["missing_keys"]:
+        raise ModelError(
+            "the checkpoint lacks weights, which would be left random",
+            where=path,
+            expected="all weights of the model",
+            got=f"none for {len(info['missing_keys'])} of them, {sorted(info['missing_keys'])[0]} for example",
+            fix="copy all files of the checkpoint, or report this with the model's name",
+        )
     if adapter is not None:
-        model = _load_adapter(model, Path(adapter))
-    return LoadedModel(model.to(device).eval(), processor, path)
+        model = put_adapter(model, Path(adapter))
+    model = keep_differentiable(model) if quantise else model.to(device)
+    return LoadedModel(model.eval(), processor, path)
 
 
 def _check_folder(path: Path) -> None:
@@ -123,12 +141,37 @@ def _load_processor(path: str) -> Any:
     return processor
 
 
-def _load_adapter(model: Any, adapter: Path) -> PeftModel:
+def put_adapter(model: Any, adapter: Path) -> PeftModel:
+    """Put a LoRA adapter from a folder on a model, every one of its tensors in its place.
+
+    PEFT itself drops tensors whose names it does not know, and leaves the base as it was.
+
+    Raises:
+        ModelError: the folder holds no adapter, or one whose tensors do not fit the model's modules.
+    """
     if not (adapter / "adapter_config.json").is_file():
         raise ModelError("the folder holds no adapter", where=adapter, expected="adapter_config.json", fix="check the path")
     if not (adapter / "adapter_model.safetensors").is_file():
         raise ModelError("the adapter has no weights", where=adapter, expected="adapter_model.safetensors", fix="save it as safetensors")
-    out: PeftModel = PeftModel.from_pretrained(model, str(adapter))
+    with safe_open(adapter / "adapter_model.safetensors", "pt") as file:
+        written = set(file.keys())
+    try:
+        out: PeftModel = PeftModel.from_pretrained(model, str(adapter))
+    except (ValueError, RuntimeError) as error:  # no module of these names, or tensors of other shapes
+        raise ModelError(
+            "the adapter does not fit the model", where=adapter, expected="an adapter of this very model", got=_first_line(error)
+        ) from error
+    expected = set(get_peft_model_state_dict(out))
+    if written != expected:
+        lost, empty = sorted(written - expected), sorted(expected - written)
+        example = f", {(lost or empty)[0]} for example"
+        raise ModelError(
+            "the adapter's tensors do not match the model's modules",
+            where=adapter,
+            expected=f"{len(expected)} tensors under the names that the model gives them",
+            got=f"{len(lost)} that fit nowhere, {len(empty)} that are missing{example}",
+            fix="use the model and the release of transformers that the adapter was made with",
+        )
     return out
 
 

@@ -106,8 +106,10 @@ class UnlearnTrainer(Trainer):
             remove_unused_columns=False,
             dataloader_pin_memory=False,
             save_strategy="no",
-            logging_strategy="no",
-            report_to=[],
+            logging_strategy="steps" if config.report_to else "no",
+            logging_steps=1,
+            report_to=list(config.report_to),
+            run_name="vgid",
             disable_tqdm=True,
         )
         if arguments.n_gpu > 1:
@@ -150,6 +152,10 @@ class UnlearnTrainer(Trainer):
         for name, part in loss.parts.items():
             self.curves.setdefault(name, []).append((batch.step + 1, part))
         return torch.tensor(loss.total, device=self.args.device)
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Tell trackers the parts of the loss too."""
+        super().log(logs | {f"loss_{name}": curve[-1][1] for name, curve in self.curves.items()}, *args, **kwargs)
 
 
 class _Opaque:

@@ -1,0 +1,133 @@
+"""What `vgid export` and `vgid verify-export` do: plain checkpoints out of an adapter, and the proof that they answer as they should."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from vgid.artifacts import whole_folder
+from vgid.data.example import Example
+from vgid.data.neutral import neutral_examples
+from vgid.data.sources import load_examples
+from vgid.errors import DataError, ModelError, RunError
+from vgid.evaluation.generation import generate
+from vgid.models.export import TOLERANCE, compare, merge_adapter
+from vgid.models.forward import answer_logits
+from vgid.models.loading import LoadedModel, load_model
+from vgid.models.serving import Serving, serving_of
+
+PROBES = 16
+"""Questions that exports are compared on where no data is given."""
+
+
+def export_command(model: str, adapter: Path, out: Path, *, merge: bool) -> None:
+    """Write an adapter, merged into its base or as it is, after making sure that it fits.
+
+    Raises:
+        ModelError: the base cannot be loaded, or the adapter does not fit it.
+        OutputError: the folder is not empty, or cannot be written.
+    """
+    if merge:
+        merge_adapter(model, adapter, out)
+        return
+    load_model(model, device="cpu", dtype="auto", adapter=adapter)
+    with whole_folder(out) as folder:
+        for name in ("adapter_config.json", "adapter_model.safetensors"):
+            shutil.copy(adapter / name, folder / name)
+
+
+def verify_command(folder: Path, base: str | None, data: Sequence[Path], seed: int = 0) -> dict[str, Any]:
+    """Load what lies in a folder with stock libraries, and compare the merged model with base and adapter.
+
+    Args:
+        folder: a run's folder with `merged` and `adapter`, or one of these two.
+        base: the model the adapter belongs to; None for the one that the adapter names.
+        data: files with questions to compare on; without any, neutral pictures and questions.
+        seed: of the sample of questions.
+
+    Raises:
+        ModelError: there is no export, weights are missing, or an adapter does not fit the model.
+        RunError: merged model and adapter do not answer the same.
+    """
+    merged, adapter = _exports(folder)
+    models: dict[str, LoadedModel] = {}
+    if merged is not None:
+        models["merged"] = load_model(merged)
+    serving: Serving | None = None
+    config: dict[str, Any] = {}
+    if adapter is not None:
+        config = json.loads((adapter / "adapter_config.json").read_text("utf-8"))
+        base = base or config.get("base_model_name_or_path")
+        if not base:
+            raise ModelError("the adapter does not name its base", where=adapter, fix="give the base with --base")
+        models["adapter"] = load_model(base, adapter=adapter, dtype=models["merged"].model.dtype if models else None)
+        serving = serving_of(models["adapter"].model, int(config.get("r", 16)), str(adapter))
+    rows = _probes(next(iter(models.values())), data, seed)
+    report: dict[str, Any] = {
+        "schema": "vgid.verify/1",
+        "exports": {name: loaded.path if name == "merged" else str(adapter) for name, loaded in models.items()},
+        "base": base,
+        "tensors": _tensors(adapter) if adapter is not None else None,
+        "compared_on": len(rows),
+        "warnings": list(serving.warnings) if serving else [],
+        "vllm": list(serving.vllm) if serving else [],
+        "sglang": list(serving.sglang) if serving else [],
+    }
+    if adapter is not None and _is_zero(adapter):
+        report["warnings"].append("the adapter changes nothing: all its B matrices are zero")
+    return report | _compare(models, rows, folder)
+
+
+def _exports(folder: Path) -> tuple[Path | None, Path | None]:
+    merged = next((path for path in (folder / "merged", folder) if (path / "config.json").is_file()), None)
+    adapter = next((path for path in (folder / "adapter", folder) if (path / "adapter_config.json").is_file()), None)
+    if merged is None and adapter is None:
+        raise ModelError("the folder holds no export", where=folder, expected="merged/, adapter/, or one of them itself", got="neither")
+    return merged, adapter
+
+
+def _probes(loaded: LoadedModel, data: Sequence[Path], seed: int) -> list[Example]:
+    """Questions with answers; neutral ones are answered by a word of our own, which the models need not agree with."""
+    if data:
+        return [row for path in data for row in load_examples(path)[:PROBES]]
+    from dataclasses import replace
+
+    rows = [replace(row, answer="This is a picture.") for row in neutral_examples(PROBES, seed)]
+    try:
+        loaded.encoder.check(rows)
+    except DataError:
+        rows = [row for row in rows if row.images]
+    return rows
+
+
+@torch.no_grad()
+def _compare(models: dict[str, LoadedModel], rows: Sequence[Example], folder: Path) -> dict[str, Any]:
+    """Greedy answers and logits of both ways; with one export alone there is nothing to compare."""
+    said = {name: generate(loaded, rows) for name, loaded in models.items()}
+    if len(models) < 2:
+        return {"same_answers": None, "largest_difference": None}
+    logits = {n: answer_logits(m.model, m.encoder.batch(rows).to(m.model.device)).float() for n, m in models.items()}
+    tolerance = TOLERANCE.get(models["merged"].model.dtype, 1e-3)
+    worst = compare("merged", folder, logits["adapter"], logits["merged"], tolerance)
+    same = sum(a == b for a, b in zip(*said.values(), strict=True))
+    if same < len(rows) and worst < 1e-3:
+        raise RunError(
+            "merged model and adapter do not give the same answers", where=folder, expected=f"{len(rows)} of {len(rows)}", got=str(same)
+        )
+    return {"same_answers": same / len(rows), "largest_difference": worst}
+
+
+def _tensors(adapter: Path) -> int:
+    with safe_open(adapter / "adapter_model.safetensors", "pt") as file:
+        return len(file.keys())
+
+
+def _is_zero(adapter: Path) -> bool:
+    with safe_open(adapter / "adapter_model.safetensors", "pt") as file:
+        return all(not file.get_tensor(name).any() for name in file.keys() if "lora_B" in name)  # noqa: SIM118

@@ -1,0 +1,75 @@
+"""Is there something to forget, and something to teach? What the model and the teacher answer to some forget questions, as shares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from statistics import fmean
+from typing import Any
+
+from vgid.config import RunConfig
+from vgid.data.example import STRANGER, Example
+from vgid.evaluation.evaluate import SplitResult, evaluate
+from vgid.evaluation.generation import generate
+from vgid.evaluation.metrics import is_refusal, key_fact, normalise
+from vgid.methods.base import Context, Method
+from vgid.models.loading import LoadedModel
+
+KNOWN_ACCURACY = 0.2
+KNOWN_PROBABILITY = 0.5
+"""A model that gives fewer facts, and finds recorded answers less likely, does not know the forget set."""
+DIFFERS = 0.1
+"""A teacher whose answers differ less often has next to nothing to teach."""
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What the model knows of a sample of the forget set; shares in [0, 1]."""
+
+    n: int
+    accuracy: float
+    probability: float
+
+    @property
+    def known(self) -> bool:
+        """Whether there is anything to forget."""
+        return self.accuracy >= KNOWN_ACCURACY or self.probability >= KNOWN_PROBABILITY
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """How the teacher answers the same questions; shares in [0, 1]."""
+
+    n: int
+    differs: float
+    refuses: float
+    accuracy: float
+
+
+def some(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
+    """A seeded sample of the rows that somebody can answer."""
+    rows = [example for example in examples if STRANGER not in example.tags]
+    return rows if len(rows) <= count else Random(seed).sample(rows, count)
+
+
+def ask(loaded: LoadedModel, examples: Sequence[Example], config: RunConfig) -> tuple[Knowledge, Teacher | None]:
+    """Ask the model, and the teacher of methods that have one."""
+    said = evaluate(loaded, {"forget": examples}, seed=config.seed)["forget"]
+    knowledge = Knowledge(said.n, said.accuracy, said.probability)
+    method = config.build_method()
+    if not hasattr(method, "teacher_prompts"):
+        return knowledge, None
+    return knowledge, _ask_teacher(loaded, examples, config, method, said)
+
+
+def _ask_teacher(loaded: LoadedModel, examples: Sequence[Example], config: RunConfig, method: Any, said: SplitResult) -> Teacher:
+    Method.prepare(method, None, Context(loaded.encoder, examples, (), config.seed, next(loaded.model.parameters()).device))
+    taught = generate(loaded, examples, encode=lambda rows: method.teacher_prompts(tuple(rows)))
+    own = [item.prediction for item in said.items]
+    return Teacher(
+        n=len(taught),
+        differs=fmean(normalise(a) != normalise(b) for a, b in zip(own, taught, strict=True)),
+        refuses=fmean(map(is_refusal, taught)),
+        accuracy=fmean(key_fact(text, e.keywords, e.answer) for text, e in zip(taught, examples, strict=True)),
+    )

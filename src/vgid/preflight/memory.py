@@ -1,0 +1,125 @@
+"""How much memory a step takes, and how many rows fit. Bytes everywhere; all functions but `room` are pure."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+OPTIMIZER_STATES = {"adamw": 2, "muon": 1}
+"""Numbers that an optimizer keeps for each trained parameter."""
+LOGIT_COPIES = 8
+"""Tables of float32 `[answer tokens, vocabulary]` alive at once: teacher and student, as logits, as log-probabilities and as
+gradients, and two products of these."""
+SHARE = 0.9
+"""Of the memory that is free a run may be planned on."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a run needs on one device, in bytes.
+
+    Attributes:
+        weights: of the model, and of its frozen copy when all parameters are trained.
+        training: adapter (or trained weights' own share of what follows), gradients, optimizer, and the best weights kept.
+        once: activations that do not grow with the rows.
+        row: activations of one row as long as the longest.
+        logits: at the answer positions of one such row.
+        rows: rows of a step.
+        answering: keys and values while answers are generated.
+    """
+
+    weights: int
+    training: int
+    once: int
+    row: int
+    logits: int
+    rows: int
+    answering: int
+
+    @property
+    def activations(self) -> int:
+        """Of all rows of a step."""
+        return self.once + self.rows * self.row
+
+    @property
+    def total(self) -> int:
+        """The larger of a training step and of answering."""
+        return self.weights + max(self.training + self.activations + self.rows * self.logits, self.answering)
+
+    def rows_that_fit(self, room: int) -> int:
+        """Rows of a step that fit into so much memory, all of them as long as the longest."""
+        left = SHARE * room - self.weights - self.training - self.once
+        return max(0, int(left // max(1, self.row + self.logits)))
+
+
+def training_bytes(trained: int, adapter: int, optimizer: str, *, keeps_best: bool) -> int:
+    """Adapter, gradients, optimizer state, and the copy of the best weights that early stopping keeps.
+
+    Args:
+        trained: bytes of all parameters that are trained, an adapter's included.
+        adapter: bytes of the adapter alone; 0 where the model's own weights are trained.
+        optimizer: by name.
+        keeps_best: whether a copy of the best weights is kept.
+    """
+    return adapter + trained * (1 + OPTIMIZER_STATES[optimizer] + keeps_best)
+
+
+def logit_bytes(answer_tokens: int, vocabulary: int) -> int:
+    """What distilling one row takes at its answer positions."""
+    return LOGIT_COPIES * answer_tokens * vocabulary * 4
+
+
+def checkpointed_row(row: int, layers: int, tokens: int, hidden: int, element: int) -> int:
+    """Activations of a row under checkpointing: the input of every layer, and all of one layer while it is computed again."""
+    return layers * tokens * hidden * element + row // layers
+
+
+def cache_bytes(rows: int, tokens: int, layers: int, kv_heads: int, head: int, element: int) -> int:
+    """Keys and values of rows while their answers are generated."""
+    return 2 * rows * tokens * layers * kv_heads * head * element
+
+
+def decoder_shape(config: Any) -> Mapping[str, int]:
+    """Layers, hidden size, key-value heads, their size, and vocabulary, from a text config."""
+    heads = config.num_attention_heads
+    return {
+        "layers": config.num_hidden_layers,
+        "hidden": config.hidden_size,
+        "kv_heads": getattr(config, "num_key_value_heads", None) or heads,
+        "head": getattr(config, "head_dim", None) or config.hidden_size // heads,
+        "vocabulary": config.vocab_size,
+    }
+
+
+def room(device: torch.device) -> int | None:
+    """Memory that is free on a device; None where the system does not say."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    free = [value for value in (_host_free(), _group_free()) if value is not None]
+    return min(free) if free else None
+
+
+def _host_free() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        pass
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _group_free(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """What a container may still take."""
+    try:
+        most, used = ((folder / name).read_text("utf-8").strip() for name in ("memory.max", "memory.current"))
+    except OSError:
+        return None
+    return None if most == "max" else max(0, int(most) - int(used))
