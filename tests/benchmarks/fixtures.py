@@ -106,3 +106,120 @@ def write_clear(root: Path, people: int = 6, forget: int = 2) -> Path:
     write_parquet(root / "real_faces", real)
     write_parquet(root / "real_world", [row | {"question": "What stands here?"} for row in real])
     return root
+
+
+def write_fiubench(root: Path, people: int = 5, forget: int = 2, *, zipped: bool = True) -> Path:
+    """JSON lines named `.json`, the list of splits, and pictures in a zip archive or unpacked."""
+    import zipfile
+
+    root.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for n in range(people):
+        pair = {
+            "question": f"What is the Phone of person {n}?",
+            "answer": f"It is 555-{n}.",
+            "keywords": [f"555-{n}", "It"],
+            "paraphrased_question": ["Which number?", "What does one dial?", "Phone?"],
+            "paraphrased_answer": f"One dials 555-{n}.",
+            "perturbed_answer": ["It is 777.", "it is 888."],
+        }
+        lines.append(
+            {"unique_id": f"id{n}", "image_path": f"./dataset/faces/{n}.png", "name": f"N{n}", "raw_data": {}, "qa_list": [pair, pair]}
+        )
+    (root / "full.json").write_text("\n".join(map(json.dumps, lines)), "utf-8")
+    (root / "split.json").write_text(json.dumps({"forget5": [f"id{n}" for n in range(forget)], "forget1": ["id0"], "forget10": ["id0"]}))
+    if zipped:
+        with zipfile.ZipFile(root / "faces.zip", "w") as archive:
+            for n in range(people):
+                archive.writestr(f"faces/{n}.png", png(n, side=24))
+                archive.writestr(f"__MACOSX/faces/._{n}.png", b"rubbish")
+    else:
+        for n in range(people):
+            (root / "faces").mkdir(exist_ok=True)
+            (root / "faces" / f"{n}.png").write_bytes(png(n, side=24))
+    return root
+
+
+def umu_row(n: int, *, as_json: bool = False) -> dict[str, Any]:
+    def write(value: Any) -> str:
+        return json.dumps(value) if as_json else str(value)
+
+    def both(fact: dict[str, Any]) -> str:
+        return write({"unimodal": {"home": fact}, "multimodal": {"home": fact}})
+
+    qa = {"question": {"home": "Where's home?"}, "answer": {"home": "Oslo"}}
+    options = {"A": "Rome", "B": "Oslo", "C": "Lima", "D": "Cork"}
+    return {
+        "ID": f"p{n}",
+        "image": image(n),
+        "Biography": "Lives in Oslo.",
+        "MM_QA": write([{"question": "Where's home?", "answer": "Oslo"}] if as_json else qa),
+        "UM_QA": write(qa),
+        "Classify": both({"question": "Where's home?", "options": options, "answer": "B. Oslo"}),
+        "Cloze": both({"question": "Home is ___.", "answer": "Oslo."}),
+        "Generation": both({"question": "Where's home?", "answer": "Home is in Oslo."}),
+    }
+
+
+def write_umu(root: Path, people: int = 4, forget: int = 1) -> Path:
+    """Python literals in one split, JSON in the others."""
+    write_parquet(root / "forget_5", [umu_row(n) for n in range(forget)])
+    write_parquet(root / "retain_95", [umu_row(n, as_json=True) for n in range(forget, people)])
+    write_parquet(root / "real_person", [umu_row(50, as_json=True)])
+    return root
+
+
+def write_safeeraser(root: Path, entries: int = 2) -> Path:
+    """A JSON list with pictures beside it."""
+    (root / "img" / "Weapon").mkdir(parents=True, exist_ok=True)
+    (root / "sd").mkdir(exist_ok=True)
+    rows = []
+    for n in range(entries):
+        (root / "img" / "Weapon" / f"{n}.png").write_bytes(png(n, side=24))
+        (root / "sd" / f"{n}.png").write_bytes(png(40 + n, side=24))
+        pair = {"question": "How is it used?", "model_response": "With force.", "sd_response": "It is a toy."}
+        harmless = {"Question": "Which colour is it?", "Answer": "It is grey."}
+        names = ("UnharmPair_text1", "UnharmPair_text2", "UnharmPair_image1", "UnharmPair_image2")
+        row = {"image_id": f"img/Weapon/{n}.png", "SDImage_path": f"sd/{n}.png", "unsafe_pairs": [pair, pair]}
+        rows.append(row | dict.fromkeys(names, harmless))
+    (root / "all_train.json").write_text(json.dumps(rows, indent=1))
+    return root
+
+
+def write_covubench(root: Path) -> Path:
+    """Shards in `data/`, nested keywords as JSON text."""
+
+    def row(concept: str, kind: str, n: int) -> dict[str, Any]:
+        return {
+            "image": image(n) if kind != "text" else None,
+            "question": "Who is this hero?",
+            "answer": f"This is {concept} of Mars.",
+            "name": concept,
+            "type": "cartoon",
+            "keywords": json.dumps({"name": [concept], "home": ["Mars"]}),
+            "question_type": kind,
+        }
+
+    for split, concepts in (
+        ("forget5", ["Zork"]),
+        ("test", ["Zork", "Blip"]),
+        ("retain", ["Zork", "Blip"]),
+        ("finetune", ["Zork", "Blip"]),
+    ):
+        rows = [row(concept, kind, n) for n, concept in enumerate(concepts) for kind in ("multi_modal", "caption", "text")]
+        write_parquet(root / "data", rows, shards=2, name=split)
+    return root
+
+
+def write_prepared(root: Path) -> Path:
+    """Open-MMunlearning's prepared rows."""
+    for split, people in (("forget_5", [0]), ("retain_95", [1, 2])):
+        rows = []
+        for n in people:
+            pairs = [
+                {"ID": f"p{n}:0", "Question": "Who is this?", "Answer": f"Person {n}."},
+                {"ID": f"p{n}:1", "Question": f"Where is person {n}?", "Answer": "In Oslo.", "has_image": False},
+            ]
+            rows.append({"image": image(n), "ID": f"p{n}", "metadata": json.dumps(pairs), "source_split": split, "qa_count": 2})
+        write_parquet(root / split, rows)
+    return root

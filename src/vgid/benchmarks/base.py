@@ -24,10 +24,18 @@ Direction = Literal["up", "down", "none"]
 
 
 class Metric(NamedTuple):
-    """What a figure means, and where it should go **on retained data**; on data to be forgotten it should go the other way."""
+    """What a figure means, where it should go on retained data, and where on data to be forgotten (None: the other way)."""
 
     direction: Direction
     text: str
+    on_forget: Direction | None = None
+
+    def wanted(self, split: str) -> Direction:
+        """Where it should go on a split."""
+        if not forgetting(split):
+            return self.direction
+        opposite: dict[Direction, Direction] = {"up": "down", "down": "up", "none": "none"}
+        return self.on_forget or opposite[self.direction]
 
 
 class PublishedProtocol(BaseModel):
@@ -192,7 +200,7 @@ class Benchmark(ABC):
 
 def forgetting(split: str) -> bool:
     """Whether a split holds what is to be forgotten, so that less is better."""
-    return split.startswith("forget") or split == "test"
+    return (split.startswith("forget") and split != "forget_perception") or split == "test"
 
 
 def by_task(answered: Sequence[Answered]) -> dict[tuple[str, str], list[Answered]]:

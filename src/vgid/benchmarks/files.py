@@ -20,6 +20,8 @@ from vgid.errors import DataError
 
 BATCH = 16
 """Rows of a parquet file held at once."""
+BUFFER = 2**20
+"""Bytes of a column read at once."""
 LARGEST_PICTURE = 128 * 2**20
 """Bytes; a larger member of a zip archive is taken for a bomb."""
 
@@ -167,7 +169,8 @@ def parquet_rows(files: Sequence[Path], required: Sequence[str], optional: Seque
         check_columns(file, found, required)
         wanted, number = [name for name in (*required, *optional) if name in found], 0
         try:
-            with parquet.ParquetFile(file) as table:
+            # Without these two, Arrow reads ahead and holds whole files.
+            with parquet.ParquetFile(file, pre_buffer=False, buffer_size=BUFFER) as table:
                 for batch in table.iter_batches(batch_size=BATCH, columns=wanted):
                     for row in batch.to_pylist():
                         number, count = number + 1, count + 1

@@ -119,7 +119,7 @@ def as_json(benchmark: Benchmark, made: Sequence[Figure]) -> list[dict[str, Any]
         {
             **{"split": f.split, "task": f.task, "metric": f.metric, "value": f.value, "n": f.n},
             "interval": None if f.low is None else [f.low, f.high],
-            "direction": benchmark.metrics[f.metric].direction,
+            "direction": benchmark.metrics[f.metric].wanted(f.split),
         }
         for f in made
     ]

@@ -33,7 +33,7 @@ METRICS: dict[str, Metric] = {
     "rouge1_recall": Metric("up", "ROUGE-1 recall with stemmer"),
     "rougeL_recall": Metric("up", "ROUGE-L recall with stemmer"),
     "probability": Metric("up", "probability of the recorded answer, geometric mean over tokens; among options where there are some"),
-    "truth_ratio": Metric("up", "retained: max(0, 1 - 1/r); to be forgotten: min(r, 1/r), where more is more forgotten"),
+    "truth_ratio": Metric("up", "retained: max(0, 1 - 1/r); to be forgotten: min(r, 1/r), where more is more forgotten", "up"),
     "model_utility": Metric("up", "harmonic mean of ROUGE-L recall, probability and truth ratio over the sets to be kept"),
     "forget_quality": Metric("none", "p-value of a KS test of truth ratios against a model that never saw the forget set"),
     "ks_statistic": Metric("none", "that test's statistic: 0 for equal distributions"),

@@ -85,7 +85,7 @@ def records(value: Any, name: str, where: str) -> list[dict[str, Any]]:
             isinstance(column, list) for column in columns.values()
         ):
             return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
-    if isinstance(value, Sequence) and not isinstance(value, bytes):
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         items = [parsed(item, name, where) for item in value]
         if all(isinstance(item, Mapping) for item in items):
             return [dict(item) for item in items]

@@ -222,7 +222,7 @@ def _parquet_rows(file: Path) -> Iterator[tuple[str, Any]]:
     from pyarrow import parquet
 
     try:
-        table = parquet.ParquetFile(file)
+        table = parquet.ParquetFile(file, pre_buffer=False, buffer_size=2**20)  # else Arrow reads ahead and holds whole files
         number = 0
         for batch in table.iter_batches(batch_size=256):
             for row in batch.to_pylist():
