@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from vgid.errors import DataError
 
 log = logging.getLogger("vgid")
 SUFFIXES = (".jsonl", ".parquet")
-COLUMNS = ("id", "image", "images", "question", "answer", "messages", "subject", "keywords", "tags")
+WORDS = ("question", "answer", "prompt", "completion", "messages")
+COLUMNS = ("id", "image", "images", "file_name", *WORDS, "subject", "keywords", "tags")
 
 
 def load_examples(path: str | Path, *, skip_bad_rows: bool = False) -> list[Example]:
@@ -158,10 +159,13 @@ def _read(path: Path) -> tuple[list[Example], list[DataError], set[str]]:
     unused: set[str] = set()
     ids: dict[str, str] = {}
     checked: dict[ImageRef, DataError | None] = {}
+    refs: dict[ImageRef, ImageRef] = {}
     for file in _files(path):
         for where, row in _rows(file):
             try:
                 example = _example(row() if callable(row) else row, file, where, unused)
+                # Many rows hold the same picture; one copy of its bytes is enough.
+                example = replace(example, images=tuple(refs.setdefault(ref, ref) for ref in example.images))
                 _check_images(example, checked)
                 if example.id in ids:
                     raise DataError("id used twice", where=where, got=f"also at {ids[example.id]}", fix="give every row an id of its own")
@@ -251,11 +255,26 @@ def _example(row: Any, file: Path, where: str, unused: set[str]) -> Example:
 
 def _turns(row: dict[str, Any], where: str) -> tuple[str, str, list[Any]]:
     """Question, answer, and images found inside messages."""
-    if "messages" not in row:
-        return _text(row, "question", where), _text(row, "answer", where), []
-    if "question" in row or "answer" in row:
-        raise DataError("row has both messages and question or answer", where=where, expected="one of both ways")
-    messages = row["messages"]
+    given = [name for name in WORDS if name in row]
+    pair = ("prompt", "completion") if "prompt" in given or "completion" in given else ("question", "answer")
+    if set(given) - set(pair) and given != ["messages"]:
+        raise DataError(
+            f"row has both {' and '.join(given)}", where=where, expected="question and answer, prompt and completion, or messages"
+        )
+    if given != ["messages"] and not any(isinstance(row.get(name), list) for name in ("prompt", "completion")):
+        return _text(row, pair[0], where), _text(row, pair[1], where), []
+    return _conversation(row["messages"] if "messages" in row else _joined(row, where), where)
+
+
+def _joined(row: dict[str, Any], where: str) -> list[Any]:
+    """Prompt and completion that are lists of turns, as one list."""
+    if not all(isinstance(row.get(name), list) for name in ("prompt", "completion")):
+        kinds = " and ".join(type(row.get(name)).__name__ for name in ("prompt", "completion"))
+        raise DataError("prompt and completion are of different kinds", where=where, expected="two texts, or two lists of turns", got=kinds)
+    return [*row["prompt"], *row["completion"]]
+
+
+def _conversation(messages: Any, where: str) -> tuple[str, str, list[Any]]:
     roles = [m.get("role") for m in messages if isinstance(m, dict)] if isinstance(messages, list) else None
     if roles != ["user", "assistant"] or len(messages) != 2:
         got = f"turns of {', '.join(map(str, roles))}" if roles is not None else type(messages).__name__
@@ -296,10 +315,11 @@ def _texts(row: Mapping[str, Any], name: str, where: str) -> tuple[str, ...]:
 
 
 def _image_values(row: Mapping[str, Any], where: str) -> list[Any]:
-    if row.get("image") is not None and row.get("images") is not None:
-        raise DataError("row has both image and images", where=where, expected="one of both")
-    if row.get("image") is not None:
-        return [row["image"]]
+    given = [name for name in ("image", "images", "file_name") if row.get(name) is not None]
+    if len(given) > 1:
+        raise DataError(f"row has both {' and '.join(given)}", where=where, expected="one of them")
+    if given and given != ["images"]:
+        return [row[given[0]]]
     values = row.get("images")
     if values is not None and not isinstance(values, list):
         raise DataError("images has the wrong type", where=where, expected="a list of images", got=type(values).__name__)
