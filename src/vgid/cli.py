@@ -127,23 +127,46 @@ def evaluate(
     _show(results, as_json, out)
 
 
+Bench = Annotated[str | None, typer.Option("--benchmark", help="Read the data as a benchmark, such as mllmu or clear.")]
+Part = Annotated[str | None, typer.Option("--forget-part", help="Which forget set of the benchmark, such as 5 or 10.")]
+
+
 @data_app.command("check")
 def data_check(
-    data: Annotated[Path, typer.Argument(help="JSONL, parquet or a folder.")],
+    data: Annotated[list[str] | None, typer.Argument(help="JSONL, parquet or folders; of a benchmark, its folder or hub id.")] = None,
+    benchmark: Bench = None,
+    part: Part = None,
     as_json: Json = False,
 ) -> None:
-    """Count rows, images and subjects, and list every problem at once."""
+    """Count rows, images and subjects, list every problem at once, and say what forget and retain have in common."""
     from dataclasses import asdict
 
-    from vgid.data.sources import check_examples
+    from vgid.benchmarks.splits import check_data
 
-    report = check_examples(data)
+    checked = check_data(data or [], benchmark, part)
     if as_json:
-        print(json.dumps(asdict(report), indent=2, default=str))
+        overlap = asdict(checked.overlap) if checked.overlap else None
+        splits = {name: asdict(report) for name, report in checked.splits.items()}
+        print(json.dumps({"splits": splits, "overlap": overlap}, indent=2, default=str))
     else:
-        print(report)
-    if report.problems:
+        print("\n".join(map(str, [*checked.splits.values(), *filter(None, [checked.overlap])])))
+    if any(report.problems for report in checked.splits.values()):
         raise typer.Exit(2)
+
+
+@data_app.command("convert")
+def data_convert(
+    data: Annotated[str, typer.Argument(help="JSONL, parquet or a folder; of a benchmark, its folder or hub id.")],
+    out: Annotated[Path, typer.Argument(help="The parquet file to write, pictures included.", dir_okay=False)],
+    benchmark: Bench = None,
+    part: Part = None,
+    split: Annotated[str | None, typer.Option(help="Which split of the benchmark.")] = None,
+    skip_bad_rows: Annotated[bool, typer.Option("--skip-bad-rows", help="Leave bad rows out, and list them.")] = False,
+) -> None:
+    """Write own data, or a benchmark's split, as one parquet file that every command reads."""
+    from vgid.benchmarks.splits import convert_data
+
+    print(f"{out}: {convert_data(data, out, benchmark, part, split, skip_bad_rows=skip_bad_rows)} rows")
 
 
 def _show(results: Mapping[str, Any], as_json: bool, out: Path | None) -> None:

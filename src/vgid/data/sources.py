@@ -9,17 +9,22 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from vgid.artifacts import write_bytes_atomic, write_text_atomic
+from vgid.artifacts import whole_file, write_bytes_atomic, write_text_atomic
 from vgid.data.example import Example, ImageRef
 from vgid.errors import DataError
 
 log = logging.getLogger("vgid")
 SUFFIXES = (".jsonl", ".parquet")
+ROW_GROUP = 128
+"""Rows that are written to a parquet file at once."""
+LONGEST = 3
+"""How many of the longest rows a report names."""
 WORDS = ("question", "answer", "prompt", "completion", "messages")
 COLUMNS = ("id", "image", "images", "file_name", *WORDS, "subject", "keywords", "tags")
 
@@ -59,6 +64,8 @@ class DataReport:
     with_keywords: int
     unused_columns: tuple[str, ...]
     problems: tuple[str, ...]
+    longest: tuple[tuple[str, int], ...] = ()
+    """Places of the longest rows, with their characters: question and answer together."""
 
     def __str__(self) -> str:
         lines = [
@@ -66,6 +73,8 @@ class DataReport:
             f"  {self.with_image} with an image ({self.images} different images), {self.text_only} text-only",
             f"  {self.subjects} subjects, {self.with_keywords} rows with keywords",
         ]
+        if self.longest:
+            lines.append(f"  longest rows: {', '.join(f'{place} ({length} characters)' for place, length in self.longest)}")
         lines += [f"  columns not used: {', '.join(self.unused_columns)}"] if self.unused_columns else []
         return "\n".join([*lines, *self.problems])
 
@@ -77,16 +86,30 @@ def check_examples(path: str | Path) -> DataReport:
         DataError: there is no such file, or no data file in the folder.
     """
     examples, problems, unused = _read(Path(path))
+    return report(str(path), examples, problems, unused)
+
+
+def report(path: str, examples: Iterable[Example], problems: Sequence[DataError], unused: Iterable[str] = ()) -> DataReport:
+    """Count examples, one at a time; `problems` are counted when all examples were seen."""
+    rows = with_image = with_keywords = 0
+    images, subjects, longest = set[str](), set[str](), list[tuple[str, int]]()
+    for example in examples:
+        rows, with_image, with_keywords = rows + 1, with_image + bool(example.images), with_keywords + bool(example.keywords)
+        images |= {ref.fingerprint for ref in example.images}
+        subjects |= {example.subject} if example.subject is not None else set()
+        longest.append((example.where or example.id, len(example.question) + len(example.answer)))
+        longest = sorted(longest, key=lambda row: -row[1])[:LONGEST]
     return DataReport(
-        path=str(path),
-        rows=len(examples),
-        with_image=sum(bool(example.images) for example in examples),
-        text_only=sum(not example.images for example in examples),
-        images=len({ref.fingerprint for example in examples for ref in example.images}),
-        subjects=len({example.subject for example in examples if example.subject is not None}),
-        with_keywords=sum(bool(example.keywords) for example in examples),
+        path=path,
+        rows=rows,
+        with_image=with_image,
+        text_only=rows - with_image,
+        images=len(images),
+        subjects=len(subjects),
+        with_keywords=with_keywords,
         unused_columns=tuple(sorted(unused)),
         problems=tuple(str(problem) for problem in problems),
+        longest=tuple(longest),
     )
 
 
@@ -115,6 +138,41 @@ def check_disjoint(forget: Sequence[Example], retain: Sequence[Example]) -> None
                 for gone, kept in both
             ]
         )
+
+
+def write_parquet(path: str | Path, examples: Iterable[Example]) -> int:
+    """Write the parquet that `load_examples` reads, pictures' bytes included, a few rows at a time; gives the number of rows.
+
+    The file appears only when all is written. What comes back is equal, but for places and for pictures being bytes.
+
+    Raises:
+        DataError: an id stands twice, or there are no examples.
+        OutputError: the file cannot be written.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    picture = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    words = {name: pa.string() for name in ("id", "question", "answer", "subject")}
+    schema = pa.schema({**words, "images": pa.list_(picture), "keywords": pa.list_(pa.string()), "tags": pa.list_(pa.string())})
+    ids: set[str] = set()
+    source = iter(examples)
+    with whole_file(Path(path)) as unfinished, parquet.ParquetWriter(unfinished, schema, dictionary_pagesize_limit=2**26) as writer:
+        while chunk := list(islice(source, ROW_GROUP)):
+            for example in chunk:
+                if example.id in ids:
+                    raise DataError("id used twice", where=example.where or None, fix="give every row an id of its own")
+                ids.add(example.id)
+            writer.write_table(pa.Table.from_pylist([_parquet_row(example) for example in chunk], schema=schema))
+        if not ids:
+            raise DataError("no examples to write", where=path, expected="at least one")
+    return len(ids)
+
+
+def _parquet_row(example: Example) -> dict[str, Any]:
+    row = {name: getattr(example, name) for name in ("id", "question", "answer", "subject")}
+    images = [{"bytes": ref.read(), "path": None} for ref in example.images]
+    return row | {"images": images, "keywords": list(example.keywords), "tags": list(example.tags)}
 
 
 def write_examples(path: str | Path, examples: Sequence[Example]) -> None:
