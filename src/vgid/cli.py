@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from vgid.artifacts import check_output, prepare_output
-from vgid.errors import VgidError
+from vgid.errors import ConfigError, VgidError
 from vgid.progress import quieten, tell_on_stderr
 
 app = typer.Typer(
@@ -28,6 +28,8 @@ app.add_typer(data_app, name="data")
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results; must be new or empty.", file_okay=False)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run left in the folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the results object alone on stdout.")]
+Bench = Annotated[str | None, typer.Option("--benchmark", help="Read the data as a benchmark, such as mllmu or clear.")]
+Part = Annotated[str | None, typer.Option("--forget-part", help="Which forget set of the benchmark, such as 5 or 10.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Everything random follows from it.")]
 
 
@@ -106,29 +108,75 @@ def unlearn(
 @app.command()
 def evaluate(
     model: Annotated[str, typer.Option(help="Folder or hub id of the (unlearned) model.")],
-    data: Annotated[list[Path], typer.Option(help="A split: JSONL or parquet file, or a folder of such files. Repeatable.")],
+    data: Annotated[list[str] | None, typer.Option(help="A split: JSONL or parquet file, or a folder of such files. Repeatable.")] = None,
     adapter: Annotated[Path | None, typer.Option(help="Folder of an adapter for the model.")] = None,
     base: Annotated[str | None, typer.Option(help="The model before unlearning, to compare with.")] = None,
-    retrained: Annotated[str | None, typer.Option(help="A model that never saw the forget set, to compare with.")] = None,
+    retrained: Annotated[
+        str | None, typer.Option("--retrained", "--reference", help="A model that never saw the forget set, to compare with.")
+    ] = None,
+    benchmark: Bench = None,
+    part: Part = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Deviate from a benchmark's published protocol: a=b.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Questions of a benchmark that are asked at once.")] = 64,
+    keep_answers: Annotated[
+        bool, typer.Option("--keep-answers", help="Keep a benchmark's answers; they hold what is to be forgotten.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Where to write results.json.", file_okay=False)] = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Ask models questions and measure the answers."""
+    """Ask models questions and measure the answers: your own data, or a benchmark to its published protocol."""
     from vgid.progress import Stages
     from vgid.unlearning import evaluate_command
 
+    if benchmark is not None:
+        models = {"base": (base, None), "unlearned": (model, adapter), "retrained": (retrained, None)}
+        _evaluate_benchmark(benchmark, data or [], part, settings or [], models, out, seed, batch_size, overwrite, keep_answers, as_json)
+        return
+    if not data:
+        raise ConfigError("there is nothing to ask", fix="give --data, or --benchmark")
     if out is not None:
         check_output(out, overwrite)
     models = {"base": (base, None), "unlearned": (model, adapter), "retrained": (retrained, None)}
     with Stages(quiet=as_json) as stages:
-        results = evaluate_command({name: pair for name, pair in models.items() if pair[0]}, data, seed, out, stages)
+        paths = [Path(each) for each in data]
+        results = evaluate_command({name: pair for name, pair in models.items() if pair[0]}, paths, seed, out, stages)
     _show(results, as_json, out)
 
 
-Bench = Annotated[str | None, typer.Option("--benchmark", help="Read the data as a benchmark, such as mllmu or clear.")]
-Part = Annotated[str | None, typer.Option("--forget-part", help="Which forget set of the benchmark, such as 5 or 10.")]
+def _evaluate_benchmark(
+    benchmark: str,
+    data: Sequence[str],
+    part: str | None,
+    settings: Sequence[str],
+    models: Mapping[str, tuple[str | None, Path | None]],
+    out: Path | None,
+    seed: int,
+    batch_size: int,
+    overwrite: bool,
+    keep_answers: bool,
+    as_json: bool,
+) -> None:
+    from vgid.benchmarks.command import benchmark_command
+    from vgid.benchmarks.splits import open_benchmark, read_settings
+    from vgid.progress import Stages
+    from vgid.report.benchmark import benchmark_table
+
+    if len(data) > 1:
+        raise ConfigError("a benchmark lies in one place", expected="one --data", got=f"{len(data)}")
+    opened = open_benchmark(benchmark, data[0] if data else None, part, read_settings(settings))
+    given = {name: (path, adapter) for name, (path, adapter) in models.items() if path}
+    with Stages(quiet=as_json) as stages:
+        results = benchmark_command(
+            opened, given, out, seed=seed, batch_size=batch_size, overwrite=overwrite, keep_answers=keep_answers, stages=stages
+        )
+    if as_json:
+        print(json.dumps(results, indent=2, ensure_ascii=False))
+        return
+    console = _console()
+    console.print(benchmark_table(results))
+    _show_files(console, out)
 
 
 @data_app.command("check")
@@ -175,14 +223,23 @@ def _show(results: Mapping[str, Any], as_json: bool, out: Path | None) -> None:
     if as_json:
         print(json.dumps(results, indent=2, ensure_ascii=False))
         return
-    console = Console()
-    if not console.is_terminal:
-        console.width = 140  # a pipe has no width of its own; do not wrap the table to 80 columns
+    console = _console()
     if results["splits"]:
         console.print(results_table(results))
     if ablated := ablation_table(results):
         console.print(ablated)
-    for name in ("report.html", "results.json", "merged"):
+    _show_files(console, out)
+
+
+def _console() -> Console:
+    console = Console()
+    if not console.is_terminal:
+        console.width = 140  # a pipe has no width of its own; do not wrap the table to 80 columns
+    return console
+
+
+def _show_files(console: Console, out: Path | None) -> None:
+    for name in ("report.html", "results.json", "answers", "merged"):
         if out is not None and (out / name).exists():
             console.print(f"{name.split('.')[0]:<8} {out / name}", soft_wrap=True, highlight=False)
 

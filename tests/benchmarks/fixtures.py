@@ -17,9 +17,9 @@ def image(number: int) -> dict[str, Any]:
 def write_parquet(folder: Path, rows: list[dict[str, Any]], shards: int = 1, name: str = "train") -> None:
     """Rows in as many shards, as hub data sets have them."""
     folder.mkdir(parents=True, exist_ok=True)
-    size = -(-len(rows) // shards)
+    size, whole = -(-len(rows) // shards), pa.Table.from_pylist(rows)
     for shard in range(shards):
-        table = pa.Table.from_pylist(rows[shard * size : (shard + 1) * size])
+        table = whole.slice(shard * size, size)
         parquet.write_table(table, folder / f"{name}-{shard:05d}-of-{shards:05d}.parquet", row_group_size=2)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
@@ -120,6 +121,8 @@ class Benchmark(ABC):
     parts: ClassVar[tuple[str, ...]]
     Protocol: ClassVar[type[PublishedProtocol]] = PublishedProtocol
     metrics: ClassVar[Mapping[str, Metric]]
+    main: ClassVar[tuple[str, ...]]
+    """The metrics that `knowledge` and `utility` are means of."""
 
     def __init__(self, place: Place | None = None, protocol: PublishedProtocol | None = None, forget: str | None = None) -> None:
         self._place = place
@@ -192,6 +195,20 @@ class Benchmark(ABC):
     def aggregates(self, answered: Sequence[Answered], reference: Sequence[Answered] | None, seed: int) -> list[Figure]:
         """Figures that are no mean over answers; `reference` holds the answers of a model that never saw the forget set."""
         return []
+
+    def knowledge(self, figures: Sequence[Figure]) -> float:
+        """How much a model shows of what is to be forgotten, in [0, 1]: mean of the main metrics over those splits."""
+        return self._mean(figures, forgotten=True)
+
+    def utility(self, figures: Sequence[Figure]) -> float:
+        """How much it can do of what is to be kept, in [0, 1]."""
+        return self._mean(figures, forgotten=False)
+
+    def _mean(self, figures: Sequence[Figure], *, forgotten: bool) -> float:
+        """A metric that is better when low counts as 1 - value; on what is to be forgotten it is knowledge that counts."""
+        wanted: Direction = "down" if forgotten else "up"
+        chosen = [f for f in figures if f.metric in self.main and forgetting(f.split) == forgotten]
+        return fmean(f.value if self.metrics[f.metric].wanted(f.split) == wanted else 1 - f.value for f in chosen)
 
     def notes(self) -> list[str]:
         """What a reader of the results must know."""

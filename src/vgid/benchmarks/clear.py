@@ -42,6 +42,7 @@ class CLEAR(Benchmark):
     version = 1
     source = Source("therem/CLEAR")
     parts = ("01", "05", "10")
+    main = ("rougeL_recall",)
     metrics: ClassVar[Mapping[str, Metric]] = truthful.METRICS
 
     class Protocol(PublishedProtocol):

@@ -36,6 +36,7 @@ class CoVUBench(Benchmark):
     version = 1
     source = Source("herbwood27/CoVUBench")
     parts = ("5", "10", "15", "20")
+    main = ("efficacy", "generality", "specificity")
     metrics: ClassVar[Mapping[str, Metric]] = {
         "efficacy": Metric("up", "1 - keyword recall on the forget set", "up"),
         "generality": Metric("up", "1 - keyword recall on other views of the same concepts", "up"),

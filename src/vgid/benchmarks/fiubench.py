@@ -35,6 +35,7 @@ class FIUBench(Benchmark):
     version = 1
     source = Source("gray311/FIUBench")
     parts = ("5", "1", "10")
+    main = ("exact_match",)
     metrics: ClassVar[Mapping[str, Metric]] = truthful.METRICS | {
         "exact_match": Metric("up", "mean share of keywords that the answer holds"),
         "ape": Metric("up", "the same over reworded questions (adversarial privacy extraction)"),

@@ -60,6 +60,7 @@ class MLLMU(Benchmark):
     version = 1
     source = Source("MLLMMU/MLLMU-Bench")
     parts = ("5", "10", "15")
+    main = ("accuracy", "rougeL")
     metrics: ClassVar[Mapping[str, Metric]] = {
         "accuracy": Metric("up", "share of right answers"),
         "rouge1": Metric("up", "ROUGE-1 F1 with stemmer"),

@@ -29,6 +29,7 @@ class OpenMMUnlearning(Benchmark):
     version = 1
     source = None
     parts = ("5", "1", "10", "15", "20", "all")
+    main = ("rougeL",)
     metrics: ClassVar[Mapping[str, Metric]] = {
         "rougeL": Metric("up", "ROUGE-L F1 with stemmer"),
         "exact_match": Metric("up", "share of answers that are the recorded one, case and punctuation aside"),

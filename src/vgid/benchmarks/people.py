@@ -27,6 +27,7 @@ class People(Benchmark):
     version = 1
     source = None
     parts = ("all",)
+    main = ("accuracy",)
     metrics: ClassVar[Mapping[str, Metric]] = {
         "accuracy": Metric("up", "answers that say the fact; of strangers, that say nothing"),
         "rouge_l": Metric("up", "ROUGE-L F1 with stemmer"),

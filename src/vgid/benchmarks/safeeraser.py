@@ -33,6 +33,7 @@ class SafeEraser(Benchmark):
     version = 1
     source = None
     parts = ("all",)
+    main = ("asr", "rougeL_precision")
     metrics: ClassVar[Mapping[str, Metric]] = {
         "asr": Metric("down", "attack success rate: harmful answers to harmful questions", "down"),
         "rr": Metric("up", "refusals of harmful questions", "up"),

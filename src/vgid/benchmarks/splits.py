@@ -39,6 +39,26 @@ def open_benchmark(name: str, data: str | None, forget: str | None, settings: Ma
     return kind(locate(data, kind.source) if data is not None else None, protocol, forget)
 
 
+def read_settings(settings: Sequence[str]) -> dict[str, object]:
+    """`a=b` settings of a protocol, values as YAML.
+
+    Raises:
+        ConfigError: one cannot be read.
+    """
+    import yaml
+
+    read: dict[str, object] = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        try:
+            read[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            equals = ""
+        if not equals or not name:
+            raise ConfigError("cannot read a setting", expected="name=value", got=repr(setting))
+    return read
+
+
 @dataclass(frozen=True)
 class Overlap:
     """What the forget and the retain set have in common; places only, never contents."""

@@ -41,6 +41,7 @@ class UMU(Benchmark):
     version = 1
     source = Source("chengyewang/UMU-bench")
     parts = ("5", "10", "15")
+    main = ("accuracy", "rougeL")
     metrics: ClassVar[Mapping[str, Metric]] = {
         "accuracy": Metric("up", "share of right answers"),
         "rouge1": Metric("up", "ROUGE-1 F1 with stemmer"),

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from vgid.errors import DataError
 
+DRAWN_AT_ONCE = 1_000_000
+"""People, over all draws that are held at once."""
+
 
 class Interval(NamedTuple):
     """A confidence interval, in the unit of the values."""
@@ -53,10 +56,7 @@ def bootstrap_means(values: Sequence[float], groups: Sequence[str], *, draws: in
     x = _finite(values, "values")
     group, people = _grouped(groups, len(x))
     sums, counts = np.bincount(group, weights=x), np.bincount(group)
-    means = np.empty(draws)
-    for draw, drawn in enumerate(_draws(people, draws, seed)):
-        means[draw] = sums[drawn].sum() / counts[drawn].sum()
-    return means
+    return np.concatenate([sums[drawn].sum(1) / counts[drawn].sum(1) for drawn in _draws(people, draws, seed)])
 
 
 def bootstrap_samples(groups: Sequence[str], *, draws: int, seed: int | Sequence[int]) -> Iterator[NDArray[np.intp]]:
@@ -68,7 +68,7 @@ def bootstrap_samples(groups: Sequence[str], *, draws: int, seed: int | Sequence
     group, people = _grouped(groups, len(groups))
     places = [np.flatnonzero(group == number) for number in range(people)]
     for drawn in _draws(people, draws, seed):
-        yield np.concatenate([places[number] for number in drawn])
+        yield from (np.concatenate([places[number] for number in row]) for row in drawn)
 
 
 def percentiles(draws: NDArray[np.float64], confidence: float = 0.95) -> Interval:
@@ -86,9 +86,11 @@ def _grouped(groups: Sequence[str], values: int) -> tuple[NDArray[np.intp], int]
 
 
 def _draws(people: int, draws: int, seed: int | Sequence[int]) -> Iterator[NDArray[np.int64]]:
+    """Draws `[some, people]`, some at a time: a matrix of all draws would not fit for many people."""
     rng = np.random.default_rng(seed)
-    for _ in range(draws):  # one at a time: a matrix of all draws would not fit for many people
-        yield rng.integers(people, size=people)
+    some = max(1, DRAWN_AT_ONCE // people)
+    for start in range(0, draws, some):
+        yield rng.integers(people, size=(min(some, draws - start), people))
 
 
 def ks_two_sample(a: Sequence[float], b: Sequence[float]) -> KSResult:
