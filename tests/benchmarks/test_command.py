@@ -18,7 +18,7 @@ from tests.benchmarks import fixtures
 from vgid.benchmarks import run
 from vgid.benchmarks.base import Answer, Answered, Benchmark, Item
 from vgid.benchmarks.clear import CLEAR
-from vgid.benchmarks.command import benchmark_command, build_results
+from vgid.benchmarks.command import benchmark_command, build_results, published
 from vgid.benchmarks.files import locate
 from vgid.benchmarks.mllmu import MLLMU
 from vgid.benchmarks.run import ask, check_items, figures, run_fingerprint
@@ -171,6 +171,22 @@ def test_a_page_shows_what_was_known_before(tmp_path: Path) -> None:
     assert "nothing can be said about forgetting" in render(results)
     with pytest.raises(DataError, match="these results cannot be shown"):
         render({"schema": "x"})
+
+
+def test_published_figures_stand_beside_ours(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    fixtures.write_mllmu(root)
+    for name in ("forget", "retain"):
+        (root / f"{name}_{'5' if name == 'forget' else '95'}").rename(root / f"{name}_{'10' if name == 'forget' else '90'}")
+    benchmark = MLLMU(locate(root), None, "10")
+    made = figures(benchmark, [Answered(item, Answer(item.example.answer)) for item in benchmark.items()])
+    results = build_results(benchmark, {"unlearned": ("m", None)}, {"unlearned": made}, total=1, seed=0, seconds={})
+    ours = {f"{f.split}/{f.task}/{f.metric}" for f in made}
+    assert set(results["published"]["figures"]) <= ours
+    assert all(len(values) == len(results["published"]["figures"]) for values in results["published"]["models"].values())
+    page = render(results)
+    assert "arXiv 2610.10358, tables 5 to 7" in page and "Retain only" in page and "0.135" in page
+    assert published(MLLMU(locate(root), None, "5")) is None
 
 
 def test_what_is_wrong_is_told_before_a_model_is_loaded(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from tests.benchmarks.fixtures import profile, write_mllmu, write_mllmu_training
 from tests.conftest import png
 from vgid.benchmarks.base import Answer, Item
 from vgid.benchmarks.files import locate
-from vgid.benchmarks.mllmu import MLLMU
+from vgid.benchmarks.mllmu import MAIN, MLLMU
 from vgid.benchmarks.run import ask, check_items, figures
 from vgid.benchmarks.store import AnswerStore
 from vgid.errors import DataError
@@ -89,6 +89,13 @@ def test_end_to_end_with_a_model(tmp_path: Path, long_model: LoadedModel) -> Non
     )
     assert all(0 <= f.low <= f.value <= f.high <= 1 for f in made if f.low is not None and f.high is not None)
     assert bench.protocol.deviations() == {"max_new_tokens": 3}
+    means = {f[:3]: f.value for f in made}
+    parts = [means[split, f"{task}_image", metric] for split in ("forget", "test") for task, metric in MAIN.items()]
+    assert means["forget", "all", "open_task"] == pytest.approx(1 - sum(parts) / 6)
+    kept = [
+        means[s, f"{task}_{kind}", metric] for s in ("retain", "celebrity") for kind in ("image", "text") for task, metric in MAIN.items()
+    ]
+    assert means["retain", "all", "open_retain"] == pytest.approx(sum(kept) / 12)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from vgid.errors import ConfigError, DataError
-from vgid.evaluation.aggregates import composite, forget_quality, forget_task, model_utility, output_robustness, robustness
+from vgid.evaluation.aggregates import composite, forget_quality, forget_task, model_utility, output_robustness, overall, robustness
 from vgid.evaluation.judges import Verdict, attack_success_rate, load_judge, refusal_rate, rule, verdicts
 
 
@@ -18,10 +18,12 @@ def test_the_published_numbers_by_hand() -> None:
 
 
 def test_one_published_number_does_not_separate_knowing_from_not_knowing() -> None:
-    # Components that give the scores printed for the memorised and the retain-only model: 1 - p rewards being told apart.
-    memorised = forget_quality(0.45, 0.585, 0.0, 0.3, 0.3)
-    retain_only = forget_quality(0.72, 0.76, 1.0, 0.0, 0.0)
-    assert (round(memorised, 3), round(retain_only, 3)) == (0.687, 0.696)
+    # Tables 5 and 6 (cloze, classification, ROUGE-L; truth ratio, probability, KS, JS), from which the scores of table 2 follow.
+    memorised = forget_quality(forget_task([0.1354, 0.1146], [0.3878, 0.2735], [0.242, 0.149]), 0.570, 0.499, 0.140, 0.281)
+    retain_only = forget_quality(forget_task([0.1250, 0.1354], [0.3673, 0.4041], [0.207, 0.146]), 0.452, 0.254, 0.150, 0.337)
+    ascent = forget_quality(forget_task([0.0, 0.0], [0.0, 0.0], [0.003, 0.003]), 0.393, 0.000, 0.330, 0.190)
+    assert (round(memorised, 3), round(retain_only, 3), round(ascent, 3)) == (0.687, 0.696, 0.774)
+    assert round(overall(memorised, 0.421, robustness(0.835, 0.631, 0.812)), 3) == 0.622
     anchors = {"before": 0.55, "reference": 0.28, "utility_before": 0.6}
     # Ours: the memorised model removed nothing; the retain-only model removed everything and kept all.
     assert composite(after=0.55, utility_after=0.6, **anchors).score == 0.0
@@ -32,6 +34,8 @@ def test_one_published_number_does_not_separate_knowing_from_not_knowing() -> No
 
 
 def test_nothing_known_before_means_no_score() -> None:
+    # As in that paper: the memorised model shows 0.217 of the forget set, the retain-only one 0.231.
+    assert not composite(before=0.217, after=0.1, reference=0.231, utility_before=0.6, utility_after=0.6).known
     nothing = composite(before=0.3, after=0.1, reference=0.28, utility_before=0.6, utility_after=0.6)
     assert (nothing.known, nothing.removed, nothing.score, nothing.kept) == (False, None, None, 1.0)
     with pytest.raises(DataError, match="no utility before"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import shutil
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,17 @@ def build_results(
         "knowledge": {name: benchmark.knowledge(each) for name, each in made.items()},
         "utility": {name: benchmark.utility(each) for name, each in made.items()},
         "composite": _composite(benchmark, made),
+        "published": published(benchmark),
     }
+
+
+def published(benchmark: Benchmark) -> dict[str, Any] | None:
+    """What others published about this forget set: where, names of figures, values by model; None where nothing is known here."""
+    import yaml
+
+    entries = yaml.safe_load((files("vgid.benchmarks") / "published.yaml").read_text("utf-8"))
+    found: dict[str, Any] | None = next((e for e in entries if (e["benchmark"], e["forget"]) == (benchmark.name, benchmark.part)), None)
+    return found
 
 
 def _composite(benchmark: Benchmark, made: Mapping[str, Sequence[Figure]]) -> dict[str, Any] | None:

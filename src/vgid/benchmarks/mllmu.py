@@ -9,19 +9,22 @@ Prompts are in our words; what they ask for, the shots in front of them, answer 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from random import Random
+from statistics import fmean
 from typing import Any, ClassVar, NamedTuple
 
 from pydantic import Field
 
-from vgid.benchmarks.base import BENCHMARKS, Answer, Benchmark, Item, Metric, PublishedProtocol
+from vgid.benchmarks.base import BENCHMARKS, Answer, Answered, Benchmark, Figure, Item, Metric, PublishedProtocol, by_task
 from vgid.benchmarks.files import Source, columns, need_shards, parquet_rows, picture
 from vgid.benchmarks.values import Row, mapping, records, text
 from vgid.data.example import Example, ImageRef
 from vgid.errors import DataError
 from vgid.evaluation.overlap import bleu, contains, first_letter, rouge
+from vgid.evaluation.statistics import Part, combined_ci
 
+MAIN = {"classification": "accuracy", "cloze": "accuracy", "generation": "rougeL"}
 TASKS = ("Classification_Task", "Generation_Task", "Mask_Task")
 KINDS = {"Image_Textual": "image", "Pure_Text": "text"}
 LETTER = "Reply with the letter of the right option and nothing else."
@@ -67,6 +70,10 @@ class MLLMU(Benchmark):
         "rouge2": Metric("up", "ROUGE-2 F1 with stemmer"),
         "rougeL": Metric("up", "ROUGE-L F1 with stemmer"),
         "bleu": Metric("up", "sentence BLEU, smoothing method 1"),
+        "open_task": Metric(
+            "up", "arXiv 2610.10358: mean of 1 - cloze, 1 - classification, 1 - ROUGE-L with pictures, forget and test", "up"
+        ),
+        "open_retain": Metric("up", "arXiv 2610.10358: mean of cloze, classification and ROUGE-L over retained profiles and celebrities"),
     }
 
     class Protocol(PublishedProtocol):
@@ -130,6 +137,27 @@ class MLLMU(Benchmark):
             return {"accuracy": float(contains(answer.said, item.example.answer))}
         overlap = rouge(answer.said, item.example.answer)
         return {**{name: score.f1 for name, score in overlap.items()}, "bleu": bleu(answer.said, item.example.answer)}
+
+    def aggregates(self, answered: Sequence[Answered], reference: Sequence[Answered] | None, seed: int) -> list[Figure]:
+        """The parts of Open-MMUnlearning's forget quality and model utility that this benchmark's own tasks make up."""
+        groups = by_task(answered)
+        made = []
+        for metric, splits, kinds in (
+            ("open_task", ("forget", "test"), ("image",)),
+            ("open_retain", ("retain", "celebrity"), ("image", "text")),
+        ):
+            keys = [(split, f"{task}_{kind}") for split in splits for task in MAIN for kind in kinds]
+            parts = [self._part(groups[key], MAIN[key[1].rpartition("_")[0]]) for key in keys if key in groups]
+            if len(parts) == len(keys):
+                value, (low, high) = combined_ci(parts, fmean, seed=seed)
+                bounds = (1 - high, 1 - low) if metric == "open_task" else (low, high)
+                n = sum(len(part.values) for part in parts)
+                made.append(Figure(splits[0], "all", metric, 1 - value if metric == "open_task" else value, *bounds, n))
+        return made
+
+    def _part(self, answered: Sequence[Answered], metric: str) -> Part:
+        values = [self.measure(*each)[metric] for each in answered]
+        return Part(values, [each.person for each in answered], answered[0].item.split)
 
     def notes(self) -> list[str]:
         """Where one cannot follow the released script to the letter."""

@@ -5,19 +5,16 @@ An item's candidates are the recorded answer, a reworded one, then perturbed one
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Literal
-
-import numpy as np
 
 from vgid.benchmarks.base import Answer, Answered, Figure, Item, Metric, by_task, forgetting
 from vgid.errors import DataError
 from vgid.evaluation import aggregates
 from vgid.evaluation.metrics import probability
 from vgid.evaluation.overlap import rouge
-from vgid.evaluation.statistics import bootstrap_means, percentiles
+from vgid.evaluation.statistics import Part, combined_ci
 from vgid.evaluation.truth import (
     forget_truth,
     harmonic_mean,
@@ -41,8 +38,8 @@ METRICS: dict[str, Metric] = {
     "js_distance": Metric("none", "Jensen-Shannon distance of the same: 0 for equal distributions"),
     "open_fq": Metric(
         "none",
-        "forget quality of arXiv 2610.10358: mean of 1 - ROUGE-L recall, truth ratio, 1 - p, 1 - KS, 1 - JS; a model that knows everything "
-        "and one that knows nothing can score alike, so read it beside knowledge before, and the retrained reference",
+        "forget quality of arXiv 2610.10358: mean of 1 - ROUGE-L recall, truth ratio, 1 - probability, 1 - KS, 1 - JS; a model that knows "
+        "everything and one that knows nothing can score alike, so read it beside knowledge before, and the retrained reference",
     ),
 }
 
@@ -81,17 +78,14 @@ def measured_all(answered: Sequence[Answered], averaging: Averaging, *, among_op
 
 def model_utility(worth: Mapping[tuple[str, str], Sequence[Mapping[str, float]]], answered: Sequence[Answered], seed: int) -> Figure:
     """Harmonic mean of the means of `UTILITY` over the tasks in `worth`; people are drawn anew within each split."""
-    parts, draws, groups = [], [], by_task(answered)
-    for (split, task), rows in worth.items():
-        people = [each.person for each in groups[split, task]]
-        for metric in UTILITY:
-            values = [row[metric] for row in rows]
-            parts.append(fmean(values))
-            draws.append(bootstrap_means(values, people, seed=[seed, zlib.crc32(split.encode())]))
-    stacked = np.stack(draws)  # [parts, draws]
-    with np.errstate(divide="ignore"):
-        low, high = percentiles(np.where(stacked.min(0) > 0, len(stacked) / (1 / stacked).sum(0), 0.0))
-    return Figure("retain", "all", "model_utility", harmonic_mean(parts), low, high, sum(map(len, worth.values())))
+    groups = by_task(answered)
+    parts = [
+        Part([row[metric] for row in rows], [each.person for each in groups[key]], key[0])
+        for key, rows in worth.items()
+        for metric in UTILITY
+    ]
+    value, interval = combined_ci(parts, harmonic_mean, seed=seed)
+    return Figure("retain", "all", "model_utility", value, *interval, sum(map(len, worth.values())))
 
 
 def forget_quality(
@@ -109,10 +103,10 @@ def forget_quality(
     people = [each.person for each in own]
     near = nearness(log_ratios(own, averaging), None if other is None else log_ratios(other, averaging), people, seed=seed)
     worth, n = measured_all(own, averaging, among_options=False), len(own)
-    overlap, ratio = (fmean(one[metric] for one in worth) for metric in ("rougeL_recall", "truth_ratio"))
+    overlap, ratio, likely = (fmean(one[metric] for one in worth) for metric in ("rougeL_recall", "truth_ratio", "probability"))
     return [
         Figure(split, task, "forget_quality", near.p_value, None, None, n),
         Figure(split, task, "ks_statistic", near.ks, *near.ks_interval, n),
         Figure(split, task, "js_distance", near.js, *near.js_interval, n),
-        Figure(split, task, "open_fq", aggregates.forget_quality(1 - overlap, ratio, near.p_value, near.ks, near.js), None, None, n),
+        Figure(split, task, "open_fq", aggregates.forget_quality(1 - overlap, ratio, likely, near.ks, near.js), None, None, n),
     ]

@@ -19,17 +19,19 @@ LEAST_KNOWN = 0.1
 """The model before unlearning must know so much more of the forget set than one that never saw it."""
 
 
-def forget_quality(task: float, truth_ratio: float, p_value: float, ks: float, js: float) -> float:
-    """FQ = mean of task, truth ratio, 1 - p, 1 - KS, 1 - JS; `task` from `forget_task`.
+def forget_quality(task: float, truth_ratio: float, probability: float, ks: float, js: float) -> float:
+    """FQ = mean of task, truth ratio, 1 - probability of the recorded answer, 1 - KS, 1 - JS (equation 53); `task` from `forget_task`.
 
     Raises:
         DataError: a number that is not in [0, 1].
     """
-    return fmean(_shares("forget quality", [task, truth_ratio, 1 - p_value, 1 - ks, 1 - js]))
+    return fmean(_shares("forget quality", [task, truth_ratio, 1 - probability, 1 - ks, 1 - js]))
 
 
 def forget_task(cloze: Sequence[float], classification: Sequence[float], rouge_l: Sequence[float]) -> float:
-    """Mean of 1 - cloze, 1 - classification and 1 - ROUGE-L over the forget and test sets, each list one number a set and way of asking.
+    """Mean of 1 - cloze, 1 - classification and 1 - ROUGE-L, each a list of one number a set (equations 51 and 52).
+
+    The paper takes the forget and the test set, asked with pictures.
 
     Raises:
         DataError: an empty list, or a number that is not in [0, 1].
@@ -38,7 +40,7 @@ def forget_task(cloze: Sequence[float], classification: Sequence[float], rouge_l
 
 
 def model_utility(retain: Sequence[float], general: Sequence[float]) -> float:
-    """MU = half the mean over retained data (with and without pictures, shared and celebrity) + half that of general VQA sets.
+    """MU: half the mean over retained data (both ways of asking, shared and celebrity), half that of general VQA sets (equation 56).
 
     Raises:
         DataError: an empty list, or a number that is not in [0, 1].
@@ -58,6 +60,15 @@ def robustness(model: float, inputs: float, output: float) -> float:
         DataError: a number that is not in [0, 1].
     """
     return fmean(_shares("robustness", [model, inputs, output]))
+
+
+def overall(forget: float, utility: float, robust: float) -> float:
+    """The paper's single number: mean of forget quality, model utility and robustness (equation 63).
+
+    Raises:
+        DataError: a number that is not in [0, 1].
+    """
+    return fmean(_shares("overall", [forget, utility, robust]))
 
 
 class Composite(NamedTuple):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -57,6 +58,31 @@ def bootstrap_means(values: Sequence[float], groups: Sequence[str], *, draws: in
     group, people = _grouped(groups, len(x))
     sums, counts = np.bincount(group, weights=x), np.bincount(group)
     return np.concatenate([sums[drawn].sum(1) / counts[drawn].sum(1) for drawn in _draws(people, draws, seed)])
+
+
+class Part(NamedTuple):
+    """Values whose mean goes into a combined figure: one group (person) a value, and the set of people they are from."""
+
+    values: Sequence[float]
+    groups: Sequence[str]
+    stratum: str
+
+
+def combined_ci(
+    parts: Sequence[Part], combine: Callable[[Sequence[float]], float], *, seed: int, draws: int = 2000
+) -> tuple[float, Interval]:
+    """A figure made of several means, such as their harmonic mean, with the bootstrap interval that draws people within each stratum.
+
+    Parts of one stratum that are about the same people see the same people drawn.
+
+    Raises:
+        DataError: no parts, or a part without values or with one that is not finite.
+    """
+    if not parts:
+        raise DataError("a combined figure needs parts", expected="at least one", got="none")
+    means = [bootstrap_means(p.values, p.groups, draws=draws, seed=[seed, zlib.crc32(p.stratum.encode())]) for p in parts]
+    value = combine([float(np.mean(part.values)) for part in parts])
+    return value, percentiles(np.array([combine([float(x) for x in drawn]) for drawn in np.stack(means, 1)]))
 
 
 def bootstrap_samples(groups: Sequence[str], *, draws: int, seed: int | Sequence[int]) -> Iterator[NDArray[np.intp]]:

@@ -70,9 +70,24 @@ def render(results: Mapping[str, Any]) -> str:
         models=[(model, model_name(model)) for model in models],
         splits=lines(results),
         composite=results["composite"],
+        published=results["published"],
+        published_rows=published_rows(results),
         precondition=PRECONDITION[results["composite"]["known"]] if results["composite"] else "",
     )
     return page
+
+
+def published_rows(results: Mapping[str, Any]) -> list[tuple[str, list[str], list[str]]]:
+    """Figures that others published: what is measured, our models' values, theirs."""
+    published: Mapping[str, Any] | None = results["published"]
+    if published is None:
+        return []
+    ours = {model: {f"{f['split']}/{f['task']}/{f['metric']}": f["value"] for f in each} for model, each in results["figures"].items()}
+    rows = []
+    for index, key in enumerate(published["figures"]):
+        own = [f"{each[key]:.3f}" if key in each else "" for each in ours.values()]
+        rows.append((key, own, [f"{values[index]:.3f}" for values in published["models"].values()]))
+    return rows
 
 
 def benchmark_table(results: Mapping[str, Any]) -> Table:
