@@ -90,3 +90,16 @@ def test_parquet_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot write the file"):
         write_parquet(tmp_path / "file" / "x.parquet", [example(1)])
+
+
+def test_evaluate_tells_what_is_missing(tmp_path: Path) -> None:
+    runner = CliRunner()
+    root = str(fixtures.write_clear(tmp_path))
+    for arguments, message in (
+        (["--model", "x"], "there is nothing to ask"),
+        (["--model", "x", "--benchmark", "clear", "--data", root, "--forget-part", "10"], "--reference, a model trained without it"),
+        (["--model", "x", "--benchmark", "clear", "--data", root, "--data", root], "a benchmark lies in one place"),
+        (["--model", "x", "--benchmark", "mllmu"], "MLLMU-Bench needs its data"),
+    ):
+        found = runner.invoke(app, ["evaluate", *arguments]).exception
+        assert isinstance(found, ConfigError | DataError) and message in str(found)
