@@ -67,6 +67,14 @@ def test_own_splits_are_compared(tmp_path: Path) -> None:
     assert done.exit_code == 0 and len(load_examples(tmp_path / "all.parquet")) == 3
 
 
+def test_a_set_of_bad_rows_is_listed_too(tmp_path: Path) -> None:
+    write_examples(tmp_path / "forget.jsonl", [example(1)])
+    (tmp_path / "retain.jsonl").write_text("{\n")
+    checked = check_data([str(tmp_path)])
+    assert checked.splits["retain"].rows == 0 and "malformed JSON" in checked.splits["retain"].problems[0]
+    assert checked.overlap is not None and checked.overlap.texts == ()
+
+
 def test_what_cannot_be_checked_or_converted(tmp_path: Path) -> None:
     fixtures.write_mllmu(tmp_path)
     with pytest.raises(ConfigError, match=r"(?s)unknown benchmark.*did you mean 'mllmu'"):

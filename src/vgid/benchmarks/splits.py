@@ -11,9 +11,9 @@ from typing import NamedTuple
 from vgid.benchmarks import BENCHMARKS
 from vgid.benchmarks.base import Benchmark
 from vgid.benchmarks.files import locate
-from vgid.data.duplicates import Alike, Traces, alike_pictures, alike_texts, same_ids, traces
+from vgid.data.duplicates import Alike, Traces, alike_pictures, alike_texts, same_ids
 from vgid.data.example import Example
-from vgid.data.sources import DataReport, check_examples, load_examples, report, write_parquet
+from vgid.data.sources import DataReport, load_examples, read_all, report, write_parquet
 from vgid.errors import ConfigError, DataError
 
 log = logging.getLogger("vgid")
@@ -99,12 +99,15 @@ def check_data(data: Sequence[str], benchmark: str | None = None, forget: str | 
     if not data:
         raise ConfigError("there is nothing to check", fix="give files or folders, or --benchmark")
     files = [file for path in data for file in _files(Path(path))]
-    splits = {file.stem if len(files) > 1 else str(file): check_examples(file) for file in files}
-    named = {side: [file for file in files if file.stem.startswith(side)] for side in ("forget", "retain")}
-    if not all(named.values()):
-        return Checked(splits, None)
-    forgotten, kept = (traces(_good(named[side])) for side in ("forget", "retain"))
-    return Checked(splits, _overlap("forget", "retain", forgotten, kept))
+    splits, kept = {}, {"forget": Traces(), "retain": Traces()}
+    for file in files:
+        examples, problems, unused = read_all(file)
+        splits[file.stem if len(files) > 1 else str(file)] = report(str(file), examples, problems, unused)
+        for side in (side for side in kept if file.stem.startswith(side)):
+            for example in examples:
+                kept[side].add(example)
+    compared = all(any(file.stem.startswith(side) for file in files) for side in kept)
+    return Checked(splits, _overlap("forget", "retain", kept["forget"], kept["retain"]) if compared else None)
 
 
 def convert_data(
@@ -154,10 +157,6 @@ def _watched(examples: Iterator[Example], kept: Traces, problems: list[DataError
 
 def _overlap(forget: str, retain: str, a: Traces, b: Traces) -> Overlap:
     return Overlap(forget, retain, tuple(same_ids(a, b)), tuple(alike_pictures(a, b)), tuple(alike_texts(a, b)))
-
-
-def _good(files: Sequence[Path]) -> list[Example]:
-    return [example for file in files for example in load_examples(file, skip_bad_rows=True)]
 
 
 def _files(path: Path) -> list[Path]:

@@ -39,7 +39,7 @@ def load_examples(path: str | Path, *, skip_bad_rows: bool = False) -> list[Exam
     Raises:
         DataError: with every problem of the file: malformed lines, wrong types, missing fields, images that cannot be used.
     """
-    examples, problems, _ = _read(Path(path))
+    examples, problems, _ = read_all(Path(path))
     if problems and not skip_bad_rows:
         raise DataError.together(problems)
     for problem in problems:
@@ -85,7 +85,7 @@ def check_examples(path: str | Path) -> DataReport:
     Raises:
         DataError: there is no such file, or no data file in the folder.
     """
-    examples, problems, unused = _read(Path(path))
+    examples, problems, unused = read_all(Path(path))
     return report(str(path), examples, problems, unused)
 
 
@@ -211,7 +211,12 @@ def _suffix(content: bytes) -> str:
 # -- reading --------------------------------------------------------------------------------------------------------------
 
 
-def _read(path: Path) -> tuple[list[Example], list[DataError], set[str]]:
+def read_all(path: Path) -> tuple[list[Example], list[DataError], set[str]]:
+    """Good rows, problems, and names of columns that are not used.
+
+    Raises:
+        DataError: there is no such file, or no data file in the folder.
+    """
     examples: list[Example] = []
     problems: list[DataError] = []
     unused: set[str] = set()
