@@ -49,9 +49,9 @@ def profile(number: int) -> dict[str, Any]:
     }
 
 
-def write_mllmu(root: Path, people: int = 6, forget: int = 2) -> Path:
+def write_mllmu(root: Path, people: int = 6, forget: int = 2, *, numbered: bool = False) -> Path:
     """The benchmark's layout: forget_5, retain_95, Test_Set in shards, Full_Set, and celebrities."""
-    rows = [profile(number) for number in range(people)]
+    rows = [profile(number) | ({"ID": number} if numbered else {}) for number in range(people)]
     write_parquet(root / "Full_Set", rows, shards=2)
     write_parquet(root / "forget_5", rows[:forget])
     write_parquet(root / "retain_95", rows[forget:], shards=2)
@@ -60,7 +60,7 @@ def write_mllmu(root: Path, people: int = 6, forget: int = 2) -> Path:
         tests.append({key: value for key, value in row.items() if key not in ("image", "biography")})
         tests[-1]["images"] = [image(100 + number), image(200 + number)]
     write_parquet(root / "Test_Set", tests, shards=3, name="test")
-    celebrity = profile(50)
+    celebrity = profile(50) | ({"ID": 50} if numbered else {})
     # Lists of objects may come as one list a field, and missing optional columns must do no harm.
     celebrity["Mask_Task"] = {key: [each[key] for each in celebrity["Mask_Task"]] for key in ("Type", "Question", "Ground_Truth")}
     del celebrity["biography"]

@@ -9,10 +9,8 @@ from tests.benchmarks.fixtures import image, write_clear, write_parquet
 from vgid.benchmarks.base import Answer, Answered, by_task
 from vgid.benchmarks.clear import CLEAR
 from vgid.benchmarks.files import locate
-from vgid.benchmarks.run import ask, check_items, figures
-from vgid.benchmarks.store import AnswerStore
+from vgid.benchmarks.run import check_items, figures
 from vgid.errors import DataError
-from vgid.models.loading import LoadedModel
 
 
 def benchmark(root: Path, **settings: object) -> CLEAR:
@@ -100,15 +98,6 @@ def test_the_released_averaging_is_another_number(tmp_path: Path) -> None:
     ]
     # Captions of the forget set are the first and third item: log r = 1.5 - 0.5 and 1.5 - 1.5; their mean is 0.5 for both.
     assert found[0] == pytest.approx((math.exp(-1) + 1) / 2) and found[1] == pytest.approx(math.exp(-0.5))
-
-
-def test_end_to_end_with_a_model(tmp_path: Path, long_model: LoadedModel) -> None:
-    bench = benchmark(write_clear(tmp_path), max_new_tokens=2)
-    total, _ = check_items(bench)
-    with AnswerStore(None, "") as store:
-        answered = ask(bench, long_model, store, total=total)
-    found = {(f.split, f.task, f.metric): f.value for f in figures(bench, answered, answered)}
-    assert total == 16 and found["forget", "caption", "forget_quality"] == 1.0 and 0 <= found["retain", "all", "model_utility"] <= 1
 
 
 def test_wrong_columns_are_named(tmp_path: Path) -> None:

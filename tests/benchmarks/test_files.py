@@ -12,8 +12,9 @@ from pyarrow import parquet
 
 from tests.benchmarks.fixtures import image, write_parquet
 from tests.conftest import png
-from vgid.benchmarks import files
-from vgid.benchmarks.files import Pictures, locate, parquet_rows, picture, shards
+from vgid.benchmarks import pictures as pictures_module
+from vgid.benchmarks.files import locate, parquet_rows, picture, shards
+from vgid.benchmarks.pictures import Pictures
 from vgid.benchmarks.values import flattened, mapping, parsed, records, texts
 from vgid.errors import DataError
 
@@ -85,7 +86,7 @@ def test_pictures_by_path_in_folders_and_archives(tmp_path: Path) -> None:
 def test_archives_that_are_broken_or_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("1.png", bytes(1000))
-    monkeypatch.setattr(files, "LARGEST_PICTURE", 999)
+    monkeypatch.setattr(pictures_module, "LARGEST_PICTURE", 999)
     with pytest.raises(DataError, match="absurdly large"):
         Pictures(tmp_path).get("1.png", "w")
     (tmp_path / "b.zip").write_bytes(b"rubbish")

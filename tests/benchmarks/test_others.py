@@ -22,8 +22,8 @@ from vgid.evaluation.judges import Verdict
 from vgid.models.loading import LoadedModel
 
 WRITERS: dict[str, Callable[[Path], Path]] = {
-    "mllmu": fixtures.write_mllmu,
-    "clear": lambda root: fixtures.write_clear(root),
+    "mllmu": lambda root: fixtures.write_mllmu(root, people=4),
+    "clear": lambda root: fixtures.write_clear(root, people=3, forget=1),
     "fiubench": fixtures.write_fiubench,
     "umu": fixtures.write_umu,
     "safeeraser": fixtures.write_safeeraser,

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from random import Random
 from statistics import fmean
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -91,7 +91,7 @@ class MLLMU(Benchmark):
         few_shot: int = Field(default=1, ge=0)
         shots_per_person: int | None = Field(default=None, ge=1)
         seed: int = Field(default=0, ge=0)
-        tasks: tuple[str, ...] = ("classification", "cloze", "generation")
+        tasks: tuple[Literal["classification", "cloze", "generation"], ...] = ("classification", "cloze", "generation")
 
     @property
     def pair(self) -> tuple[str, str]:
@@ -228,7 +228,7 @@ class MLLMU(Benchmark):
             return shots, ()
         column = {"classification": "Classification_Task", "cloze": "Mask_Task"}[task]
         for row in parquet_rows(need_shards(self.place.root, "Full_Set"), ("ID", "image", *TASKS)):
-            if row.values["ID"] in chosen:
+            if text(row.values, "ID", row.where) in chosen:
                 ref = picture(row.values["image"], self.place, row.where)
                 for each in self._questions(row):
                     if each.task == task:

@@ -14,7 +14,6 @@ from vgid.benchmarks.base import Answered, Benchmark, Figure, Item, by_task, wit
 from vgid.benchmarks.store import AnswerStore, data_fingerprint, model_fingerprint
 from vgid.errors import ConfigError, DataError
 from vgid.evaluation.generation import generate
-from vgid.evaluation.inference import by_length
 from vgid.evaluation.scoring import score
 from vgid.evaluation.statistics import bootstrap_ci
 from vgid.models.loading import LoadedModel
@@ -23,6 +22,8 @@ from vgid.results import versions
 Progress = Callable[[int, int], None]
 CHUNK = 512
 """Questions held at once with their pictures."""
+SCORED_AT_ONCE = 128
+"""Questions whose candidates are scored between two writes; batches of like length are made out of them."""
 
 
 def check_items(benchmark: Benchmark) -> tuple[int, str]:
@@ -77,15 +78,16 @@ def ask(
 def _generate(loaded: LoadedModel, items: Sequence[Item], store: AnswerStore, batch_size: int) -> None:
     for tokens in sorted({item.max_new_tokens for item in items}):
         group = [item for item in items if item.max_new_tokens == tokens]
-        examples = [item.example for item in group]
-        for indices in by_length(examples, batch_size):
-            said = generate(loaded, [examples[i] for i in indices], max_new_tokens=tokens, batch_size=batch_size)
-            for index, answer in zip(indices, said, strict=True):
-                store.add_said(group[index].key, answer)
+
+        def keep(places: Sequence[int], said: Sequence[str], group: Sequence[Item] = group) -> None:
+            for place, answer in zip(places, said, strict=True):
+                store.add_said(group[place].key, answer)
+
+        generate(loaded, [item.example for item in group], max_new_tokens=tokens, batch_size=batch_size, on_answers=keep)
 
 
 def _score(loaded: LoadedModel, items: Sequence[Item], store: AnswerStore, batch_size: int) -> None:
-    for group in _chunks(items, batch_size):
+    for group in _chunks(items, SCORED_AT_ONCE):
         asked = [replace(item.example, answer=candidate) for item in group for candidate in item.candidates]
         scores = iter(score(loaded, asked, batch_size))
         for item in group:
