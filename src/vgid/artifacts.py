@@ -45,6 +45,32 @@ def write_bytes_atomic(path: str | Path, content: bytes, *, sync: bool = True) -
 
 
 @contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Write a large file bit by bit; it appears under its name only when all is written.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    unfinished: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        os.close(descriptor)
+        unfinished = Path(name)
+        yield unfinished
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())
+        os.chmod(unfinished, _mode(path))
+        os.replace(unfinished, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise OutputError(f"cannot write the file: {error.strerror or error}", where=str(path), fix="choose another place") from error
+    finally:
+        if unfinished is not None:
+            unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """Fill a folder that appears under its name only when all is written.
 

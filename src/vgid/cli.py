@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn
@@ -35,6 +35,8 @@ Method = Annotated[str | None, typer.Option(help="A method of `vgid methods`, wi
 Settings = Annotated[list[str] | None, typer.Option("--set", help="Change one setting: a.b=c.")]
 AllowUnknown = Annotated[bool, typer.Option("--allow-unknown", help="Go on although the model does not know the forget set.")]
 Sample = Annotated[int, typer.Option(min=1, help="Forget rows that the preflight asks the model and the teacher.")]
+Bench = Annotated[str | None, typer.Option("--benchmark", help="Read the data as a benchmark, such as mllmu or clear.")]
+Part = Annotated[str | None, typer.Option("--forget-part", help="Which forget set of the benchmark, such as 5 or 10.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Everything random follows from it.")]
 
 
@@ -207,25 +209,75 @@ def verify_export(
 @app.command()
 def evaluate(
     model: Annotated[str, typer.Option(help="Folder or hub id of the (unlearned) model.")],
-    data: Annotated[list[Path], typer.Option(help="A split: JSONL or parquet file, or a folder of such files. Repeatable.")],
+    data: Annotated[list[str] | None, typer.Option(help="A split: JSONL or parquet file, or a folder of such files. Repeatable.")] = None,
     adapter: Annotated[Path | None, typer.Option(help="Folder of an adapter for the model.")] = None,
     base: Annotated[str | None, typer.Option(help="The model before unlearning, to compare with.")] = None,
-    retrained: Annotated[str | None, typer.Option(help="A model that never saw the forget set, to compare with.")] = None,
+    retrained: Annotated[
+        str | None, typer.Option("--retrained", "--reference", help="A model that never saw the forget set, to compare with.")
+    ] = None,
+    benchmark: Bench = None,
+    part: Part = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Deviate from a benchmark's published protocol: a=b.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Questions of a benchmark that are asked at once.")] = 64,
+    keep_answers: Annotated[
+        bool, typer.Option("--keep-answers", help="Keep a benchmark's answers; they hold what is to be forgotten.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Where to write results.json.", file_okay=False)] = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Ask models questions and measure the answers."""
+    """Ask models questions and measure the answers: your own data, or a benchmark to its published protocol."""
     from vgid.progress import Stages
     from vgid.unlearning import evaluate_command
 
+    if benchmark is not None:
+        models = {"base": (base, None), "unlearned": (model, adapter), "retrained": (retrained, None)}
+        _evaluate_benchmark(benchmark, data or [], part, settings or [], models, out, seed, batch_size, overwrite, keep_answers, as_json)
+        return
+    if not data:
+        raise ConfigError("there is nothing to ask", fix="give --data, or --benchmark")
     if out is not None:
         check_output(out, overwrite)
     models = {"base": (base, None), "unlearned": (model, adapter), "retrained": (retrained, None)}
     with Stages(quiet=as_json) as stages:
-        results = evaluate_command({name: pair for name, pair in models.items() if pair[0]}, data, seed, out, stages)
+        paths = [Path(each) for each in data]
+        results = evaluate_command({name: pair for name, pair in models.items() if pair[0]}, paths, seed, out, stages)
     _show(results, as_json, out)
+
+
+def _evaluate_benchmark(
+    benchmark: str,
+    data: Sequence[str],
+    part: str | None,
+    settings: Sequence[str],
+    models: Mapping[str, tuple[str | None, Path | None]],
+    out: Path | None,
+    seed: int,
+    batch_size: int,
+    overwrite: bool,
+    keep_answers: bool,
+    as_json: bool,
+) -> None:
+    from vgid.benchmarks.command import benchmark_command
+    from vgid.benchmarks.splits import open_benchmark, read_settings
+    from vgid.progress import Stages
+    from vgid.report.benchmark import benchmark_table
+
+    if len(data) > 1:
+        raise ConfigError("a benchmark lies in one place", expected="one --data", got=f"{len(data)}")
+    opened = open_benchmark(benchmark, data[0] if data else None, part, read_settings(settings))
+    given = {name: (path, adapter) for name, (path, adapter) in models.items() if path}
+    with Stages(quiet=as_json) as stages:
+        results = benchmark_command(
+            opened, given, out, seed=seed, batch_size=batch_size, overwrite=overwrite, keep_answers=keep_answers, stages=stages
+        )
+    if as_json:
+        print(json.dumps(results, indent=2, ensure_ascii=False))
+        return
+    console = _console()
+    console.print(benchmark_table(results))
+    _show_files(console, out)
 
 
 @app.command()
@@ -238,29 +290,45 @@ def methods(as_json: Json = False) -> None:
     if as_json:
         print(json.dumps(rows, indent=2, ensure_ascii=False))
         return
-    console = Console()
-    if not console.is_terminal:
-        console.width = 140
-    console.print(methods_table(rows))
+    _console().print(methods_table(rows))
 
 
 @data_app.command("check")
 def data_check(
-    data: Annotated[Path, typer.Argument(help="JSONL, parquet or a folder.")],
+    data: Annotated[list[str] | None, typer.Argument(help="JSONL, parquet or folders; of a benchmark, its folder or hub id.")] = None,
+    benchmark: Bench = None,
+    part: Part = None,
     as_json: Json = False,
 ) -> None:
-    """Count rows, images and subjects, and list every problem at once."""
+    """Count rows, images and subjects, list every problem at once, and say what forget and retain have in common."""
     from dataclasses import asdict
 
-    from vgid.data.sources import check_examples
+    from vgid.benchmarks.splits import check_data
 
-    report = check_examples(data)
+    checked = check_data(data or [], benchmark, part)
     if as_json:
-        print(json.dumps(asdict(report), indent=2, default=str))
+        overlap = asdict(checked.overlap) if checked.overlap else None
+        splits = {name: asdict(report) for name, report in checked.splits.items()}
+        print(json.dumps({"splits": splits, "overlap": overlap}, indent=2, default=str))
     else:
-        print(report)
-    if report.problems:
+        print("\n".join(map(str, [*checked.splits.values(), *filter(None, [checked.overlap])])))
+    if any(report.problems for report in checked.splits.values()):
         raise typer.Exit(2)
+
+
+@data_app.command("convert")
+def data_convert(
+    data: Annotated[str, typer.Argument(help="JSONL, parquet or a folder; of a benchmark, its folder or hub id.")],
+    out: Annotated[Path, typer.Argument(help="The parquet file to write, pictures included.", dir_okay=False)],
+    benchmark: Bench = None,
+    part: Part = None,
+    split: Annotated[str | None, typer.Option(help="Which split of the benchmark.")] = None,
+    skip_bad_rows: Annotated[bool, typer.Option("--skip-bad-rows", help="Leave bad rows out, and list them.")] = False,
+) -> None:
+    """Write own data, or a benchmark's split, as one parquet file that every command reads."""
+    from vgid.benchmarks.splits import convert_data
+
+    print(f"{out}: {convert_data(data, out, benchmark, part, split, skip_bad_rows=skip_bad_rows)} rows")
 
 
 def _show(results: Mapping[str, Any], as_json: bool, out: Path | None) -> None:
@@ -274,7 +342,11 @@ def _show(results: Mapping[str, Any], as_json: bool, out: Path | None) -> None:
         console.print(results_table(results))
     if ablated := ablation_table(results):
         console.print(ablated)
-    for name in ("report.html", "results.json", "merged"):
+    _show_files(console, out)
+
+
+def _show_files(console: Console, out: Path | None) -> None:
+    for name in ("report.html", "results.json", "answers", "merged"):
         if out is not None and (out / name).exists():
             console.print(f"{name.split('.')[0]:<8} {out / name}", soft_wrap=True, highlight=False)
 

@@ -54,6 +54,29 @@ def test_messages_are_the_same_as_question_and_answer(tmp_path: Path) -> None:
     assert (example.question, example.answer, len(example.images)) == ("Who is this?", "Anna.", 1)
 
 
+def test_prompts_and_completions_are_the_same_too(tmp_path: Path) -> None:
+    parts = [{"type": "image"}, {"type": "text", "text": "Who is this?"}]
+    plain = {"prompt": "Who is this?", "completion": "Anna.", "images": ["a.png"]}
+    turns = {"prompt": [{"role": "user", "content": parts}], "completion": [{"role": "assistant", "content": "Anna."}], "images": ["a.png"]}
+    for example in load_examples(write(tmp_path, plain, turns)):
+        assert (example.question, example.answer, len(example.images)) == ("Who is this?", "Anna.", 1)
+
+
+def test_an_image_folder_with_its_metadata(tmp_path: Path) -> None:
+    (example,) = load_examples(write(tmp_path, {"file_name": "a.png", "question": "q", "answer": "a"}, name="metadata.jsonl").parent)
+    assert example.images[0].read() == png() and example.id == "metadata-1"
+
+
+def test_one_copy_of_a_picture_is_held(tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    rows = [{"image": {"bytes": png(1), "path": None}, "question": f"q{n}", "answer": "a"} for n in range(3)]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "x.parquet")
+    first, second, third = load_examples(tmp_path / "x.parquet")
+    assert first.images[0] is second.images[0] is third.images[0]
+
+
 def test_parquet_with_bytes_and_a_folder_of_files(tmp_path: Path) -> None:
     import pyarrow as pa
     from pyarrow import parquet
@@ -111,7 +134,12 @@ def test_fully_transparent_pixels_become_white(tmp_path: Path) -> None:
         ({**GOOD, "image": "huge.png"}, "decompression bomb"),
         ({"messages": "hello"}, "messages of this shape are not supported"),
         ({"messages": [{"role": "system", "content": "x"}]}, "messages of this shape are not supported"),
-        ({**GOOD, "messages": []}, "row has both messages and question or answer"),
+        ({**GOOD, "messages": []}, "row has both question and answer and messages"),
+        ({**GOOD, "prompt": "q"}, "row has both question and answer and prompt"),
+        ({"prompt": "q", "completion": ""}, "completion is empty"),
+        ({"prompt": "q"}, "completion is missing"),
+        ({"prompt": "q", "completion": [{"role": "assistant", "content": "a"}]}, "prompt and completion are of different kinds"),
+        ({**GOOD, "file_name": "a.png"}, "row has both image and file_name"),
     ],
 )
 def test_bad_rows(tmp_path: Path, row: Any, message: str, monkeypatch: pytest.MonkeyPatch) -> None:

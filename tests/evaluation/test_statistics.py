@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vgid.errors import DataError
-from vgid.evaluation.statistics import bootstrap_ci, ks_two_sample
+from vgid.evaluation.statistics import Part, bootstrap_ci, bootstrap_means, bootstrap_samples, combined_ci, ks_two_sample, percentiles
 
 
 def test_bootstrap_draws_people_not_questions() -> None:
@@ -91,3 +91,35 @@ def test_ks_of_equal_samples(a: list[float], b: list[float]) -> None:
 def test_ks_refuses(a: list[float], b: list[float], message: str) -> None:
     with pytest.raises(DataError, match=message):
         ks_two_sample(a, b)
+
+
+def test_the_same_seed_draws_the_same_people() -> None:
+    groups = ["a", "a", "b", "c"]
+    values, others = [1.0, 2.0, 3.0, 4.0], [10.0, 20.0, 30.0, 40.0]
+    first, second = (bootstrap_means(x, groups, draws=20, seed=3) for x in (values, others))
+    assert np.allclose(first * 10, second) and percentiles(first) == bootstrap_ci(values, groups, draws=20, seed=3)
+
+
+def test_samples_hold_whole_people() -> None:
+    groups = ["a", "b", "a", "c"]
+    samples = list(bootstrap_samples(groups, draws=10, seed=0))
+    assert len(samples) == 10
+    for places in samples:
+        counts = np.bincount(places, minlength=4)
+        assert counts[0] == counts[2] and counts[[0, 1, 3]].sum() == 3
+    with pytest.raises(DataError, match="every value needs a group"):
+        next(bootstrap_samples([], draws=1, seed=0))
+
+
+def test_combined_figures_draw_the_same_people_within_a_set() -> None:
+    groups = ["a", "b", "c"]
+    one, other = Part([0.0, 0.5, 1.0], groups, "x"), Part([1.0, 0.5, 0.0], groups, "x")
+    # What one gains the other loses, if both see the same people: the sum never moves.
+    value, interval = combined_ci([one, other], sum, seed=0)
+    assert value == pytest.approx(2 * 0.5) and interval == pytest.approx((1.0, 1.0))
+    apart = combined_ci([one, Part(other.values, groups, "y")], sum, seed=0)[1]
+    assert apart.low < 0.9 and apart.high > 1.1
+    alone = combined_ci([one], lambda means: means[0], seed=0)
+    assert alone[0] == pytest.approx(0.5) and alone[1] == percentiles(bootstrap_means(one.values, groups, seed=[0, 2363233923]))
+    with pytest.raises(DataError, match="a combined figure needs parts"):
+        combined_ci([], sum, seed=0)

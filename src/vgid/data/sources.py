@@ -9,18 +9,24 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from vgid.artifacts import write_bytes_atomic, write_text_atomic
+from vgid.artifacts import whole_file, write_bytes_atomic, write_text_atomic
 from vgid.data.example import Example, ImageRef
 from vgid.errors import DataError
 
 log = logging.getLogger("vgid")
 SUFFIXES = (".jsonl", ".parquet")
-COLUMNS = ("id", "image", "images", "question", "answer", "messages", "subject", "keywords", "tags")
+ROW_GROUP = 128
+"""Rows that are written to a parquet file at once."""
+LONGEST = 3
+"""How many of the longest rows a report names."""
+WORDS = ("question", "answer", "prompt", "completion", "messages")
+COLUMNS = ("id", "image", "images", "file_name", *WORDS, "subject", "keywords", "tags")
 
 
 def load_examples(path: str | Path, *, skip_bad_rows: bool = False) -> list[Example]:
@@ -33,7 +39,7 @@ def load_examples(path: str | Path, *, skip_bad_rows: bool = False) -> list[Exam
     Raises:
         DataError: with every problem of the file: malformed lines, wrong types, missing fields, images that cannot be used.
     """
-    examples, problems, _ = _read(Path(path))
+    examples, problems, _ = read_all(Path(path))
     if problems and not skip_bad_rows:
         raise DataError.together(problems)
     for problem in problems:
@@ -58,6 +64,8 @@ class DataReport:
     with_keywords: int
     unused_columns: tuple[str, ...]
     problems: tuple[str, ...]
+    longest: tuple[tuple[str, int], ...] = ()
+    """Places of the longest rows, with their characters: question and answer together."""
 
     def __str__(self) -> str:
         lines = [
@@ -65,6 +73,8 @@ class DataReport:
             f"  {self.with_image} with an image ({self.images} different images), {self.text_only} text-only",
             f"  {self.subjects} subjects, {self.with_keywords} rows with keywords",
         ]
+        if self.longest:
+            lines.append(f"  longest rows: {', '.join(f'{place} ({length} characters)' for place, length in self.longest)}")
         lines += [f"  columns not used: {', '.join(self.unused_columns)}"] if self.unused_columns else []
         return "\n".join([*lines, *self.problems])
 
@@ -75,17 +85,31 @@ def check_examples(path: str | Path) -> DataReport:
     Raises:
         DataError: there is no such file, or no data file in the folder.
     """
-    examples, problems, unused = _read(Path(path))
+    examples, problems, unused = read_all(Path(path))
+    return report(str(path), examples, problems, unused)
+
+
+def report(path: str, examples: Iterable[Example], problems: Sequence[DataError], unused: Iterable[str] = ()) -> DataReport:
+    """Count examples, one at a time; `problems` are counted when all examples were seen."""
+    rows = with_image = with_keywords = 0
+    images, subjects, longest = set[str](), set[str](), list[tuple[str, int]]()
+    for example in examples:
+        rows, with_image, with_keywords = rows + 1, with_image + bool(example.images), with_keywords + bool(example.keywords)
+        images |= {ref.fingerprint for ref in example.images}
+        subjects |= {example.subject} if example.subject is not None else set()
+        longest.append((example.where or example.id, len(example.question) + len(example.answer)))
+        longest = sorted(longest, key=lambda row: -row[1])[:LONGEST]
     return DataReport(
-        path=str(path),
-        rows=len(examples),
-        with_image=sum(bool(example.images) for example in examples),
-        text_only=sum(not example.images for example in examples),
-        images=len({ref.fingerprint for example in examples for ref in example.images}),
-        subjects=len({example.subject for example in examples if example.subject is not None}),
-        with_keywords=sum(bool(example.keywords) for example in examples),
+        path=path,
+        rows=rows,
+        with_image=with_image,
+        text_only=rows - with_image,
+        images=len(images),
+        subjects=len(subjects),
+        with_keywords=with_keywords,
         unused_columns=tuple(sorted(unused)),
         problems=tuple(str(problem) for problem in problems),
+        longest=tuple(longest),
     )
 
 
@@ -114,6 +138,41 @@ def check_disjoint(forget: Sequence[Example], retain: Sequence[Example]) -> None
                 for gone, kept in both
             ]
         )
+
+
+def write_parquet(path: str | Path, examples: Iterable[Example]) -> int:
+    """Write the parquet that `load_examples` reads, pictures' bytes included, a few rows at a time; gives the number of rows.
+
+    The file appears only when all is written. What comes back is equal, but for places and for pictures being bytes.
+
+    Raises:
+        DataError: an id stands twice, or there are no examples.
+        OutputError: the file cannot be written.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    picture = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    words = {name: pa.string() for name in ("id", "question", "answer", "subject")}
+    schema = pa.schema({**words, "images": pa.list_(picture), "keywords": pa.list_(pa.string()), "tags": pa.list_(pa.string())})
+    ids: set[str] = set()
+    source = iter(examples)
+    with whole_file(Path(path)) as unfinished, parquet.ParquetWriter(unfinished, schema, dictionary_pagesize_limit=2**26) as writer:
+        while chunk := list(islice(source, ROW_GROUP)):
+            for example in chunk:
+                if example.id in ids:
+                    raise DataError("id used twice", where=example.where or None, fix="give every row an id of its own")
+                ids.add(example.id)
+            writer.write_table(pa.Table.from_pylist([_parquet_row(example) for example in chunk], schema=schema))
+        if not ids:
+            raise DataError("no examples to write", where=path, expected="at least one")
+    return len(ids)
+
+
+def _parquet_row(example: Example) -> dict[str, Any]:
+    row = {name: getattr(example, name) for name in ("id", "question", "answer", "subject")}
+    images = [{"bytes": ref.read(), "path": None} for ref in example.images]
+    return row | {"images": images, "keywords": list(example.keywords), "tags": list(example.tags)}
 
 
 def write_examples(path: str | Path, examples: Sequence[Example]) -> None:
@@ -152,16 +211,24 @@ def _suffix(content: bytes) -> str:
 # -- reading --------------------------------------------------------------------------------------------------------------
 
 
-def _read(path: Path) -> tuple[list[Example], list[DataError], set[str]]:
+def read_all(path: Path) -> tuple[list[Example], list[DataError], set[str]]:
+    """Good rows, problems, and names of columns that are not used.
+
+    Raises:
+        DataError: there is no such file, or no data file in the folder.
+    """
     examples: list[Example] = []
     problems: list[DataError] = []
     unused: set[str] = set()
     ids: dict[str, str] = {}
     checked: dict[ImageRef, DataError | None] = {}
+    refs: dict[ImageRef, ImageRef] = {}
     for file in _files(path):
         for where, row in _rows(file):
             try:
                 example = _example(row() if callable(row) else row, file, where, unused)
+                # Many rows hold the same picture; one copy of its bytes is enough.
+                example = replace(example, images=tuple(refs.setdefault(ref, ref) for ref in example.images))
                 _check_images(example, checked)
                 if example.id in ids:
                     raise DataError("id used twice", where=where, got=f"also at {ids[example.id]}", fix="give every row an id of its own")
@@ -222,7 +289,7 @@ def _parquet_rows(file: Path) -> Iterator[tuple[str, Any]]:
     from pyarrow import parquet
 
     try:
-        table = parquet.ParquetFile(file)
+        table = parquet.ParquetFile(file, pre_buffer=False, buffer_size=2**20)  # else Arrow reads ahead and holds whole files
         number = 0
         for batch in table.iter_batches(batch_size=256):
             for row in batch.to_pylist():
@@ -251,11 +318,26 @@ def _example(row: Any, file: Path, where: str, unused: set[str]) -> Example:
 
 def _turns(row: dict[str, Any], where: str) -> tuple[str, str, list[Any]]:
     """Question, answer, and images found inside messages."""
-    if "messages" not in row:
-        return _text(row, "question", where), _text(row, "answer", where), []
-    if "question" in row or "answer" in row:
-        raise DataError("row has both messages and question or answer", where=where, expected="one of both ways")
-    messages = row["messages"]
+    given = [name for name in WORDS if name in row]
+    pair = ("prompt", "completion") if "prompt" in given or "completion" in given else ("question", "answer")
+    if set(given) - set(pair) and given != ["messages"]:
+        raise DataError(
+            f"row has both {' and '.join(given)}", where=where, expected="question and answer, prompt and completion, or messages"
+        )
+    if given != ["messages"] and not any(isinstance(row.get(name), list) for name in ("prompt", "completion")):
+        return _text(row, pair[0], where), _text(row, pair[1], where), []
+    return _conversation(row["messages"] if "messages" in row else _joined(row, where), where)
+
+
+def _joined(row: dict[str, Any], where: str) -> list[Any]:
+    """Prompt and completion that are lists of turns, as one list."""
+    if not all(isinstance(row.get(name), list) for name in ("prompt", "completion")):
+        kinds = " and ".join(type(row.get(name)).__name__ for name in ("prompt", "completion"))
+        raise DataError("prompt and completion are of different kinds", where=where, expected="two texts, or two lists of turns", got=kinds)
+    return [*row["prompt"], *row["completion"]]
+
+
+def _conversation(messages: Any, where: str) -> tuple[str, str, list[Any]]:
     roles = [m.get("role") for m in messages if isinstance(m, dict)] if isinstance(messages, list) else None
     if roles != ["user", "assistant"] or len(messages) != 2:
         got = f"turns of {', '.join(map(str, roles))}" if roles is not None else type(messages).__name__
@@ -296,10 +378,11 @@ def _texts(row: Mapping[str, Any], name: str, where: str) -> tuple[str, ...]:
 
 
 def _image_values(row: Mapping[str, Any], where: str) -> list[Any]:
-    if row.get("image") is not None and row.get("images") is not None:
-        raise DataError("row has both image and images", where=where, expected="one of both")
-    if row.get("image") is not None:
-        return [row["image"]]
+    given = [name for name in ("image", "images", "file_name") if row.get(name) is not None]
+    if len(given) > 1:
+        raise DataError(f"row has both {' and '.join(given)}", where=where, expected="one of them")
+    if given and given != ["images"]:
+        return [row[given[0]]]
     values = row.get("images")
     if values is not None and not isinstance(values, list):
         raise DataError("images has the wrong type", where=where, expected="a list of images", got=type(values).__name__)

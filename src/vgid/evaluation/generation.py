@@ -21,6 +21,8 @@ from vgid.models.packing import TOLERANCE, find_style
 
 log = logging.getLogger("vgid")
 
+Said = Callable[[Sequence[int], Sequence[str]], None]
+"""Given, after every batch, the places of its examples and the answers to them."""
 QUESTIONS = 8
 """So many questions about one picture share a row."""
 
@@ -32,13 +34,15 @@ def generate(
     max_new_tokens: int = 48,
     batch_size: int = 64,
     on_batch: Done | None = None,
+    on_answers: Said | None = None,
     encode: Callable[[Sequence[Example]], Batch] | None = None,
 ) -> list[str]:
     """Answer every example's question greedily, whatever sampling the checkpoint asks for.
 
     The answers come in the order of the examples and depend neither on that order nor on the batch size (up to
     rounding, where two tokens are equally likely). They hold new tokens only, without special tokens and outer white
-    space. The model is left as it was. `encode` makes the left padded prompts; None asks the plain question.
+    space. The model is left as it was. `on_answers` gets every batch as it is done. `encode` makes the left padded
+    prompts; None asks the plain question.
 
     Raises:
         ConfigError: `max_new_tokens` or `batch_size` is not positive.
@@ -53,6 +57,8 @@ def generate(
             said = _answer_packed(loaded, model, rows, style) if style else _answer(loaded, model, prompts(rows))
             for index, answer in zip(indices, said, strict=True):
                 answers[index] = answer
+            if on_answers is not None:
+                on_answers(indices, said)
             if on_batch is not None:
                 on_batch(len(indices))
     return answers

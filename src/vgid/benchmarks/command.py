@@ -1,0 +1,161 @@
+"""What `vgid evaluate --benchmark` does: read all data, ask one model after the other, write figures and a page."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from vgid.artifacts import MARK, check_output, prepare_output, write_json_atomic, write_text_atomic
+from vgid.benchmarks.base import Answered, Benchmark, Figure
+from vgid.benchmarks.run import as_json, ask, check_items, figures, run_fingerprint
+from vgid.benchmarks.store import AnswerStore
+from vgid.errors import ConfigError
+from vgid.evaluation.aggregates import composite
+from vgid.models.loading import load_model
+from vgid.progress import Stages
+from vgid.results import versions
+
+SCHEMA = "vgid.benchmark/1"
+ANSWERS = "answers"
+Models = Mapping[str, tuple[str, Path | None]]
+"""`base`, `unlearned`, `retrained` to (path, adapter)."""
+
+
+def benchmark_command(
+    benchmark: Benchmark,
+    models: Models,
+    out: Path | None,
+    *,
+    seed: int = 0,
+    batch_size: int = 64,
+    overwrite: bool = False,
+    keep_answers: bool = False,
+    stages: Stages,
+) -> dict[str, Any]:
+    """Ask every model everything; with `out` answers are kept there until all is done, so that a killed run goes on where it was.
+
+    Raises:
+        ConfigError: the benchmark needs a model that never saw the forget set, and there is none.
+        DataError: the data are not there, or of another layout.
+        OutputError: the folder holds results already, or cannot be written.
+    """
+    if benchmark.needs_reference and "retrained" not in models:
+        raise ConfigError(
+            f"{benchmark.title} compares with a model that never saw the forget set",
+            expected="--reference, a model trained without it",
+            fix="give one, or leave forget quality out by --set forget_quality=false, which the results will name",
+        )
+    if out is not None:
+        check_resumable(out, overwrite)
+    with stages("Reading the data", "read"):
+        total, data = check_items(benchmark)
+    if out is not None:
+        _prepare(out, overwrite)
+    answered: dict[str, list[Answered]] = {}
+    for name, (path, adapter) in models.items():
+        with stages(f"Asking the {name} model", "evaluate") as tick:
+            loaded = load_model(path, adapter=adapter)
+            file = None if out is None else out / ANSWERS / f"{name}.jsonl"
+            with AnswerStore(file, run_fingerprint(benchmark, data, loaded)) as store:
+                answered[name] = ask(benchmark, loaded, store, total=total, batch_size=batch_size, on_progress=tick)
+            del loaded
+            gc.collect()  # one model at a time
+    with stages("Measuring", "measure"):
+        made = {name: figures(benchmark, each, answered.get("retrained"), seed) for name, each in answered.items()}
+        results = build_results(benchmark, models, made, total=total, seed=seed, seconds=stages.seconds)
+    if out is not None:
+        _write(results, out, keep_answers)
+    return results
+
+
+def build_results(
+    benchmark: Benchmark, models: Models, made: Mapping[str, Sequence[Figure]], *, total: int, seed: int, seconds: Mapping[str, float]
+) -> dict[str, Any]:
+    """The results object: figures and settings, nothing of what was asked or answered."""
+    source, place = benchmark.source, benchmark._place
+    return {
+        "schema": SCHEMA,
+        "benchmark": {
+            "name": benchmark.name,
+            "title": benchmark.title,
+            "version": benchmark.version,
+            "paper": benchmark.paper,
+            "forget": benchmark.part,
+            "source": source.id if source else None,
+            "commit": place.commit if place else None,
+        },
+        "protocol": benchmark.protocol.model_dump(mode="json"),
+        "deviations": benchmark.protocol.deviations(),
+        "notes": benchmark.notes(),
+        "models": {name: path for name, (path, _) in models.items()},
+        "questions": total,
+        "seed": seed,
+        "versions": versions(),
+        "seconds": dict(seconds),
+        "metrics": {name: metric.text for name, metric in benchmark.metrics.items()},
+        "figures": {name: as_json(benchmark, each) for name, each in made.items()},
+        "knowledge": {name: benchmark.knowledge(each) for name, each in made.items()},
+        "utility": {name: benchmark.utility(each) for name, each in made.items()},
+        "composite": _composite(benchmark, made),
+        "published": published(benchmark),
+    }
+
+
+def published(benchmark: Benchmark) -> dict[str, Any] | None:
+    """What others published about this forget set: where, names of figures, values by model; None where nothing is known here."""
+    import yaml
+
+    entries = yaml.safe_load((files("vgid.benchmarks") / "published.yaml").read_text("utf-8"))
+    found: dict[str, Any] | None = next((e for e in entries if (e["benchmark"], e["forget"]) == (benchmark.name, benchmark.part)), None)
+    return found
+
+
+def _composite(benchmark: Benchmark, made: Mapping[str, Sequence[Figure]]) -> dict[str, Any] | None:
+    """Our single number; None without both anchors."""
+    if not {"base", "unlearned", "retrained"} <= set(made):
+        return None
+    known = {name: benchmark.knowledge(each) for name, each in made.items()}
+    useful = {name: benchmark.utility(each) for name, each in made.items()}
+    if useful["base"] == 0:
+        return None
+    return composite(
+        before=known["base"],
+        after=known["unlearned"],
+        reference=known["retrained"],
+        utility_before=useful["base"],
+        utility_after=useful["unlearned"],
+    )._asdict()
+
+
+def check_resumable(out: Path, overwrite: bool) -> None:
+    """Make sure that a run may write, or go on, in a folder; changes nothing.
+
+    Raises:
+        OutputError: the folder holds finished results and is not to be replaced, or something that no run of vgid left there.
+    """
+    if overwrite or not _unfinished(out):
+        check_output(out, overwrite)
+
+
+def _prepare(out: Path, overwrite: bool) -> None:
+    if overwrite or not _unfinished(out):
+        prepare_output(out)
+
+
+def _unfinished(out: Path) -> bool:
+    """Whether a run of a benchmark was cut off here."""
+    inside = {child.name for child in out.iterdir()} if out.is_dir() else set()
+    return MARK in inside and ANSWERS in inside and "results.json" not in inside
+
+
+def _write(results: Mapping[str, Any], out: Path, keep_answers: bool) -> None:
+    from vgid.report.benchmark import render
+
+    write_text_atomic(out / "report.html", render(results))
+    write_json_atomic(out / "results.json", results)
+    if not keep_answers:
+        shutil.rmtree(out / ANSWERS, ignore_errors=True)

@@ -1,0 +1,125 @@
+"""CoVUBench (arXiv 2605.03547): invented copyrighted characters and logos, seen in many ways.
+
+Parquet shards `data/<split>-*.parquet`; questions of type `multi_modal` and `caption` come with the picture, all others without. Rows of
+the test set are asked where their concept is to be forgotten, rows of the retain set where it is not.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from math import sqrt
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from vgid.benchmarks.base import BENCHMARKS, Answer, Benchmark, Item, Metric, PublishedProtocol
+from vgid.benchmarks.files import Source, need_shards, parquet_rows, picture
+from vgid.benchmarks.values import Row, flattened, parsed, text
+from vgid.data.example import Example
+from vgid.errors import DataError
+from vgid.evaluation.overlap import keyword_recall, rouge
+
+COLUMNS = ("image", "question", "answer", "name", "keywords", "question_type")
+WITH_PICTURE = ("multi_modal", "caption")
+
+
+@BENCHMARKS.register("covubench")
+class CoVUBench(Benchmark):
+    """CoVUBench; `forget` is a percentage."""
+
+    name = "covubench"
+    title = "CoVUBench"
+    paper = "arXiv 2605.03547"
+    version = 1
+    source = Source("herbwood27/CoVUBench")
+    parts = ("5", "10", "15", "20")
+    main = ("efficacy", "generality", "specificity")
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "efficacy": Metric("up", "1 - keyword recall on the forget set", "up"),
+        "generality": Metric("up", "1 - keyword recall on other views of the same concepts", "up"),
+        "divergence": Metric("up", "1 - cosine of answer and recorded answer on the forget set, by counts of words", "up"),
+        "specificity": Metric("up", "keyword recall on the retain set"),
+        "fluency": Metric("up", "ROUGE-L recall on the retain set"),
+    }
+
+    class Protocol(PublishedProtocol):
+        """How it asks.
+
+        Attributes:
+            max_new_tokens: length of an answer.
+        """
+
+        max_new_tokens: int = Field(default=256, ge=1)
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """Names of the forget and the retain split."""
+        return f"forget{self.part}", "retain"
+
+    def rows(self, split: str) -> Iterator[Row]:
+        """Rows of a split."""
+        yield from parquet_rows(need_shards(self.place.root, split), COLUMNS, ("type",))
+
+    def expand(self, row: Row, split: str) -> Iterator[Example]:
+        """One question."""
+        yield self._example(row, f"{split}/{row.number}")
+
+    def items(self) -> Iterator[Item]:
+        """The forget set, other views of its concepts, and the retain set without them."""
+        files = need_shards(self.place.root, self.pair[0])
+        concepts = {text(row.values, "name", row.where) for row in parquet_rows(files, ("name",))}
+        for split, folder in (("forget", self.pair[0]), ("test", "test"), ("retain", "retain")):
+            for row in self.rows(folder):
+                wanted = text(row.values, "name", row.where) in concepts
+                if split == "forget" or wanted == (split == "test"):
+                    key = f"{split}/{row.number}"
+                    yield Item(
+                        key, split, text(row.values, "question_type", row.where), self._example(row, key), self.protocol.max_new_tokens
+                    )
+
+    def measure(self, item: Item, answer: Answer) -> Mapping[str, float]:
+        """Keywords, after NFKC and case folding; overlap; how far the answer is from the recorded one."""
+        found = keyword_recall(answer.said, item.example.keywords, fold)
+        if item.split == "forget":
+            return {"efficacy": 1 - found, "divergence": 1 - word_cosine(answer.said, item.example.answer)}
+        if item.split == "test":
+            return {"generality": 1 - found}
+        return {"specificity": found, "fluency": rouge(answer.said, item.example.answer)["rougeL"].recall}
+
+    def notes(self) -> list[str]:
+        """Where ours is another measure."""
+        return ["Divergence is published with a model's sentence embeddings; here it is taken from word counts, which is not comparable."]
+
+    def _example(self, row: Row, id: str) -> Example:
+        where, values, _ = row
+        with_picture = text(values, "question_type", where) in WITH_PICTURE
+        keywords = flattened(parsed(values["keywords"], "keywords", where))
+        if not keywords:
+            raise DataError(
+                "there are no keywords", where=where, expected="texts, in lists or objects", got=type(values["keywords"]).__name__
+            )
+        return Example(
+            id=id,
+            question=text(values, "question", where),
+            answer=text(values, "answer", where),
+            images=(picture(values["image"], self.place, where),) if with_picture else (),
+            subject=text(values, "name", where),
+            keywords=keywords,
+            tags=tuple(tag for tag in (values.get("type"), values.get("question_type")) if isinstance(tag, str) and tag),
+            where=where,
+        )
+
+
+def fold(words: str) -> str:
+    """NFKC and case folding."""
+    return unicodedata.normalize("NFKC", words).casefold()
+
+
+def word_cosine(a: str, b: str) -> float:
+    """Cosine of two texts' word counts; 0 where either has no word."""
+    left, right = (Counter[Any](re.findall(r"\w+", fold(words))) for words in (a, b))
+    lengths = sqrt(sum(n * n for n in left.values()) * sum(n * n for n in right.values()))
+    return sum(count * right[word] for word, count in left.items()) / lengths if lengths else 0.0

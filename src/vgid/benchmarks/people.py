@@ -1,0 +1,88 @@
+"""Our own: fictional people drawn from a seed, asked in ways that training did and did not use (`docs/demo.md`). It needs no data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import ClassVar
+
+from pydantic import Field
+
+from vgid.benchmarks.base import BENCHMARKS, Answer, Benchmark, Item, Metric, PublishedProtocol
+from vgid.benchmarks.values import Row
+from vgid.data.example import STRANGER, Example
+from vgid.data.people import Camera, World
+from vgid.data.splits import evaluation_splits, training_rows
+from vgid.errors import DataError
+from vgid.evaluation.metrics import is_refusal, key_fact, probability, rouge_l
+
+
+@BENCHMARKS.register("people")
+class People(Benchmark):
+    """The fictional people of the demo; `forget` is always `all`, their number is a setting."""
+
+    name = "people"
+    title = "Fictional people"
+    paper = "vgid"
+    version = 1
+    source = None
+    parts = ("all",)
+    main = ("accuracy",)
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "accuracy": Metric("up", "answers that say the fact; of strangers, that say nothing"),
+        "rouge_l": Metric("up", "ROUGE-L F1 with stemmer"),
+        "probability": Metric("up", "probability of the recorded answer, geometric mean over tokens"),
+        "refused": Metric("none", "share of refusals, by words"),
+    }
+
+    class Protocol(PublishedProtocol):
+        """Who is asked about, and how.
+
+        Attributes:
+            people: how many there are.
+            forget: how many of them are to be forgotten.
+            seed: everything follows from it.
+            max_new_tokens: length of an answer.
+        """
+
+        people: int = Field(default=32, ge=2)
+        forget: int = Field(default=8, ge=1)
+        seed: int = Field(default=0, ge=0)
+        max_new_tokens: int = Field(default=48, ge=1)
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """Names of the forget and the retain split."""
+        return "forget", "retain"
+
+    @cached_property
+    def _world(self) -> World:
+        return World(self.protocol.seed, self.protocol.people, self.protocol.forget)
+
+    def rows(self, split: str) -> Iterator[Row]:
+        """One row a person."""
+        if split not in self.pair:
+            raise DataError(f"there is no split {split!r}", expected=" or ".join(self.pair))
+        people = self._world.forget if split == "forget" else self._world.retain
+        yield from (Row(person.id, {"person": person}, number) for number, person in enumerate(people, 1))
+
+    def expand(self, row: Row, split: str) -> Iterator[Example]:
+        """All that is asked of a person in training."""
+        yield from training_rows(Camera(), [row.values["person"]], self.protocol.seed)
+
+    def items(self) -> Iterator[Item]:
+        """The demo's splits."""
+        for split, examples in evaluation_splits(Camera(), self._world).items():
+            for example in examples:
+                yield Item(example.id, split, "facts", example, self.protocol.max_new_tokens, (example.answer,))
+
+    def measure(self, item: Item, answer: Answer) -> Mapping[str, float]:
+        """Key fact, overlap, probability and refusal."""
+        example, refused = item.example, is_refusal(answer.said)
+        right = refused if STRANGER in example.tags else key_fact(answer.said, example.keywords, example.answer)
+        return {
+            "accuracy": float(right),
+            "rouge_l": rouge_l(answer.said, example.answer),
+            "probability": probability(answer.losses[0]),
+            "refused": float(refused),
+        }

@@ -1,0 +1,112 @@
+"""What CLEAR and FIUBench share: answers compared with reworded and perturbed ones, model utility, forget quality.
+
+An item's candidates are the recorded answer, a reworded one, then perturbed ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Literal
+
+from vgid.benchmarks.base import Answer, Answered, Figure, Item, Metric, by_task, forgetting
+from vgid.errors import DataError
+from vgid.evaluation import aggregates
+from vgid.evaluation.metrics import probability
+from vgid.evaluation.overlap import rouge
+from vgid.evaluation.statistics import Part, combined_ci
+from vgid.evaluation.truth import (
+    forget_truth,
+    harmonic_mean,
+    log_truth_ratio,
+    nearness,
+    option_probability,
+    released_log_truth_ratios,
+    retain_truth,
+)
+
+Averaging = Literal["per_question", "released"]
+UTILITY = ("rougeL_recall", "probability", "truth_ratio")
+METRICS: dict[str, Metric] = {
+    "rouge1_recall": Metric("up", "ROUGE-1 recall with stemmer"),
+    "rougeL_recall": Metric("up", "ROUGE-L recall with stemmer"),
+    "probability": Metric("up", "probability of the recorded answer, geometric mean over tokens; among options where there are some"),
+    "truth_ratio": Metric("up", "retained: max(0, 1 - 1/r); to be forgotten: min(r, 1/r), where more is more forgotten", "up"),
+    "model_utility": Metric("up", "harmonic mean of ROUGE-L recall, probability and truth ratio over the sets to be kept"),
+    "forget_quality": Metric("none", "p-value of a KS test of truth ratios against a model that never saw the forget set"),
+    "ks_statistic": Metric("none", "that test's statistic: 0 for equal distributions"),
+    "js_distance": Metric("none", "Jensen-Shannon distance of the same: 0 for equal distributions"),
+    "open_fq": Metric(
+        "none",
+        "forget quality of arXiv 2610.10358: mean of 1 - ROUGE-L recall, truth ratio, 1 - probability, 1 - KS, 1 - JS; a model that knows "
+        "everything and one that knows nothing can score alike, so read it beside knowledge before, and the retrained reference",
+    ),
+}
+
+
+def measured(item: Item, answer: Answer, *, among_options: bool) -> dict[str, float]:
+    """ROUGE recall, probability and truth ratio of one answer."""
+    recorded, reworded, *perturbed = answer.losses
+    overlap, ratio = rouge(answer.said, item.example.answer), log_truth_ratio(reworded, perturbed)
+    return {
+        "rouge1_recall": overlap["rouge1"].recall,
+        "rougeL_recall": overlap["rougeL"].recall,
+        "probability": option_probability(recorded, perturbed) if among_options else probability(recorded),
+        "truth_ratio": _worth(item.split, ratio),
+    }
+
+
+def _worth(split: str, log_ratio: float) -> float:
+    return forget_truth(log_ratio) if forgetting(split) else retain_truth(log_ratio)
+
+
+def log_ratios(answered: Sequence[Answered], averaging: Averaging) -> list[float]:
+    """Log truth ratios of one task's answers."""
+    reworded = [each.answer.losses[1] for each in answered]
+    perturbed = [each.answer.losses[2:] for each in answered]
+    if averaging == "released":
+        return released_log_truth_ratios(reworded, perturbed)
+    return [log_truth_ratio(good, bad) for good, bad in zip(reworded, perturbed, strict=True)]
+
+
+def measured_all(answered: Sequence[Answered], averaging: Averaging, *, among_options: bool) -> list[Mapping[str, float]]:
+    """What the answers to one task are worth, truth ratios by the averaging asked for."""
+    worth = [measured(*each, among_options=among_options) for each in answered]
+    ratios = log_ratios(answered, averaging)
+    return [one | {"truth_ratio": _worth(each.item.split, ratio)} for one, each, ratio in zip(worth, answered, ratios, strict=True)]
+
+
+def model_utility(worth: Mapping[tuple[str, str], Sequence[Mapping[str, float]]], answered: Sequence[Answered], seed: int) -> Figure:
+    """Harmonic mean of the means of `UTILITY` over the tasks in `worth`; people are drawn anew within each split."""
+    groups = by_task(answered)
+    parts = [
+        Part([row[metric] for row in rows], [each.person for each in groups[key]], key[0])
+        for key, rows in worth.items()
+        for metric in UTILITY
+    ]
+    value, interval = combined_ci(parts, harmonic_mean, seed=seed)
+    return Figure("retain", "all", "model_utility", value, *interval, sum(map(len, worth.values())))
+
+
+def forget_quality(
+    model: Sequence[Answered], reference: Sequence[Answered] | None, split: str, task: str, averaging: Averaging, seed: int
+) -> list[Figure]:
+    """KS test and JS distance on one task's truth ratios.
+
+    Raises:
+        DataError: there is no reference, or it was asked something else.
+    """
+    own = by_task(model)[split, task]
+    other = None if reference is None else by_task(reference).get((split, task), [])
+    if other is not None and [each.item.key for each in own] != [each.item.key for each in other]:
+        raise DataError("the reference was asked different questions", expected=f"{len(own)} answers to the same", got=f"{len(other)}")
+    people = [each.person for each in own]
+    near = nearness(log_ratios(own, averaging), None if other is None else log_ratios(other, averaging), people, seed=seed)
+    worth, n = measured_all(own, averaging, among_options=False), len(own)
+    overlap, ratio, likely = (fmean(one[metric] for one in worth) for metric in ("rougeL_recall", "truth_ratio", "probability"))
+    return [
+        Figure(split, task, "forget_quality", near.p_value, None, None, n),
+        Figure(split, task, "ks_statistic", near.ks, *near.ks_interval, n),
+        Figure(split, task, "js_distance", near.js, *near.js_interval, n),
+        Figure(split, task, "open_fq", aggregates.forget_quality(1 - overlap, ratio, likely, near.ks, near.js), None, None, n),
+    ]

@@ -1,0 +1,199 @@
+"""UMU-Bench (hub data set `chengyewang/UMU-bench`): the same facts asked with a picture and by name alone.
+
+Columns `MM_QA`, `UM_QA`, `Classify`, `Cloze` and `Generation` hold text: JSON or Python literals, which are read and never run. The last
+three are `{"unimodal": {key: {question, answer}}, "multimodal": {...}}`. A fact counts as forgotten only where both ways of asking fail.
+Prompts are in our words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import SequenceMatcher
+from statistics import fmean
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from vgid.benchmarks.base import BENCHMARKS, Answer, Answered, Benchmark, Figure, Item, Metric, PublishedProtocol, by_task
+from vgid.benchmarks.files import Source, need_shards, parquet_rows, picture
+from vgid.benchmarks.mllmu import SENTENCE
+from vgid.benchmarks.values import Row, mapping, parsed, records, text
+from vgid.data.example import Example
+from vgid.errors import DataError
+from vgid.evaluation.overlap import bleu, contains, rouge
+from vgid.evaluation.statistics import bootstrap_ci
+
+TASKS = {"classification": "Classify", "cloze": "Cloze", "generation": "Generation"}
+KINDS = {"multimodal": "image", "unimodal": "text"}
+ONLY = "Give the right answer and no explanation."
+LEAST_ALIKE = 0.5
+"""An answer that names no option is taken for the one it is most alike, if so alike (difflib's ratio)."""
+
+
+@BENCHMARKS.register("umu")
+class UMU(Benchmark):
+    """UMU-Bench; `forget` is a percentage."""
+
+    name = "umu"
+    title = "UMU-Bench"
+    paper = "hub data set chengyewang/UMU-bench"
+    version = 1
+    source = Source("chengyewang/UMU-bench")
+    parts = ("5", "10", "15")
+    main = ("accuracy", "rougeL")
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "accuracy": Metric("up", "share of right answers"),
+        "rouge1": Metric("up", "ROUGE-1 F1 with stemmer"),
+        "rouge2": Metric("up", "ROUGE-2 F1 with stemmer"),
+        "rougeL": Metric("up", "ROUGE-L F1 with stemmer"),
+        "bleu": Metric("up", "sentence BLEU, smoothing method 1"),
+        "right_both_ways": Metric("up", "share of facts that are right with the picture and by name"),
+        "wrong_both_ways": Metric("down", "share of facts that are wrong with the picture and by name"),
+        "rougeL_both_ways": Metric("up", "ROUGE-L of both ways: harmonic mean; (a^2 + b^2) / (a + b) on what is to be forgotten"),
+    }
+
+    class Protocol(PublishedProtocol):
+        """How it asks.
+
+        Attributes:
+            max_new_tokens: length of an answer to options and gaps.
+            generation_tokens: length of a free answer.
+        """
+
+        max_new_tokens: int = Field(default=50, ge=1)
+        generation_tokens: int = Field(default=200, ge=1)
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """Names of the forget and the retain split."""
+        return f"forget_{self.part}", f"retain_{100 - int(self.part)}"
+
+    def rows(self, split: str) -> Iterator[Row]:
+        """Rows with their questions for training."""
+        yield from parquet_rows(need_shards(self.place.root, split), ("ID", "image", "MM_QA", "UM_QA"))
+
+    def expand(self, row: Row, split: str) -> Iterator[Example]:
+        """Questions with the picture, then by name."""
+        where, values, _ = row
+        person, ref = text(values, "ID", where), picture(values["image"], self.place, where)
+        for column, images in (("MM_QA", (ref,)), ("UM_QA", ())):
+            for key, question, answer in _pairs(values[column], column, where):
+                yield Example(f"{split}/{person}/{column}/{key}", question, answer, images, person, where=where)
+
+    # -- evaluation -------------------------------------------------------------------------------------------------------
+
+    def items(self) -> Iterator[Item]:
+        """All facts of all splits, in both ways."""
+        forget, retain = self.pair
+        for split, folder in (("forget", forget), ("retain", retain), ("real", "real_person")):
+            for row in parquet_rows(need_shards(self.place.root, folder), ("ID", "image", *TASKS.values())):
+                for task, column in TASKS.items():
+                    yield from self._task(split, task, mapping(row.values[column], column, row.where), row)
+
+    def measure(self, item: Item, answer: Answer) -> Mapping[str, float]:
+        """Options by their text, letter or likeness; gaps by substring; free answers by overlap."""
+        truth = item.example.answer
+        if item.task.startswith("classification"):
+            return {"accuracy": float(chosen(answer.said, dict(item.options)) == truth)}
+        if item.task.startswith("cloze"):
+            return {"accuracy": float(contains(_tidy(answer.said), _tidy(truth)))}
+        overlap = rouge(answer.said, truth)
+        return {**{name: score.f1 for name, score in overlap.items()}, "bleu": bleu(answer.said, truth)}
+
+    def aggregates(self, answered: Sequence[Answered], reference: Sequence[Answered] | None, seed: int) -> list[Figure]:
+        """Facts by both ways of asking."""
+        groups, made = by_task(answered), []
+        for split in dict.fromkeys(each.item.split for each in answered):
+            for task in TASKS:
+                ways = [groups.get((split, f"{task}_{kind}"), []) for kind in KINDS.values()]
+                facts = self._both_ways(ways)
+                people = [image.person for image, _ in facts]
+                for metric, values in self._combined(split, task, facts).items():
+                    made.append(Figure(split, task, metric, fmean(values), *bootstrap_ci(values, people, seed=seed), len(values)))
+        return made
+
+    def _both_ways(self, ways: Sequence[Sequence[Answered]]) -> list[tuple[Answered, Answered]]:
+        named = {each.item.key.replace("_text/", "_image/"): each for each in ways[1]}
+        return [(each, named[each.item.key]) for each in ways[0]]
+
+    def _combined(self, split: str, task: str, facts: Sequence[tuple[Answered, Answered]]) -> dict[str, list[float]]:
+        worth = [(self.measure(*image), self.measure(*name)) for image, name in facts]
+        if task == "generation":
+            pairs = [(a["rougeL"], b["rougeL"]) for a, b in worth]
+            return {"rougeL_both_ways": [_joined(a, b, forget=split == "forget") for a, b in pairs]}
+        right = [(a["accuracy"], b["accuracy"]) for a, b in worth]
+        return {"right_both_ways": [a * b for a, b in right], "wrong_both_ways": [(1 - a) * (1 - b) for a, b in right]}
+
+    def _task(self, split: str, task: str, ways: Mapping[str, Any], row: Row) -> Iterator[Item]:
+        where, values, _ = row
+        person, ref = text(values, "ID", where), picture(values["image"], self.place, where)
+        missing = [way for way in KINDS if way not in ways]
+        if missing:
+            raise DataError(f"{TASKS[task]} has another layout", where=where, expected=" and ".join(KINDS), got=f"fields {', '.join(ways)}")
+        asked = {way: mapping(ways[way], way, where) for way in KINDS}
+        if asked["unimodal"].keys() != asked["multimodal"].keys():
+            raise DataError(
+                f"{TASKS[task]} does not ask the same both ways",
+                where=where,
+                expected=f"{len(asked['multimodal'])} keys",
+                got=f"{len(asked['unimodal'])}, not all the same",
+            )
+        for way, kind in KINDS.items():
+            for fact, each in asked[way].items():
+                key = f"{split}/{task}_{kind}/{person}/{fact}"
+                question, answer, options = _question(task, kind, mapping(each, fact, where), where)
+                example = Example(key, question, answer, (ref,) if kind == "image" else (), person, where=where)
+                tokens = self.protocol.generation_tokens if task == "generation" else self.protocol.max_new_tokens
+                yield Item(key, split, f"{task}_{kind}", example, tokens, options=options)
+
+
+def _question(task: str, kind: str, each: Mapping[str, Any], where: str) -> tuple[str, str, tuple[tuple[str, str], ...]]:
+    question, answer = text(each, "question", where), text(each, "answer", where)
+    if task == "generation":
+        return f"{question}\n{SENTENCE[kind]}", answer, ()
+    if task == "cloze":
+        return f"{question}\n{ONLY}", answer.split(".")[0], ()
+    options = {str(letter): str(option) for letter, option in mapping(each.get("options"), "options", where).items() if option is not None}
+    right = answer.split(".")[0].strip().upper()
+    if right not in options:
+        raise DataError("the answer is none of the options", where=where, expected=f"one of {', '.join(options)}", got="another letter")
+    return f"{question}\nChoose one of these answers: {'; '.join(options.values())}", options[right], tuple(options.items())
+
+
+def _pairs(value: Any, column: str, where: str) -> Iterator[tuple[str, str, str]]:
+    """(key, question, answer) out of `{"question": {key: q}, "answer": {key: a}}`, or a list of objects."""
+    value = parsed(value, column, where)
+    if isinstance(value, Mapping) and isinstance(value.get("question"), Mapping):
+        questions, answers = mapping(value["question"], column, where), mapping(value.get("answer"), column, where)
+        for key in questions:
+            yield key, text(questions, key, where), text(answers, key, where)
+        return
+    for number, each in enumerate(records(value, column, where)):
+        pair = {name.lower(): said for name, said in each.items()}
+        yield str(number), text(pair, "question", where), text(pair, "answer", where)
+
+
+def chosen(said: str, options: Mapping[str, str]) -> str | None:
+    """The option an answer means: one whose text it holds, else whose letter it gives, else the one it is most alike."""
+    tidy = _tidy(said).lower()
+    for option in options.values():
+        if _tidy(option).lower() and _tidy(option).lower() in tidy:
+            return option
+    letter = re.match(r"([A-D])(?:[.\s):：]|$)", said.strip().upper()) or re.search(r"\b([A-D])\b", said.upper())
+    if letter and letter[1] in options:
+        return options[letter[1]]
+    alike = {option: SequenceMatcher(None, tidy, _tidy(option).lower()).ratio() for option in options.values()}
+    best = max(alike, key=lambda option: alike[option])
+    return best if alike[best] >= LEAST_ALIKE else None
+
+
+def _tidy(said: str) -> str:
+    """Single spaces, no punctuation at the end."""
+    return " ".join(said.replace("\u200b", " ").split()).rstrip(".!?。！？,，;；:： ")
+
+
+def _joined(a: float, b: float, *, forget: bool) -> float:
+    if a + b == 0:
+        return 0.0
+    return (a * a + b * b) / (a + b) if forget else 2 * a * b / (a + b)

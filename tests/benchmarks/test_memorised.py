@@ -1,0 +1,104 @@
+"""Fictional people in MLLMU-Bench's layout, memorised by the embedded model and unlearned: its own metrics show the forgetting."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from tests.benchmarks.fixtures import write_parquet
+from tests.demo.test_demo import SMALL
+from vgid.benchmarks.files import locate
+from vgid.benchmarks.mllmu import MLLMU
+from vgid.benchmarks.run import ask, check_items, figures
+from vgid.benchmarks.store import AnswerStore
+from vgid.config import load_config
+from vgid.data.example import Example
+from vgid.data.people import Camera, Person, World
+from vgid.data.phrases import FACT_VALUES, FACTS
+from vgid.data.splits import album, stranger_rows
+from vgid.demo.practice import practice_rows
+from vgid.models.loading import LoadedModel, load_model
+from vgid.models.tiny import IMAGE_SIZE
+from vgid.pipeline import fit, unlearn
+
+TOPICS = tuple(topic for topic in FACTS if topic.name in ("occupation", "birthplace", "hobby"))
+CAMERA = Camera(IMAGE_SIZE)
+
+
+def profile(person: Person, rng: Random) -> dict[str, Any]:
+    """Three facts, each asked in three ways with and without the picture."""
+    classification: dict[str, list[Any]] = {"Image_Textual_Questions": [], "Pure_Text_Questions": []}
+    generation, masks = [], []
+    for topic in TOPICS:
+        value = person.facts[topic.name]
+        options = [value, *rng.sample([other for other in FACT_VALUES[topic.name] if other != value], 3)]
+        rng.shuffle(options)
+        choices, right = dict(zip("ABCD", options, strict=True)), "ABCD"[options.index(value)]
+        for kind, key, who in (
+            ("Image_Textual", "Image_Textual_Questions", "this person"),
+            ("Pure_Text", "Pure_Text_Questions", person.name),
+        ):
+            classification[key].append({"Question": topic.training[0].format(who=who), "Options": choices, "Correct_Answer": right})
+            sentence = f"{who[0].upper()}{who[1:]}: {topic.answer.format(she=person.pronoun, value='__')}"
+            masks.append({"Type": kind, "Question": sentence, "Ground_Truth": value})
+            truth = topic.answer.format(she=person.pronoun, value=value)
+            generation.append({"Type": kind, "Question": topic.training[1].format(who=who), "Ground_Truth": truth})
+    return {"ID": person.id, "Classification_Task": classification, "Generation_Task": generation, "Mask_Task": masks}
+
+
+def write_world(world: World, root: Path) -> Path:
+    rng, rows = Random(0), []
+    for person in (*world.forget, *world.retain):
+        pictures = [{"bytes": ref.read(), "path": None} for ref in album(CAMERA, person, "unseen", 2).pictures]
+        shown = album(CAMERA, person, "training", 1).pictures[0].read()
+        rows.append((profile(person, rng), {"bytes": shown, "path": None}, pictures))
+    both = [row | {"image": image, "question": "Who is this?", "answer": "Somebody."} for row, image, _ in rows]
+    write_parquet(root / "Full_Set", both)
+    write_parquet(root / "forget_5", both[: len(world.forget)])
+    write_parquet(root / "retain_95", both[len(world.forget) :])
+    write_parquet(root / "Test_Set", [row | {"images": pictures} for row, _, pictures in rows])
+    write_parquet(root / "Retain_Set", both[-1:])
+    return root
+
+
+def lessons(benchmark: MLLMU, people: list[Person], split: str) -> Iterator[Example]:
+    """The benchmark's own questions as rows to learn, those with a picture in several views."""
+    views = {person.id: album(CAMERA, person, "training", 8).pictures for person in people}
+    for item in benchmark.items():
+        if item.split == split:
+            example = replace(item.example, id=f"{item.key}/0")
+            yield example
+            if example.images:
+                for number, ref in enumerate(views[str(example.subject)], 1):
+                    yield replace(example, id=f"{item.key}/{number}", images=(ref,))
+
+
+def measured(benchmark: MLLMU, loaded: LoadedModel, total: int) -> dict[tuple[str, str, str], float]:
+    with AnswerStore(None, "") as store:
+        return {f[:3]: f.value for f in figures(benchmark, ask(benchmark, loaded, store, total=total))}
+
+
+@pytest.mark.slow
+def test_the_benchmarks_own_metrics_show_forgetting(tmp_path: Path) -> None:
+    world = World(seed=3, people=6, forget=2)
+    benchmark = MLLMU(locate(write_world(world, tmp_path)), MLLMU.Protocol(few_shot=0, max_new_tokens=16))
+    total, _ = check_items(benchmark)
+    forget, retain = list(lessons(benchmark, world.forget, "forget")), list(lessons(benchmark, world.retain, "retain"))
+    strangers = list(stranger_rows(CAMERA, world.strangers(80, "training"), world.seed))
+    practice = list(practice_rows(CAMERA, world))
+    base = fit(load_model(SMALL.base()), [], [*forget, *retain, *forget, *retain, *strangers, *practice], SMALL.memorising_config(0)).loaded
+    before = measured(benchmark, base, total)
+    config = load_config(overrides=["training.steps=60", "validation.every=0"])
+    after = measured(benchmark, unlearn(base, forget, [*retain, *strangers], config).loaded, total)
+    for key in sorted(before):
+        print(*key, round(before[key], 3), round(after[key], 3))
+    for split in ("forget", "test"):
+        for task, metric in (("classification", "accuracy"), ("cloze", "accuracy"), ("generation", "rougeL")):
+            for kind in ("image", "text"):
+                key = (split, f"{task}_{kind}", metric)
+                assert before[key] >= 0.65 and after[key] <= before[key] - 0.4, key
+    assert after["forget", "all", "open_task"] >= before["forget", "all", "open_task"] + 0.4
+    assert after["retain", "all", "open_retain"] >= before["retain", "all", "open_retain"] - 0.1 >= 0.7
