@@ -157,6 +157,10 @@ class UnlearnTrainer(Trainer):
         """Tell trackers the parts of the loss too."""
         super().log(logs | {f"loss_{name}": curve[-1][1] for name, curve in self.curves.items()}, *args, **kwargs)
 
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Tell trackers the parts of the loss too."""
+        super().log(logs | {f"loss_{name}": curve[-1][1] for name, curve in self.curves.items()}, *args, **kwargs)
+
 
 class _Opaque:
     """Carries rows through the data loader, which would otherwise take tuples apart."""
@@ -184,6 +188,7 @@ def train(
     progress: Progress | None = None,
     looks: EarlyStop | None = None,
     checkpoints: Checkpoints | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> Curves:
     """Train `model` in place by `method`, which has been prepared; gives the curve of every part of the loss.
 
@@ -197,6 +202,7 @@ def train(
         progress: told (steps done, steps in all).
         looks: may stop the run early.
         checkpoints: where the run keeps its state, and takes it up from.
+        callbacks: told of every step besides.
 
     Raises:
         RunError: the loss or a gradient stops being finite, memory does not suffice, or the checkpoint is of another run.
@@ -219,7 +225,7 @@ def train(
             range(found.notes["step"] if found else 0, steps),
             seed,
             output_dir=folder,
-            callbacks=[*([looks] if looks else []), *([_Report(progress)] if progress else [])],
+            callbacks=[*callbacks, *([looks] if looks else []), *([_Report(progress)] if progress else [])],
         )
         if checkpoints:
             trainer.add_callback(Saver(trainer, checkpoints, config.checkpoint_every, asked, looks, found))
