@@ -157,10 +157,6 @@ class UnlearnTrainer(Trainer):
         """Tell trackers the parts of the loss too."""
         super().log(logs | {f"loss_{name}": curve[-1][1] for name, curve in self.curves.items()}, *args, **kwargs)
 
-    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Tell trackers the parts of the loss too."""
-        super().log(logs | {f"loss_{name}": curve[-1][1] for name, curve in self.curves.items()}, *args, **kwargs)
-
 
 class _Opaque:
     """Carries rows through the data loader, which would otherwise take tuples apart."""
