@@ -46,13 +46,13 @@ class TrainingConfig(_Frozen):
         shard: spread parameters, gradients and optimizer over the processes (FSDP2), when a launcher started several.
     """
 
-    steps: int | None = Field(default=150, ge=1)
+    steps: int | None = Field(default=200, ge=1)
     epochs: float = Field(default=1.0, gt=0)
     forget_batch: int = Field(default=6, ge=1)
     retain_batch: int | None = Field(default=None, ge=0)
     retain_ratio: float = Field(default=6.0, ge=0)
     pack: int = Field(default=4, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: float = Field(default=2e-3, gt=0)
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup_steps: int = Field(default=5, ge=0)
     optimizer: Literal["adamw", "muon"] = "adamw"
@@ -90,7 +90,7 @@ class ValidationConfig(_Frozen):
     rows: int = Field(default=128, ge=1)
     forget_target: float = Field(default=0.0, ge=0, le=1)
     utility_floor: float = Field(default=0.98, ge=0, le=1)
-    patience: int = Field(default=4, ge=1)
+    patience: int = Field(default=6, ge=1)
 
 
 class RunConfig(_Frozen):

@@ -26,8 +26,10 @@ def test_pieces_differ_by_one_at_most_and_keep_the_order(count: int, pieces: int
     assert [len(piece) for piece in cut] == lengths and [x for piece in cut for x in piece] == list(range(count))
 
 
-def test_one_process_with_room_takes_a_step_whole() -> None:
-    assert parts_of(STEP) == parts_of(STEP, 7) == [Part(STEP, 1.0)]
+def test_one_process_with_room_takes_either_side_whole() -> None:
+    sides = [Part(StepBatch(3, STEP.forget, ()), 1.0), Part(StepBatch(3, (), STEP.retain), 1.0)]
+    assert parts_of(STEP) == parts_of(STEP, 4) == sides
+    assert parts_of(StepBatch(3, (), STEP.retain)) == sides[1:]
 
 
 @pytest.mark.parametrize("together", [False, True])
@@ -41,9 +43,6 @@ def test_every_row_counts_once(most: int | None, count: int, together: bool) -> 
             for row in (*batch.forget, *batch.retain):
                 found[row.id] += weight / len((*batch.forget, *batch.retain))
             assert most is None or len((*batch.forget, *batch.retain)) <= most
-    if count == 1 and most is None:
-        assert found == {row.id: pytest.approx(1 / 7) for row in (*STEP.forget, *STEP.retain)}
-        return
     assert found == {row.id: pytest.approx(1 / len(side)) for side in STEP[1:] for row in side}
 
 
@@ -108,22 +107,22 @@ class Greedy:
 
 
 def test_memory_that_does_not_suffice_halves_the_batch_once(caplog: pytest.LogCaptureFixture) -> None:
-    """Seven rows do not fit, three do: forget rows 0 to 2 in one pass, retain rows 3, 4 with and 5, 6 without pictures in two."""
+    """The three forget rows fit, the four retain rows do not: all once more, two at a time, with pictures and without apart."""
     model, greedy = torch.nn.Linear(1, 1), Greedy(most=3)
     descent = Descent(model, greedy, TrainingConfig(), 0, lambda loss: loss.backward())  # type: ignore[arg-type]
     descent.step(STEP)
     # The mean over forget rows is 1, over retain rows 4.5.
     assert model.weight.grad is not None and model.weight.grad.item() == pytest.approx(5.5)
     descent.step(STEP)
-    assert greedy.passes == [7, 3, 2, 2, 3, 2, 2] and descent.micro_batch == 3
-    assert caplog.messages == ["memory does not hold 7 rows at once: from here on 3 in twice as many passes"]
+    assert greedy.passes == [3, 4, 1, 2, 2, 2, 1, 2, 2, 2] and descent.micro_batch == 2
+    assert caplog.messages == ["memory does not hold 4 rows at once: from here on 2 in twice as many passes"]
 
 
 def test_memory_that_does_not_suffice_twice_is_told_with_an_estimate() -> None:
     descent = Descent(torch.nn.Linear(1000, 1000), Greedy(most=1), TrainingConfig(), 0, lambda loss: loss.backward())  # type: ignore[arg-type]
     # 1,001,000 numbers of four bytes; AdamW keeps two more of each.
     with pytest.raises(
-        RunError, match=r"(?s)does not suffice.*room for 3 rows.*weights 0.00 GB; gradients 0.00 GB; optimizer about 0.01 GB"
+        RunError, match=r"(?s)does not suffice.*room for 2 rows.*weights 0.00 GB; gradients 0.00 GB; optimizer about 0.01 GB"
     ):
         descent.step(STEP)
 

@@ -140,8 +140,11 @@ class MIPEditor(Method[MIPEditorConfig]):
 
     def loss(self, model: Any, batch: StepBatch) -> LossOutput:
         """Retain + forget + gamma x drift; gradients reach the chosen neurons only."""
-        parts: dict[str, Tensor] = {"forget": mean_by_shape(lambda rows: self._misdirect(model, rows), batch.forget)}
-        total = parts["forget"]
+        parts: dict[str, Tensor] = {}
+        total = torch.zeros((), device=self.context.device)
+        if batch.forget:
+            parts["forget"] = mean_by_shape(lambda rows: self._misdirect(model, rows), batch.forget)
+            total = total + parts["forget"]
         if batch.retain:
             parts["retain"] = nll(model, self.context, batch.retain)
             parts["drift"] = mean_by_shape(lambda rows: self._drift(model, rows), batch.retain)

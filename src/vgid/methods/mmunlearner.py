@@ -105,11 +105,15 @@ class MMUnlearner(Method[MMUnlearnerConfig]):
 
     def loss(self, model: Any, batch: StepBatch) -> LossOutput:
         """-forget + lambda x retain, with the mask on the forget term's gradient."""
-        forget = nll(model, self.context, batch.forget)
-        total = [-g * mask for g, mask in zip(gradients(forget, self.parameters), self.masks, strict=True)]
-        value, parts = -forget.detach(), {"forget": -forget.detach()}
+        value, parts = torch.zeros((), device=self.context.device), dict[str, Tensor]()
+        total = [torch.zeros_like(p) for p in self.parameters]
+        if batch.forget:
+            parts["forget"] = -nll(model, self.context, batch.forget)
+            masked = zip(gradients(parts["forget"], self.parameters), self.masks, strict=True)
+            total = [g * mask for g, mask in masked]
+            value = value + parts["forget"].detach()
         if batch.retain and self.config.retain_weight:
-            retain = nll(model, self.context, batch.retain)
-            total = [t + self.config.retain_weight * g for t, g in zip(total, gradients(retain, self.parameters), strict=True)]
-            value, parts["retain"] = value + self.config.retain_weight * retain.detach(), retain.detach()
-        return LossOutput(with_gradient(value, self.parameters, total), parts)
+            parts["retain"] = nll(model, self.context, batch.retain)
+            total = [t + self.config.retain_weight * g for t, g in zip(total, gradients(parts["retain"], self.parameters), strict=True)]
+            value = value + self.config.retain_weight * parts["retain"].detach()
+        return LossOutput(with_gradient(value, self.parameters, total), {name: part.detach() for name, part in parts.items()})

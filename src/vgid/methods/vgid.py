@@ -71,7 +71,7 @@ class VGIDConfig(BaseModel):
     direction: Direction = "forward"
     positions: Literal["answer", "all"] = "answer"
     alternate: bool = False
-    anchors: int = Field(default=2, ge=0)
+    anchors: int = Field(default=4, ge=0)
 
     def model_post_init(self, _: Any) -> None:
         """Refuse what contradicts itself."""

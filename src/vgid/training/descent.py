@@ -130,6 +130,8 @@ class Descent:
         return share
 
     def _parts(self, batch: StepBatch) -> list[Part]:
+        if not self.method.separable:
+            return [Part(batch, 1.0)]
         return parts_of(batch, self.micro_batch, processes.rank(), processes.count(), together=self.sharded)
 
     def _halve(self, batch: StepBatch) -> None:

@@ -27,15 +27,16 @@ def parts_of(batch: StepBatch, most: int | None = None, rank: int = 0, count: in
     """The parts of a step for one process of `count`.
 
     Args:
-        batch: all rows of the step.
+        batch: all rows of the step, of a loss that can be taken apart.
         most: rows in a part; None puts as many together as there are.
         rank: of the process.
         count: of processes.
         together: every process gets as many parts of every kind as the others; one that has no row left looks at a neighbour's, which
             then counts for nothing. Where parameters are spread, no process can take a pass alone.
     """
-    if count == 1 and (most is None or len(batch.forget) + len(batch.retain) <= most):
-        return [Part(batch, 1.0)]
+    if count == 1 and (most is None or max(len(batch.forget), len(batch.retain)) <= most):
+        sides = (batch._replace(retain=()), batch._replace(forget=()))  # one after the other: half of what is kept for the way back
+        return [Part(side, 1.0) for side in sides if side.forget or side.retain]
     parts = []
     for side, rows in (("forget", batch.forget), ("retain", batch.retain)):
         # Rows with pictures and without, apart: padded to one length, the latter would cost as much.
