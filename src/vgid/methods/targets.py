@@ -18,6 +18,7 @@ from torch import Tensor
 from vgid.data.batching import Batch
 from vgid.data.example import Example
 from vgid.models.forward import answer_states
+from vgid.processes import is_spread
 
 IN_MEMORY = 2 * 2**30
 """Bytes kept in memory; what is beyond goes into a temporary file that has no name, and so is gone with the process."""
@@ -77,7 +78,13 @@ class Targets:
 
     @torch.no_grad()
     def logits(self, base: Any, examples: Sequence[Example]) -> Tensor:
-        """Logits `[n, v]` at the answer positions of all examples, in their order."""
+        """Logits `[n, v]` at the answer positions of all examples, in their order.
+
+        Where parameters are spread over processes nothing is kept: each process would miss other examples, and none can take a pass
+        alone.
+        """
+        if is_spread(base):
+            return answer_states(base, self._batch(tuple(examples))).logits
         missing = tuple({example.id: example for example in examples if example.id not in self._shelf}.values())
         if missing:
             batch = self._batch(missing)
