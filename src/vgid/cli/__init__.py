@@ -1,0 +1,51 @@
+"""The command line: parse, call one public function, show. Heavy imports wait until a command runs.
+
+One file for each group of commands.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+from rich.console import Console
+
+from vgid.cli import data, demo, evaluate, export, methods, unlearn
+from vgid.cli.root import app
+from vgid.cli.show import plain
+from vgid.errors import VgidError
+from vgid.progress import launched_as, quieten, tell_on_stderr
+
+__all__ = ["app", "data", "demo", "evaluate", "export", "main", "methods", "unlearn"]
+
+
+class _Stopped(SystemExit):
+    """A signal that came while nothing had to be finished first."""
+
+
+def _stop(number: int, _: FrameType | None) -> NoReturn:
+    signal.signal(number, signal.SIG_DFL)
+    raise _Stopped(128 + number)
+
+
+def main() -> None:
+    """Run the command line; a `VgidError` becomes one clear message and its exit code."""
+    quieten()
+    tell_on_stderr(errors_only=launched_as() > 0)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    try:
+        app(standalone_mode=True)
+    except VgidError as error:
+        if launched_as() == 0 or error.exit_code != VgidError.exit_code:  # all processes find the same fault with their input
+            _tell(str(error))
+        sys.exit(error.exit_code)
+    except _Stopped as stopped:
+        _tell(f"stopped by {signal.Signals(int(str(stopped)) - 128).name}; `vgid unlearn` goes on with --resume")
+        raise
+
+
+def _tell(text: str) -> None:
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {plain(text)}")
