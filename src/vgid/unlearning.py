@@ -23,6 +23,7 @@ from vgid.preflight.screen import screen
 from vgid.progress import Stages
 from vgid.results import build_results
 from vgid.training.trackers import check_trackers
+from vgid.training.trainer import count_steps
 
 NEUTRAL_LOOKED_AT = 8
 """Neutral rows that a preflight looks at."""
@@ -54,7 +55,7 @@ def unlearn_command(
         return done
     check_trackers(config.training.report_to, out)
     processes.start()
-    forget_rows, retain_rows = _read(forget, retain, skip_bad_rows)
+    forget_rows, retain_rows = _read(forget, retain, skip_bad_rows, config)
     loaded = load_model(model, quantise=config.adapter.quantise if config.adapter else None)
     checked = _preflight(loaded, forget_rows, retain_rows, config, stages, allow_unknown=allow_unknown, sample=sample)
     first = processes.rank() == 0
@@ -127,15 +128,17 @@ def preflight_command(
 ) -> Preflight:
     """Read and check all data, load the model, and look at everything a run depends on; nothing is written."""
     check_trackers(config.training.report_to)
-    forget_rows, retain_rows = _read(forget, retain, skip_bad_rows)
+    forget_rows, retain_rows = _read(forget, retain, skip_bad_rows, config)
     loaded = load_model(model, quantise=config.adapter.quantise if config.adapter else None)
     options = {"allow_unknown": allow_unknown, "show_forgotten": show_forgotten, "sample": sample}
     return _preflight(loaded, forget_rows, retain_rows, config, stages, **options)
 
 
-def _read(forget: Path, retain: Path | None, skip_bad_rows: bool) -> tuple[list[Example], list[Example]]:
+def _read(forget: Path, retain: Path | None, skip_bad_rows: bool, config: RunConfig) -> tuple[list[Example], list[Example]]:
+    """Both sets; of the retain set no more than the run can look at."""
     forget_rows = load_examples(forget, skip_bad_rows=skip_bad_rows)
-    retain_rows = load_examples(retain, skip_bad_rows=skip_bad_rows) if retain is not None else []
+    needed = count_steps(config.training, len(forget_rows), 0) * config.training.retain_rows + config.validation.rows
+    retain_rows = load_examples(retain, skip_bad_rows=skip_bad_rows, at_most=needed, seed=config.seed) if retain is not None else []
     check_disjoint(forget_rows, retain_rows)
     return forget_rows, retain_rows
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -209,3 +210,19 @@ def test_the_report_counts(tmp_path: Path) -> None:
     counts = (report.rows, report.with_image, report.text_only, report.images, report.subjects, report.with_keywords)
     assert counts == (2, 1, 1, 1, 1, 1) and report.unused_columns == ("colour",) and len(report.problems) == 1
     assert "2 good rows, 1 problems" in str(report) and "colour" in str(report)
+
+
+def test_rows_are_drawn_while_reading_each_as_likely_as_the_next(tmp_path: Path) -> None:
+    lines = [json.dumps({"id": f"r{i}", "question": "Who?", "answer": "Anna."}) for i in range(20)]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(lines))
+    draws = [[row.id for row in load_examples(file, at_most=5, seed=seed)] for seed in range(400)]
+    assert draws[0] == [row.id for row in load_examples(file, at_most=5, seed=0)] != draws[1]
+    assert all(len(set(draw)) == 5 and draw == sorted(draw, key=lambda id: int(id[1:])) for draw in draws)
+    counts = Counter(id for draw in draws for id in draw)
+    # 400 draws of 5 from 20: each row 100 times, with a standard deviation of sqrt(400 x 1/4 x 3/4) = 8.7.
+    assert len(counts) == 20 and all(60 < count < 140 for count in counts.values())
+    assert [row.id for row in load_examples(file, at_most=20)] == [f"r{i}" for i in range(20)]
+    file.write_text("\n".join([*lines, "{"]))
+    with pytest.raises(DataError, match=r"rows\.jsonl:21: malformed JSON"):
+        load_examples(file, at_most=5)  # all rows are read, also those that are not drawn

@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from random import Random
 from typing import Any
+from weakref import WeakValueDictionary
 
 from vgid.artifacts import whole_file, write_bytes_atomic, write_text_atomic
 from vgid.data.example import Example, ImageRef
@@ -29,17 +31,19 @@ WORDS = ("question", "answer", "prompt", "completion", "messages")
 COLUMNS = ("id", "image", "images", "file_name", *WORDS, "subject", "keywords", "tags")
 
 
-def load_examples(path: str | Path, *, skip_bad_rows: bool = False) -> list[Example]:
+def load_examples(path: str | Path, *, skip_bad_rows: bool = False, at_most: int | None = None, seed: int = 0) -> list[Example]:
     """Read examples from a JSONL or parquet file, or from all such files in a folder.
 
     Args:
         path: the file or folder; image paths are relative to the file's folder and must stay inside it.
         skip_bad_rows: leave bad rows out, with a warning that lists them, in place of an error.
+        at_most: draw so many rows while reading, so that memory does not grow with the file; None keeps all.
+        seed: of the draw.
 
     Raises:
         DataError: with every problem of the file: malformed lines, wrong types, missing fields, images that cannot be used.
     """
-    examples, problems, _ = read_all(Path(path))
+    examples, problems, _ = read_all(Path(path), at_most, seed)
     if problems and not skip_bad_rows:
         raise DataError.together(problems)
     for problem in problems:
@@ -211,33 +215,57 @@ def _suffix(content: bytes) -> str:
 # -- reading --------------------------------------------------------------------------------------------------------------
 
 
-def read_all(path: Path) -> tuple[list[Example], list[DataError], set[str]]:
-    """Good rows, problems, and names of columns that are not used.
+def read_all(path: Path, at_most: int | None = None, seed: int = 0) -> tuple[list[Example], list[DataError], set[str]]:
+    """Good rows, problems, and names of columns that are not used; `at_most` so many rows, drawn by the seed while reading.
+
+    The words of all rows are checked, and the pictures of those that are drawn.
 
     Raises:
         DataError: there is no such file, or no data file in the folder.
     """
-    examples: list[Example] = []
-    problems: list[DataError] = []
+    problems: list[tuple[int, DataError]] = []
     unused: set[str] = set()
-    ids: dict[str, str] = {}
+    rng = Random(f"rows/{seed}")
+    drawn: list[tuple[int, Example]] = []
+    seen = 0
+    for number, example in _good_rows(path, problems, unused):
+        seen += 1
+        if at_most is None or len(drawn) < at_most:
+            drawn.append((number, example))
+        elif (place := rng.randrange(seen)) < at_most:  # so that each row seen so far is as likely to be among the drawn ones
+            drawn[place] = (number, example)
+    examples = []
     checked: dict[ImageRef, DataError | None] = {}
-    refs: dict[ImageRef, ImageRef] = {}
+    for number, example in sorted(drawn, key=lambda row: row[0]):
+        try:
+            _check_images(example, checked)
+        except DataError as problem:
+            problems.append((number, problem))
+            continue
+        examples.append(example)
+    if seen > len(drawn):
+        log.info("%s: %d of %d rows drawn", path, len(drawn), seen)
+    return examples, [problem for _, problem in sorted(problems, key=lambda row: row[0])], unused
+
+
+def _good_rows(path: Path, problems: list[tuple[int, DataError]], unused: set[str]) -> Iterator[tuple[int, Example]]:
+    """Rows whose words can be used, numbered over all files; what is wrong with others is added to the problems."""
+    ids: dict[str, str] = {}
+    refs: WeakValueDictionary[ImageRef, ImageRef] = WeakValueDictionary()
+    number = 0
     for file in _files(path):
         for where, row in _rows(file):
+            number += 1
             try:
                 example = _example(row() if callable(row) else row, file, where, unused)
-                # Many rows hold the same picture; one copy of its bytes is enough.
-                example = replace(example, images=tuple(refs.setdefault(ref, ref) for ref in example.images))
-                _check_images(example, checked)
                 if example.id in ids:
                     raise DataError("id used twice", where=where, got=f"also at {ids[example.id]}", fix="give every row an id of its own")
             except DataError as problem:
-                problems.append(problem)
+                problems.append((number, problem))
                 continue
             ids[example.id] = where
-            examples.append(example)
-    return examples, problems, unused
+            # Many rows hold the same picture; one copy of its bytes is enough.
+            yield number, replace(example, images=tuple(refs.setdefault(ref, ref) for ref in example.images))
 
 
 def _files(path: Path) -> list[Path]:
