@@ -47,7 +47,7 @@ TARGETS.register("tiny")(
         name="tiny",
         base=tiny_path,
         people=(32, 8),
-        memorising={"steps": 220, "retain_batch": 48, "learning_rate": 2e-3, "warmup_steps": 20, "optimizer": "muon"},
+        memorising={"steps": 220, "retain_batch": 48, "pack": 1, "learning_rate": 2e-3, "warmup_steps": 20, "optimizer": "muon"},
     )
 )
 TARGETS.register("smol")(
