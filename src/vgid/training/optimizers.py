@@ -15,7 +15,8 @@ def build_optimizer(model: Any, config: TrainingConfig) -> Optimizer:
     """Make the optimizer for the parameters that require gradients."""
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if config.optimizer == "adamw":
-        return AdamW([p for _, p in named], lr=config.learning_rate, weight_decay=config.weight_decay)
+        fused = all(p.is_cuda for _, p in named)  # one kernel for all parameters
+        return AdamW([p for _, p in named], lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused)
     # Embeddings are tables, not maps: Muon's orthogonal updates are meant for hidden matrices only.
     tables = {id(model.get_input_embeddings().weight), id(model.get_output_embeddings().weight)}
     matrices = [p for _, p in named if p.ndim == 2 and id(p) not in tables]
