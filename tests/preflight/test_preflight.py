@@ -70,7 +70,8 @@ def test_figures_are_those_of_the_model(random_model: LoadedModel, forget: list[
     assert found["rows"]["forget"] == {"rows": 4, "looked_at": 4, "longest": longest}
     assert found["rows"]["teacher"]["longest"] > longest
     assert found["memory"]["weights"] == sum(p.nbytes for p in random_model.model.parameters())
-    assert found["memory"]["rows_a_step"] == 6 + 36 and found["memory"]["total"] > found["memory"]["weights"]
+    assert found["memory"]["rows_at_once"] == load_config().training.retain_rows
+    assert found["memory"]["total"] > found["memory"]["weights"]
     assert found["teacher"]["n"] == 4 and 0 <= found["teacher"]["differs"] <= 1
 
 
@@ -104,6 +105,18 @@ def test_the_model_is_left_as_it_was(random_folder: Path, forget: list[Example],
     # So a run after a preflight is the run without one.
     trained = [dict(fit(loaded, forget, retain, config).loaded.model.named_parameters()) for loaded in (looked_at, fresh)]
     assert all(torch.equal(trained[0][name], trained[1][name]) for name in trained[0])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "rows"),
+    [([], 7), (["training.micro_batch=3"], 3), (["training.retain_batch=2"], 5), (["training.micro_batch=50"], 7)],
+    ids=str,
+)
+def test_rows_that_go_through_the_model_together(
+    random_model: LoadedModel, forget: list[Example], retain: list[Example], overrides: list[str], rows: int
+) -> None:
+    config = load_config(None, ["training.forget_batch=5", "training.retain_batch=7", *overrides])
+    assert preflight(random_model, forget, retain, config, allow_unknown=True, sample=1).memory.rows == rows
 
 
 def test_full_parameters(random_model: LoadedModel, forget: list[Example], retain: list[Example]) -> None:

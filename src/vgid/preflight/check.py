@@ -53,7 +53,6 @@ class Preflight:
     memory: Memory
     room: int | None
     fits: int | None
-    rows_a_step: int
     knowledge: Knowledge
     teacher: Teacher | None
     errors: tuple[VgidError, ...]
@@ -121,7 +120,6 @@ def preflight(
         memory=memory,
         room=there,
         fits=None if there is None else memory.rows_that_fit(there),
-        rows_a_step=memory.rows,
         knowledge=knowledge,
         teacher=teacher,
         errors=tuple(errors),
@@ -207,7 +205,7 @@ def _memory(model: Any, encoder: Encoder, sides: dict[str, Side], config: RunCon
         once=kept.once,
         row=row,
         logits=logit_bytes(answers, shape["vocabulary"]),
-        rows=training.forget_batch + (training.retain_rows if "retain" in sides else 0),
+        rows=_rows_at_once(config, "retain" in sides),
         answering=cache_bytes(
             min(_answered_at_once(config), max(forget, ANSWERED_AT_ONCE)),
             tokens + NEW_TOKENS,
@@ -217,6 +215,14 @@ def _memory(model: Any, encoder: Encoder, sides: dict[str, Side], config: RunCon
             element,
         ),
     )
+
+
+def _rows_at_once(config: RunConfig, retained: bool) -> int:
+    """Rows that go through the model together: the larger side of a step or a part of it; both sides, where the loss needs them."""
+    sides = (config.training.forget_batch, config.training.retain_rows if retained else 0)
+    if not config.build_method().separable:
+        return sum(sides)
+    return min(max(sides), config.training.micro_batch or max(sides))
 
 
 def _answered_at_once(config: RunConfig) -> int:
@@ -285,8 +291,7 @@ def _advice(found: Preflight, config: RunConfig) -> str:
     if not config.training.gradient_checkpointing and found.gradients.checkpointing:
         return "set training.gradient_checkpointing=true"
     if found.fits:
-        share = config.training.forget_batch / memory.rows
-        return f"set training.forget_batch={max(1, int(found.fits * share))}"
+        return f"set training.micro_batch={found.fits}, which leaves the gradient as it is"
     return "not even one row fits; a smaller model, adapter.quantise=4bit or a larger device is needed"
 
 
@@ -323,7 +328,7 @@ def as_json(found: Preflight, *, texts: bool = True) -> dict[str, Any]:
             "logits": found.memory.rows * found.memory.logits,
             "device": found.model.device,
             "there": found.room,
-            "rows_a_step": found.rows_a_step,
+            "rows_at_once": found.memory.rows,
             "rows_that_fit": found.fits,
         },
         "knowledge": {**vars(found.knowledge), "known": found.knowledge.known},

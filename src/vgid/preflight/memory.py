@@ -29,7 +29,7 @@ class Memory:
         once: activations that do not grow with the rows.
         row: activations of one row as long as the longest.
         logits: at the answer positions of one such row.
-        rows: rows of a step.
+        rows: rows that go through the model together.
         answering: keys and values while answers are generated.
     """
 
@@ -43,7 +43,7 @@ class Memory:
 
     @property
     def activations(self) -> int:
-        """Of all rows of a step."""
+        """Of all these rows."""
         return self.once + self.rows * self.row
 
     @property
@@ -52,7 +52,7 @@ class Memory:
         return self.weights + max(self.training + self.activations + self.rows * self.logits, self.answering)
 
     def rows_that_fit(self, room: int) -> int:
-        """Rows of a step that fit into so much memory, all of them as long as the longest."""
+        """Rows that fit at once into so much memory, all of them as long as the longest."""
         left = SHARE * room - self.weights - self.training - self.once
         return max(0, int(left // max(1, self.row + self.logits)))
 

@@ -102,7 +102,7 @@ def _memory(found: Preflight) -> tuple[str, str, str]:
     parts |= {"logits": memory.rows * memory.logits, "or answering": memory.answering}
     what = ", ".join(f"{name} {_size(value)}" for name, value in parts.items())
     there = "unknown" if found.room is None else _size(found.room)
-    rows = f"{memory.rows} rows a step" + ("" if found.fits is None else f", at most {found.fits} would fit")
+    rows = f"{memory.rows} rows at once" + ("" if found.fits is None else f", at most {found.fits} would fit")
     mark = CARE if found.room is not None and memory.total > found.room else GOOD
     return mark, "memory", f"about {_size(memory.total)} of {there} on {found.model.device}: {what}; {rows}"
 
