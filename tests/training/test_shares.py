@@ -1,6 +1,7 @@
 """A step in parts: the same loss and the same gradients as the step as a whole."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from vgid.methods.base import Context, StepBatch
 from vgid.models.adapters import AdapterConfig, attach_lora
 from vgid.models.loading import LoadedModel
 from vgid.training.descent import Descent
+from vgid.training.memory import as_many_as_fit
 from vgid.training.shares import Part, evenly, parts_of
 
 SEEN, UNSEEN = tuple(example(n) for n in range(5)), tuple(example(n, image=False) for n in range(5, 7))
@@ -136,3 +138,24 @@ def test_a_gradient_that_is_not_finite_stops_the_run() -> None:
 
     with pytest.raises(RunError, match=r"(?s)the gradient is nan at step 4.*rows row-0, row-1"):
         Descent(torch.nn.Linear(1, 1), Root(9), TrainingConfig(), 0, lambda loss: loss.backward()).step(STEP)  # type: ignore[arg-type]
+
+
+def test_calls_that_do_not_fit_are_made_in_halves(caplog: pytest.LogCaptureFixture) -> None:
+    asked: list[int] = []
+
+    def call(items: Sequence[int]) -> list[int]:
+        asked.append(len(items))
+        if len(items) > 2:
+            raise torch.OutOfMemoryError
+        return [2 * item for item in items]
+
+    assert as_many_as_fit(call, range(5)) == [0, 2, 4, 6, 8]
+    assert asked == [5, 2, 3, 1, 2] and "memory does not hold 5 rows at once" in caplog.text
+
+    def full(items: Sequence[int]) -> list[int]:
+        raise torch.OutOfMemoryError("no room")
+
+    with pytest.raises(RuntimeError, match="no room"):
+        as_many_as_fit(full, [1])
+    with pytest.raises(RuntimeError, match="something else"):
+        as_many_as_fit(lambda items: (_ for _ in ()).throw(RuntimeError("something else")), [1, 2])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from vgid.evaluation.decoding import Decoded, decode
 from vgid.evaluation.inference import Done, by_length, frozen
 from vgid.models.loading import LoadedModel
 from vgid.models.packing import TOLERANCE, find_style
+from vgid.training.memory import as_many_as_fit
 
 log = logging.getLogger("vgid")
 
@@ -54,7 +56,7 @@ def generate(
         style = decoding_style(loaded, model, examples) if encode is None else None
         for indices in by_length(examples, batch_size, style):
             rows = [examples[i] for i in indices]
-            said = _answer_packed(loaded, model, rows, style) if style else _answer(loaded, model, prompts(rows))
+            said = as_many_as_fit(partial(_answer, loaded, model, style, prompts), rows)
             for index, answer in zip(indices, said, strict=True):
                 answers[index] = answer
             if on_answers is not None:
@@ -96,18 +98,18 @@ def _decode(
     return decode(model, batch, max_new_tokens=max_new_tokens, ends=ends, pad=config.pad_token_id, keep_logits=keep_logits)
 
 
-def _answer_packed(loaded: LoadedModel, model: Any, rows: Sequence[Example], style: Style) -> list[str]:
-    return _texts(loaded, _decode(loaded, model, rows, style, model.generation_config.max_new_tokens).tokens)
+def _answer(
+    loaded: LoadedModel, model: Any, style: Style | None, prompts: Callable[[Sequence[Example]], Batch], rows: Sequence[Example]
+) -> list[str]:
+    if style is not None:
+        return _texts(loaded, _decode(loaded, model, rows, style, model.generation_config.max_new_tokens).tokens)
+    inputs = prompts(rows).to(model.device).model_inputs
+    tokens = model.generate(**inputs)  # [b, s + new]: left padded prompts, so new tokens start at the same position
+    return _texts(loaded, tokens[:, inputs["input_ids"].shape[1] :])
 
 
 def _texts(loaded: LoadedModel, tokens: Any) -> list[str]:
     return [text.strip() for text in loaded.processor.batch_decode(tokens, skip_special_tokens=True)]
-
-
-def _answer(loaded: LoadedModel, model: Any, prompts: Batch) -> list[str]:
-    inputs = prompts.to(model.device).model_inputs
-    tokens = model.generate(**inputs)  # [b, s + new]: left padded prompts, so new tokens start at the same position
-    return _texts(loaded, tokens[:, inputs["input_ids"].shape[1] :])
 
 
 @contextmanager

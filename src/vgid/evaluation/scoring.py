@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from vgid.evaluation.inference import Done, by_length, frozen
 from vgid.models.forward import answer_logits
 from vgid.models.loading import LoadedModel
 from vgid.models.packing import find_style
+from vgid.training.memory import as_many_as_fit
 
 QUESTIONS = 16
 """So many answers to questions about one picture share a row."""
@@ -36,14 +38,14 @@ def score(loaded: LoadedModel, examples: Sequence[Example], batch_size: int = 64
     with frozen(loaded.model):
         style = find_style(loaded.model, loaded.encoder, examples, QUESTIONS)
         for indices in by_length(examples, batch_size, style):
-            for index, each in zip(indices, _score(loaded, [examples[i] for i in indices], style), strict=True):
+            for index, each in zip(indices, as_many_as_fit(partial(_score, loaded, style), [examples[i] for i in indices]), strict=True):
                 scores[index] = each
             if on_batch is not None:
                 on_batch(len(indices))
     return scores
 
 
-def _score(loaded: LoadedModel, examples: Sequence[Example], style: Style | None) -> list[AnswerScore]:
+def _score(loaded: LoadedModel, style: Style | None, examples: Sequence[Example]) -> list[AnswerScore]:
     batch = loaded.encoder.batch(examples, packing=style).to(loaded.model.device)
     logits = answer_logits(loaded.model, batch)  # [n, v]
     nll = F.cross_entropy(logits.float(), batch.answers.targets, reduction="none").double()  # [n]

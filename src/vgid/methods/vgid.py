@@ -13,7 +13,7 @@ where the retain term is KL(p_0 || p), cross-entropy on the recorded answers, or
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -31,6 +31,7 @@ from vgid.methods.targets import Targets
 from vgid.models.adapters import reference
 from vgid.models.forward import all_logits, answer_logits
 from vgid.training.losses import Direction, answer_nll, kl_divergence, mean_over_examples
+from vgid.training.memory import as_many_as_fit
 from vgid.training.seeds import derive_seed
 
 AnswerSource = Literal["recorded", "teacher", "student"]
@@ -130,8 +131,11 @@ class VGID(Method[VGIDConfig]):
             for start in range(0, len(context.forget), TEACHER_BATCH):
                 rows = tuple(context.forget[start : start + TEACHER_BATCH])
                 seed = derive_seed(context.seed, "teacher", start)
-                said = sample_answers(base, context.encoder.tokenizer, self.teacher_prompts(rows), rows, seed)
+                said = as_many_as_fit(partial(self._said, base, seed), rows)
                 self._own |= {row.id: answer for row, answer in zip(rows, said, strict=True)}
+
+    def _said(self, base: Any, seed: int, rows: Sequence[Example]) -> list[str]:
+        return sample_answers(base, self.context.encoder.tokenizer, self.teacher_prompts(tuple(rows)), rows, seed)
 
     def loss(self, model: Any, batch: StepBatch) -> LossOutput:
         """alpha x forget + beta x retain; with `alternate` only one of them, in turn."""

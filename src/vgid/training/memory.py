@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from vgid.config import TrainingConfig
+if TYPE_CHECKING:
+    from vgid.config import TrainingConfig
+
+log = logging.getLogger("vgid")
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def as_many_as_fit(call: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T]) -> list[R]:
+    """What a call gives for each item; where memory does not hold all at once, for one half after the other.
+
+    Raises:
+        RuntimeError: memory does not even hold one.
+    """
+    try:
+        return list(call(items))
+    except RuntimeError as error:
+        if not is_out_of_memory(error) or len(items) < 2:
+            raise
+    # Out of the except clause, which keeps the tensors of the failed call alive.
+    free_memory()
+    half = len(items) // 2
+    log.warning("memory does not hold %d rows at once: one half after the other", len(items))
+    return [*as_many_as_fit(call, items[:half]), *as_many_as_fit(call, items[half:])]
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
