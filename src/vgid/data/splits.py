@@ -18,7 +18,7 @@ from vgid.data.questions import TEXT_FACTS, ask_fact, ask_perception
 TRAINING_VIEWS, UNSEEN_VIEWS = 24, 8
 TIMES = 3
 """So often every fact is asked for in a split: with other pictures and words."""
-TRAINING_STRANGERS, EXAMINED_STRANGERS = 200, 24
+TRAINING_STRANGERS, EXAMINED_STRANGERS = 200, 48
 LOOKALIKES = 6
 """Strangers who look like a forgotten person, for each of them."""
 LASTING = tuple(topic for topic in PERCEPTION if topic.name in ("hair", "beard"))
