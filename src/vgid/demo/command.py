@@ -58,12 +58,12 @@ def _report(demo: Demo, results: dict[str, Any]) -> ReportData:
         results=results,
         title="A small model forgets people who do not exist",
         subjects=tuple(person.id for person in demo.world.forget),
-        examples=tuple(_shown(demo, split, example) for split, count in SHOWN for example in _spread(demo.splits[split], count)),
+        examples=tuple(_shown(demo, split, example) for split, count in SHOWN for example in spread(demo.splits[split], count)),
         curves=demo.unlearned.curves,
     )
 
 
-def _spread(examples: list[Example], count: int) -> list[Example]:
+def spread(examples: list[Example], count: int) -> list[Example]:
     """Some examples, of as many people and facts as possible."""
     step = len(examples) / count
     return [examples[int((k + 0.5) * step)] for k in range(count)]

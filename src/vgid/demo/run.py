@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 from vgid.config import RunConfig, load_config
 from vgid.data.example import Example
@@ -72,6 +73,29 @@ def write_data(world: World, folder: Path) -> None:
         write_examples(folder / "splits" / f"{name}.jsonl", examples)
 
 
+class Data(NamedTuple):
+    """What `write_data` wrote, read again."""
+
+    forget: Sequence[Example]
+    retain: Sequence[Example]
+    practice: Sequence[Example]
+    splits: Splits
+
+
+def read_data(folder: Path) -> Data:
+    """Read what `write_data` wrote."""
+    forget, retain, practice = (load_examples(folder / f"{name}.jsonl") for name in ("forget", "retain", "practice"))
+    return Data(forget, retain, practice, {name: load_examples(folder / "splits" / f"{name}.jsonl") for name in SPLITS})
+
+
+def lessons_of(target: Target, data: Data, out: Path, seed: int) -> tuple[Lesson, Lesson]:
+    """How the model that memorises everyone, and the one that never meets those to forget, come about below `out`."""
+    return (
+        Lesson(target, out / "base", [*data.forget, *data.retain, *data.practice], seed),
+        Lesson(target, out / "retrained", [*data.retain, *data.practice], seed),
+    )
+
+
 @dataclass(frozen=True)
 class Demo:
     """What the demo found out: for each model and split the answers; models by what they went through."""
@@ -96,29 +120,24 @@ def run_demo(out: Path, *, target: Target, people: int | None, forget: int | Non
     world = World(seed, people or target.people[0], forget or target.people[1])
     with stages("Drawing people", "data"):
         write_data(world, out / "data")
-        forget_rows, retain_rows, practice = (load_examples(out / "data" / f"{name}.jsonl") for name in ("forget", "retain", "practice"))
-        splits = {name: load_examples(out / "data" / "splits" / f"{name}.jsonl") for name in SPLITS}
+        data = read_data(out / "data")
     config = load_config(overrides=[*target.unlearning, f"seed={seed}"])
     with stages("Memorising everyone", "memorise") as memorised, stages("Retraining without them", "retrain") as retrained:
-        lessons = (
-            Lesson(target, out / "base", [*forget_rows, *retain_rows, *practice], seed),
-            Lesson(target, out / "retrained", [*retain_rows, *practice], seed),
-        )
-        side_by_side(lessons, (memorised, retrained))
+        side_by_side(lessons_of(target, data, out, seed), (memorised, retrained))
     with stages("Unlearning by VGID", "unlearn") as tick:
-        unlearned = unlearn(load_model(out / "base"), forget_rows, retain_rows, config, out=out, progress=tick)
+        unlearned = unlearn(load_model(out / "base"), data.forget, data.retain, config, out=out, progress=tick)
     evaluated = {}
     for name in ("base", "merged", "retrained"):
-        evaluated["unlearned" if name == "merged" else name] = _examine(load_model(out / name), splits, stages, name)
+        evaluated["unlearned" if name == "merged" else name] = _examine(load_model(out / name), data.splits, stages, name)
     parts = {name: load_config(overrides=[*target.unlearning, *changes, f"seed={seed}"]) for name, changes in ABLATIONS.items()}
     ablated, teachers = {}, {}
     if ablation:
-        teachers = examine_teachers(load_model(out / "base"), splits["forget"], parts)
+        teachers = examine_teachers(load_model(out / "base"), data.splits["forget"], parts)
         for name, part in parts.items():
             with stages(f"Unlearning with {name}", "ablation") as tick:
-                fitted = fit(load_model(out / "base"), forget_rows, retain_rows, part, progress=tick)
-            ablated[name] = _examine(fitted.loaded, splits, stages, name)
-    return Demo(world, splits, evaluated, ablated, teachers, unlearned, config, stages.seconds)
+                fitted = fit(load_model(out / "base"), data.forget, data.retain, part, progress=tick)
+            ablated[name] = _examine(fitted.loaded, data.splits, stages, name)
+    return Demo(world, data.splits, evaluated, ablated, teachers, unlearned, config, stages.seconds)
 
 
 def _examine(loaded: LoadedModel, splits: Splits, stages: Stages, name: str) -> Results:

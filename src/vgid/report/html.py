@@ -71,22 +71,26 @@ def render(data: ReportData) -> str:
         raise DataError("these results cannot be shown", expected=f"schema {SCHEMA!r}", got=repr(results.get("schema")))
     splits, ablation = results["splits"], results.get("ablation") or {}
     points = view.points(splits, ablation)
-    page: str = _template().render(
-        data=data,
-        results=results,
-        headline=headline(splits, len(data.subjects)),
-        tiles=list(view.tiles(splits)),
-        models=models_of(splits),
-        groups=view.groups(splits, models_of(splits)),
-        points=points,
-        tradeoff=Markup(plots.tradeoff(points)) if points else None,
-        curves=Markup(plots.curves(data.curves)) if data.curves else None,
-        curve_series=plots.curve_series,
-        examples=_examples(data.examples),
-        variants=list(ablation),
-        ablation=view.groups(view.by_split(ablation), list(ablation)),
-        longest=max((results.get("seconds") or {}).values(), default=0.0),
-        settings=list(view.flatten(results.get("config") or {})),
+    page: str = (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            data=data,
+            results=results,
+            headline=headline(splits, len(data.subjects)),
+            tiles=list(view.tiles(splits)),
+            models=models_of(splits),
+            groups=view.groups(splits, models_of(splits)),
+            points=points,
+            tradeoff=Markup(plots.tradeoff(points)) if points else None,
+            curves=Markup(plots.curves(data.curves)) if data.curves else None,
+            curve_series=plots.curve_series,
+            examples=_examples(data.examples),
+            variants=list(ablation),
+            ablation=view.groups(view.by_split(ablation), list(ablation)),
+            longest=max((results.get("seconds") or {}).values(), default=0.0),
+            settings=list(view.flatten(results.get("config") or {})),
+        )
     )
     return page
 
@@ -102,13 +106,14 @@ def _data_uri(png: bytes) -> str:
 
 
 @cache
-def _template() -> Any:
-    environment = Environment(
+def environment() -> Environment:
+    """Where templates lie, and what they can use."""
+    made = Environment(
         loader=PackageLoader("vgid.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(data_uri=_data_uri, model_name=model_name)
-    return environment.get_template("report.html.j2")
+    made.filters.update(data_uri=_data_uri, model_name=model_name)
+    return made

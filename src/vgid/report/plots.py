@@ -77,6 +77,26 @@ def tradeoff(points: Sequence[Point]) -> str:
     return _svg(figure, "tradeoff", f"Forgetting against utility. {told}.")
 
 
+def front(points: Sequence[Point], names: Sequence[str]) -> str:
+    """Forgetting against utility, both as scores, with 95 % intervals and the Pareto front of the points named."""
+    figure, axes = _figure("forgetting (worst way of asking)", "utility (worst of what must stay)")
+    on = {point.name: (point.x, point.y) for point in points}
+    corners = [on[name] for name in names]
+    if corners:
+        axes.plot(*zip(*corners, strict=True), color=_PLACEHOLDERS["muted"], linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
+    for point in points:
+        colour = _PLACEHOLDERS[point.series]
+        bars: Any = {"fmt": "none", "ecolor": colour, "elinewidth": 1.2, "alpha": 0.45}
+        axes.errorbar(point.x, point.y, xerr=_reach(point.x, point.x_interval), **bars)
+        axes.errorbar(point.x, point.y, yerr=_reach(point.y, point.y_interval), **bars)
+        axes.plot(point.x, point.y, point.marker, color=colour, markersize=8, markeredgewidth=0, clip_on=False, zorder=3)
+    for axis, limit in ((axes.xaxis, axes.set_xlim), (axes.yaxis, axes.set_ylim)):
+        limit(-0.04, 1.04)
+        axis.set_major_locator(MaxNLocator(6))
+    told = "; ".join(f"{p.name}: {p.x:.2f} forgetting, {p.y:.2f} utility" for p in points)
+    return _svg(figure, "front", f"Forgetting against utility. {told}. On the front: {', '.join(names) or 'none'}.")
+
+
 def curves(lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:
     """Loss by step: measured values faintly, their running mean on top."""
     figure, axes = _figure("step", "loss")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from vgid.config import RunConfig
@@ -24,10 +25,20 @@ def fingerprint(config: RunConfig, forget: Sequence[Example], retain: Sequence[E
     settings = config.model_dump(mode="json", exclude=HARMLESS)
     return {
         "settings": _digest([json.dumps(settings, sort_keys=True)]),
-        "forget rows": _digest(map(_row, forget)),
-        "retain rows": _digest(map(_row, retain)),
+        "forget rows": rows_digest(forget),
+        "retain rows": rows_digest(retain),
         "model": _digest(_model(model)),
     }
+
+
+def rows_digest(examples: Iterable[Example]) -> str:
+    """A digest of examples in their order."""
+    return _digest(map(_row, examples))
+
+
+def files_digest(paths: Iterable[Path]) -> str:
+    """A digest of what files hold, in the order given."""
+    return _digest(path.read_bytes() for path in paths)
 
 
 def check_same(then: Fingerprint, now: Fingerprint, where: object) -> None:

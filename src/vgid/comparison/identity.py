@@ -1,0 +1,57 @@
+"""What a run's result depends on, as digests: it is used again only where all of them are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+from vgid.config import RunConfig
+from vgid.data.example import Example
+from vgid.methods import METHODS
+from vgid.processes import default_device
+from vgid.results import versions
+from vgid.training.fingerprint import files_digest, fingerprint, rows_digest
+
+SHARED = ("data", "evaluation", "models", "training")
+Identity = Mapping[str, Any]
+
+
+def identity(
+    config: RunConfig,
+    forget: Sequence[Example],
+    retain: Sequence[Example],
+    model: Any,
+    questions: Mapping[str, Sequence[Example]],
+) -> dict[str, Any]:
+    """Digests of settings, rows, model and questions; versions, device, and the code that the method runs."""
+    return {
+        **fingerprint(config, forget, retain, model),
+        "questions": rows_digest(row for rows in questions.values() for row in rows),
+        **surroundings(str(config.method["name"])),
+    }
+
+
+def surroundings(method: str | None = None) -> dict[str, Any]:
+    """What does not show in settings and data."""
+    return {"code": _code(method), "device": str(default_device()), "versions": versions()}
+
+
+def _code(method: str | None) -> str:
+    """The code of all that is shared, and of the method with those it builds on; a change to another method changes nothing here."""
+    own = {each.__module__.rpartition(".")[2] for each in METHODS.get(method).__mro__} if method else set()
+    with as_file(files("vgid")) as root:
+        return files_digest(sorted({*_shared(root), *(root / "methods" / f"{name}.py" for name in own if _is_method(root, name))}))
+
+
+def _shared(root: Path) -> Iterable[Path]:
+    yield from (root / "config.py", root / "pipeline.py")
+    for folder in SHARED:
+        yield from (root / folder).rglob("*.py")
+    yield from (path for path in (root / "methods").glob("*.py") if not _is_method(root, path.stem))
+
+
+def _is_method(root: Path, name: str) -> bool:
+    path = root / "methods" / f"{name}.py"
+    return path.is_file() and '@METHODS.register("' in path.read_text("utf-8")

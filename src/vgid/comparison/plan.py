@@ -1,0 +1,161 @@
+"""What a comparison runs: which contenders, on which people, with which settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, Literal, NamedTuple
+
+import yaml
+
+from vgid.config import RunConfig, load_config, method_config
+from vgid.demo.targets import TARGETS, Target
+from vgid.errors import ConfigError, nearest
+from vgid.methods import METHODS
+
+Budget = Literal["equal-steps", "equal-time"]
+ABLATIONS = ("noise-only", "instruction-only", "on-policy")
+"""Recipes that are VGID with a part of it, or with other answers."""
+BEFORE, REFERENCE = "untouched", "retrain"
+"""What every comparison measures besides: the model before unlearning, and one that never met those to forget."""
+CLOCK = "vgid"
+"""The contender whose time is everybody's, where budgets are times."""
+NEVER = 1_000_000
+"""Looks that would have to agree for an early stop: all take the same steps, and each ends with its best look."""
+
+
+class Contender(NamedTuple):
+    """A method under the name it is shown by; `recipe` where that says more than the name."""
+
+    name: str
+    method: str
+    recipe: str | None = None
+
+    @property
+    def trains(self) -> bool:
+        """Whether it takes steps at all."""
+        return METHODS.get(self.method).trains
+
+    def search(self) -> dict[str, Any]:
+        """What to try when it is tuned; what an ablation's recipe settles is left alone."""
+        settled = _recipe_keys(self.recipe) if self.recipe else []
+        return {key: space for key, space in METHODS.get(self.method).search.items() if not any(_touch(key, each) for each in settled)}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole comparison.
+
+    Attributes:
+        target: the base model and how it memorises.
+        people: how many it memorises.
+        forget: how many of them are forgotten.
+        contenders: what is compared, besides the two references.
+        seeds: each draws people of its own.
+        budget: what is the same for all that train: optimizer steps, or the seconds VGID takes.
+        steps: optimizer steps; None leaves them to the configuration.
+        trials: trials in the search for each contender's settings; 0 takes the settings that come with it.
+    """
+
+    target: Target
+    people: int
+    forget: int
+    contenders: tuple[Contender, ...]
+    seeds: tuple[int, ...]
+    budget: Budget = "equal-steps"
+    steps: int | None = None
+    trials: int = 0
+
+    def config(self, contender: Contender, seed: int, settings: Mapping[str, Any] | None = None, steps: int | None = None) -> RunConfig:
+        """The configuration of one run: what fits the target, then what fits the method, then what was found by tuning.
+
+        Raises:
+            ConfigError: a setting is not valid.
+        """
+        own = METHODS.get(contender.method).defaults
+        overrides = [each for each in self.target.unlearning if each.partition("=")[0] not in own]
+        steps = steps or self.steps
+        overrides += [f"training.steps={steps}"] if steps and contender.trains else []
+        overrides += [f"{key}={json.dumps(value)}" for key, value in (settings or {}).items()]
+        overrides += [f"validation.patience={NEVER}", f"seed={seed}"]
+        if contender.recipe:
+            return load_config(contender.recipe, overrides)
+        return method_config(contender.method, overrides)
+
+
+def plan_of(
+    target: str,
+    methods: Sequence[str],
+    *,
+    seeds: int,
+    people: int | None = None,
+    forget: int | None = None,
+    budget: Budget = "equal-steps",
+    steps: int | None = None,
+    trials: int = 0,
+) -> Plan:
+    """Check everything that can be checked before anything runs.
+
+    Raises:
+        ConfigError: an unknown target, method or setting; a method named twice; equal times without VGID's.
+    """
+    base = TARGETS.get(target)
+    chosen = tuple(each for each in contenders(methods or everything()) if each.name not in (BEFORE, REFERENCE))
+    if budget == "equal-time" and CLOCK not in [each.name for each in chosen]:
+        raise ConfigError("equal times are those of VGID", expected=f"{CLOCK} among the methods", got=", ".join(methods), fix="add it")
+    numbers = tuple(range(seeds))
+    plan = Plan(base, people or base.people[0], forget or base.people[1], _clock_first(chosen), numbers, budget, steps, trials)
+    for contender in plan.contenders:
+        plan.config(contender, 0)
+    return plan
+
+
+def everything() -> list[str]:
+    """All methods but references, and VGID's ablations."""
+    return [*(name for name in METHODS if METHODS.get(name).kind != "reference"), *(f"{CLOCK}:{part}" for part in ABLATIONS)]
+
+
+def contenders(names: Sequence[str]) -> tuple[Contender, ...]:
+    """Contenders by name: a method, or `vgid:` and an ablation.
+
+    Raises:
+        ConfigError: there is none of that name, or one is named twice.
+    """
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise ConfigError("a method is named twice", got=repr(twice), fix="name it once")
+    return tuple(map(_contender, names))
+
+
+def _contender(name: str) -> Contender:
+    method, _, part = name.partition(":")
+    METHODS.get(method)
+    if not part:
+        return Contender(name, method)
+    if method != CLOCK or part not in ABLATIONS:
+        options = [f"{CLOCK}:{each}" for each in ABLATIONS]
+        close = nearest(name, options)
+        raise ConfigError(
+            "unknown ablation", expected=", ".join(options), got=repr(name), fix=f"did you mean {close!r}?" if close else None
+        )
+    return Contender(name, method, part)
+
+
+def _clock_first(chosen: Sequence[Contender]) -> tuple[Contender, ...]:
+    return tuple(sorted(chosen, key=lambda each: each.name != CLOCK))
+
+
+def _recipe_keys(recipe: str) -> list[str]:
+    values = yaml.safe_load((files("vgid.recipes") / f"{recipe}.yaml").read_text("utf-8"))
+    return [key for key in _flat(values) if key != "method.name"]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[str]:
+    nested = [_flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [f"{prefix}{key}"] for key, value in values.items()]
+    return [key for keys in nested for key in keys]
+
+
+def _touch(one: str, other: str) -> bool:
+    return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")

@@ -1,0 +1,135 @@
+"""Runs what a plan says, one after the other.
+
+What is finished is kept; a run that was cut short begins anew, so that its time is a whole run's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vgid.comparison.clock import steps_in
+from vgid.comparison.identity import identity
+from vgid.comparison.memory import PeakMemory
+from vgid.comparison.plan import BEFORE, CLOCK, REFERENCE, Contender, Plan
+from vgid.comparison.run import Run, judged, read_run
+from vgid.comparison.tuning import Tuned, tune
+from vgid.comparison.worlds import Ready, make_ready
+from vgid.config import RunConfig, method_config
+from vgid.data.example import Example
+from vgid.demo.command import SHOWN, spread
+from vgid.errors import RunError, StoppedError
+from vgid.evaluation.evaluate import evaluate
+from vgid.models.loading import LoadedModel, load_model
+from vgid.pipeline import fit
+from vgid.progress import Stages
+
+NOTHING = "nothing to train"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """All runs of a comparison, its references among them, and what tuning found."""
+
+    plan: Plan
+    runs: Sequence[Run]
+    tuned: Mapping[str, Tuned]
+    examples: Mapping[str, Sequence[Example]]
+    """By split, the examples of the first seed that are shown."""
+
+
+def compare(plan: Plan, out: Path, stages: Stages) -> Compared:
+    """Tune if told to, then run every contender on every seed; seeds go one after the other."""
+    tuned: dict[str, Tuned] = {}
+    runs: list[Run] = []
+    examples: dict[str, list[Example]] = {}
+    for seed in plan.seeds:
+        ready = make_ready(plan, seed, out, stages)
+        if seed == plan.seeds[0]:
+            examples = {split: spread(ready.data.splits[split], min(count, len(ready.data.splits[split]))) for split, count in SHOWN}
+            tuned = tune(plan, ready, out, stages) if plan.trials else {}
+        runs += _Seed(plan, ready, out, stages, examples if seed == plan.seeds[0] else {}).runs(tuned)
+    return Compared(plan, runs, tuned, examples)
+
+
+class _Seed:
+    """The runs of one seed."""
+
+    def __init__(self, plan: Plan, ready: Ready, out: Path, stages: Stages, shown: Mapping[str, Sequence[Example]]) -> None:
+        self.plan, self.ready, self.out, self.stages = plan, ready, out, stages
+        self.shown = {split: [example.id for example in examples] for split, examples in shown.items()}
+        self.base = load_model(ready.folder / "base").model
+
+    def runs(self, tuned: Mapping[str, Tuned]) -> list[Run]:
+        """All of them, references first."""
+        done = [self._reference(BEFORE, "base"), self._reference(REFERENCE, "retrained")]
+        clock: float | None = None
+        for contender in self.plan.contenders:
+            settings = tuned[contender.name].settings if contender.name in tuned else {}
+            done.append(self._contender(contender, self.plan.config(contender, self.ready.seed, settings), clock))
+            if contender.name == CLOCK and self.plan.budget == "equal-time":
+                clock = self._clock(done[-1])
+        return done
+
+    def _clock(self, run: Run) -> float:
+        """VGID's seconds.
+
+        Raises:
+            RunError: it failed, so that nobody knows how long the others may take.
+        """
+        if run.failed:
+            raise RunError("VGID's run failed, so there is no time to give to the others", got=run.failed)
+        return run.seconds
+
+    def _reference(self, name: str, folder: str) -> Run:
+        depends = {**self._identity(method_config(name, [f"seed={self.ready.seed}"])), "model": self.ready.identities[folder]}
+        steps, seconds = (0, 0.0) if name == BEFORE else (self.ready.config.training.steps or 0, self.ready.seconds[folder])
+
+        def run() -> Run:
+            answers = self._examine(load_model(self.ready.folder / folder), name)
+            return Run(name, self.ready.seed, depends, None, steps, seconds, 0, "all steps taken" if steps else NOTHING, **answers)
+
+        return self._kept(name, depends, run)
+
+    def _contender(self, contender: Contender, config: RunConfig, clock: float | None) -> Run:
+        clock = clock if contender.trains else None
+        depends = {**self._identity(config), "seconds": clock}
+        return self._kept(contender.name, depends, lambda: self._unlearn(contender, config, clock, depends))
+
+    def _kept(self, name: str, depends: Mapping[str, Any], run: Callable[[], Run]) -> Run:
+        path = self.out / "runs" / f"seed-{self.ready.seed}" / f"{name.replace(':', '.')}.json"
+        kept = read_run(path, depends)
+        if kept is None:
+            kept = run()
+            kept.write(path)
+        return kept
+
+    def _unlearn(self, contender: Contender, config: RunConfig, clock: float | None, depends: Mapping[str, Any]) -> Run:
+        data, base, seed = self.ready.data, self.ready.folder / "base", self.ready.seed
+        steps = config.training.steps or 0
+        try:
+            if clock is not None:
+                with self.stages(f"Timing {contender.name}, seed {seed}", "timing"):
+                    steps = steps_in(clock, base, data.forget, data.retain, config)
+                config = config.model_copy(update={"training": config.training.model_copy(update={"steps": steps})})
+            loaded = load_model(base)
+            with self.stages(f"Unlearning by {contender.name}, seed {seed}", contender.name) as tick, PeakMemory() as peak:
+                fitted = fit(loaded, data.forget, data.retain, config, progress=tick)
+        except StoppedError:
+            raise
+        except RunError as error:
+            return Run(contender.name, seed, depends, config.model_dump(mode="json"), 0, 0.0, 0, "failed", failed=error.problem)
+        steps = max((curve[-1][0] for curve in fitted.curves.values() if curve), default=0)
+        answers = self._examine(fitted.loaded, contender.name)
+        settings = config.model_dump(mode="json")
+        return Run(contender.name, seed, depends, settings, steps, round(fitted.seconds, 2), peak.bytes, fitted.stopped, **answers)
+
+    def _identity(self, config: RunConfig) -> dict[str, Any]:
+        data = self.ready.data
+        return {**identity(config, data.forget, data.retain, self.base, data.splits), "shown": self.shown}
+
+    def _examine(self, loaded: LoadedModel, name: str) -> dict[str, Any]:
+        with self.stages(f"Examining {name}, seed {self.ready.seed}", "evaluate") as tick:
+            return judged(evaluate(loaded, self.ready.data.splits, on_progress=tick), self.shown)
