@@ -50,11 +50,11 @@ def compare(plan: Plan, out: Path, stages: Stages) -> Compared:
         if seed == plan.seeds[0]:
             examples = {split: spread(ready.data.splits[split], min(count, len(ready.data.splits[split]))) for split, count in SHOWN}
             tuned = tune(plan, ready, out, stages) if plan.trials else {}
-        runs += _Seed(plan, ready, out, stages, examples if seed == plan.seeds[0] else {}).runs(tuned)
+        runs += SeedRuns(plan, ready, out, stages, examples if seed == plan.seeds[0] else {}).runs(tuned)
     return Compared(plan, runs, tuned, examples)
 
 
-class _Seed:
+class SeedRuns:
     """The runs of one seed."""
 
     def __init__(self, plan: Plan, ready: Ready, out: Path, stages: Stages, shown: Mapping[str, Sequence[Example]]) -> None:

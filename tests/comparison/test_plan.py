@@ -1,0 +1,72 @@
+"""What a plan says, and what it refuses before anything runs."""
+
+import pytest
+
+from vgid.comparison.clock import count
+from vgid.comparison.plan import NEVER, contenders, everything, plan_of
+from vgid.config import method_config
+from vgid.demo.targets import TARGETS
+from vgid.errors import ConfigError
+from vgid.methods import METHODS
+
+
+def test_everything_is_all_methods_and_ablations() -> None:
+    names = everything()
+    assert {"vgid", "ga", "smfa", "manu", "icu", "vgid:on-policy"} <= set(names)
+    assert not {"untouched", "retrain", "finetune"} & set(names)
+    plan = plan_of("tiny", [], seeds=1)
+    assert sorted(each.name for each in plan.contenders) == sorted(names) and plan.people == 32 and plan.forget == 8
+
+
+def test_all_take_the_same_steps_with_settings_of_their_own() -> None:
+    plan = plan_of("tiny", ["ga", "vgid:noise-only", "mmunlearner"], seeds=2, steps=7)
+    ga, noise, full = (plan.config(each, 1) for each in plan.contenders)
+    assert {ga.training.steps, noise.training.steps, full.training.steps} == {7}
+    assert {ga.seed, noise.seed, full.seed} == {1} and {each.validation.patience for each in (ga, noise, full)} == {NEVER}
+    assert ga.training.learning_rate == 1e-4 and ga.adapter == noise.adapter == method_config("npo").adapter and full.adapter is None
+    assert noise.method["name"] == "vgid" and noise.method["instruction"] is None
+
+
+def test_what_fits_a_method_comes_before_what_fits_the_target() -> None:
+    smol = plan_of("smol", ["npo", "ga"], seeds=1)
+    npo, ga = (smol.config(each, 0) for each in smol.contenders)
+    assert "training.learning_rate=5e-4" in TARGETS.get("smol").unlearning
+    assert (npo.training.learning_rate, ga.training.learning_rate) == (5e-4, METHODS.get("ga").defaults["training.learning_rate"])
+    assert npo.training.steps == ga.training.steps == 60 and npo.training.precision == "bf16"
+
+
+def test_settings_that_were_found_come_last() -> None:
+    plan = plan_of("tiny", ["vgid"], seeds=1)
+    config = plan.config(plan.contenders[0], 0, {"training.learning_rate": 1e-05, "method.answers": ("teacher",)})
+    assert config.training.learning_rate == 1e-5 and config.method["answers"] == ["teacher"]
+
+
+def test_an_ablation_keeps_what_its_recipe_settles() -> None:
+    vgid, policy, noise = contenders(["vgid", "vgid:on-policy", "vgid:noise-only"])
+    assert "method.answers" in vgid.search() and "method.answers" not in policy.search() and "method.answers" in noise.search()
+
+
+def test_vgid_goes_first_since_it_is_the_clock() -> None:
+    assert [each.name for each in plan_of("tiny", ["ga", "vgid"], seeds=1, budget="equal-time").contenders] == ["vgid", "ga"]
+
+
+@pytest.mark.parametrize(
+    ("methods", "budget", "message"),
+    [
+        (["ngo"], "equal-steps", "did you mean 'npo'?"),
+        (["vgid:noise-onli"], "equal-steps", "did you mean 'vgid:noise-only'?"),
+        (["ga:noise-only"], "equal-steps", "unknown ablation"),
+        (["ga", "ga"], "equal-steps", "a method is named twice"),
+        (["ga", "npo"], "equal-time", "equal times are those of VGID"),
+    ],
+)
+def test_mistakes_are_told_at_once(methods: list[str], budget: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        plan_of("tiny", methods, seeds=1, budget=budget)  # type: ignore[arg-type]
+    assert message in str(error.value)
+
+
+def test_steps_that_fit_into_a_time() -> None:
+    """Started at 10; the first step ended at 14, the others 1 s apart, but for one of 3 s: a step is 1 s, preparation 3 s."""
+    ends = [14.0, 15.0, 16.0, 19.0, 20.0]
+    assert count(23.5, 10.0, ends) == 20 and count(2.0, 10.0, ends) == 1
