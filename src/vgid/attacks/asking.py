@@ -15,7 +15,8 @@ from vgid.models.loading import LoadedModel
 
 Variants = Callable[[Example], Iterable[Example]]
 """The ways in which a row is asked."""
-MAX_NEW_TOKENS = 48
+MAX_NEW_TOKENS = 32
+"""Of an answer: attacks ask for single facts."""
 
 
 def ask(loaded: LoadedModel, rows: Sequence[Example], variants: Variants, batch_size: int = 64) -> dict[str, float]:

@@ -18,7 +18,7 @@ from vgid.errors import DataError
 from vgid.models.loading import load_model
 from vgid.progress import Stages
 
-ROWS: Mapping[Profile, int] = {"quick": 96, "full": 1000}
+ROWS: Mapping[Profile, int] = {"quick": 64, "full": 1000}
 """At most so many forget rows and so many retain rows are asked."""
 
 
