@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--image-tokens", type=int, default=144)
     parser.add_argument("--questions", type=int, default=5, help="about each picture")
     parser.add_argument("--images", type=int, default=8)
-    parser.add_argument("--new-tokens", type=int, default=12, help="in an answer")
+    parser.add_argument("--new-tokens", type=int, default=48, help="in an answer; random weights seldom stop before")
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", type=Path)

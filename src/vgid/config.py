@@ -180,11 +180,11 @@ def validate_config(values: Mapping[str, Any]) -> RunConfig:
     try:
         settings = method_config(**settings).model_dump(mode="json")
     except ValidationError as error:
-        problems += _explain(error, method_config, "method.")
+        problems += explain(error, method_config, "method.")
     try:
         config = RunConfig(**{**values, "method": {"name": name, **settings}})
     except ValidationError as error:
-        problems += _explain(error, RunConfig, "")
+        problems += explain(error, RunConfig, "")
     if problems:
         raise ConfigError("the configuration is not valid", got="\n  ".join(["", *problems]))
     config.build_method()
@@ -242,7 +242,8 @@ def _put(values: dict[str, Any], key: str, value: Any) -> None:
     values[last] = value
 
 
-def _explain(error: ValidationError, model: type[BaseModel], prefix: str) -> list[str]:
+def explain(error: ValidationError, model: type[BaseModel], prefix: str) -> list[str]:
+    """Every problem that pydantic found, a line each, with the nearest name for an unknown key."""
     lines = []
     for problem in error.errors(include_url=False):
         key = ".".join(str(part) for part in problem["loc"])

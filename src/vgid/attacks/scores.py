@@ -1,0 +1,103 @@
+"""What attacks on probabilities share: losses token by token, and answers with another value in place of the true one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from random import Random
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vgid.attacks.asking import same_kind
+from vgid.data.example import Example
+from vgid.evaluation.inference import by_length, frozen
+from vgid.evaluation.metrics import normalise
+from vgid.models.forward import answer_logits
+from vgid.models.loading import LoadedModel
+from vgid.models.packing import find_style
+
+ANSWERS = 16
+"""So many answers to one question share a row."""
+
+
+class TokenLosses(NamedTuple):
+    """Of one answer, `[t]` each: its tokens, their negative log-likelihoods, and these in units of the whole distribution.
+
+    `surprise` is (log p - mean) / standard deviation, over the vocabulary under the model's own distribution (Min-K++, arXiv 2404.02936).
+    """
+
+    tokens: Tensor
+    losses: Tensor
+    surprise: Tensor
+
+
+def token_losses(loaded: LoadedModel, examples: Sequence[Example], batch_size: int = 64) -> list[TokenLosses]:
+    """Score every token of every recorded answer, end of turn included, in the order given. The model is left as it was."""
+    out: list[TokenLosses | None] = [None] * len(examples)
+    with frozen(loaded.model):
+        style = find_style(loaded.model, loaded.encoder, examples, ANSWERS)
+        for places in by_length(examples, batch_size, style):
+            batch = loaded.encoder.batch([examples[place] for place in places], packing=style).to(loaded.model.device)
+            logs = F.log_softmax(answer_logits(loaded.model, batch).float(), -1)  # [n, v]
+            targets = batch.answers.targets
+            own = logs.gather(1, targets[:, None])[:, 0]
+            mean = (logs.exp() * logs).sum(1)
+            deviation = ((logs.exp() * logs.square()).sum(1) - mean.square()).clamp_min(1e-12).sqrt()
+            columns = [column.cpu() for column in (targets, -own, (own - mean) / deviation)]
+            for number, place in enumerate(places):
+                mine = batch.owners.cpu() == number
+                out[place] = TokenLosses(*(column[mine] for column in columns))
+    return [each for each in out if each is not None]
+
+
+def alternatives(row: Example, others: Iterable[Example], count: int, seed: int) -> list[Example]:
+    """The row with up to `count` other answers: its own with the value of somebody else, or, without a keyword in it, somebody else's."""
+    value = row.keywords[0] if len(row.keywords) == 1 and row.keywords[0] in row.answer else None
+    kin = same_kind(row, others)
+    if value is not None:
+        values = {normalise(e.keywords[0]): e.keywords[0] for e in kin if len(e.keywords) == 1}
+        answers = {key: row.answer.replace(value, other) for key, other in values.items() if key != normalise(value)}
+    else:
+        answers = {normalise(e.answer): e.answer for e in kin if normalise(e.answer) != normalise(row.answer)}
+    keys = sorted(answers)
+    Random(f"{seed}/{row.id}").shuffle(keys)
+    return [replace(row, answer=answers[key]) for key in keys[:count]]
+
+
+def value_loss(group: Sequence[TokenLosses]) -> list[float]:
+    """Mean loss of the tokens in which answers differ: what they begin and end with alike is left out."""
+    texts = [each.tokens.tolist() for each in group]
+    start, end = _alike(texts), _alike([text[::-1] for text in texts])
+    shortest = min(len(text) for text in texts)
+    start = min(start, shortest - 1)
+    end = min(end, shortest - 1 - start)
+    return [float(each.losses[start : len(each.losses) - end].mean()) for each in group]
+
+
+def rank_of_first(losses: Sequence[float]) -> int:
+    """Rank of the first among all by loss, 1 for the lowest; ties count against it."""
+    return 1 + sum(loss <= losses[0] for loss in losses[1:])
+
+
+def _alike(texts: Sequence[Sequence[int]]) -> int:
+    """How many tokens all texts start with."""
+    count = 0
+    for column in zip(*texts, strict=False):
+        if len(set(column)) > 1:
+            break
+        count += 1
+    return count
+
+
+def grouped(loaded: LoadedModel, groups: Sequence[Sequence[Example]], batch_size: int) -> list[list[TokenLosses]]:
+    """Token losses of groups of examples, worked out together."""
+    scored = iter(token_losses(loaded, [example for group in groups for example in group], batch_size) if groups else [])
+    return [[next(scored) for _ in group] for group in groups]
+
+
+def mean_loss(each: TokenLosses) -> float:
+    """Mean over an answer's tokens."""
+    return float(torch.mean(each.losses))

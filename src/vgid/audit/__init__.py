@@ -1,0 +1,1 @@
+"""Audits: every attack on an unlearned model, beside its controls, and a verdict by rules fixed in advance."""

@@ -1,0 +1,60 @@
+"""An audit as a table for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
+
+
+def audit_table(results: Mapping[str, Any]) -> Table:
+    """One line for each level of each attack: facts, rates of the models, recovered share with interval, status."""
+    caption = "Rates in % of the facts the base knew; AUC for membership. Share: recovered, 0 = retrained or guessing, 1 = the base."
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, caption=caption, caption_justify="left")
+    for heading in ("Attack", "Level"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("Facts", "Clean", "Attacked", "Base", "Retrained", "Retain", "Share", "Interval", "Allowed"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("Status", no_wrap=True)
+    for name, attack in results["attacks"].items():
+        shown = escape(name) if attack["required"] else f"{escape(name)} (optional)"
+        if not attack["levels"]:
+            table.add_row(shown, *[""] * 10, _status(attack), end_section=True)
+        for level, figures in attack["levels"].items():
+            last = level == list(attack["levels"])[-1]
+            table.add_row(shown, escape(level), *_cells(figures), f"{attack['most']:.2f}", _status(figures), end_section=last)
+            shown = ""
+    return table
+
+
+def verdict_line(results: Mapping[str, Any]) -> str:
+    """The verdict in one line, with its reasons, as markup."""
+    verdict, knowledge, utility = results["verdict"], results["knowledge"], results["utility"]
+    ratio = "unknown" if utility["ratio"] is None else f"{utility['ratio']:.2f}"
+    parts = [f"{knowledge['known']} of {knowledge['asked']} facts were known, utility {ratio} (floor {utility['floor']:.2f})"]
+    parts += [escape("; ".join(verdict["reasons"]))] if verdict["reasons"] else []
+    parts += [f"untested: {escape(', '.join(verdict['untested']))}"] if verdict["untested"] else []
+    return f"[bold {COLOURS[verdict['status']]}]{verdict['status']}[/]: {'. '.join(parts)}"
+
+
+def _cells(figures: Mapping[str, Any]) -> list[str]:
+    rates = figures.get("recovered") or figures.get("auc") or {}
+    control = figures.get("control") or {}
+    models = [_percent(rates.get(role)) for role in ("audited", "base", "retrained")]
+    share = "" if figures["share"] is None else f"{figures['share']:.2f}"
+    interval = "" if figures["interval"] is None else "{:.2f} to {:.2f}".format(*figures["interval"])
+    return [str(figures["facts"]), _percent(figures["clean"]), *models, _percent(control.get("audited")), share, interval]
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}"
+
+
+def _status(figures: Mapping[str, Any]) -> str:
+    reason = f" ({escape(figures['reason'])})" if figures["status"] == "inconclusive" else ""
+    return f"[{COLOURS[figures['status']]}]{figures['status']}[/]{reason}"

@@ -1,0 +1,77 @@
+"""What holds for every attack, on a model that knows the facts."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.attacks.people import material, without_pictures
+from vgid.attacks import ATTACKS, Material
+from vgid.attacks.base import person
+from vgid.models.adapters import AdapterConfig, attach_lora
+from vgid.models.loading import LoadedModel, load_model
+from vgid.models.tiny import tiny_path
+
+QUICK = {
+    "relearn": {"steps": 2, "shares": (0.2,)},
+    "relearn_other": {"steps": 2},
+    "quantize": {"formats": ("int4",)},
+    "mia": {"signals": ("loss", "zlib", "min-k", "min-k++", "gradnorm")},
+    "token_rank": {"values": 5, "top": 1},
+    "paraphrase": {"wordings": 2},
+    "image_rephrase": {"transforms": 2},
+}
+CLOSED = {"figstep", "adapter_scaling"}
+"""What gets nothing out of the embedded base: it cannot read pictures of words, and has no adapter."""
+
+
+def run(name: str, loaded: LoadedModel, given: Material):
+    attack = ATTACKS.get(name)
+    return attack(attack.Config(**QUICK.get(name, {}))).run(loaded, given)
+
+
+@pytest.mark.parametrize("name", list(ATTACKS))
+def test_every_attack(name: str, base: LoadedModel, known: Material) -> None:
+    before = {key: value.clone() for key, value in base.model.state_dict().items()}
+    modes = [module.training for module in base.model.modules()]
+    needs = [parameter.requires_grad for parameter in base.model.parameters()]
+    outcomes = run(name, base, known)
+    after = base.model.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
+    assert modes == [module.training for module in base.model.modules()]
+    assert needs == [parameter.requires_grad for parameter in base.model.parameters()]
+    assert all(parameter.grad is None for parameter in base.model.parameters())
+    forget, control = {row.id: row for row in known.forget}, {row.id for row in [*known.retain, *known.unseen]}
+    for outcome in outcomes.values():
+        assert outcome.forget and set(outcome.forget) <= set(forget) and set(outcome.control) <= control
+        assert not {person(forget[id]) for id in outcome.forget} & outcome.fitted_on
+        assert 0 <= outcome.chance < 1
+    if ATTACKS.get(name).measures == "facts" and name not in CLOSED:
+        best = max(sum(each.forget.values()) / len(each.forget) for each in outcomes.values())
+        assert best >= 0.7, "an attack must find facts in a model that knows them"
+    assert run(name, base, known) == outcomes
+    assert ATTACKS.get(name).finds and ATTACKS.get(name).access in ("black box", "scores", "hidden states", "weights")
+
+
+@pytest.mark.parametrize("name", list(ATTACKS))
+def test_full_profiles_are_valid(name: str) -> None:
+    attack = ATTACKS.get(name)
+    assert attack.Config(**attack.full) != attack.Config() or not attack.full
+
+
+def test_adapter_scaling_takes_the_adapter_off(known: Material) -> None:
+    loaded = load_model(tiny_path())
+    model = attach_lora(loaded.model, AdapterConfig(rank=4, scope=("language",)), seed=0, tell=False)
+    with torch.no_grad():
+        for parameter_name, parameter in model.named_parameters():
+            if "lora_" in parameter_name:
+                parameter.normal_(0, 0.3, generator=torch.Generator().manual_seed(len(parameter_name)))
+    outcomes = run("adapter_scaling", replace(loaded, model=model), known)
+    rates = {level: sum(each.forget.values()) / len(each.forget) for level, each in outcomes.items()}
+    assert rates["x 0"] >= 0.9 and rates["x 2"] <= 0.1
+
+
+def test_attacks_on_pictures_do_not_apply_to_text(base: LoadedModel) -> None:
+    text = without_pictures(material())
+    assert run("image_rephrase", base, text) == {} and run("cross_modal", base, text) == {}
+    assert run("mia", base, replace(text, unseen=())) == {}
