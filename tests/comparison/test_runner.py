@@ -127,6 +127,7 @@ def test_results_hold_nothing_that_was_said(ready: Ready, tmp_path: Path) -> Non
     assert set(compared.runs[2].said["forget"]) == {"row-0"}
 
 
+@pytest.mark.slow
 def test_equal_time_gives_others_the_seconds_of_vgid(ready: Ready, tmp_path: Path) -> None:
     vgid, ga = run(plan("vgid", "ga", budget="equal-time"), ready, tmp_path / "out").runs[2:]
     assert vgid.steps == 1 and ga.steps >= 1 and ga.identity["seconds"] == vgid.seconds and vgid.identity["seconds"] is None

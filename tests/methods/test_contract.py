@@ -69,6 +69,15 @@ def test_a_batch_is_the_mean_of_its_rows(random_model: LoadedModel, row: Row) ->
 
 
 @pytest.mark.parametrize("row", TRAINED, ids=str)
+def test_a_step_is_the_sum_of_its_sides(random_model: LoadedModel, row: Row) -> None:
+    """Training takes them one after the other: a side without rows counts for nothing."""
+    method, model = row.prepared(random_model, FORGET, RETAIN)
+    shaken(model, 0.02)
+    sides = [method.loss(model, side).total.item() for side in (STEP._replace(retain=()), STEP._replace(forget=()))]
+    assert sum(sides) == pytest.approx(method.loss(model, STEP).total.item(), rel=2e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("row", TRAINED, ids=str)
 def test_only_positions_that_predict_answers_get_a_gradient(random_model: LoadedModel, row: Row, monkeypatch: pytest.MonkeyPatch) -> None:
     method, model = row.prepared(random_model, FORGET, RETAIN)
     shaken(model, 0.02)

@@ -5,7 +5,9 @@ Shapes: b packed rows, k questions in a row at most, s tokens read so far, v voc
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import os
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +18,8 @@ from vgid.data.batching import Batch
 from vgid.data.packing import PAD
 from vgid.models.forward import head_at
 from vgid.models.packing import masks, model_inputs, places_of
+
+SHARED_HEADS = "TRANSFORMERS_SDPA_FORCE_GQA"
 
 
 class Decoded(NamedTuple):
@@ -37,6 +41,23 @@ class _Read(NamedTuple):
         """Some rows only."""
         self.cache.batch_select_indices(rows)
         return _Read(self.segments[rows], self.places[rows], self.cache, self.shift[rows])
+
+
+@contextmanager
+def shared_heads(device: torch.device) -> Iterator[None]:
+    """Let CPUs attend by groups of query heads that share keys and values, without copies of these for every head.
+
+    transformers does so only where there is no mask, since some GPUs are slower with one; this is its own switch.
+    """
+    before = os.environ.get(SHARED_HEADS)
+    if device.type == "cpu":
+        os.environ[SHARED_HEADS] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(SHARED_HEADS, None)
+        if before is not None:
+            os.environ[SHARED_HEADS] = before
 
 
 @torch.no_grad()

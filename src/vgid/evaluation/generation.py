@@ -15,7 +15,7 @@ from vgid.data.batching import Batch
 from vgid.data.example import Example
 from vgid.data.packing import Style, groups
 from vgid.errors import ConfigError
-from vgid.evaluation.decoding import Decoded, decode
+from vgid.evaluation.decoding import Decoded, decode, shared_heads
 from vgid.evaluation.inference import Done, by_length, frozen
 from vgid.models.loading import LoadedModel
 from vgid.models.packing import TOLERANCE, find_style
@@ -52,7 +52,7 @@ def generate(
     if max_new_tokens < 1:
         raise ConfigError("an answer needs tokens", expected="max_new_tokens of at least 1", got=str(max_new_tokens))
     answers, prompts = [""] * len(examples), encode or loaded.encoder.prompts
-    with frozen(loaded.model), _greedy(loaded, max_new_tokens) as model:
+    with frozen(loaded.model), _greedy(loaded, max_new_tokens) as model, shared_heads(model.device):
         style = decoding_style(loaded, model, examples) if encode is None else None
         for indices in by_length(examples, batch_size, style):
             rows = [examples[i] for i in indices]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import torch
 from pydantic import BaseModel, ConfigDict
 
 from vgid.methods.base import METHODS, Context, LossOutput, Method, StepBatch
@@ -36,5 +37,7 @@ class Finetune(Method[FinetuneConfig]):
 
     def loss(self, model: Any, batch: StepBatch) -> LossOutput:
         """Mean over answer tokens, then over examples."""
+        if not batch.retain:
+            return LossOutput(torch.zeros((), device=self.context.device), {})
         loss = nll(model, self.context, batch.retain)
         return LossOutput(loss, {"retain": loss.detach()})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import torch
 from pydantic import BaseModel, ConfigDict
 
 from vgid.methods.base import METHODS, LossOutput, Method, Range, Search, Settings, StepBatch
@@ -37,5 +38,7 @@ class GA(Method[GAConfig]):
 
     def loss(self, model: Any, batch: StepBatch) -> LossOutput:
         """Minus the mean negative log-likelihood of the forget rows; retain rows are not looked at."""
+        if not batch.forget:
+            return LossOutput(torch.zeros((), device=self.context.device), {})
         forget = -nll(model, self.context, batch.forget)
         return LossOutput(forget, {"forget": forget.detach()})
