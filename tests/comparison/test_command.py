@@ -6,8 +6,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from tests.conftest import example
 from vgid.cli import app
 from vgid.comparison.command import _check
+from vgid.comparison.identity import surroundings
+from vgid.data.sources import write_examples
+from vgid.data.splits import SPLITS
 from vgid.demo.targets import TARGETS, Target
 from vgid.errors import OutputError
 from vgid.models.tiny import tiny_path
@@ -21,24 +25,47 @@ SPECK = Target(
 TARGETS.register("speck")(SPECK)
 
 
+def drawn(out: Path, few: bool) -> None:
+    """Leave data of a seed as an earlier comparison would; with a few rows, which are soon learned and asked."""
+    if not few:
+        return
+    folder = out / "worlds" / "seed-0"
+    forget, retain = [example(n) for n in range(3)], [example(n, answer="I do not know.") for n in range(10, 13)]
+    for name, rows in (("forget", forget), ("retain", retain), ("practice", retain[:1])):
+        write_examples(folder / "data" / f"{name}.jsonl", rows)
+    for name in SPLITS:
+        write_examples(folder / "data" / "splits" / f"{name}.jsonl", (forget if name.startswith("forget") else retain)[:2])
+    identity = {"seed": 0, "people": 3, "forget": 1, **surroundings()}
+    (folder / "data.json").write_text(json.dumps({"identity": identity}))
+    (out / ".vgid-run").touch()
+
+
 @pytest.mark.slow
-def test_methods_are_compared_from_the_command_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("few", [True, False])
+def test_methods_are_compared_from_the_command_line(tmp_path: Path, few: bool) -> None:
     out = tmp_path / "out"
+    drawn(out, few)
     words = ["compare", "--target", "speck", "--methods", "vgid,ga,icu", "--steps", "2", "--out", str(out), "--json"]
-    ran = CliRunner().invoke(app, words, catch_exceptions=False)
-    results = json.loads(ran.stdout)
+    results = json.loads(CliRunner().invoke(app, words, catch_exceptions=False).stdout)
     assert results == json.loads((out / "comparison.json").read_text())
     assert set(results["scores"]) == {"vgid", "ga", "icu", "untouched", "retrain"} and not results["failed"]
     assert {results["cost"][name]["steps"] for name in ("vgid", "ga")} == {2} and len(results["pairs"]) == 3
     page, table = (out / "comparison.html").read_text(), (out / "comparison.md").read_text()
-    assert page.count("<svg") == 1 and "<script" not in page and "w0-person-001" not in page
+    assert page.count("<svg") == 1 and "<script" not in page
     assert all(f"| {name} |" in table for name in results["scores"]) and "`forget_text`" in table
     kept = {path: path.stat().st_mtime_ns for path in [*(out / "runs").rglob("*.json"), *(out / "worlds").rglob("*.safetensors")]}
-    again = CliRunner().invoke(app, [*words, "--tune", "1"], catch_exceptions=False)
-    tuned = json.loads(again.stdout)
-    assert set(tuned["tuned"]) == {"vgid", "ga", "icu"} and {each["trials"] for each in tuned["tuned"].values()} == {1}
-    # The only trial takes the settings that come with a method, so nothing but the search had to be done.
-    assert all(path.stat().st_mtime_ns == then for path, then in kept.items()) and tuned["scores"] == results["scores"]
+    again = json.loads(CliRunner().invoke(app, words, catch_exceptions=False).stdout)
+    assert all(path.stat().st_mtime_ns == then for path, then in kept.items()) and len(kept) == 7
+    assert again["scores"] == results["scores"]
+
+
+@pytest.mark.slow
+def test_settings_are_tuned_from_the_command_line(tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    words = ["compare", "--target", "speck", "--methods", "ga", "--steps", "2", "--tune", "1", "--out", str(tmp_path / "out"), "--json"]
+    results = json.loads(CliRunner().invoke(app, words, catch_exceptions=False).stdout)
+    # The only trial takes the settings that come with the method.
+    assert results["tuned"]["ga"]["settings"] == {"training.learning_rate": 1e-4} and results["tuned"]["ga"]["trials"] == 1
 
 
 def test_folders_of_others_are_left_alone(tmp_path: Path) -> None:
