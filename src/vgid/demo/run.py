@@ -54,7 +54,7 @@ def write_data(world: World, folder: Path) -> None:
     kept = chain(
         training_rows(camera, world.retain, world.seed),
         perception_rows(camera, world.retain, PERSON_PERCEPTION, "training", world.seed),
-        stranger_rows(camera, strangers, world.seed, facts=4),
+        stranger_rows(camera, strangers, world.seed),
         perception_rows(camera, others, STRANGER_PERCEPTION, "training", world.seed, views=2),
         perception_rows(
             camera,
