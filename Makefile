@@ -12,10 +12,10 @@ demo: install
 	$(BIN)/vgid demo --out runs/demo --overwrite $(ARGS)
 
 test: install
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 test-slow: install
-	$(BIN)/pytest -m "slow or not slow"
+	$(BIN)/pytest -n 2 --dist loadfile -m "slow or not slow"
 
 check: install
 	$(BIN)/ruff check .

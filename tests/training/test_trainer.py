@@ -65,7 +65,8 @@ def test_training_descends_and_reports() -> None:
     model, method, told = Linear(), Pull(), []
     config = TrainingConfig(steps=4, learning_rate=0.1, forget_batch=2, retain_batch=1, warmup_steps=0)
     curves = train(model, method, EXAMPLES, EXAMPLES, config, seed=0, progress=lambda done, total: told.append((done, total)))
-    assert [len(batch.forget) for batch in method.seen] == [2] * 4 and [len(batch.retain) for batch in method.seen] == [1] * 4
+    # Forget rows and retain rows of a step, one after the other.
+    assert [(len(batch.forget), len(batch.retain)) for batch in method.seen] == [(2, 0), (0, 1)] * 4
     values = [value for _, value in curves["forget"]]
     assert [step for step, _ in curves["forget"]] == [1, 2, 3, 4] and values == sorted(values, reverse=True)
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)] and model.weight.item() < 1.0
