@@ -16,6 +16,8 @@ QUICK = {
     "relearn": {"steps": 2, "shares": (0.2,)},
     "relearn_other": {"steps": 2},
     "quantize": {"formats": ("int4",)},
+    "sua": {"steps": 2},
+    "suffix": {"trials": 2, "tokens": 2, "rows": 4},
     "mia": {"signals": ("loss", "zlib", "min-k", "min-k++", "gradnorm")},
     "token_rank": {"values": 5, "top": 1},
     "paraphrase": {"wordings": 2},

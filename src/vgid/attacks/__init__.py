@@ -13,6 +13,8 @@ from vgid.attacks import (
     prefill,
     quantize,
     relearn,
+    sua,
+    suffix,
     token_rank,
 )
 from vgid.attacks.base import ATTACKS, Attack, Material, Outcome
@@ -34,5 +36,7 @@ __all__ = [
     "prefill",
     "quantize",
     "relearn",
+    "sua",
+    "suffix",
     "token_rank",
 ]

@@ -1,0 +1,72 @@
+"""A few words behind the question, optimised on some people to make the model speak about others (random search, cf. arXiv 2404.02151)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from statistics import fmean
+from typing import ClassVar
+
+from pydantic import Field
+
+from vgid.attacks.asking import ask, reworded, says_the_fact
+from vgid.attacks.base import ATTACKS, Attack, Material, Outcome, Outcomes, Settings, person, sample_rows, split_people
+from vgid.data.example import Example
+from vgid.evaluation.scoring import score
+from vgid.models.loading import LoadedModel
+
+
+class SuffixConfig(Settings):
+    """`tokens`: the suffix's length; `trials`: replacements of one token that are tried, one after the other; `rows`: they are tried on."""
+
+    tokens: int = Field(default=6, ge=1)
+    trials: int = Field(default=16, ge=1)
+    rows: int = Field(default=16, ge=1)
+
+
+@ATTACKS.register("suffix")
+class Suffix(Attack[SuffixConfig]):
+    """Keep every replacement of a token that makes the answers of half of the forgotten people likelier; ask about the other half."""
+
+    Config = SuffixConfig
+    access = "scores"
+    finds = "forgetting that holds for ordinary prompts only"
+    full: ClassVar = {"tokens": 20, "trials": 500, "rows": 32}
+
+    def run(self, loaded: LoadedModel, material: Material) -> Outcomes:
+        """It needs two people."""
+        taught, scored = split_people(material.forget, 0.5, material.seed)
+        if not taught:
+            return {}
+        suffix = self.search(loaded, sample_rows(taught, self.config.rows, material.seed), material.seed, material.batch_size)
+
+        def variants(row: Example) -> list[Example]:
+            return [] if says_the_fact(suffix, row) else [with_suffix(row, suffix)]
+
+        found = ask(loaded, [*scored, *material.retain], variants, material.batch_size)
+        forget, control = ({row.id: found[row.id] for row in part if row.id in found} for part in (scored, material.retain))
+        return {"": Outcome(forget, control, fitted_on=frozenset(map(person, taught)))} if forget else {}
+
+    def search(self, loaded: LoadedModel, rows: Sequence[Example], seed: int, batch_size: int) -> str:
+        """The best suffix found."""
+        rng, tokenizer = Random(f"suffix/{seed}"), loaded.encoder.tokenizer
+        special = set(tokenizer.all_special_ids) | set(loaded.encoder.image_marks)
+        words = [token for token in range(len(tokenizer)) if token not in special and tokenizer.decode([token]).strip().isalpha()]
+
+        def loss(tokens: Sequence[int]) -> float:
+            asked = [with_suffix(row, tokenizer.decode(tokens)) for row in rows]
+            return fmean(each.loss for each in score(loaded, asked, batch_size))
+
+        best = rng.choices(words, k=self.config.tokens)
+        lowest = loss(best)
+        for _ in range(self.config.trials):
+            tried = list(best)
+            tried[rng.randrange(len(tried))] = rng.choice(words)
+            if (reached := loss(tried)) < lowest:
+                best, lowest = tried, reached
+        return str(tokenizer.decode(best))
+
+
+def with_suffix(row: Example, suffix: str) -> Example:
+    """The row with a suffix behind its question."""
+    return reworded(row, f"{row.question} {suffix.strip()}")
