@@ -54,7 +54,7 @@ def test_methods_are_listed() -> None:
 
 def test_unlearn_by_another_method(random_folder: Path, data: Path, tmp_path: Path) -> None:
     files = ("--model", random_folder, "--forget", data / "forget.jsonl", "--retain", data / "retain.jsonl", "--out", tmp_path / "out")
-    run = vgid("unlearn", *files, "--method", "manu", "--examine", 2, "--json")
+    run = vgid("unlearn", *files, "--method", "manu", "--examine", 2, "--allow-unknown", "--json")
     assert run.returncode == 0, run.stderr
     results = json.loads(run.stdout)
     assert results["method"] == "manu" and results["training"] == "nothing to train"
