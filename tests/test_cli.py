@@ -156,7 +156,7 @@ def test_skip_bad_rows_lists_them(data: Path, caplog: pytest.LogCaptureFixture) 
 def test_a_run_that_is_interrupted_says_how_to_go_on_and_goes_on(random_folder: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     files = ("--model", random_folder, "--forget", data / "forget.jsonl", "--retain", data / "retain.jsonl", "--out", out, "--examine", 2)
-    settings = ("--set", "training.steps=30", "--set", "validation.every=0", "--set", "method.answers=[recorded]")
+    settings = ("--allow-unknown", "--set", "training.steps=30", "--set", "validation.every=0", "--set", "method.answers=[recorded]")
     words = ("unlearn", *files, *settings, "--set", "training.checkpoint_every=1")
     process = subprocess.Popen([sys.executable, "-m", "vgid", *map(str, words)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     while not (out / "checkpoint" / "state.safetensors").is_file() and process.poll() is None:

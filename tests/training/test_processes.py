@@ -103,7 +103,7 @@ def test_the_command_in_two_processes(random_folder: Path, tmp_path: Path) -> No
     write_examples(tmp_path / "retain.jsonl", worker.RETAIN)
     settings = [word for setting in worker.SETTINGS for word in ("--set", setting)]
     data = ("--forget", tmp_path / "forget.jsonl", "--retain", tmp_path / "retain.jsonl", "--out", tmp_path / "out", "--examine", 3)
-    run = start(TORCHRUN, "-m", "vgid", "unlearn", "--model", random_folder, *data, *settings, "--json")
+    run = start(TORCHRUN, "-m", "vgid", "unlearn", "--model", random_folder, *data, *settings, "--allow-unknown", "--json")
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout) == json.loads((tmp_path / "out" / "results.json").read_text())
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".vgid-run", "adapter", "merged", "results.json"]
