@@ -77,6 +77,7 @@ def build_smol(seed: int = 0) -> LoadedModel:
     file = gguf_file()
     language = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    vars(language.config).pop("quantization_config", None)  # the file was; what was read from it is not
     tiny = load_model(tiny_path())
     vision = tiny.model.config.vision_config
     config = LlavaConfig(
