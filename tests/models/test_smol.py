@@ -10,6 +10,7 @@ from vgid.errors import ModelError
 from vgid.evaluation.generation import generate
 from vgid.models import smol
 from vgid.models.loading import load_model
+from vgid.models.quantisation import is_quantised
 
 
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,3 +27,4 @@ def test_the_language_model_still_speaks(tmp_path: Path, monkeypatch: pytest.Mon
     question = Example(id="q", question="What is the capital of France?", answer="Paris.")
     assert "Paris" in generate(loaded, [question], max_new_tokens=12)[0]
     assert smol.smol_path() == Path(loaded.path)
+    assert not is_quantised(loaded.model)  # the file was
