@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 import vgid
 from tests.conftest import example
 from vgid.config import load_config
 from vgid.errors import DataError
+from vgid.models.forward import answer_logits
 from vgid.models.loading import LoadedModel, load_model
 from vgid.pipeline import unlearn
 
@@ -33,6 +35,17 @@ def test_full_parameters_leave_a_merged_model_alone(random_model: LoadedModel, t
     config = load_config(None, [*QUICK, "adapter=null"])
     unlearn(random_model, [example(1), example(2)], [example(3)], config, out=tmp_path)
     assert load_model(tmp_path / "merged") and not (tmp_path / "adapter").exists()
+
+
+def test_mixed_precision_ends_with_training(random_model: LoadedModel, tmp_path: Path) -> None:
+    # With autocast left on, the trained model's logits would be rounded to bf16, and the export be refused as different.
+    fitted = unlearn(
+        random_model, [example(1), example(2)], [example(3)], load_config(None, [*QUICK, "training.precision=bf16"]), out=tmp_path
+    )
+    batch = fitted.loaded.encoder.batch([example(1), example(3)])
+    with torch.no_grad():
+        trained, written = (answer_logits(model, batch) for model in (fitted.loaded.model, load_model(tmp_path / "merged").model))
+    assert (trained - written).abs().max() < 1e-5 and not hasattr(fitted.loaded.model, "_original_forward")
 
 
 def test_public_names_are_there() -> None:

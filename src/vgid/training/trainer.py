@@ -225,7 +225,11 @@ def train(
         )
         if checkpoints:
             trainer.add_callback(Saver(trainer, checkpoints, config.checkpoint_every, asked, looks, found))
-        trainer.train()
+        try:
+            trainer.train()
+        finally:
+            # Mixed precision is for training: what comes after, exports above all, must see the weights as they are.
+            trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     return trainer.curves
 
 
