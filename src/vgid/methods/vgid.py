@@ -44,7 +44,7 @@ class VGIDConfig(BaseModel):
 
     Attributes:
         noise: how the teacher's picture is perturbed; kind `none` leaves the instruction alone at work.
-        redraw: draw the noise anew at every step (the paper), or once per example.
+        redraw: draw the noise anew at every step (the paper), or once per picture.
         instruction: name of a built-in instruction, a text of one's own, or None for noise alone.
         alpha: weight of the forget term.
         beta: weight of the retain term.
