@@ -15,7 +15,7 @@ def test_everything_is_all_methods_and_ablations() -> None:
     assert {"vgid", "ga", "smfa", "manu", "icu", "vgid:on-policy"} <= set(names)
     assert not {"untouched", "retrain", "finetune"} & set(names)
     plan = plan_of("tiny", [], seeds=1)
-    assert sorted(each.name for each in plan.contenders) == sorted(names) and plan.people == 32 and plan.forget == 8
+    assert sorted(each.name for each in plan.contenders) == sorted(names) and plan.people == 24 and plan.forget == 6
 
 
 def test_all_take_the_same_steps_with_settings_of_their_own() -> None:

@@ -16,14 +16,16 @@ from vgid.data.portraits import View
 from vgid.data.questions import TEXT_FACTS, ask_fact, ask_perception
 
 TRAINING_VIEWS, UNSEEN_VIEWS = 24, 8
-TIMES = 3
+TIMES = 4
 """So often every fact is asked for in a split: with other pictures and words."""
 TRAINING_STRANGERS, EXAMINED_STRANGERS = 200, 48
+STRANGER_FACTS, STRANGER_TEXTS = 5, 3
+"""Facts that are asked of a stranger of the retain set, by picture and by name."""
 LOOKALIKES = 6
 """Strangers who look like a forgotten person, for each of them."""
 LASTING = tuple(topic for topic in PERCEPTION if topic.name in ("hair", "beard"))
 """What all pictures of a person show alike, so that forgetting the person may take it along."""
-PERSON_PERCEPTION, STRANGER_PERCEPTION, LOOKALIKE_PERCEPTION = 16, 4, 12
+PERSON_PERCEPTION, STRANGER_PERCEPTION, LOOKALIKE_PERCEPTION = 16, 2, 12
 """Perception questions in the retain set, about each retained person, each stranger, and each of those who look like a forgotten person."""
 
 

@@ -19,7 +19,9 @@ from vgid.data.splits import (
     LOOKALIKES,
     PERSON_PERCEPTION,
     SPLITS,
+    STRANGER_FACTS,
     STRANGER_PERCEPTION,
+    STRANGER_TEXTS,
     TRAINING_STRANGERS,
     evaluation_splits,
     perception_rows,
@@ -54,7 +56,7 @@ def write_data(world: World, folder: Path) -> None:
     kept = chain(
         training_rows(camera, world.retain, world.seed),
         perception_rows(camera, world.retain, PERSON_PERCEPTION, "training", world.seed),
-        stranger_rows(camera, strangers, world.seed),
+        stranger_rows(camera, strangers, world.seed, STRANGER_FACTS, STRANGER_TEXTS),
         perception_rows(camera, others, STRANGER_PERCEPTION, "training", world.seed, views=2),
         perception_rows(
             camera,

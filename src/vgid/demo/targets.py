@@ -46,8 +46,8 @@ TARGETS.register("tiny")(
     Target(
         name="tiny",
         base=tiny_path,
-        people=(32, 8),
-        memorising={"steps": 220, "retain_batch": 48, "pack": 1, "learning_rate": 2e-3, "warmup_steps": 20, "optimizer": "muon"},
+        people=(24, 6),
+        memorising={"steps": 240, "retain_batch": 48, "pack": 1, "learning_rate": 2e-3, "warmup_steps": 20, "optimizer": "muon"},
     )
 )
 TARGETS.register("smol")(
