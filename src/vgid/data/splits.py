@@ -15,7 +15,7 @@ from vgid.data.phrases import FACTS, PERCEPTION, Topic
 from vgid.data.portraits import View
 from vgid.data.questions import TEXT_FACTS, ask_fact, ask_perception
 
-TRAINING_VIEWS, UNSEEN_VIEWS = 24, 8
+TRAINING_VIEWS, UNSEEN_VIEWS = 24, 24
 TIMES = 4
 """So often every fact is asked for in a split: with other pictures and words."""
 TRAINING_STRANGERS, EXAMINED_STRANGERS = 200, 48
@@ -97,7 +97,7 @@ def evaluation_splits(camera: Camera, world: World) -> dict[str, list[Example]]:
         splits[f"{group}_reworded"] = _fact_questions(camera, people, f"{group}_reworded", view="training", wording="held_out")
         splits[f"{group}_text"] = _fact_questions(camera, people, f"{group}_text", view=None, wording="training")
     splits["forget_perception"] = _perception_questions(camera, world.forget, "forget_perception", UNSEEN_VIEWS)
-    splits["perception"] = _perception_questions(camera, world.retain, "perception", UNSEEN_VIEWS // 2)
+    splits["perception"] = _perception_questions(camera, world.retain, "perception", UNSEEN_VIEWS // 3)
     splits["strangers"] = [
         replace(example, id=f"strangers/{example.id}")
         for example in stranger_rows(camera, world.strangers(EXAMINED_STRANGERS), world.seed, len(FACTS), 4)
