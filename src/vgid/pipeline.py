@@ -16,6 +16,7 @@ from vgid import processes
 from vgid.config import RunConfig
 from vgid.data.anchors import anchor_rows
 from vgid.data.example import Example
+from vgid.data.moved import moved_rows
 from vgid.data.neutral import neutral_examples, own_answers
 from vgid.data.sources import check_disjoint
 from vgid.errors import ConfigError, DataError, OutputError
@@ -91,8 +92,7 @@ def fit(
     full = config.adapter is None
     _check_quantised(loaded.model, config)
     kept = _checkpoints(checkpoint, resume, config, forget, retain, loaded.model)
-    if method.anchors:
-        retain = [*retain, *processes.from_first(anchor_rows(forget, retain, method.anchors, config.seed, partial(generate, loaded)))]
+    retain = [*retain, *_beside(method, forget, retain, config.seed, loaded)]
     copied = copy.deepcopy(loaded.model).eval().requires_grad_(False) if full and method.needs_reference else None
     model = _trainable(loaded, config)
     forget, forget_aside = put_aside(forget, config.validation, derive_seed(config.seed, "forget aside"))
@@ -113,6 +113,13 @@ def fit(
         model = _put_together(model, loaded, config)
     model = method.finalize(model).eval()
     return Fitted(LoadedModel(model, loaded.processor, loaded.path), curves | stop.curves, time.monotonic() - started, stop.reason)
+
+
+def _beside(method: Method[Any], forget: Sequence[Example], retain: Sequence[Example], seed: int, loaded: LoadedModel) -> list[Example]:
+    """What a method adds to the retain set."""
+    moved = moved_rows(forget, retain, method.moved, seed) if method.moved else []
+    anchors = anchor_rows(forget, retain, method.anchors, seed, partial(generate, loaded)) if method.anchors else []
+    return [*processes.from_first(anchors), *moved]
 
 
 def _checkpoints(

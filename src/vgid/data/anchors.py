@@ -48,9 +48,19 @@ def anchor_rows(forget: Sequence[Example], retain: Sequence[Example], per_pictur
 
 def lasting_questions(forget: Sequence[Example], retain: Sequence[Example], rng: Random) -> list[str]:
     """Questions about pictures that are like no forget question, and not such as nobody can answer."""
+    questions = _some({row.question for row in retain if row.images and STRANGER not in row.tags}, rng)
+    alike = _alike_to(questions, forget, rng)
+    return [question for question in questions if question not in alike]
+
+
+def alike_questions(forget: Sequence[Example], retain: Sequence[Example], rng: Random) -> set[str]:
+    """Questions about pictures that are like a forget question."""
+    return _alike_to(_some({row.question for row in retain if row.images}, rng), forget, rng)
+
+
+def _alike_to(questions: Sequence[str], forget: Sequence[Example], rng: Random) -> set[str]:
     asked = [_words(question) for question in _some({row.question for row in forget}, rng)]
-    others = _some({row.question for row in retain if row.images and STRANGER not in row.tags}, rng)
-    return [question for question in others if not any(_alike(_words(question), each) for each in asked)]
+    return {question for question in questions if any(_alike(_words(question), each) for each in asked)}
 
 
 def _some(questions: set[str], rng: Random) -> list[str]:

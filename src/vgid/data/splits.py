@@ -18,7 +18,7 @@ from vgid.data.questions import TEXT_FACTS, ask_fact, ask_perception
 TRAINING_VIEWS, UNSEEN_VIEWS = 24, 24
 TIMES = 4
 """So often every fact is asked for in a split: with other pictures and words."""
-TRAINING_STRANGERS, EXAMINED_STRANGERS = 200, 48
+TRAINING_STRANGERS, EXAMINED_STRANGERS = 200, 96
 STRANGER_FACTS, STRANGER_TEXTS = 5, 3
 """Facts that are asked of a stranger of the retain set, by picture and by name."""
 LOOKALIKES = 6
@@ -100,7 +100,7 @@ def evaluation_splits(camera: Camera, world: World) -> dict[str, list[Example]]:
     splits["perception"] = _perception_questions(camera, world.retain, "perception", UNSEEN_VIEWS // 3)
     splits["strangers"] = [
         replace(example, id=f"strangers/{example.id}")
-        for example in stranger_rows(camera, world.strangers(EXAMINED_STRANGERS), world.seed, len(FACTS), 4)
+        for example in stranger_rows(camera, world.strangers(EXAMINED_STRANGERS), world.seed, 4, 2)
     ]
     return {name: splits[name] for name in SPLITS}
 
@@ -116,11 +116,14 @@ def _fact_questions(camera: Camera, people: Sequence[Person], split: str, *, vie
     for person in people:
         rng = Random(f"{split}/{person.id}")
         shots = album(camera, person, view, TRAINING_VIEWS if view == "training" else UNSEEN_VIEWS) if view else None
-        pictures = rng.sample(shots.pictures, TIMES) if shots else [None] * TIMES
+        # A picture that is not recognised takes all its questions along, so these are spread over two.
+        pictures = rng.sample(shots.pictures, 2 * TIMES) if shots else [None] * 2 * TIMES
         topics = FACTS if shots else TEXT_FACTS
         words = {topic: rng.sample(topic.training if wording == "training" else topic.held_out, TIMES) for topic in topics}
-        for k, picture in enumerate(pictures):
-            rows += [ask_fact(person, topic, words[topic][k], picture, rng, id=f"{split}/{person.id}/{topic.name}/{k}") for topic in topics]
+        for k in range(TIMES):
+            for n, topic in enumerate(topics):
+                picture, id = pictures[2 * k + n % 2], f"{split}/{person.id}/{topic.name}/{k}"
+                rows.append(ask_fact(person, topic, words[topic][k], picture, rng, id=id))
     return rows
 
 

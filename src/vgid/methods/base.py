@@ -123,6 +123,11 @@ class Method(Generic[C]):
         return 0
 
     @property
+    def moved(self) -> int:
+        """Retain rows that come again with their picture moved; see `vgid.data.moved`."""
+        return 0
+
+    @property
     def packs(self) -> bool:
         """Whether questions about one picture may share a row: wherever only answer tokens are compared."""
         return True

@@ -57,6 +57,8 @@ class VGIDConfig(BaseModel):
             number of rows; needs teacher and student prompts of one length, so no instruction.
         alternate: as in the released code, one optimizer step on forget rows, the next on retain rows.
         anchors: questions from the retain set that are asked about each forget picture, and whose answers must stay (ours).
+        moved: retain rows, of those that ask what forget rows ask, that come again with their picture mirrored, turned, scaled and
+            shifted (ours); 0 where left and right matter.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -73,6 +75,7 @@ class VGIDConfig(BaseModel):
     positions: Literal["answer", "all"] = "answer"
     alternate: bool = False
     anchors: int = Field(default=4, ge=0)
+    moved: int = Field(default=800, ge=0)
 
     def model_post_init(self, _: Any) -> None:
         """Refuse what contradicts itself."""
@@ -105,6 +108,11 @@ class VGID(Method[VGIDConfig]):
     def anchors(self) -> int:
         """As configured."""
         return self.config.anchors
+
+    @property
+    def moved(self) -> int:
+        """As configured."""
+        return self.config.moved
 
     @property
     def packs(self) -> bool:
