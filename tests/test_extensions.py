@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.conftest import example
-from tests.markdown import ROOT, blocks
+from tests.docs.markdown import ROOT, blocks
 from vgid.attacks import ATTACKS
 from vgid.benchmarks import BENCHMARKS
 from vgid.cli import app
