@@ -7,10 +7,16 @@ from typing import Any
 
 import pytest
 
+from tests.benchmarks import fixtures
 from tests.browser import chromium, faults
 from tests.report.test_comparison import results as compared
 from tests.report.test_report import data, figures
 from tests.report.test_report import results as measured
+from vgid.benchmarks.clear import CLEAR
+from vgid.benchmarks.command import benchmark_command
+from vgid.benchmarks.files import locate
+from vgid.models.loading import load_model
+from vgid.progress import Stages
 from vgid.report import comparison
 from vgid.report.html import ReportExample, render
 
@@ -60,12 +66,12 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def show(browser: Any, tmp_path: Path) -> Iterator[Open]:
-    """Opens a page from a file, and keeps count of what it asks for, of dialogs and of errors."""
+    """Opens a page (its name, or its text) from a file, and keeps count of what it asks for, of dialogs and of errors."""
     contexts = []
 
     def opened(name: str, **options: Any) -> Any:
         file = tmp_path / "page.html"
-        file.write_text(PAGES[name](), "utf-8")
+        file.write_text(PAGES[name]() if name in PAGES else name, "utf-8")
         contexts.append(browser.new_context(**{"viewport": WIDE, **options}))
         page = contexts[-1].new_page()
         page.asked, page.dialogs, page.errors = [], [], []
@@ -112,6 +118,30 @@ def test_axe_finds_nothing(name: str, size: dict[str, int], scheme: str, show: O
     page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true })")
     assert faults(page) == []
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page is wider than the screen"
+
+
+@pytest.fixture(scope="module")
+def benchmark_page(random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of a real run on a small benchmark."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    loaded = load_model(random_folder)
+    loaded.processor.tokenizer.model_max_length = 8192  # questions with shots are long
+    loaded.model.save_pretrained(folder / "model")
+    loaded.processor.save_pretrained(folder / "model")
+    root = fixtures.write_clear(folder / "data", people=3, forget=1)
+    benchmark = CLEAR(locate(root), CLEAR.Protocol(max_new_tokens=2), "10")
+    with Stages(quiet=True) as stages:
+        models = {name: (str(folder / "model"), None) for name in ("base", "unlearned", "retrained")}
+        benchmark_command(benchmark, models, folder / "out", stages=stages)
+    return (folder / "out" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_a_benchmark_page_is_one_of_them(size: dict[str, int], benchmark_page: str, show: Open) -> None:
+    page = show(benchmark_page, viewport=size)
+    assert faults(page) == [] and not page.errors and len(page.asked) == 1
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page is wider than the screen"
+    assert page.get_by_role("searchbox").count() >= 1
 
 
 def column(page: Any, number: int) -> list[str]:
