@@ -90,6 +90,13 @@ def test_the_door_is_shut(running: tuple[str, Path]) -> None:
         connection = http.client.HTTPConnection(address.hostname, address.port, timeout=10)
         connection.request("GET", path)
         assert connection.getresponse().status == 403, path
+    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=10)
+    connection.request("GET", f"/?{address.query}")
+    cookie = connection.getresponse().headers["set-cookie"].split(";")[0]
+    for headers, status in (({"Content-Length": str(2**25)}, 413), ({"Content-Length": "0", "Origin": "http://evil.example"}, 403)):
+        connection = http.client.HTTPConnection(address.hostname, address.port, timeout=10)
+        connection.request("POST", "/gradio_api/upload", headers={"Cookie": cookie, **headers})
+        assert connection.getresponse().status == status
 
 
 @pytest.mark.slow
