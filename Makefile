@@ -6,7 +6,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test test-slow check format clean install
+.PHONY: demo test test-slow check docs format clean install
 
 demo: install
 	$(BIN)/vgid demo --out runs/demo --overwrite $(ARGS)
@@ -21,13 +21,18 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/zensical build --strict
+
+docs: install
+	$(BIN)/zensical build --strict
+	@echo site/index.html
 
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) runs .mypy_cache .ruff_cache .pytest_cache dist
+	rm -rf $(VENV) runs site .cache .mypy_cache .ruff_cache .pytest_cache dist
 
 install: $(VENV)/installed-$(TORCH)
 
@@ -40,5 +45,5 @@ $(VENV)/installed-$(TORCH): pyproject.toml constraints.txt
 	  || { echo "PyTorch's CPU index cannot be reached; taking torch from the default index"; \
 	       $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt torch; }; \
 	fi
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev,docs]"
 	touch $@

@@ -1,21 +1,50 @@
-"""Names for things that come in many kinds; a method is one file and one registry line."""
+"""Names for things that come in many kinds; a method is one file and one registry line.
+
+Other packages add theirs through entry points (docs/extend.md). None of them is imported before it is asked for, or all are.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Generic, TypeVar
 
 from vgid.errors import ConfigError, nearest
 
 T = TypeVar("T")
+BROKEN = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    NameError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+"""What importing somebody else's module raises where that module is at fault."""
+
+log = logging.getLogger("vgid")
 
 
 class Registry(Generic[T]):
-    """A mapping from name to thing that refuses duplicates and knows the nearest name."""
+    """A mapping from name to thing that refuses duplicates and knows the nearest name.
 
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
+    Args:
+        kind: what the things are, in words.
+        group: of entry points under which other packages offer theirs; None takes none.
+        base: the class that theirs must derive from.
+        must: attributes that theirs must have, each with its type or the values it may take.
+    """
+
+    def __init__(self, kind: str, *, group: str | None = None, base: type = object, must: Mapping[str, Any] | None = None) -> None:
+        self.kind, self.group, self._base, self._must = kind, group, base, dict(must or {})
         self._things: dict[str, T] = {}
+        self._told: set[str] = set()
 
     def register(self, name: str) -> Callable[[T], T]:
         """Decorator: make a thing known under a name."""
@@ -29,20 +58,115 @@ class Registry(Generic[T]):
         return add
 
     def get(self, name: str) -> T:
-        """Look a name up.
+        """Look a name up, first among our own, then among those of other packages.
 
         Raises:
-            ConfigError: with the nearest known name.
+            ConfigError: with the nearest known name; or another package offers the name and cannot be used.
         """
-        if name not in self._things:
-            close = nearest(name, self._things)
-            raise ConfigError(
-                f"unknown {self.kind}",
-                expected=", ".join(self),
-                got=repr(name),
-                fix=f"did you mean {close!r}?" if close else None,
-            )
-        return self._things[name]
+        if name in self._things:
+            return self._things[name]
+        offered = self._offered()
+        if name in offered:
+            return self._load(offered[name])
+        known = [*self._things, *offered]
+        close = nearest(name, known)
+        raise ConfigError(
+            f"unknown {self.kind}",
+            expected=", ".join(known),
+            got=repr(name),
+            fix=f"did you mean {close!r}?" if close else None,
+        )
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._things)
+        """Our own names, then those of other packages; what cannot be used is left out with one warning that names its package."""
+        own, offered = list(self._things), self._offered()
+        usable = [name for name in offered if name not in own and self._usable(name, offered[name])]
+        for point in [point for name, points in offered.items() if name in own for point in points]:
+            if _root(getattr(self._things[point.name], "__module__", "")) != _root(point.module):
+                self._warn(f"{package(point)} offers a {self.kind} {point.name!r}, which is there already; that of the package is not used")
+        return iter([*own, *usable])
+
+    def package(self, name: str) -> str | None:
+        """Which other package offers a name, with its version; None for our own."""
+        offered = {} if name in self._things else self._offered()
+        return package(offered[name][0]) if name in offered else None
+
+    def _offered(self) -> dict[str, list[EntryPoint]]:
+        """Entry points by name; a name may be offered more than once."""
+        found: dict[str, list[EntryPoint]] = {}
+        for point in entry_points(group=self.group) if self.group else ():
+            found.setdefault(point.name, []).append(point)
+        return dict(sorted(found.items()))
+
+    def _usable(self, name: str, points: list[EntryPoint]) -> bool:
+        try:
+            self._load(points)
+        except ConfigError as problem:
+            self._warn(f"{self.kind} {name!r} is left out: {problem}")
+            return False
+        return True
+
+    def _warn(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            log.warning(text)
+
+    def _load(self, points: list[EntryPoint]) -> T:
+        """Import what an entry point names, and look whether it is what it says.
+
+        Raises:
+            ConfigError: naming the package.
+        """
+        point, *others = points
+        if others:
+            raise ConfigError(
+                f"{self.kind} {point.name!r} is offered more than once",
+                got=", ".join(package(each) for each in points),
+                fix="uninstall all but one of them",
+            )
+        try:
+            thing: T = point.load()
+        except BROKEN as error:
+            raise ConfigError(
+                f"the package {package(point)} cannot be used",
+                where=f"{self.group}: {point.name} = {point.value}",
+                got=f"{type(error).__name__}: {error}",
+                fix="mend or uninstall it",
+            ) from error
+        faults = self._faults(thing, point.name)
+        if faults:
+            raise ConfigError(
+                f"the package {package(point)} offers no {self.kind}",
+                where=f"{self.group}: {point.name} = {point.value}",
+                got="; ".join(faults),
+                fix="see docs/extend.md",
+            )
+        return thing
+
+    def _faults(self, thing: Any, name: str) -> list[str]:
+        if not (isinstance(thing, type) and issubclass(thing, self._base)):
+            return [f"no class derived from {self._base.__module__}.{self._base.__name__}"]
+        faults = [f"{each} is not defined" for each in sorted(getattr(thing, "__abstractmethods__", ()))]
+        faults += [fault for each, wanted in self._must.items() if (fault := _fault(thing, each, wanted))]
+        own = getattr(thing, "name", name)
+        return faults if own == name else [*faults, f"it names itself {own!r}"]
+
+
+def _fault(thing: type, name: str, wanted: Any) -> str | None:
+    """What is wrong with a class's attribute: it must be of a type, a class derived from it, or one of some values."""
+    if not hasattr(thing, name):
+        return f"{name} is not set"
+    value = getattr(thing, name)
+    if isinstance(wanted, tuple):
+        return None if value in wanted else f"{name} is none of {', '.join(map(repr, wanted))}"
+    fits = issubclass(value, wanted) if isinstance(value, type) else isinstance(value, wanted)
+    return None if fits else f"{name} is no {wanted.__name__}"
+
+
+def _root(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def package(point: EntryPoint) -> str:
+    """Name and version of the package that an entry point belongs to."""
+    return f"{point.dist.name} {point.dist.version}" if point.dist else point.module

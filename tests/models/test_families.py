@@ -21,7 +21,7 @@ from vgid.data.batching import Batch, Encoder
 from vgid.data.conversation import messages, render
 from vgid.data.example import Example, ImageRef
 from vgid.errors import DataError, ModelError
-from vgid.evaluation.generation import _greedy, decoding_style, generate
+from vgid.evaluation.generation import decoding_style, generate, greedy
 from vgid.evaluation.inference import frozen
 from vgid.methods.base import Context, StepBatch
 from vgid.methods.noise import ELEMENTWISE, NoiseConfig, NoiseKind, perturb_batch
@@ -326,7 +326,7 @@ def test_answers_generated_together_are_those_generated_alone(loaded: LoadedMode
 
 
 def test_answers_about_one_picture_are_decoded_together(family: Family, loaded: LoadedModel) -> None:
-    with frozen(loaded.model), _greedy(loaded, 6) as model:
+    with frozen(loaded.model), greedy(loaded, 6) as model:
         style = decoding_style(loaded, model, SHARED)
         assert (style is None) == (str(family) in CANNOT_SHARE)
     assert generate(loaded, SHARED, max_new_tokens=6) == [generate(loaded, [row], max_new_tokens=6)[0] for row in SHARED]

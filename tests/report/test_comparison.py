@@ -54,7 +54,7 @@ def test_the_page_is_whole_and_escaped() -> None:
     page = render(results(), [shown])
     assert page.count("<svg") == 1 and "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
     assert "Who is &lt;this&gt;?" in page and "&lt;b&gt;" in page and "<a>" not in page and "&lt;known&gt;" in page
-    assert "0.960" in page and "p = 0.0005" in page and "12.3&nbsp;s" in page and "nothing to prune" in page
+    assert "0.960" in page and "0.0005" in page and "12.3&nbsp;s" in page and "nothing to prune" in page
     assert "Anna" not in render(results())
 
 

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict
 
@@ -97,7 +97,12 @@ class Attack(Generic[C]):
         raise NotImplementedError
 
 
-ATTACKS: Registry[type[Attack[Any]]] = Registry("attack")
+ATTACKS: Registry[type[Attack[Any]]] = Registry(
+    "attack",
+    group="vgid.attacks",
+    base=Attack,
+    must={"Config": Settings, "access": get_args(Access), "finds": str, "measures": get_args(Measure)},
+)
 
 
 def person(example: Example) -> str:

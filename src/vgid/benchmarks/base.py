@@ -20,7 +20,6 @@ from vgid.data.example import Example
 from vgid.errors import DataError
 from vgid.registry import Registry
 
-BENCHMARKS: Registry[type[Benchmark]] = Registry("benchmark")
 Direction = Literal["up", "down", "none"]
 
 
@@ -213,6 +212,23 @@ class Benchmark(ABC):
     def notes(self) -> list[str]:
         """What a reader of the results must know."""
         return []
+
+
+BENCHMARKS: Registry[type[Benchmark]] = Registry(
+    "benchmark",
+    group="vgid.benchmarks",
+    base=Benchmark,
+    must={
+        "name": str,
+        "title": str,
+        "paper": str,
+        "version": int,
+        "source": object,
+        "parts": Sequence,
+        "metrics": Mapping,
+        "main": Sequence,
+    },
+)
 
 
 def forgetting(split: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from vgid.config import RunConfig
 from vgid.data.example import Example
-from vgid.methods import METHODS
+from vgid.methods import METHODS, Method
 from vgid.processes import default_device
 from vgid.results import versions
 from vgid.training.fingerprint import files_digest, fingerprint, rows_digest
@@ -40,9 +41,18 @@ def surroundings(method: str | None = None) -> dict[str, Any]:
 
 def _code(method: str | None) -> str:
     """The code of all that is shared, and of the method with those it builds on; a change to another method changes nothing here."""
-    own = {each.__module__.rpartition(".")[2] for each in METHODS.get(method).__mro__} if method else set()
+    line = [each for each in METHODS.get(method).__mro__ if issubclass(each, Method)] if method else []
+    ours = {each.__module__.rpartition(".")[2] for each in line if each.__module__.startswith("vgid.")}
+    theirs = {path for each in line if not each.__module__.startswith("vgid.") for path in _package(each)}
     with as_file(files("vgid")) as root:
-        return files_digest(sorted({*_shared(root), *(root / "methods" / f"{name}.py" for name in own if _is_method(root, name))}))
+        own = {root / "methods" / f"{name}.py" for name in ours if _is_method(root, name)}
+        return files_digest(sorted({*_shared(root), *own, *theirs}))
+
+
+def _package(kind: type) -> Iterable[Path]:
+    """The code of another package's method: its file, and those that lie with it where it is part of a package."""
+    path = Path(inspect.getfile(kind))
+    return path.parent.rglob("*.py") if "." in kind.__module__ else [path]
 
 
 def _shared(root: Path) -> Iterable[Path]:

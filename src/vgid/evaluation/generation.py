@@ -52,7 +52,7 @@ def generate(
     if max_new_tokens < 1:
         raise ConfigError("an answer needs tokens", expected="max_new_tokens of at least 1", got=str(max_new_tokens))
     answers, prompts = [""] * len(examples), encode or loaded.encoder.prompts
-    with frozen(loaded.model), _greedy(loaded, max_new_tokens) as model, shared_heads(model.device):
+    with frozen(loaded.model), greedy(loaded, max_new_tokens) as model, shared_heads(model.device):
         style = decoding_style(loaded, model, examples) if encode is None else None
         for indices in by_length(examples, batch_size, style):
             rows = [examples[i] for i in indices]
@@ -113,7 +113,7 @@ def _texts(loaded: LoadedModel, tokens: Any) -> list[str]:
 
 
 @contextmanager
-def _greedy(loaded: LoadedModel, max_new_tokens: int) -> Iterator[Any]:
+def greedy(loaded: LoadedModel, max_new_tokens: int) -> Iterator[Any]:
     """The model that generates, with a plain greedy configuration in place of the checkpoint's own.
 
     Values that `generate` is not given are filled in from the checkpoint (temperature, repetition penalty ...), so the

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, get_args
 
 import torch
 from pydantic import BaseModel
@@ -162,4 +162,6 @@ class Method(Generic[C]):
         return None
 
 
-METHODS: Registry[type[Method[Any]]] = Registry("method")
+METHODS: Registry[type[Method[Any]]] = Registry(
+    "method", group="vgid.methods", base=Method, must={"Config": BaseModel, "kind": get_args(Kind)}
+)

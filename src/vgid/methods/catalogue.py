@@ -24,6 +24,7 @@ def _row(name: str, method: type[Method[Any]]) -> dict[str, Any]:
         "needs": list(method.needs),
         "trains": list(method.ways) if method.trains else [],
         "settings": list(method.Config.model_fields),
+        "package": METHODS.package(name),
         "defaults": dict(method.defaults),
         "search": {key: space._asdict() if hasattr(space, "_asdict") else list(space) for key, space in method.search.items()},
     }

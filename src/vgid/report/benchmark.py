@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich import box
 from rich.markup import escape
 from rich.table import Table
@@ -65,14 +63,20 @@ def render(results: Mapping[str, Any]) -> str:
     if results.get("schema") != SCHEMA:
         raise DataError("these results cannot be shown", expected=f"schema {SCHEMA!r}", got=repr(results.get("schema")))
     models = list(results["figures"])
-    page: str = _template().render(
-        results=results,
-        models=[(model, model_name(model)) for model in models],
-        splits=lines(results),
-        composite=results["composite"],
-        published=results["published"],
-        published_rows=published_rows(results),
-        precondition=PRECONDITION[results["composite"]["known"]] if results["composite"] else "",
+    from vgid.report.html import environment
+
+    page: str = (
+        environment()
+        .get_template("benchmark.html.j2")
+        .render(
+            results=results,
+            models=[(model, model_name(model)) for model in models],
+            splits=lines(results),
+            composite=results["composite"],
+            published=results["published"],
+            published_rows=published_rows(results),
+            precondition=PRECONDITION[results["composite"]["known"]] if results["composite"] else "",
+        )
     )
     return page
 
@@ -108,11 +112,3 @@ def benchmark_table(results: Mapping[str, Any]) -> Table:
             last = line is each[-1]
             table.add_row(escape(split), escape(line.task), f"{line.metric} {line.arrow}", *values, line.cells[focus][1], end_section=last)
     return table
-
-
-@cache
-def _template() -> Any:
-    environment = Environment(
-        loader=PackageLoader("vgid.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("benchmark.html.j2")

@@ -60,7 +60,8 @@ def methods_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     table.add_column("Needs")
     for row in rows:
         way = {"full": ["full parameters"], "adapter": ["an adapter"]}[row["trains"][0]] if len(row["trains"]) == 1 else []
-        needs = ", ".join([*row["needs"], *way])
+        source = [f"package {row['package']}"] if row["package"] else []
+        needs = ", ".join([*row["needs"], *way, *source])
         table.add_row(escape(row["name"]), row["kind"], row["paper"] or "", escape(needs))
     return table
 

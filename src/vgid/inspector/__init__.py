@@ -1,0 +1,1 @@
+"""Before and after in a browser: `vgid inspect`."""

@@ -1,0 +1,1 @@
+"""Models as stock libraries load them: inspection, adapters, logits, export."""
