@@ -55,7 +55,7 @@ TARGETS.register("smol")(
         name="smol",
         base=smol_path,
         people=(12, 4),
-        memorising={"steps": 240, "retain_batch": 24, "learning_rate": 3e-4, "warmup_steps": 20, "precision": "bf16"},
+        memorising={"steps": 240, "retain_batch": 24, "pack": 4, "learning_rate": 3e-4, "warmup_steps": 20, "precision": "bf16"},
         unlearning=("training.steps=60", "training.learning_rate=5e-4", "training.precision=bf16"),
         cached=True,
     )
