@@ -67,6 +67,10 @@ def test_membership_share_lies_between_reference_and_base() -> None:
         (evidence(0.3, low=0.1, power=0.1), "fail", "recovered more than allowed"),
         (evidence(None), "inconclusive", "no room"),
         (evidence(0.0, power=None), "pass", ""),
+        (evidence(-0.4, low=-0.6, high=-0.1), "pass", ""),
+        (evidence(-0.4, low=-0.6, high=-0.1, two_sided=True), "fail", "recovered more than allowed"),
+        (evidence(-0.4, low=-0.9, high=0.1, two_sided=True), "inconclusive", "interval reaches chance"),
+        (evidence(-0.05, low=-0.1, high=0.0, two_sided=True), "pass", ""),
     ],
 )
 def test_one_level(given: Evidence, status: str, reason: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from vgid.artifacts import prepare_output, write_json_atomic
-from vgid.attacks.base import Material, sample_rows
+from vgid.attacks.base import Endpoint, Material, sample_alike, sample_rows
 from vgid.audit.policy import Policy, Profile
 from vgid.audit.run import audit
 from vgid.data.sources import check_disjoint, load_examples
@@ -18,8 +18,8 @@ from vgid.errors import DataError
 from vgid.models.loading import load_model
 from vgid.progress import Stages
 
-ROWS: Mapping[Profile, int] = {"quick": 64, "full": 1000}
-"""At most so many forget rows and so many retain rows are asked."""
+ROWS: Mapping[Profile, tuple[int, int]] = {"quick": (96, 48), "full": (1000, 1000)}
+"""At most so many forget rows (and rows about people nobody met), and so many retain rows, are asked."""
 
 
 def audit_command(
@@ -30,6 +30,8 @@ def audit_command(
     *,
     unseen: Path | None = None,
     rewordings: Path | None = None,
+    views: Path | None = None,
+    served: Endpoint | None = None,
     profile: Profile = "quick",
     rows: int | None = None,
     seed: int = 0,
@@ -40,14 +42,17 @@ def audit_command(
     """Read and check all data, then attack one model after the other; each is a (path, adapter) pair."""
     forget_rows, retain_rows = load_examples(forget), load_examples(retain)
     check_disjoint(forget_rows, retain_rows)
-    most = rows or ROWS[profile]
+    most, control = (rows, rows) if rows else ROWS[profile]
     material = Material(
         sample_rows(forget_rows, most, seed),
-        sample_rows(retain_rows, most, seed),
+        sample_alike(retain_rows, forget_rows, control, seed),
         seed,
         sample_rows(load_examples(unseen), most, seed) if unseen else (),
         read_rewordings(rewordings) if rewordings else {},
         batch_size,
+        [*forget_rows, *retain_rows],
+        load_examples(views) if views else (),
+        served,
     )
     if out is not None:
         prepare_output(out)
