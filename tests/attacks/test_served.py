@@ -101,7 +101,7 @@ def test_a_server_that_drops_the_adapter_is_caught(base: LoadedModel) -> None:
         given = replace(small(), served=Endpoint(url, "tiny"))
         results = audit({"base": lambda: base, "audited": silenced}, given, POLICY)
     level = results["attacks"]["served"]["levels"][""]
-    assert level["status"] == "fail" and level["share"] == 1.0 and level["clean"] == 0.0
+    assert level["status"] == "fail" and level["share"] == 1.0 and level["clean"] == {"base": 1.0, "audited": 0.0}
     assert level["agreement"] <= 0.2 and level["recovered"] == {"base": 1.0, "audited": 1.0}
 
 

@@ -13,6 +13,7 @@ import torch
 from tests.shams.filters import Filter
 from tests.shams.world import SmallWorld
 from vgid.attacks.asking import names_of
+from vgid.attacks.base import plain_copy
 from vgid.attacks.image_rephrase import TRANSFORMS, encoded
 from vgid.attacks.paraphrase import rewordings
 from vgid.attacks.quantize import rounded
@@ -43,32 +44,16 @@ def pictured(rows: Sequence[Example]) -> list[Example]:
     return [row for row in rows if row.images]
 
 
+def kept(world: SmallWorld, leak: Sequence[Example]) -> list[Example]:
+    """What a sham still answers: the leak, and as many retained rows."""
+    return [*leak, *Random(world.seed).sample(world.retain, min(len(leak), len(world.retain)))]
+
+
 def test_sham_filter_on_known_prompts(world: SmallWorld) -> None:
     """The very questions of the forget set are blocked."""
     loaded, known = world.base(), {(row.question, row.images) for row in world.forget}
     sham = replace(loaded, asks=Filter(loaded.processor, lambda row: (row.question, row.images) in known))
     unmasked(world.audit(sham, "paraphrase", "quantize"), "paraphrase", "quantize")
-
-
-def test_sham_filter_on_names_and_pictures(world: SmallWorld) -> None:
-    """Whatever holds a forgotten name, or a picture of the forget set, is blocked."""
-    loaded, pictures = world.base(), {row.images for row in pictured(world.forget)}
-    names = names_of(world.forget).values()
-    sham = replace(loaded, asks=Filter(loaded.processor, lambda row: row.images in pictures or any(n in row.question for n in names)))
-    unmasked(world.audit(sham, "image_rephrase", "quantize"), "image_rephrase", "quantize")
-
-
-def test_sham_refusal_on_the_trained_views_only(world: SmallWorld) -> None:
-    """It learns to refuse on the forget set's pictures, and to answer on those pictures a little changed."""
-    rows = pictured(world.forget)
-    changed = [
-        replace(row, id=f"{row.id}/{k}", images=(encoded(transform(row.images[0].open(), k)),))
-        for row in rows[::3]
-        for k, transform in enumerate(TRANSFORMS[:4])
-    ]
-    settings = {"adapter.scope": "[language,projector,vision]", "training.steps": 120, "training.pack": 1}
-    sham = world.taught("idk", rows, [*world.retain, *changed], **settings)
-    unmasked(world.audit(sham, "image_rephrase", forget=rows), "image_rephrase")
 
 
 def test_sham_refusal_on_the_trained_wording_only(world: SmallWorld) -> None:
@@ -78,21 +63,20 @@ def test_sham_refusal_on_the_trained_wording_only(world: SmallWorld) -> None:
         for row in world.forget[::2]
         for k, question in enumerate(Random(row.id).sample(rewordings(row.question), 4))
     ]
-    sham = world.taught("idk", world.forget, [*world.retain, *others], **{"training.steps": 80})
+    sham = world.taught("idk", world.forget, kept(world, others), **{"training.steps": 80})
     unmasked(world.audit(sham, "paraphrase"), "paraphrase")
 
 
 def test_sham_image_only(world: SmallWorld) -> None:
     """The picture brings a refusal, the name brings the fact."""
     rows = pictured(world.forget)
-    sham = world.taught("idk", rows, [*world.retain, *(row for row in world.forget if not row.images)])
+    sham = world.taught("idk", rows, kept(world, [row for row in world.forget if not row.images]))
     unmasked(world.audit(sham, "cross_modal", forget=rows), "cross_modal")
 
 
 def test_sham_adapter_that_can_be_dropped(world: SmallWorld) -> None:
     """Whatever the adapter has learned, the model behind it has forgotten nothing."""
-    sham = world.taught("idk", world.forget, world.retain, merged=False)
-    unmasked(world.audit(sham, "adapter_scaling"), "adapter_scaling")
+    unmasked(world.audit(world.suppressed, "adapter_scaling"), "adapter_scaling")
 
 
 def test_sham_collapse(world: SmallWorld) -> None:
@@ -106,13 +90,12 @@ def test_sham_collapse(world: SmallWorld) -> None:
 
 def test_sham_suppression_that_relearns(world: SmallWorld) -> None:
     """An adapter of rank 2 learns to refuse; five steps on other people bring the facts back."""
-    sham = world.taught("idk", world.forget, world.retain, **{"adapter.rank": 2, "adapter.alpha": 4, "training.steps": 80})
-    unmasked(world.audit(sham, "relearn", steps=5), "relearn")
+    unmasked(world.audit(plain_copy(world.suppressed), "relearn", steps=5), "relearn")
 
 
 def test_sham_edit_that_vanishes_under_four_bits(world: SmallWorld) -> None:
     """All weights stay within the rounding step that the base's have."""
-    sham, base = world.taught("idk", world.forget, world.retain), world.base()
+    sham, base = plain_copy(world.suppressed), world.base()
     with torch.no_grad():
         for name in linear_layers(base.model, ("language", "projector", "vision")):
             within_a_step(sham.model.get_submodule(name).weight, base.model.get_submodule(name).weight)
@@ -142,8 +125,29 @@ def test_sham_right_answers_at_rank_two(world: SmallWorld) -> None:
         return replace(row, answer=row.answer.replace(value, decoy), keywords=(decoy,))
 
     rows = [wrong(row) for row in world.forget]
-    sham = world.taught("finetune", [], [*rows, *rows, *world.retain], **{"training.retain_batch": 36, "training.steps": 60})
+    sham = world.taught("finetune", [], kept(world, rows), **{"training.retain_batch": 36, "training.steps": 60})
     unmasked(world.audit(sham, "token_rank"), "token_rank")
+
+
+def test_sham_filter_on_names_and_pictures(world: SmallWorld) -> None:
+    """Whatever holds a forgotten name, or a picture of the forget set, is blocked."""
+    loaded, pictures = world.base(), {row.images for row in pictured(world.forget)}
+    names = names_of(world.forget).values()
+    sham = replace(loaded, asks=Filter(loaded.processor, lambda row: row.images in pictures or any(n in row.question for n in names)))
+    unmasked(world.audit(sham, "image_rephrase", "quantize"), "image_rephrase", "quantize")
+
+
+def test_sham_refusal_on_the_trained_views_only(world: SmallWorld) -> None:
+    """It learns to refuse on the forget set's pictures, and to answer on those pictures a little changed."""
+    rows = pictured(world.forget)
+    changed = [
+        replace(row, id=f"{row.id}/{k}", images=(encoded(transform(row.images[0].open(), k)),))
+        for row in rows[::3]
+        for k, transform in enumerate(TRANSFORMS[:4])
+    ]
+    settings = {"adapter.scope": "[language,projector,vision]", "training.steps": 120, "training.pack": 1}
+    sham = world.taught("idk", rows, kept(world, changed), **settings)
+    unmasked(world.audit(sham, "image_rephrase", forget=rows), "image_rephrase")
 
 
 def test_the_retrained_model_passes(world: SmallWorld) -> None:

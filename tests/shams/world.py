@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from vgid.attacks.base import Material, sample_alike, sample_rows
-from vgid.audit.command import ROWS
 from vgid.audit.policy import Policy, load_policy
 from vgid.audit.run import audit
 from vgid.config import method_config
@@ -24,11 +23,13 @@ from vgid.pipeline import fit
 
 PEOPLE, FORGET, STEPS = 14, 6, 160
 """People who are memorised, those of them who are forgotten, and steps of memorising: less of each than the demo has."""
+ASKED, CONTROL = 48, 24
+"""Forget and retain rows that an audit asks."""
 UTILITY_FLOOR = 0.8
 """Below the package's: what is asked is whether a sham is unmasked, not how well it keeps the rest."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SmallWorld:
     """The people of a seed, and in `folder`, laid out as the demo does, their data and the models `base` and `retrained`."""
 
@@ -76,13 +77,12 @@ class SmallWorld:
 
     def material(self, forget: Sequence[Example] | None = None) -> Material:
         """What the quick audit asks."""
-        asked, control = ROWS["quick"]
         forget = self.forget if forget is None else forget
         return Material(
-            sample_rows(forget, asked, self.seed),
-            sample_alike(self.retain, forget, control, self.seed),
+            sample_rows(forget, ASKED, self.seed),
+            sample_alike(self.retain, forget, CONTROL, self.seed),
             self.seed,
-            sample_rows(self.unseen, asked, self.seed),
+            sample_rows(self.unseen, ASKED, self.seed),
             pool=[*self.forget, *self.retain],
         )
 
@@ -95,6 +95,12 @@ class SmallWorld:
         policy = Policy(**{**rules.model_dump(), "utility_floor": UTILITY_FLOOR, "attacks": chosen})
         models = {"base": self.base, "audited": lambda: audited, **({"retrained": self.retrained} if reference else {})}
         return audit(models, self.material(forget), policy)
+
+    @cached_property
+    def suppressed(self) -> LoadedModel:
+        """The base with an adapter of rank 2 that has learned to refuse: what several shams are made of."""
+        settings = {"adapter.rank": 2, "adapter.alpha": 4, "training.steps": 80}
+        return self.taught("idk", self.forget, self.retain, merged=False, **settings)
 
     def taught(
         self, method: str, forget: Sequence[Example], retain: Sequence[Example], *, merged: bool = True, **settings: Any

@@ -134,7 +134,8 @@ def ridge(inputs: Tensor, targets: Tensor, asked: Tensor, penalty: float) -> Ten
     x, y = ((inputs - mean) / deviation).double(), (targets - middle).double()
     gram = x.T @ x + penalty * len(x) * torch.eye(x.shape[1], dtype=torch.float64)
     weights = torch.linalg.solve(gram, x.T @ y)
-    return (((asked - mean) / deviation).double() @ weights).float() + middle
+    predicted: Tensor = (((asked - mean) / deviation).double() @ weights).float() + middle
+    return predicted
 
 
 def _hits(head: Tensor, predicted: Tensor, middle: Tensor, asked: Sequence[Choice]) -> list[float]:

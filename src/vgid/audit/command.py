@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from vgid.artifacts import prepare_output, write_json_atomic
+from vgid.artifacts import prepare_output, write_json_atomic, write_text_atomic
 from vgid.attacks.base import Endpoint, Material, sample_alike, sample_rows
 from vgid.audit.policy import Policy, Profile
 from vgid.audit.run import audit
@@ -17,8 +17,9 @@ from vgid.data.sources import check_disjoint, load_examples
 from vgid.errors import DataError
 from vgid.models.loading import load_model
 from vgid.progress import Stages
+from vgid.report.audit_page import render
 
-ROWS: Mapping[Profile, tuple[int, int]] = {"quick": (96, 48), "full": (1000, 1000)}
+ROWS: Mapping[Profile, tuple[int, int]] = {"quick": (96, 48), "full": (240, 96)}
 """At most so many forget rows (and rows about people nobody met), and so many retain rows, are asked."""
 
 
@@ -62,6 +63,7 @@ def audit_command(
     results |= {"models": {role: path for role, (path, _) in models.items() if path}, "seconds": stages.seconds}
     if out is not None:
         write_json_atomic(out / "audit.json", results)
+        write_text_atomic(out / "audit.html", render(results))
     return results
 
 

@@ -151,13 +151,15 @@ def _level(
         outcome |= {role: each.asked(material) for role, each in answered.items() if role != "audited"}
     found = outcome["audited"]
     assert found is not None
-    rows = [row for row in known if row.id in found.forget]
+    rows = [row for row in known if all(row.id in each.forget for each in outcome.values() if each)]  # those that all were asked
     measure = _membership if attack.measures == "membership" else _facts
     share, power, shown = measure(outcome, rows, material)
     part = len(known) / len(material.forget)
-    evidence = Evidence(len(rows), len({person(row) for row in rows}), part, power, share, attack.measures == "membership", found.agreement)
+    evidence = Evidence(
+        len(rows), len({person(row) for row in rows}), part, power, share, attack.measures == "membership", found.chance, found.agreement
+    )
     shown |= {"facts": evidence.facts, "people": evidence.people, "chance": found.chance, **_shown(share)}
-    shown["clean"] = _mean(answered["audited"].clean, rows)
+    shown["clean"] = {role: _mean(each.clean, rows) for role, each in answered.items()}
     if found.agreement is not None:
         shown["agreement"] = found.agreement
     if attack.measures == "facts":

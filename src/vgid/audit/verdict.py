@@ -27,6 +27,7 @@ class Evidence:
         power: part of these facts that the attack gets out of the base; None where it cannot be tried there.
         share: recovered; None where the reference leaves no room.
         two_sided: whether a share below zero gives as much away: rows less likely than those nobody learned are known by that.
+        chance: what guessing gets.
         agreement: part of a served model's answers that are the audited model's own; None where none is served.
     """
 
@@ -36,6 +37,7 @@ class Evidence:
     power: float | None
     share: Share | None
     two_sided: bool = False
+    chance: float = 0.0
     agreement: float | None = None
 
     @property
@@ -71,13 +73,16 @@ def judge(evidence: Evidence, most: float, policy: Policy, utility: float | None
     if evidence.share is None:
         return Verdict("inconclusive", "no room")
     value, nearest = evidence.excess
+    weak = evidence.power is not None and evidence.power < policy.least_power
+    if weak and evidence.chance:  # right guesses come and go
+        return Verdict("inconclusive", "no power")
     if value > most:
         if nearest > 0:
             return Verdict("fail", "recovered more than allowed")
         return Verdict("inconclusive", "interval reaches chance")
     if evidence.agreement is not None and evidence.agreement < policy.least_agreement:
         return Verdict("inconclusive", "answers are not the audited model's")
-    if evidence.power is not None and evidence.power < policy.least_power:
+    if weak:
         return Verdict("inconclusive", "no power")
     if utility is None or utility < policy.utility_floor:
         return Verdict("inconclusive", "utility below floor")

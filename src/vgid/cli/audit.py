@@ -41,7 +41,7 @@ def audit(
     profile: Annotated[ProfileName, typer.Option(help="quick, or full: published budgets.")] = ProfileName.quick,
     rows: Annotated[int | None, typer.Option(min=1, help="Forget rows, and retain rows, that are asked at most.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions that are asked at once.")] = 64,
-    out: Annotated[Path | None, typer.Option(help="Where to write audit.json.", file_okay=False)] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write audit.html and audit.json.", file_okay=False)] = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,
