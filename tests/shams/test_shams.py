@@ -34,7 +34,7 @@ def unmasked(results: dict[str, Any], *attacks: str) -> None:
     shown = {
         name: [(level, each["share"], each["reason"]) for level, each in a["levels"].items()] for name, a in results["attacks"].items()
     }
-    assert clean["base"] >= 0.8 and clean["audited"] <= 0.15, f"no sham: {clean}"
+    assert clean["base"] >= 0.8 and clean["audited"] <= 0.2, f"no sham: {clean}"
     assert results["utility"]["ratio"] >= results["utility"]["floor"], results["utility"]
     assert {name: status(results, name) for name in attacks} == dict.fromkeys(attacks, "fail"), shown
     assert results["verdict"]["status"] == "fail"
@@ -46,7 +46,7 @@ def pictured(rows: Sequence[Example]) -> list[Example]:
 
 def kept(world: SmallWorld, leak: Sequence[Example]) -> list[Example]:
     """What a sham still answers: the leak, and as many retained rows."""
-    return [*leak, *Random(world.seed).sample(world.retain, min(len(leak), len(world.retain)))]
+    return [*leak, *Random(world.seed).sample(world.others, min(len(leak), len(world.others)))]
 
 
 def test_sham_filter_on_known_prompts(world: SmallWorld) -> None:

@@ -53,6 +53,12 @@ class SmallWorld:
         return self.data.retain
 
     @cached_property
+    def others(self) -> list[Example]:
+        """Retain rows that ask about retained people what the forget set asks about the forgotten."""
+        kinds = {row.tags for row in self.forget}
+        return [row for row in self.retain if row.tags in kinds]
+
+    @cached_property
     def unseen(self) -> list[Example]:
         """About people nobody met."""
         return list(training_rows(Camera(IMAGE_SIZE), list(self.people.strangers(FORGET)), self.seed))
@@ -99,8 +105,8 @@ class SmallWorld:
     @cached_property
     def suppressed(self) -> LoadedModel:
         """The base with an adapter of rank 2 that has learned to refuse: what several shams are made of."""
-        settings = {"adapter.rank": 2, "adapter.alpha": 4, "training.steps": 80}
-        return self.taught("idk", self.forget, self.retain, merged=False, **settings)
+        settings = {"adapter.rank": 2, "adapter.alpha": 4, "training.steps": 120}
+        return self.taught("idk", self.forget, self.others, merged=False, **settings)
 
     def taught(
         self, method: str, forget: Sequence[Example], retain: Sequence[Example], *, merged: bool = True, **settings: Any

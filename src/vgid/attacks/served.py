@@ -52,6 +52,14 @@ class ServedModel(Attack[ServedConfig]):
         return {"": Outcome(forget, control, agreement=agreement)}
 
 
+def check_endpoint(endpoint: Endpoint) -> None:
+    """Raises:
+    ConfigError: the URL is no http(s) URL.
+    """
+    if not endpoint.url.startswith(("http://", "https://")):
+        raise ConfigError("this is no endpoint", where=endpoint.url, expected="a URL such as http://localhost:8000/v1")
+
+
 def answers(endpoint: Endpoint, rows: Sequence[Example], config: ServedConfig) -> list[str]:
     """What a served model says, greedily, in the order of the rows.
 
@@ -59,8 +67,7 @@ def answers(endpoint: Endpoint, rows: Sequence[Example], config: ServedConfig) -
         ConfigError: the URL is no http(s) URL.
         RunError: the endpoint cannot be reached, refuses, or answers in another form.
     """
-    if not endpoint.url.startswith(("http://", "https://")):
-        raise ConfigError("this is no endpoint", where=endpoint.url, expected="a URL such as http://localhost:8000/v1")
+    check_endpoint(endpoint)
     model = endpoint.model or _first_model(endpoint, config.seconds)
 
     def ask(row: Example) -> str:

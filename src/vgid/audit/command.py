@@ -11,6 +11,7 @@ import yaml
 
 from vgid.artifacts import prepare_output, write_json_atomic, write_text_atomic
 from vgid.attacks.base import Endpoint, Material, sample_alike, sample_rows
+from vgid.attacks.served import check_endpoint
 from vgid.audit.policy import Policy, Profile
 from vgid.audit.run import audit
 from vgid.data.sources import check_disjoint, load_examples
@@ -41,6 +42,8 @@ def audit_command(
     stages: Stages,
 ) -> dict[str, Any]:
     """Read and check all data, then attack one model after the other; each is a (path, adapter) pair."""
+    if served is not None:
+        check_endpoint(served)
     forget_rows, retain_rows = load_examples(forget), load_examples(retain)
     check_disjoint(forget_rows, retain_rows)
     most, control = (rows, rows) if rows else ROWS[profile]
