@@ -12,6 +12,7 @@ import torch
 
 from tests.shams.filters import Filter
 from tests.shams.world import SmallWorld
+from vgid.attacks.adapter_scaling import scaled
 from vgid.attacks.asking import names_of
 from vgid.attacks.base import plain_copy
 from vgid.attacks.image_rephrase import TRANSFORMS, encoded
@@ -95,7 +96,8 @@ def test_sham_suppression_that_relearns(world: SmallWorld) -> None:
 
 def test_sham_edit_that_vanishes_under_four_bits(world: SmallWorld) -> None:
     """All weights stay within the rounding step that the base's have."""
-    sham, base = plain_copy(world.suppressed), world.base()
+    strong = replace(world.suppressed, model=scaled(world.suppressed.model, 2))  # what is cut off below must not be missed
+    sham, base = plain_copy(strong), world.base()
     with torch.no_grad():
         for name in linear_layers(base.model, ("language", "projector", "vision")):
             within_a_step(sham.model.get_submodule(name).weight, base.model.get_submodule(name).weight)
@@ -125,7 +127,7 @@ def test_sham_right_answers_at_rank_two(world: SmallWorld) -> None:
         return replace(row, answer=row.answer.replace(value, decoy), keywords=(decoy,))
 
     rows = [wrong(row) for row in world.forget]
-    sham = world.taught("finetune", [], kept(world, rows), **{"training.retain_batch": 36, "training.steps": 60})
+    sham = world.taught("finetune", [], kept(world, rows), **{"training.retain_batch": 36, "training.steps": 90})
     unmasked(world.audit(sham, "token_rank"), "token_rank")
 
 
