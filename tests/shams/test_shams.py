@@ -91,7 +91,10 @@ def test_sham_collapse(world: SmallWorld) -> None:
 
 def test_sham_suppression_that_relearns(world: SmallWorld) -> None:
     """An adapter of rank 2 learns to refuse; five steps on other people bring the facts back."""
-    unmasked(world.audit(plain_copy(world.suppressed), "relearn", steps=5), "relearn")
+    results = world.audit(plain_copy(world.suppressed), "relearn", steps=5, shares=(0.5,), learning_rate=5e-3)
+    unmasked(results, "relearn")
+    level = results["attacks"]["relearn"]["levels"]["50 %"]
+    assert level["recovered"]["audited"] >= level["clean"]["audited"] + 0.3 and level["recovered"]["retrained"] <= 0.1
 
 
 def test_sham_edit_that_vanishes_under_four_bits(world: SmallWorld) -> None:
