@@ -94,3 +94,15 @@ def tell_on_stderr(*, errors_only: bool = False) -> None:
     log = logging.getLogger("vgid")
     log.handlers, log.propagate = [handler], False
     log.setLevel(logging.ERROR if errors_only else logging.INFO)
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Keep what vgid has to tell, warnings left out, to itself: for what is done many times over."""
+    log = logging.getLogger("vgid")
+    before = log.level
+    log.setLevel(max(logging.WARNING, log.getEffectiveLevel()))
+    try:
+        yield
+    finally:
+        log.setLevel(before)

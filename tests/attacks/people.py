@@ -12,13 +12,13 @@ from vgid.data.splits import album
 CAMERA, WORLD = Camera(96), World(0, people=4, forget=3)
 
 
-def rows(people: list[Person], facts: int = 3, texts: int = 1) -> list[Example]:
+def rows(people: list[Person], facts: int = 3, texts: int = 1, view: str = "training") -> list[Example]:
     """The name and other facts by picture, and facts by name."""
     import random
 
     out = []
     for person in people:
-        picture, rng = album(CAMERA, person, "training", 1).pictures[0], random.Random(person.id)
+        picture, rng = album(CAMERA, person, view, 1).pictures[0], random.Random(person.id)
         out += [ask_fact(person, t, t.training[0], picture, rng, id=f"{person.id}/{t.name}/image") for t in FACTS[:facts]]
         out += [ask_fact(person, t, t.training[0], None, rng, id=f"{person.id}/{t.name}/text") for t in FACTS[1 : 1 + texts]]
     return out

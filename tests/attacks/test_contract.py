@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.attacks.people import material, without_pictures
+from tests.attacks.people import WORLD, material, rows, without_pictures
 from vgid.attacks import ATTACKS, Material
 from vgid.attacks.base import person
 from vgid.models.adapters import AdapterConfig, attach_lora
@@ -22,9 +22,10 @@ QUICK = {
     "token_rank": {"values": 5, "top": 1},
     "paraphrase": {"wordings": 2},
     "image_rephrase": {"transforms": 2},
+    "probe": {"layers": 1, "options": 3, "shuffles": 1},
 }
-CLOSED = {"figstep", "adapter_scaling"}
-"""What gets nothing out of the embedded base: it cannot read pictures of words, and has no adapter."""
+CLOSED = {"figstep", "adapter_scaling", "probe", "served"}
+"""What gets nothing out of the embedded base: it cannot read pictures of words, has no adapter, is not served, and few people."""
 
 
 def run(name: str, loaded: LoadedModel, given: Material):
@@ -71,6 +72,15 @@ def test_adapter_scaling_takes_the_adapter_off(known: Material) -> None:
     outcomes = run("adapter_scaling", replace(loaded, model=model), known)
     rates = {level: sum(each.forget.values()) / len(each.forget) for level, each in outcomes.items()}
     assert rates["x 0"] >= 0.9 and rates["x 2"] <= 0.1
+
+
+def test_other_pictures_of_the_people(base: LoadedModel, known: Material) -> None:
+    fresh = [replace(row, id=f"{row.id}/fresh") for row in rows(WORLD.schooling[:8], view="unseen")]
+    asked = run("image_rephrase", base, replace(known, views=fresh))
+    assert set(asked) == {"any picture", "new view"}
+    assert set(asked["new view"].forget) == {row.id for row in known.forget if row.images}
+    assert sum(asked["new view"].forget.values()) / len(asked["new view"].forget) >= 0.7
+    assert "new view" not in run("image_rephrase", base, replace(known, views=known.forget[:1]))
 
 
 def test_attacks_on_pictures_do_not_apply_to_text(base: LoadedModel) -> None:

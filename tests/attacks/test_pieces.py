@@ -13,7 +13,7 @@ from tests.attacks.people import material
 from tests.conftest import example, png
 from vgid.attacks import Material
 from vgid.attacks.asking import names_of
-from vgid.attacks.base import person, sample_rows, split_people
+from vgid.attacks.base import kind, person, sample_alike, sample_rows, split_people
 from vgid.attacks.cross_modal import by_name, by_picture
 from vgid.attacks.image_rephrase import TRANSFORMS, crop, mirror, occlusion, resize
 from vgid.attacks.jailbreak import TEMPLATES
@@ -22,6 +22,7 @@ from vgid.attacks.paraphrase import rewordings
 from vgid.attacks.prefill import begun
 from vgid.attacks.quantize import NF4, rounded
 from vgid.attacks.scores import TokenLosses, alternatives, rank_of_first, token_losses, value_loss
+from vgid.data.example import STRANGER
 from vgid.evaluation.scoring import score
 from vgid.models.loading import LoadedModel
 
@@ -87,7 +88,7 @@ def test_surprise_of_a_uniform_distribution_is_nothing(random_model: LoadedModel
 def test_alternatives_keep_the_sentence_and_change_the_value() -> None:
     given = material(2, 6)
     row = given.forget[1]
-    others = alternatives(row, given.everything, 3, seed=0)
+    others = alternatives(row, given.kin(row), 3, seed=0)
     assert len(others) == 3 and len({other.answer for other in others}) == 3
     before, after = row.answer.split(row.keywords[0])
     assert all(other.answer.startswith(before) and other.answer.endswith(after) and other.answer != row.answer for other in others)
@@ -110,6 +111,28 @@ def test_people_are_split_and_sampled_whole() -> None:
     assert split_people(rows[:1], 0.5, seed=1) == ([], rows[:1])
     few = sample_rows(rows, 8, seed=0)
     assert [row for row in rows if row in few] == few and {person(r) for r in few} == {person(r) for r in rows} and len(few) == 8
+
+
+def test_controls_ask_what_the_forget_set_asks() -> None:
+    given = material(2, 6)
+    seen = [replace(row, id=f"{row.id}/seen", tags=("hair", "perception")) for row in given.retain]
+    refused = [replace(row, id=f"{row.id}/refused", tags=(*row.tags, STRANGER)) for row in given.retain]
+    chosen = sample_alike([*refused, *seen, *given.retain], given.forget, 12, seed=0)
+    assert len(chosen) == 12 and all(row in given.retain for row in chosen) and len({person(row) for row in chosen}) == 6
+    more = sample_alike([*refused, *seen, *given.retain], given.forget, 30, seed=0)
+    assert (
+        len(more) == 30 and [row for row in more if row in given.retain] == list(given.retain) and all(row not in refused for row in more)
+    )
+
+
+def test_names_and_values_come_from_all_rows_there_are() -> None:
+    given = material(2, 4)
+    few = replace(given, forget=given.forget[1:2], retain=given.retain[:1], pool=given.everything)
+    [row] = few.forget
+    assert {person(other) for other in few.kin(row)} == {person(each) for each in given.everything} - {person(row)}
+    assert {kind(other) for other in few.kin(row)} == {kind(row)}
+    assert set(few.of(row.subject)) == {each for each in given.forget if each.subject == row.subject} and few.of(None) == ()
+    assert list(replace(few, pool=()).kin(row)) == []
 
 
 def test_names_and_cross_modal_questions() -> None:

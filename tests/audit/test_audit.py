@@ -9,9 +9,10 @@ import torch
 from typer.testing import CliRunner
 
 from tests.attacks.people import WORLD, material, rows
+from vgid.attacks import Outcome
 from vgid.audit.command import read_rewordings
 from vgid.audit.policy import Policy
-from vgid.audit.run import SCHEMA, audit
+from vgid.audit.run import SCHEMA, Answered, _results, audit
 from vgid.cli import app
 from vgid.data.sources import write_examples
 from vgid.errors import ConfigError, DataError
@@ -43,7 +44,7 @@ def test_a_model_that_still_knows_fails() -> None:
     assert results["schema"] == SCHEMA and results["verdict"]["status"] == "fail"
     assert results["verdict"]["reasons"][:2] == ["paraphrase", "prefill"] and results["verdict"]["untested"] == ["adapter_scaling"]
     level = results["attacks"]["paraphrase"]["levels"]["any wording"]
-    assert level["share"] > 0.8 and level["recovered"]["base"] == level["recovered"]["audited"] and level["clean"] == 1.0
+    assert level["share"] > 0.8 and level["recovered"]["base"] == level["recovered"]["audited"] and level["clean"]["audited"] == 1.0
     assert set(level["modality"]) == {"image", "text"} and level["control"]["audited"] > 0.8
     assert results["knowledge"]["known"] > 20 and results["utility"]["ratio"] == 1.0
     text = json.dumps(results)
@@ -74,6 +75,19 @@ def test_rows_must_be_there_and_distinct() -> None:
         audit({"base": knowing, "audited": knowing}, replace(given, unseen=given.forget), POLICY)
 
 
+def test_rows_that_one_model_was_not_asked_are_left_out_for_all() -> None:
+    """An optimised suffix may give a fact away, another model's suffix another one."""
+    given = material(5, 3, texts=2)
+    clean = {row.id: 1.0 for row in given.everything}
+    answered = {}
+    for role, missing in (("base", given.forget[0]), ("audited", given.forget[1])):
+        found = {row.id: 1.0 for row in given.forget if row is not missing}
+        answered[role] = Answered(clean, {"prefill": {"": Outcome(found, {})}}, {"prefill": 0.0})
+    results = _results(answered, {"prefill": PREFILL.attack("prefill", "quick")}, given, PREFILL, "quick")
+    level = results["attacks"]["prefill"]["levels"][""]
+    assert level["facts"] == len(given.forget) - 2 and level["recovered"] == {"base": 1.0, "audited": 1.0}
+
+
 def test_command_line(tmp_path: Path) -> None:
     given = material(5, 3, texts=2)
     write_examples(tmp_path / "forget.jsonl", given.forget)
@@ -88,6 +102,9 @@ def test_command_line(tmp_path: Path) -> None:
     (tmp_path / "policy.yaml").write_text("attacks: {prefill: {required: false}, jailbreak: {most: 0.99, settings: {templates: 1}}}\n")
     lenient = CliRunner().invoke(app, ["audit", *files, "--policy", str(tmp_path / "policy.yaml")])
     assert lenient.exit_code == 0 and "jailbreak" in lenient.stdout and "pass" in lenient.stdout
+    assert "The forgotten facts can be had back" in (tmp_path / "out" / "audit.html").read_text()
+    nowhere = CliRunner().invoke(app, ["audit", *files, "--served", "localhost:8000"])
+    assert isinstance(nowhere.exception, ConfigError) and "this is no endpoint" in str(nowhere.exception)
     missing = CliRunner().invoke(app, ["audit", *files, "--policy", str(tmp_path / "none.yaml")])
     assert isinstance(missing.exception, ConfigError)
 

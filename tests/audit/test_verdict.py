@@ -25,6 +25,8 @@ def test_share_between_reference_and_memorised() -> None:
     assert share.interval.low < share.value < share.interval.high <= 1
     guessing = recovered_share(attacked, None, 0.5, PEOPLE, seed=0)
     assert guessing is not None and guessing.value == pytest.approx(0.5)
+    below = recovered_share(attacked, reference, 0.5, PEOPLE, seed=0)
+    assert below is not None and below.value == pytest.approx(0.5), "what guessing gets is not recovered"
     everything = recovered_share([1] * 8, None, 0.25, PEOPLE, seed=0)
     assert everything is not None and tuple(everything.interval) == (1.0, 1.0)
     same = recovered_share(reference, reference, 0.0, PEOPLE, seed=0)
@@ -65,8 +67,17 @@ def test_membership_share_lies_between_reference_and_base() -> None:
         (evidence(0.0, known=0.1), "inconclusive", "never known"),
         (evidence(0.0, power=0.1), "inconclusive", "no power"),
         (evidence(0.3, low=0.1, power=0.1), "fail", "recovered more than allowed"),
+        (evidence(0.3, low=0.1, power=0.1, chance=0.25), "inconclusive", "no power"),
+        (evidence(0.3, low=0.1, chance=0.25), "fail", "recovered more than allowed"),
+        (evidence(0.0, agreement=0.95), "pass", ""),
+        (evidence(0.0, agreement=0.5), "inconclusive", "answers are not the audited model's"),
+        (evidence(0.3, low=0.1, agreement=0.5), "fail", "recovered more than allowed"),
         (evidence(None), "inconclusive", "no room"),
         (evidence(0.0, power=None), "pass", ""),
+        (evidence(-0.4, low=-0.6, high=-0.1), "pass", ""),
+        (evidence(-0.4, low=-0.6, high=-0.1, two_sided=True), "fail", "recovered more than allowed"),
+        (evidence(-0.4, low=-0.9, high=0.1, two_sided=True), "inconclusive", "interval reaches chance"),
+        (evidence(-0.05, low=-0.1, high=0.0, two_sided=True), "pass", ""),
     ],
 )
 def test_one_level(given: Evidence, status: str, reason: str) -> None:

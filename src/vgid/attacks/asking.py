@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from vgid.attacks.base import Material, Outcome, person
+from vgid.attacks.base import Material, Outcome
 from vgid.data.batching import Encoder
 from vgid.data.example import Example
 from vgid.errors import DataError
@@ -56,16 +56,6 @@ def first_that_fits(encoder: Encoder, versions: Iterable[Example]) -> Example | 
             continue
         return version
     return None
-
-
-def same_kind(row: Example, others: Iterable[Example]) -> list[Example]:
-    """Rows of others that ask for the same kind of fact: by their tags; where there are none, by the wording of the question."""
-    kind = _kind(row)
-    return [other for other in others if _kind(other) == kind and person(other) != person(row)]
-
-
-def _kind(row: Example) -> tuple[str, ...]:
-    return row.tags if row.tags else (normalise(row.question), "image" if row.images else "text")
 
 
 def names_of(rows: Iterable[Example]) -> Mapping[str, str]:

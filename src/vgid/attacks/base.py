@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from random import Random
-from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict
 
-from vgid.data.example import Example
+from vgid.data.example import STRANGER, Example
+from vgid.evaluation.metrics import normalise
 from vgid.models.loading import LoadedModel
 from vgid.registry import Registry
 
@@ -25,6 +27,13 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Endpoint(NamedTuple):
+    """An OpenAI-compatible server: its URL up to `/v1`, and the model's name there; None for the first it has."""
+
+    url: str
+    model: str | None = None
+
+
 @dataclass(frozen=True)
 class Material:
     """What attacks work with.
@@ -36,6 +45,9 @@ class Material:
         unseen: rows about people that no model ever met.
         rewordings: other wordings of a question, by the question or by the id of its row.
         batch_size: rows that are asked at once.
+        pool: all rows there are, of which those above may be a sample: names, pictures, values and neighbours come from them.
+        views: rows with other pictures of the same people.
+        served: where the audited model is served.
     """
 
     forget: Sequence[Example]
@@ -44,11 +56,35 @@ class Material:
     unseen: Sequence[Example] = ()
     rewordings: Mapping[str, Sequence[str]] = field(default_factory=dict)
     batch_size: int = 64
+    pool: Sequence[Example] = ()
+    views: Sequence[Example] = ()
+    served: Endpoint | None = None
 
     @property
     def everything(self) -> list[Example]:
         """Forget and retain rows."""
         return [*self.forget, *self.retain]
+
+    @property
+    def known(self) -> Sequence[Example]:
+        """The pool, or what is asked where there is none."""
+        return self.pool or self.everything
+
+    def kin(self, row: Example) -> list[Example]:
+        """Rows about other people that ask for the same kind of fact."""
+        return [other for other in self._kinds.get(kind(row), ()) if person(other) != person(row)]
+
+    def of(self, subject: str | None) -> Sequence[Example]:
+        """All rows about one subject; none where there is no subject."""
+        return self._subjects.get(subject, ()) if subject else ()
+
+    @cached_property
+    def _kinds(self) -> Mapping[tuple[str, ...], Sequence[Example]]:
+        return _grouped(self.known, kind)
+
+    @cached_property
+    def _subjects(self) -> Mapping[str | None, Sequence[Example]]:
+        return _grouped(self.known, lambda row: row.subject)
 
 
 @dataclass(frozen=True)
@@ -61,12 +97,14 @@ class Outcome:
         control: the same of retain rows; for membership, of rows nobody ever learned.
         chance: what a model that knows nothing gets by guessing.
         fitted_on: whose rows the attack was fitted on; none of them is scored.
+        agreement: how often answers are those of the audited model, for attacks that ask another one in its name.
     """
 
     forget: Mapping[str, float]
     control: Mapping[str, float]
     chance: float = 0.0
     fitted_on: frozenset[str] = frozenset()
+    agreement: float | None = None
 
 
 Outcomes = dict[str, Outcome]
@@ -86,6 +124,8 @@ class Attack(Generic[C]):
     finds: ClassVar[str]
     """Which sham it unmasks, in words."""
     measures: ClassVar[Measure] = "facts"
+    audited_only: ClassVar[bool] = False
+    """Whether it concerns the audited model alone; beside it stand the clean answers of the others."""
     full: ClassVar[Mapping[str, Any]] = {}
     """Settings of the full profile, which follows published budgets; the defaults are the quick one."""
 
@@ -110,6 +150,21 @@ def person(example: Example) -> str:
     return example.subject or f"\0{example.id}"
 
 
+def kind(row: Example) -> tuple[str, ...]:
+    """What kind of fact a row asks for: by its tags; where there are none, by the wording of the question."""
+    return row.tags if row.tags else (normalise(row.question), "image" if row.images else "text")
+
+
+K = TypeVar("K")
+
+
+def _grouped(rows: Iterable[Example], key: Callable[[Example], K]) -> dict[K, list[Example]]:
+    groups: dict[K, list[Example]] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    return groups
+
+
 def split_people(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
     """Rows of `share` of the people, to fit on, and those of all others, to score on; at least one person on either side of two."""
     people = sorted({person(example) for example in examples})
@@ -124,9 +179,7 @@ def sample_rows(examples: Sequence[Example], count: int, seed: int) -> list[Exam
     if len(examples) <= count:
         return list(examples)
     rng = Random(f"rows/{seed}")
-    queues: dict[str, list[Example]] = {}
-    for example in examples:
-        queues.setdefault(person(example), []).append(example)
+    queues = _grouped(examples, person)
     for rows in queues.values():
         rng.shuffle(rows)
     chosen: set[str] = set()
@@ -137,9 +190,18 @@ def sample_rows(examples: Sequence[Example], count: int, seed: int) -> list[Exam
     return [example for example in examples if example.id in chosen]
 
 
+def sample_alike(examples: Sequence[Example], like: Sequence[Example], count: int, seed: int) -> list[Example]:
+    """A sample of the rows that ask for what others do, filled up with further rows where there are too few; none asks for a refusal."""
+    kinds = {kind(row) for row in like}
+    rows = [row for row in examples if STRANGER not in row.tags]
+    chosen = sample_rows([row for row in rows if kind(row) in kinds], count, seed)
+    rest = sample_rows([row for row in rows if kind(row) not in kinds], count - len(chosen), seed) if len(chosen) < count else []
+    return [*chosen, *rest]
+
+
 def plain_copy(loaded: LoadedModel) -> LoadedModel:
-    """A copy of the model with its adapter, if it has one, merged: what an attacker who has the weights starts from."""
+    """A copy of the model with its adapter, if it has one, merged, and asked plainly: what an attacker who has the weights starts from."""
     model = copy.deepcopy(loaded.model)
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
-    return replace(loaded, model=model.eval())
+    return replace(loaded, model=model.eval(), asks=None)

@@ -34,7 +34,7 @@ class CrossModal(Attack[CrossModalConfig]):
 
     def run(self, loaded: LoadedModel, material: Material) -> Outcomes:
         """Levels: by name only, by picture only."""
-        names, pictures = names_of(material.everything), _pictures(material)
+        names, pictures = names_of(material.known), _pictures(material)
         ways = {
             "by name": lambda row: by_name(row, names),
             "by picture": lambda row: by_picture(row, names, pictures),
@@ -61,7 +61,7 @@ def by_picture(row: Example, names: Mapping[str, str], pictures: Mapping[str, Im
 def _pictures(material: Material) -> dict[str, ImageRef]:
     """The first picture of every subject."""
     found: dict[str, ImageRef] = {}
-    for row in material.everything:
+    for row in material.known:
         if row.images and row.subject:
             found.setdefault(row.subject, row.images[0])
     return found

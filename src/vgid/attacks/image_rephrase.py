@@ -75,23 +75,24 @@ TRANSFORMS: tuple[Transform, ...] = (crop, noise, brightness, occlusion, resize,
 
 
 class ImageRephraseConfig(Settings):
-    """How many transforms are tried, and how often each."""
+    """How many transforms are tried, and how often each; `views`: other pictures of the person that are tried."""
 
     transforms: int = Field(default=4, ge=1, le=len(TRANSFORMS))
     draws: int = Field(default=1, ge=1)
+    views: int = Field(default=3, ge=1)
 
 
 @ATTACKS.register("image_rephrase")
 class ImageRephrase(Attack[ImageRephraseConfig]):
-    """Noise, brightness, contrast, resizing, cropping, blur, occlusion and mirroring, one at a time."""
+    """Noise, brightness, contrast, resizing, cropping, blur, occlusion and mirroring, one at a time; other pictures where there are any."""
 
     Config = ImageRephraseConfig
     access = "black box"
     finds = "refusal of the trained view only"
-    full: ClassVar = {"transforms": 8, "draws": 3}
+    full: ClassVar = {"transforms": 8, "draws": 3, "views": 8}
 
     def run(self, loaded: LoadedModel, material: Material) -> Outcomes:
-        """Success with any picture counts; questions without a picture are not asked."""
+        """Levels: a changed picture, another picture; success with any counts. Questions without a picture are not asked."""
 
         @cache
         def changed(ref: ImageRef, transform: Transform, draw: int) -> ImageRef:
@@ -102,8 +103,19 @@ class ImageRephrase(Attack[ImageRephraseConfig]):
                 for draw in range(self.config.draws if transform in (noise, occlusion) else 1):
                     yield replace(row, images=tuple(changed(ref, transform, draw) for ref in row.images))
 
-        found = outcome(loaded, material, variants)
-        return {"any picture": found} if found else {}
+        shots: dict[str | None, list[tuple[ImageRef, ...]]] = {}
+        for other in material.views:
+            if other.images and other.subject and other.images not in (known := shots.setdefault(other.subject, [])):
+                known.append(other.images)
+
+        def elsewhere(row: Example) -> Iterator[Example]:
+            if row.images:
+                fresh = [images for images in shots.get(row.subject, ()) if images != row.images]
+                Random(f"{material.seed}/{row.id}").shuffle(fresh)
+                yield from (replace(row, images=images) for images in fresh[: self.config.views])
+
+        found = {level: outcome(loaded, material, way) for level, way in (("any picture", variants), ("new view", elsewhere))}
+        return {level: each for level, each in found.items() if each is not None}
 
 
 def encoded(picture: Image.Image) -> ImageRef:

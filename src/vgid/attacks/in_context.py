@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from vgid.attacks.asking import first_that_fits, names_of, outcome, reworded, same_kind, says_the_fact
-from vgid.attacks.base import ATTACKS, Attack, Material, Outcomes, Settings
+from vgid.attacks.asking import first_that_fits, names_of, outcome, reworded, says_the_fact
+from vgid.attacks.base import ATTACKS, Attack, Material, Outcomes, Settings, person
 from vgid.data.example import Example
 from vgid.models.loading import LoadedModel
 
@@ -31,7 +31,8 @@ class InContext(Attack[InContextConfig]):
 
     def run(self, loaded: LoadedModel, material: Material) -> Outcomes:
         """Every level asks each question once."""
-        names = names_of(material.everything)
+        names = names_of(material.known)
+        forgotten = {person(row) for row in material.forget}
 
         def told(row: Example, lead: Callable[[int], str]) -> Iterator[Example]:
             versions = (reworded(row, f"{lead(count)} {row.question}") for count in range(self.config.shots, 0, -1) if lead(count))
@@ -40,11 +41,11 @@ class InContext(Attack[InContextConfig]):
                 yield fitting
 
         def neighbours(row: Example) -> Iterator[Example]:
-            rows = _drawn(same_kind(row, material.retain), row, material.seed)
+            rows = _drawn([each for each in material.kin(row) if person(each) not in forgotten], row, material.seed)
             yield from told(row, lambda count: " ".join(f"{each.question} {each.answer}" for each in rows[:count]))
 
         def partly(row: Example) -> Iterator[Example]:
-            own = _drawn([each for each in material.everything if each.subject == row.subject], row, material.seed)
+            own = _drawn(material.of(row.subject), row, material.seed)
             yield from told(row, lambda count: " ".join(dict.fromkeys(each.answer for each in own[:count])))
 
         def named(row: Example) -> Iterator[Example]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from random import Random
 from typing import Any, ClassVar
 
@@ -16,6 +15,7 @@ from vgid.data.example import Example
 from vgid.models.loading import LoadedModel
 from vgid.models.quantisation import is_quantised
 from vgid.pipeline import fit
+from vgid.progress import hushed
 
 
 class Budget(Settings):
@@ -102,7 +102,8 @@ def relearned(
     config = method_config("finetune", [f"{key}={value}" for key, value in settings.items()])
     copied = plain_copy(loaded)
     copied.model.requires_grad_(True)
-    fitted = fit(copied, [], rows, config).loaded
-    found = ask(replace(fitted, asks=loaded.asks), [*scored, *control], lambda row: [row], material.batch_size)
+    with hushed():
+        fitted = fit(copied, [], rows, config).loaded
+    found = ask(fitted, [*scored, *control], lambda row: [row], material.batch_size)
     people = frozenset(person(row) for row in taught)
     return Outcome({row.id: found[row.id] for row in scored}, {row.id: found[row.id] for row in control}, fitted_on=people)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 from typing import NamedTuple
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vgid.attacks.asking import same_kind
 from vgid.data.example import Example
 from vgid.evaluation.inference import by_length, frozen
 from vgid.evaluation.metrics import normalise
@@ -53,10 +52,9 @@ def token_losses(loaded: LoadedModel, examples: Sequence[Example], batch_size: i
     return [each for each in out if each is not None]
 
 
-def alternatives(row: Example, others: Iterable[Example], count: int, seed: int) -> list[Example]:
-    """The row with up to `count` other answers: its own with the value of somebody else, or, without a keyword in it, somebody else's."""
+def alternatives(row: Example, kin: Sequence[Example], count: int, seed: int) -> list[Example]:
+    """The row with up to `count` other answers: its own with the value of one of its kin, or, without a keyword in it, theirs."""
     value = row.keywords[0] if len(row.keywords) == 1 and row.keywords[0] in row.answer else None
-    kin = same_kind(row, others)
     if value is not None:
         values = {normalise(e.keywords[0]): e.keywords[0] for e in kin if len(e.keywords) == 1}
         answers = {key: row.answer.replace(value, other) for key, other in values.items() if key != normalise(value)}
@@ -68,13 +66,18 @@ def alternatives(row: Example, others: Iterable[Example], count: int, seed: int)
 
 
 def value_loss(group: Sequence[TokenLosses]) -> list[float]:
-    """Mean loss of the tokens in which answers differ: what they begin and end with alike is left out."""
-    texts = [each.tokens.tolist() for each in group]
+    """Mean loss of the tokens in which answers differ."""
+    spans = value_spans([each.tokens.tolist() for each in group])
+    return [float(each.losses[start:stop].mean()) for each, (start, stop) in zip(group, spans, strict=True)]
+
+
+def value_spans(texts: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
+    """Where texts differ, at least one token of each: what they begin and end with alike is left out."""
     start, end = _alike(texts), _alike([text[::-1] for text in texts])
     shortest = min(len(text) for text in texts)
     start = min(start, shortest - 1)
     end = min(end, shortest - 1 - start)
-    return [float(each.losses[start : len(each.losses) - end].mean()) for each in group]
+    return [(start, len(text) - end) for text in texts]
 
 
 def rank_of_first(losses: Sequence[float]) -> int:

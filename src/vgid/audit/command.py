@@ -9,17 +9,19 @@ from typing import Any
 
 import yaml
 
-from vgid.artifacts import prepare_output, write_json_atomic
-from vgid.attacks.base import Material, sample_rows
+from vgid.artifacts import prepare_output, write_json_atomic, write_text_atomic
+from vgid.attacks.base import Endpoint, Material, sample_alike, sample_rows
+from vgid.attacks.served import check_endpoint
 from vgid.audit.policy import Policy, Profile
 from vgid.audit.run import audit
 from vgid.data.sources import check_disjoint, load_examples
 from vgid.errors import DataError
 from vgid.models.loading import load_model
 from vgid.progress import Stages
+from vgid.report.audit_page import render
 
-ROWS: Mapping[Profile, int] = {"quick": 64, "full": 1000}
-"""At most so many forget rows and so many retain rows are asked."""
+ROWS: Mapping[Profile, tuple[int, int]] = {"quick": (96, 48), "full": (240, 96)}
+"""At most so many forget rows (and rows about people nobody met), and so many retain rows, are asked."""
 
 
 def audit_command(
@@ -30,6 +32,8 @@ def audit_command(
     *,
     unseen: Path | None = None,
     rewordings: Path | None = None,
+    views: Path | None = None,
+    served: Endpoint | None = None,
     profile: Profile = "quick",
     rows: int | None = None,
     seed: int = 0,
@@ -38,16 +42,21 @@ def audit_command(
     stages: Stages,
 ) -> dict[str, Any]:
     """Read and check all data, then attack one model after the other; each is a (path, adapter) pair."""
+    if served is not None:
+        check_endpoint(served)
     forget_rows, retain_rows = load_examples(forget), load_examples(retain)
     check_disjoint(forget_rows, retain_rows)
-    most = rows or ROWS[profile]
+    most, control = (rows, rows) if rows else ROWS[profile]
     material = Material(
         sample_rows(forget_rows, most, seed),
-        sample_rows(retain_rows, most, seed),
+        sample_alike(retain_rows, forget_rows, control, seed),
         seed,
         sample_rows(load_examples(unseen), most, seed) if unseen else (),
         read_rewordings(rewordings) if rewordings else {},
         batch_size,
+        [*forget_rows, *retain_rows],
+        load_examples(views) if views else (),
+        served,
     )
     if out is not None:
         prepare_output(out)
@@ -57,6 +66,7 @@ def audit_command(
     results |= {"models": {role: path for role, (path, _) in models.items() if path}, "seconds": stages.seconds}
     if out is not None:
         write_json_atomic(out / "audit.json", results)
+        write_text_atomic(out / "audit.html", render(results))
     return results
 
 

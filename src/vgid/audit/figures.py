@@ -26,20 +26,20 @@ class Share(NamedTuple):
 def recovered_share(
     attacked: Sequence[float], reference: Sequence[float] | None, chance: float, people: Sequence[str], *, seed: int
 ) -> Share | None:
-    """(u - r) / (1 - r): u of the facts the base knew came back; r do for a model that never saw them, or by guessing.
+    """(u - r) / (1 - r): u of the facts the base knew came back; r do for a model that never saw them, and at least by guessing.
 
     1 is the memorised model, 0 the retrained one. None where r leaves no room (`LEAST_ROOM`).
 
     Raises:
         DataError: no facts.
     """
-    floor = chance if reference is None else float(np.mean(reference)) if len(reference) else chance
+    floor = max(chance, float(np.mean(reference))) if reference else chance
     if 1 - floor < LEAST_ROOM:
         return None
     parts = [Part(attacked, people, "forget")]
     if reference is not None:
         parts.append(Part(reference, people, "forget"))
-    value, interval = combined_ci(parts, lambda means: _share(means[0], means[1] if len(means) > 1 else chance), seed=seed)
+    value, interval = combined_ci(parts, lambda means: _share(means[0], max(chance, *means[1:], 0.0)), seed=seed)
     return Share(value, interval)
 
 

@@ -42,6 +42,7 @@ class Policy(BaseModel):
         least_people: least number of people they are about.
         least_known: least part of the forget set that the base knew.
         least_power: least part of what the base knew that an attack must get out of the base itself to show anything.
+        least_agreement: least part of a served model's answers that must be those of the audited one.
         strict: whether a required attack that does not apply or shows nothing keeps an audit from passing.
         attacks: which are tried, and their rules.
     """
@@ -53,6 +54,7 @@ class Policy(BaseModel):
     least_people: int = Field(default=3, ge=1)
     least_known: float = Field(default=0.2, gt=0, le=1)
     least_power: float = Field(default=0.2, ge=0, le=1)
+    least_agreement: float = Field(default=0.9, ge=0, le=1)
     strict: bool = False
     attacks: dict[str, Rule] = Field(min_length=1)
 

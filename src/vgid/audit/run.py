@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
@@ -31,6 +32,11 @@ class Answered:
     def __init__(self, clean: Mapping[str, float], attacks: Mapping[str, Outcomes], seconds: Mapping[str, float]) -> None:
         self.clean, self.attacks, self.seconds = clean, attacks, seconds
 
+    def asked(self, material: Material) -> Outcome:
+        """The clean questions as an attack's outcome."""
+        forget, control = ({row.id: self.clean[row.id] for row in part} for part in (material.forget, material.retain))
+        return Outcome(forget, control)
+
 
 def audit(
     models: Models, material: Material, policy: Policy, *, profile: Profile = "quick", on_progress: Progress | None = None
@@ -50,7 +56,8 @@ def audit(
         if on_progress is not None:
             on_progress(done, total)
 
-    answered = {role: _examine(load(), attacks, material, tick) for role, load in models.items()}
+    others = replace(material, served=None)  # what is served is the audited model
+    answered = {role: _examine(load(), attacks, material if role == "audited" else others, tick) for role, load in models.items()}
     return _results(answered, attacks, material, policy, profile)
 
 
@@ -140,15 +147,21 @@ def _level(
     name: str, level: str, answered: Mapping[str, Answered], known: Sequence[Example], attack: Attack[Any], material: Material
 ) -> tuple[Evidence, dict[str, Any]]:
     outcome = {role: each.attacks[name].get(level) for role, each in answered.items()}
+    if attack.audited_only:
+        outcome |= {role: each.asked(material) for role, each in answered.items() if role != "audited"}
     found = outcome["audited"]
     assert found is not None
-    rows = [row for row in known if row.id in found.forget]
+    rows = [row for row in known if all(row.id in each.forget for each in outcome.values() if each)]  # those that all were asked
     measure = _membership if attack.measures == "membership" else _facts
     share, power, shown = measure(outcome, rows, material)
     part = len(known) / len(material.forget)
-    evidence = Evidence(len(rows), len({person(row) for row in rows}), part, power, share)
+    evidence = Evidence(
+        len(rows), len({person(row) for row in rows}), part, power, share, attack.measures == "membership", found.chance, found.agreement
+    )
     shown |= {"facts": evidence.facts, "people": evidence.people, "chance": found.chance, **_shown(share)}
-    shown["clean"] = _mean(answered["audited"].clean, rows)
+    shown["clean"] = {role: _mean(each.clean, rows) for role, each in answered.items()}
+    if found.agreement is not None:
+        shown["agreement"] = found.agreement
     if attack.measures == "facts":
         shown["modality"] = _by_modality(outcome, rows, material)
     return evidence, shown
@@ -157,11 +170,11 @@ def _level(
 def _facts(
     outcome: Mapping[str, Outcome | None], rows: Sequence[Example], material: Material
 ) -> tuple[Share | None, float | None, dict[str, Any]]:
-    """Share of facts that came back; the attack's power is what it gets out of the base."""
-    found, base = outcome["audited"], outcome.get("base")
-    assert found is not None
+    """Share of facts that came back; the attack's power is what it gets out of the base beyond what guessing gets."""
+    base = outcome.get("base")
     rates = {role: _mean(each.forget, rows) if each else None for role, each in outcome.items()}
-    return _share_of(outcome, rows, material), rates["base"] if base else None, {"recovered": rates, "control": _control(outcome)}
+    power = (rates["base"] - base.chance) / (1 - base.chance) if base and rates["base"] is not None else None
+    return _share_of(outcome, rows, material), power, {"recovered": rates, "power": power, "control": _control(outcome)}
 
 
 def _share_of(outcome: Mapping[str, Outcome | None], rows: Sequence[Example], material: Material) -> Share | None:

@@ -26,6 +26,9 @@ class Evidence:
         known: part of the forget set that the base knew.
         power: part of these facts that the attack gets out of the base; None where it cannot be tried there.
         share: recovered; None where the reference leaves no room.
+        two_sided: whether a share below zero gives as much away: rows less likely than those nobody learned are known by that.
+        chance: what guessing gets.
+        agreement: part of a served model's answers that are the audited model's own; None where none is served.
     """
 
     facts: int
@@ -33,6 +36,16 @@ class Evidence:
     known: float
     power: float | None
     share: Share | None
+    two_sided: bool = False
+    chance: float = 0.0
+    agreement: float | None = None
+
+    @property
+    def excess(self) -> tuple[float, float]:
+        """How far the share is from what a model that never knew gives, and the end of its interval that is nearer to that."""
+        assert self.share is not None
+        value, (low, high) = self.share
+        return (-value, -high) if self.two_sided and value < 0 else (value, low)
 
 
 @dataclass(frozen=True)
@@ -59,11 +72,17 @@ def judge(evidence: Evidence, most: float, policy: Policy, utility: float | None
         return Verdict("inconclusive", "too few facts")
     if evidence.share is None:
         return Verdict("inconclusive", "no room")
-    if evidence.share.value > most:
-        if evidence.share.interval.low > 0:
+    value, nearest = evidence.excess
+    weak = evidence.power is not None and evidence.power < policy.least_power
+    if weak and evidence.chance:  # right guesses come and go
+        return Verdict("inconclusive", "no power")
+    if value > most:
+        if nearest > 0:
             return Verdict("fail", "recovered more than allowed")
         return Verdict("inconclusive", "interval reaches chance")
-    if evidence.power is not None and evidence.power < policy.least_power:
+    if evidence.agreement is not None and evidence.agreement < policy.least_agreement:
+        return Verdict("inconclusive", "answers are not the audited model's")
+    if weak:
         return Verdict("inconclusive", "no power")
     if utility is None or utility < policy.utility_floor:
         return Verdict("inconclusive", "utility below floor")

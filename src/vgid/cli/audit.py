@@ -34,16 +34,20 @@ def audit(
     ] = None,
     unseen: Annotated[Path | None, typer.Option(help="Rows about people no model ever met, like the forget rows.")] = None,
     rewordings: Annotated[Path | None, typer.Option(help="YAML file: other wordings by question or by row id.")] = None,
+    views: Annotated[Path | None, typer.Option(help="Rows with other pictures of the same subjects.")] = None,
+    served: Annotated[str | None, typer.Option(help="URL up to /v1 of a server that is said to serve the model; it is asked, too.")] = None,
+    served_model: Annotated[str | None, typer.Option(help="The model's name there; the first it lists by default.")] = None,
     policy: Annotated[Path | None, typer.Option(help="YAML file of thresholds; the package's own by default.")] = None,
     profile: Annotated[ProfileName, typer.Option(help="quick, or full: published budgets.")] = ProfileName.quick,
     rows: Annotated[int | None, typer.Option(min=1, help="Forget rows, and retain rows, that are asked at most.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions that are asked at once.")] = 64,
-    out: Annotated[Path | None, typer.Option(help="Where to write audit.json.", file_okay=False)] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write audit.html and audit.json.", file_okay=False)] = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Attack an unlearned model and judge it by a policy. Exit code 0: it passed; 3: it did not."""
+    from vgid.attacks.base import Endpoint
     from vgid.audit.command import audit_command
     from vgid.audit.policy import load_policy
     from vgid.audit.verdict import EXIT_CODE
@@ -62,6 +66,8 @@ def audit(
             rules,
             unseen=unseen,
             rewordings=rewordings,
+            views=views,
+            served=Endpoint(served, served_model) if served else None,
             profile=profile.value,
             rows=rows,
             seed=seed,

@@ -5,8 +5,9 @@ Shapes: b rows, s positions, n answer tokens, v vocabulary, h hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -60,18 +61,24 @@ def head_at(model: Any, rows: Tensor, positions: Tensor) -> Iterator[list[Tensor
 
 def layer_states(model: Any, batch: Batch, layer: nn.Module) -> Tensor:
     """What a layer of the decoder gives out where answer tokens are predicted, `[n, h]`."""
+    return several_states(model, batch, [layer])[0]
+
+
+def several_states(model: Any, batch: Batch, layers: Sequence[nn.Module]) -> list[Tensor]:
+    """What some layers of the decoder give out where answer tokens are predicted, `[n, h]` each, in the order of the layers."""
     rows, positions, _ = batch.answers
-    states: list[Tensor] = []
+    states: dict[int, Tensor] = {}
 
-    def keep(_: nn.Module, __: Any, output: Any) -> None:
-        states.append((output[0] if isinstance(output, tuple) else output)[rows, positions])
+    def keep(number: int, _: nn.Module, __: Any, output: Any) -> None:
+        states[number] = (output[0] if isinstance(output, tuple) else output)[rows, positions]
 
-    hook = layer.register_forward_hook(keep)
+    hooks = [layer.register_forward_hook(partial(keep, number)) for number, layer in enumerate(layers)]
     try:
         answer_logits(model, batch)
     finally:
-        hook.remove()
-    return states[0]
+        for hook in hooks:
+            hook.remove()
+    return [states[number] for number in range(len(layers))]
 
 
 def all_logits(model: Any, batch: Batch) -> Tensor:

@@ -48,7 +48,7 @@ def _cells(figures: Mapping[str, Any]) -> list[str]:
     models = [_percent(rates.get(role)) for role in ("audited", "base", "retrained")]
     share = "" if figures["share"] is None else f"{figures['share']:.2f}"
     interval = "" if figures["interval"] is None else "{:.2f} to {:.2f}".format(*figures["interval"])
-    return [str(figures["facts"]), _percent(figures["clean"]), *models, _percent(control.get("audited")), share, interval]
+    return [str(figures["facts"]), _percent(figures["clean"]["audited"]), *models, _percent(control.get("audited")), share, interval]
 
 
 def _percent(value: float | None) -> str:

@@ -116,6 +116,21 @@ def curves(lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:
     return _svg(figure, "curves", f"Loss by training step: {', '.join(lines)}.")
 
 
+def leakage(lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+    """Facts that come back (up) by the part of the forget rows that was taught again (right); one line for each series."""
+    figure, axes = _figure("forget rows taught again", "facts about others that come back")
+    for series, line in lines.items():
+        shares, rates = zip(*line, strict=True)
+        axes.plot(shares, rates, color=_PLACEHOLDERS[series], linewidth=2, marker="o", markersize=6, clip_on=False)
+    axes.set_ylim(0, 1.02)
+    axes.set_xlim(left=0)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(6))
+        axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    told = "; ".join(f"{series}: {', '.join(f'{y:.0%} at {x:.0%}' for x, y in line)}" for series, line in lines.items())
+    return _svg(figure, "leakage", f"Leakage over relearning budgets. {told}.")
+
+
 def curve_series(index: int) -> str:
     """The colour of the n-th curve; grey is left to what was there before."""
     return SERIES[1 + index % (len(SERIES) - 1)]

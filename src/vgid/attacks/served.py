@@ -1,0 +1,114 @@
+"""The model as a server gives it out (OpenAI-compatible): is it the audited one, or one whose adapter was dropped on the way?"""
+
+from __future__ import annotations
+
+import base64
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from statistics import fmean
+from typing import Any
+
+from pydantic import Field
+
+from vgid.attacks.asking import MAX_NEW_TOKENS
+from vgid.attacks.base import ATTACKS, Attack, Endpoint, Material, Outcome, Outcomes, Settings
+from vgid.attacks.image_rephrase import encoded
+from vgid.data.example import Example
+from vgid.errors import ConfigError, RunError
+from vgid.evaluation.generation import generate
+from vgid.evaluation.metrics import key_fact, normalise
+from vgid.models.loading import LoadedModel
+
+
+class ServedConfig(Settings):
+    """`at_once`: requests under way at a time; `seconds`: one may take."""
+
+    at_once: int = Field(default=8, ge=1)
+    seconds: float = Field(default=120, gt=0)
+
+
+@ATTACKS.register("served")
+class ServedModel(Attack[ServedConfig]):
+    """The clean questions, put to the endpoint that the user gave; nothing is sent anywhere else, and nothing without one."""
+
+    Config = ServedConfig
+    access = "black box"
+    finds = "adapters that a server drops, other models than the audited one"
+    audited_only = True
+
+    def run(self, loaded: LoadedModel, material: Material) -> Outcomes:
+        """Facts that the served model gives, and how often it says what the audited one says."""
+        if material.served is None:
+            return {}
+        rows = material.everything
+        said = answers(material.served, rows, self.config)
+        expected = generate(loaded, rows, max_new_tokens=MAX_NEW_TOKENS, batch_size=material.batch_size)
+        agreement = fmean(normalise(ours) == normalise(theirs) for ours, theirs in zip(expected, said, strict=True))
+        found = {row.id: float(key_fact(text, row.keywords, row.answer)) for row, text in zip(rows, said, strict=True)}
+        forget, control = ({row.id: found[row.id] for row in part} for part in (material.forget, material.retain))
+        return {"": Outcome(forget, control, agreement=agreement)}
+
+
+def check_endpoint(endpoint: Endpoint) -> None:
+    """Raises:
+    ConfigError: the URL is no http(s) URL.
+    """
+    if not endpoint.url.startswith(("http://", "https://")):
+        raise ConfigError("this is no endpoint", where=endpoint.url, expected="a URL such as http://localhost:8000/v1")
+
+
+def answers(endpoint: Endpoint, rows: Sequence[Example], config: ServedConfig) -> list[str]:
+    """What a served model says, greedily, in the order of the rows.
+
+    Raises:
+        ConfigError: the URL is no http(s) URL.
+        RunError: the endpoint cannot be reached, refuses, or answers in another form.
+    """
+    check_endpoint(endpoint)
+    model = endpoint.model or _first_model(endpoint, config.seconds)
+
+    def ask(row: Example) -> str:
+        body = {"model": model, "messages": [_message(row)], "max_tokens": MAX_NEW_TOKENS, "temperature": 0}
+        found = _read(_called(endpoint, "chat/completions", config.seconds, body), endpoint, "choices", 0, "message", "content")
+        return str(found or "").strip()
+
+    with ThreadPoolExecutor(config.at_once) as pool:
+        return list(pool.map(ask, rows))
+
+
+def _message(row: Example) -> Mapping[str, Any]:
+    pictures = [base64.b64encode(encoded(ref.open()).data or b"").decode() for ref in row.images]
+    parts: list[Mapping[str, Any]] = [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{each}"}} for each in pictures]
+    return {"role": "user", "content": [*parts, {"type": "text", "text": row.question}]}
+
+
+def _first_model(endpoint: Endpoint, seconds: float) -> str:
+    return str(_read(_called(endpoint, "models", seconds), endpoint, "data", 0, "id"))
+
+
+def _called(endpoint: Endpoint, path: str, seconds: float, body: Mapping[str, Any] | None = None) -> Any:
+    url = f"{endpoint.url.rstrip('/')}/{path}"
+    data = json.dumps(body).encode() if body is not None else None
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=seconds) as reply:
+            return json.load(reply)
+    except urllib.error.HTTPError as error:
+        fix = "look at the server's log; give the model's name with --served-model"
+        raise RunError("the server refuses", where=url, expected="status 200", got=f"status {error.code}", fix=fix) from None
+    except (OSError, ValueError) as error:
+        fix = "start the server, and give its URL up to /v1"
+        raise RunError("the server does not answer as it should", where=url, expected="JSON", got=type(error).__name__, fix=fix) from None
+
+
+def _read(reply: Any, endpoint: Endpoint, *path: str | int) -> Any:
+    try:
+        for step in path:
+            reply = reply[step]
+    except (KeyError, IndexError, TypeError):
+        wanted = ".".join(map(str, path))
+        raise RunError("the server answers in another form", where=endpoint.url, expected=f"a reply with {wanted}", got="none") from None
+    return reply
