@@ -57,6 +57,24 @@ def unlearn_command(
     processes.start()
     forget_rows, retain_rows = _read(forget, retain, skip_bad_rows, config)
     loaded = load_model(model, quantise=config.adapter.quantise if config.adapter else None)
+    options: dict[str, Any] = {"examine": examine, "allow_unknown": allow_unknown, "sample": sample, "resume": resume}
+    return unlearn_rows(loaded, forget_rows, retain_rows, config, out, stages=stages, **options)
+
+
+def unlearn_rows(
+    loaded: LoadedModel,
+    forget_rows: list[Example],
+    retain_rows: list[Example],
+    config: RunConfig,
+    out: Path,
+    *,
+    examine: int,
+    allow_unknown: bool,
+    sample: int,
+    resume: bool,
+    stages: Stages,
+) -> dict[str, Any]:
+    """Check the model, examine, unlearn, export, examine again; the model is changed in place."""
     checked = _preflight(loaded, forget_rows, retain_rows, config, stages, allow_unknown=allow_unknown, sample=sample)
     first = processes.rank() == 0
     if first:
@@ -79,7 +97,7 @@ def unlearn_command(
         with stages("Examining the unlearned model", "evaluate") as tick:
             evaluated["unlearned"] = evaluate(fitted.loaded, splits, seed=config.seed, on_progress=tick)
     results = build_results(
-        model=model,
+        model=loaded.path,
         evaluated=evaluated,
         config=config,
         seed=config.seed,
@@ -137,10 +155,15 @@ def preflight_command(
 def _read(forget: Path, retain: Path | None, skip_bad_rows: bool, config: RunConfig) -> tuple[list[Example], list[Example]]:
     """Both sets; of the retain set no more than the run can look at."""
     forget_rows = load_examples(forget, skip_bad_rows=skip_bad_rows)
-    needed = count_steps(config.training, len(forget_rows), 0) * config.training.retain_rows + config.validation.rows
+    needed = retain_needed(config, len(forget_rows))
     retain_rows = load_examples(retain, skip_bad_rows=skip_bad_rows, at_most=needed, seed=config.seed) if retain is not None else []
     check_disjoint(forget_rows, retain_rows)
     return forget_rows, retain_rows
+
+
+def retain_needed(config: RunConfig, forget_rows: int) -> int:
+    """Retain rows that a run can look at."""
+    return count_steps(config.training, forget_rows, 0) * config.training.retain_rows + config.validation.rows
 
 
 def _preflight(

@@ -13,7 +13,7 @@ from vgid.benchmarks.base import Benchmark
 from vgid.benchmarks.files import locate
 from vgid.data.duplicates import Alike, Traces, alike_pictures, alike_texts, same_ids
 from vgid.data.example import Example
-from vgid.data.sources import DataReport, load_examples, read_all, report, write_parquet
+from vgid.data.sources import DataReport, draw_rows, load_examples, read_all, report, write_parquet
 from vgid.errors import ConfigError, DataError
 
 log = logging.getLogger("vgid")
@@ -36,7 +36,8 @@ def open_benchmark(name: str, data: str | None, forget: str | None, settings: Ma
         problems = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_url=False))
         known = ", ".join(kind.Protocol.model_fields)
         raise ConfigError(f"{kind.title} cannot be asked like that", expected=f"settings among {known}", got=problems) from None
-    return kind(locate(data, kind.source) if data is not None else None, protocol, forget)
+    sources = [source for source in (kind.source, kind.training) if source is not None]
+    return kind(locate(data, *sources) if data is not None else None, protocol, forget)
 
 
 def read_settings(settings: Sequence[str]) -> dict[str, object]:
@@ -108,6 +109,27 @@ def check_data(data: Sequence[str], benchmark: str | None = None, forget: str | 
                 kept[side].add(example)
     compared = all(any(file.stem.startswith(side) for file in files) for side in kept)
     return Checked(splits, _overlap("forget", "retain", kept["forget"], kept["retain"]) if compared else None)
+
+
+def read_split(
+    benchmark: Benchmark, split: str, *, skip_bad_rows: bool = False, at_most: int | None = None, seed: int = 0
+) -> list[Example]:
+    """A split's rows for unlearning, pictures checked; `at_most` so many, drawn by the seed while reading.
+
+    Raises:
+        DataError: with every problem of the split, or when it has no good row.
+    """
+    problems: list[DataError] = []
+    damaged: list[tuple[int, DataError]] = []
+    examples = draw_rows(split, enumerate(benchmark.examples(split, problems)), damaged, at_most, seed)
+    problems += [problem for _, problem in damaged]
+    if problems and not skip_bad_rows:
+        raise DataError.together(problems)
+    for problem in problems:
+        log.warning("row left out: %s", problem)
+    if not examples:
+        raise DataError(f"the split {split!r} has no rows", where=benchmark.place.root, expected="at least one good row")
+    return examples
 
 
 def convert_data(

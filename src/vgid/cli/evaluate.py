@@ -72,7 +72,7 @@ def _evaluate_benchmark(
     from vgid.benchmarks.command import benchmark_command
     from vgid.benchmarks.splits import open_benchmark, read_settings
     from vgid.progress import Stages
-    from vgid.report.benchmark import benchmark_table
+    from vgid.report.benchmark import benchmark_table, published_table
 
     if len(data) > 1:
         raise ConfigError("a benchmark lies in one place", expected="one --data", got=f"{len(data)}")
@@ -87,4 +87,6 @@ def _evaluate_benchmark(
         return
     console = terminal()
     console.print(benchmark_table(results))
+    for table in published_table(results):
+        console.print(table)
     show_files(console, out)

@@ -27,7 +27,17 @@ def show(results: Mapping[str, Any], as_json: bool, out: Path | None) -> None:
 
 def show_files(console: Console, out: Path | None) -> None:
     """Say what a run has left in its folder."""
-    for name in ("report.html", "results.json", "comparison.html", "comparison.json", "comparison.md", "audit.json", "answers", "merged"):
+    for name in (
+        "report.html",
+        "results.json",
+        "comparison.html",
+        "comparison.json",
+        "comparison.md",
+        "audit.json",
+        "answers",
+        "merged",
+        "unlearned",
+    ):
         if out is not None and (out / name).exists():
             console.print(f"{name.split('.')[0]:<8} {out / name}", soft_wrap=True, highlight=False)
 

@@ -225,10 +225,18 @@ def read_all(path: Path, at_most: int | None = None, seed: int = 0) -> tuple[lis
     """
     problems: list[tuple[int, DataError]] = []
     unused: set[str] = set()
+    examples = draw_rows(str(path), _good_rows(path, problems, unused), problems, at_most, seed)
+    return examples, [problem for _, problem in sorted(problems, key=lambda row: row[0])], unused
+
+
+def draw_rows(
+    name: str, rows: Iterable[tuple[int, Example]], problems: list[tuple[int, DataError]], at_most: int | None, seed: int
+) -> list[Example]:
+    """All rows, or `at_most` of them drawn while reading, in their order; those with pictures that cannot be used become problems."""
     rng = Random(f"rows/{seed}")
     drawn: list[tuple[int, Example]] = []
     seen = 0
-    for number, example in _good_rows(path, problems, unused):
+    for number, example in rows:
         seen += 1
         if at_most is None or len(drawn) < at_most:
             drawn.append((number, example))
@@ -244,8 +252,8 @@ def read_all(path: Path, at_most: int | None = None, seed: int = 0) -> tuple[lis
             continue
         examples.append(example)
     if seen > len(drawn):
-        log.info("%s: %d of %d rows drawn", path, len(drawn), seen)
-    return examples, [problem for _, problem in sorted(problems, key=lambda row: row[0])], unused
+        log.info("%s: %d of %d rows drawn", name, len(drawn), seen)
+    return examples
 
 
 def _good_rows(path: Path, problems: list[tuple[int, DataError]], unused: set[str]) -> Iterator[tuple[int, Example]]:
