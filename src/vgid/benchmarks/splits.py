@@ -86,7 +86,9 @@ class Checked(NamedTuple):
     overlap: Overlap | None
 
 
-def check_data(data: Sequence[str], benchmark: str | None = None, forget: str | None = None) -> Checked:
+def check_data(
+    data: Sequence[str], benchmark: str | None = None, forget: str | None = None, settings: Mapping[str, object] | None = None
+) -> Checked:
     """Read everything, pictures included, and count; problems are listed, not raised.
 
     Own data: each file is a split of its stem's name; those whose names start with `forget` and `retain` are compared.
@@ -96,7 +98,7 @@ def check_data(data: Sequence[str], benchmark: str | None = None, forget: str | 
         ConfigError: no such benchmark.
     """
     if benchmark is not None:
-        return _check_benchmark(open_benchmark(benchmark, data[0] if data else None, forget))
+        return _check_benchmark(open_benchmark(benchmark, data[0] if data else None, forget, settings))
     if not data:
         raise ConfigError("there is nothing to check", fix="give files or folders, or --benchmark")
     files = [file for path in data for file in _files(Path(path))]
@@ -133,7 +135,14 @@ def read_split(
 
 
 def convert_data(
-    data: str, out: Path, benchmark: str | None = None, forget: str | None = None, split: str | None = None, *, skip_bad_rows: bool = False
+    data: str | None,
+    out: Path,
+    benchmark: str | None = None,
+    forget: str | None = None,
+    split: str | None = None,
+    *,
+    settings: Mapping[str, object] | None = None,
+    skip_bad_rows: bool = False,
 ) -> int:
     """Write own data, or a split of a benchmark, as one parquet file; gives the number of rows.
 
@@ -145,8 +154,10 @@ def convert_data(
     if out.suffix != ".parquet":
         raise ConfigError("only parquet can be written", where=str(out), expected="a name that ends in .parquet")
     if benchmark is None:
+        if data is None:
+            raise ConfigError("there is nothing to convert", fix="give a file or folder, or --benchmark")
         return write_parquet(out, load_examples(data, skip_bad_rows=skip_bad_rows))
-    source = open_benchmark(benchmark, data, forget)
+    source = open_benchmark(benchmark, data, forget, settings)
     if split is None:
         raise ConfigError(f"{source.title} has several splits", expected=f"--split, one of {', '.join(source.split_names())} for example")
     problems: list[DataError] | None = [] if skip_bad_rows else None
