@@ -13,8 +13,8 @@ from vgid import processes
 from vgid.artifacts import prepare_output, write_json_atomic
 from vgid.config import RunConfig
 from vgid.data.example import Example
-from vgid.data.sources import check_disjoint, load_examples
-from vgid.errors import DataError, RunError
+from vgid.data.sources import check_disjoint, load_examples, split_files
+from vgid.errors import RunError
 from vgid.evaluation.evaluate import SplitResult, evaluate
 from vgid.models.loading import LoadedModel, load_model
 from vgid.pipeline import forget_checkpoint, neutral_retain, unlearn
@@ -195,22 +195,12 @@ def evaluate_command(
 
 
 def read_splits(data: Sequence[Path]) -> dict[str, list[Example]]:
-    """Read splits: each file is one, named by its stem; a folder gives all data files in it.
+    """Read splits by name; a folder gives all data files in it.
 
     Raises:
         DataError: two splits have the same name, a folder holds no data file, or rows are bad.
     """
-    files: list[Path] = []
-    for path in data:
-        inside = sorted(child for child in path.iterdir() if child.suffix in (".jsonl", ".parquet")) if path.is_dir() else [path]
-        if not inside:
-            raise DataError("no data file in the folder", where=str(path), expected="*.jsonl or *.parquet")
-        files += inside
-    names = [file.stem for file in files]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise DataError("two splits have the same name", got=repr(twice), fix="rename one of the files")
-    return {name: load_examples(file) for name, file in zip(names, files, strict=True)}
+    return {name: [row for file in files for row in load_examples(file)] for name, files in split_files(data).items()}
 
 
 def _sample(rows: Sequence[Example], count: int, seed: int) -> list[Example]:

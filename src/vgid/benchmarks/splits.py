@@ -13,7 +13,7 @@ from vgid.benchmarks.base import Benchmark
 from vgid.benchmarks.files import locate
 from vgid.data.duplicates import Alike, Traces, alike_pictures, alike_texts, same_ids
 from vgid.data.example import Example
-from vgid.data.sources import DataReport, draw_rows, load_examples, read_all, report, write_parquet
+from vgid.data.sources import DataReport, draw_rows, load_examples, read_all, report, split_files, write_parquet
 from vgid.errors import ConfigError, DataError
 
 log = logging.getLogger("vgid")
@@ -91,7 +91,7 @@ def check_data(
 ) -> Checked:
     """Read everything, pictures included, and count; problems are listed, not raised.
 
-    Own data: each file is a split of its stem's name; those whose names start with `forget` and `retain` are compared.
+    Own data: splits are named as `split_files` has it; those whose names start with `forget` and `retain` are compared.
 
     Raises:
         DataError: there is no such data, or it is of another layout.
@@ -101,15 +101,18 @@ def check_data(
         return _check_benchmark(open_benchmark(benchmark, data[0] if data else None, forget, settings))
     if not data:
         raise ConfigError("there is nothing to check", fix="give files or folders, or --benchmark")
-    files = [file for path in data for file in _files(Path(path))]
     splits, kept = {}, {"forget": Traces(), "retain": Traces()}
-    for file in files:
-        examples, problems, unused = read_all(file)
-        splits[file.stem if len(files) > 1 else str(file)] = report(str(file), examples, problems, unused)
-        for side in (side for side in kept if file.stem.startswith(side)):
+    named = split_files([Path(path) for path in data])
+    for name, files in named.items():
+        read = [read_all(file) for file in files]
+        examples = [example for each, _, _ in read for example in each]
+        problems, unused = [problem for _, each, _ in read for problem in each], {column for *_, each in read for column in each}
+        shown = str(files[0] if len(files) == 1 else files[0].parent)
+        splits[name if len(named) > 1 else shown] = report(shown, examples, problems, unused)
+        for side in (side for side in kept if name.startswith(side)):
             for example in examples:
                 kept[side].add(example)
-    compared = all(any(file.stem.startswith(side) for file in files) for side in kept)
+    compared = all(any(name.startswith(side) for name in named) for side in kept)
     return Checked(splits, _overlap("forget", "retain", kept["forget"], kept["retain"]) if compared else None)
 
 
@@ -190,14 +193,3 @@ def _watched(examples: Iterator[Example], kept: Traces, problems: list[DataError
 
 def _overlap(forget: str, retain: str, a: Traces, b: Traces) -> Overlap:
     return Overlap(forget, retain, tuple(same_ids(a, b)), tuple(alike_pictures(a, b)), tuple(alike_texts(a, b)))
-
-
-def _files(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    found = sorted(child for child in path.iterdir() if child.suffix in (".jsonl", ".parquet"))
-    if not found:
-        raise DataError(
-            "no data file in the folder", where=path, expected="*.jsonl or *.parquet", fix="see docs/data.md, or give --benchmark"
-        )
-    return found
