@@ -18,7 +18,7 @@ from vgid.bench import bench_command, choose, open_sides, read_sides
 from vgid.benchmarks.base import BENCHMARKS
 from vgid.cli import app
 from vgid.config import RunConfig, load_config, method_config
-from vgid.errors import ConfigError, DataError, OutputError, RunError
+from vgid.errors import ConfigError, DataError, OutputError, RunError, StoppedError
 from vgid.models.loading import load_model
 from vgid.progress import Stages
 
@@ -115,6 +115,13 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path, folder: Path, monkeypatc
     def count(*arguments: Any, **options: Any) -> None:
         unlearned.append(arguments[4])
 
+    def stopped(*_: Any, **__: Any) -> None:
+        raise StoppedError("stopped", number=15, fix="give --resume")
+
+    monkeypatch.setattr(bench, "unlearn_rows", stopped)
+    with pytest.raises(StoppedError, match="the same command goes on from here") as told:
+        run(folder, config, tmp_path / "third")
+    assert told.value.exit_code == 143
     monkeypatch.setattr(bench, "unlearn_rows", count)
     resumed = run(folder, config, out)
     assert unlearned == [] and resumed["figures"] == whole["figures"]

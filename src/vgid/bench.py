@@ -19,8 +19,9 @@ from vgid.benchmarks.store import model_fingerprint
 from vgid.config import BenchmarkChoice, RunConfig
 from vgid.data.example import Example
 from vgid.data.sources import check_disjoint
-from vgid.errors import ConfigError
+from vgid.errors import ConfigError, StoppedError
 from vgid.models.loading import LoadedModel, load_model
+from vgid.pipeline import forget_checkpoint
 from vgid.progress import Stages
 from vgid.training.fingerprint import check_same, fingerprint
 from vgid.training.trackers import check_trackers
@@ -185,8 +186,13 @@ def _unlearn(
     if (folder / "results.json").is_file():
         log.info("the unlearned model is there already")
         results: dict[str, Any] = json.loads((folder / "results.json").read_text("utf-8"))
+        forget_checkpoint(folder)
     else:
-        results = unlearn_rows(loaded, forget, retain, config, folder, examine=0, resume=True, stages=stages, **options)
+        try:
+            results = unlearn_rows(loaded, forget, retain, config, folder, examine=0, resume=True, stages=stages, **options)
+        except StoppedError as stopped:
+            fix, number = "the same command goes on from here", stopped.exit_code - 128
+            raise StoppedError(stopped.problem, where=stopped.where, fix=fix, number=number) from stopped
     del loaded
     gc.collect()
     return results
