@@ -127,4 +127,5 @@ def test_commands_run_on_it_from_end_to_end(write: Callable[[Path, str, range], 
     ):
         done = runner.invoke(app, arguments)
         assert done.exit_code in codes, (arguments, done.output, done.exception)
-        assert "Anna" not in done.output
+        # Retain rows may show in the preflight's sample of labels, rows to forget may not.
+        assert not any(f"Anna the {number}" in done.output for number in range(4))
