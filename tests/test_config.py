@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from vgid.benchmarks import BENCHMARKS
 from vgid.config import load_config, recipe_names, validate_config
 from vgid.errors import ConfigError
 from vgid.methods import METHODS
@@ -25,7 +26,15 @@ def test_halves_of_the_teacher_are_recipes() -> None:
 
 
 def test_recipes_for_models_save_memory_and_end() -> None:
-    models = {"llava-1.5-7b-mllmu-paper", "qwen2.5-vl-7b", "gemma-3-4b", "smolvlm-256m", "own-data", "no-retain"}
+    models = {
+        "llava-1.5-7b-mllmu-paper",
+        "llava-1.5-7b-clear-paper",
+        "qwen2.5-vl-7b",
+        "gemma-3-4b",
+        "smolvlm-256m",
+        "own-data",
+        "no-retain",
+    }
     assert models | {"default", "paper", "released", "noise-only", "instruction-only", "on-policy"} == set(recipe_names())
     for config in map(load_config, models):
         assert config.training.gradient_checkpointing and config.training.precision == "bf16" and config.training.steps is None
@@ -34,6 +43,22 @@ def test_recipes_for_models_save_memory_and_end() -> None:
     paper, mllmu = load_config("paper"), load_config("llava-1.5-7b-mllmu-paper")
     assert mllmu.method == paper.method and mllmu.adapter == paper.adapter
     assert mllmu.training.learning_rate == paper.training.learning_rate and mllmu.training.forget_batch == paper.training.forget_batch
+
+
+def test_recipes_of_benchmarks_fit_them() -> None:
+    named = {name: choice for name in recipe_names() if (choice := load_config(name).benchmark)}
+    assert {name: (choice.name, choice.forget) for name, choice in named.items()} == {
+        "llava-1.5-7b-mllmu-paper": ("mllmu", "5"),
+        "llava-1.5-7b-clear-paper": ("clear", "05"),
+    }
+    paper = load_config("paper")
+    for name, choice in named.items():
+        kind = BENCHMARKS.get(choice.name)
+        # They can be opened for every forget set, with the published protocol, and are the paper's method.
+        assert kind.Protocol(**choice.protocol).deviations() == {} and choice.forget in kind.parts
+        assert kind.source is not None and choice.data == kind.source.id and choice.train == (kind.training and kind.training.id)
+        config = load_config(name)
+        assert (config.method, config.adapter, config.training.learning_rate) == (paper.method, paper.adapter, paper.training.learning_rate)
 
 
 def test_default_recipe_is_the_default() -> None:

@@ -93,6 +93,26 @@ class ValidationConfig(_Frozen):
     patience: int = Field(default=6, ge=1)
 
 
+class BenchmarkChoice(_Frozen):
+    """What `vgid bench` unlearns and asks; no other command looks at it.
+
+    Attributes:
+        name: the benchmark.
+        forget: which of its forget sets; None for its first.
+        data: folder or hub id, `owner/name@revision`; None where the benchmark makes its own, or the command line names it.
+        train: where the rows for unlearning are, if they are elsewhere.
+        protocol: settings that deviate from the published ones.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+
+    name: str
+    forget: str | None = None
+    data: str | None = None
+    train: str | None = None
+    protocol: dict[str, Any] = Field(default_factory=dict)
+
+
 class RunConfig(_Frozen):
     """Everything that decides a run.
 
@@ -103,6 +123,7 @@ class RunConfig(_Frozen):
         validation: early stop.
         neutral_retain: without retain data, so many drawn pictures and general questions stand in for it, with the model's own answers.
         seed: everything random follows from it.
+        benchmark: what `vgid bench` runs on.
     """
 
     method: dict[str, Any] = Field(default_factory=lambda: {"name": "vgid"})
@@ -111,6 +132,7 @@ class RunConfig(_Frozen):
     validation: ValidationConfig = ValidationConfig()
     neutral_retain: int = Field(default=0, ge=0)
     seed: int = Field(default=0, ge=0)
+    benchmark: BenchmarkChoice | None = None
 
     def build_method(self) -> Any:
         """The method with its validated config.

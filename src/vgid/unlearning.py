@@ -13,8 +13,8 @@ from vgid import processes
 from vgid.artifacts import prepare_output, write_json_atomic
 from vgid.config import RunConfig
 from vgid.data.example import Example
-from vgid.data.sources import check_disjoint, load_examples
-from vgid.errors import DataError, RunError
+from vgid.data.sources import check_disjoint, load_examples, split_files
+from vgid.errors import RunError
 from vgid.evaluation.evaluate import SplitResult, evaluate
 from vgid.models.loading import LoadedModel, load_model
 from vgid.pipeline import forget_checkpoint, neutral_retain, unlearn
@@ -57,6 +57,24 @@ def unlearn_command(
     processes.start()
     forget_rows, retain_rows = _read(forget, retain, skip_bad_rows, config)
     loaded = load_model(model, quantise=config.adapter.quantise if config.adapter else None)
+    options: dict[str, Any] = {"examine": examine, "allow_unknown": allow_unknown, "sample": sample, "resume": resume}
+    return unlearn_rows(loaded, forget_rows, retain_rows, config, out, stages=stages, **options)
+
+
+def unlearn_rows(
+    loaded: LoadedModel,
+    forget_rows: list[Example],
+    retain_rows: list[Example],
+    config: RunConfig,
+    out: Path,
+    *,
+    examine: int,
+    allow_unknown: bool,
+    sample: int,
+    resume: bool,
+    stages: Stages,
+) -> dict[str, Any]:
+    """Check the model, examine, unlearn, export, examine again; the model is changed in place."""
     checked = _preflight(loaded, forget_rows, retain_rows, config, stages, allow_unknown=allow_unknown, sample=sample)
     first = processes.rank() == 0
     if first:
@@ -79,7 +97,7 @@ def unlearn_command(
         with stages("Examining the unlearned model", "evaluate") as tick:
             evaluated["unlearned"] = evaluate(fitted.loaded, splits, seed=config.seed, on_progress=tick)
     results = build_results(
-        model=model,
+        model=loaded.path,
         evaluated=evaluated,
         config=config,
         seed=config.seed,
@@ -137,10 +155,15 @@ def preflight_command(
 def _read(forget: Path, retain: Path | None, skip_bad_rows: bool, config: RunConfig) -> tuple[list[Example], list[Example]]:
     """Both sets; of the retain set no more than the run can look at."""
     forget_rows = load_examples(forget, skip_bad_rows=skip_bad_rows)
-    needed = count_steps(config.training, len(forget_rows), 0) * config.training.retain_rows + config.validation.rows
+    needed = retain_needed(config, len(forget_rows))
     retain_rows = load_examples(retain, skip_bad_rows=skip_bad_rows, at_most=needed, seed=config.seed) if retain is not None else []
     check_disjoint(forget_rows, retain_rows)
     return forget_rows, retain_rows
+
+
+def retain_needed(config: RunConfig, forget_rows: int) -> int:
+    """Retain rows that a run can look at."""
+    return count_steps(config.training, forget_rows, 0) * config.training.retain_rows + config.validation.rows
 
 
 def _preflight(
@@ -172,22 +195,12 @@ def evaluate_command(
 
 
 def read_splits(data: Sequence[Path]) -> dict[str, list[Example]]:
-    """Read splits: each file is one, named by its stem; a folder gives all data files in it.
+    """Read splits by name; a folder gives all data files in it.
 
     Raises:
         DataError: two splits have the same name, a folder holds no data file, or rows are bad.
     """
-    files: list[Path] = []
-    for path in data:
-        inside = sorted(child for child in path.iterdir() if child.suffix in (".jsonl", ".parquet")) if path.is_dir() else [path]
-        if not inside:
-            raise DataError("no data file in the folder", where=str(path), expected="*.jsonl or *.parquet")
-        files += inside
-    names = [file.stem for file in files]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise DataError("two splits have the same name", got=repr(twice), fix="rename one of the files")
-    return {name: load_examples(file) for name, file in zip(names, files, strict=True)}
+    return {name: [row for file in files for row in load_examples(file)] for name, files in split_files(data).items()}
 
 
 def _sample(rows: Sequence[Example], count: int, seed: int) -> list[Example]:

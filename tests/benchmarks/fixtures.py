@@ -148,13 +148,14 @@ def umu_row(n: int, *, as_json: bool = False) -> dict[str, Any]:
         return write({"unimodal": {"home": fact}, "multimodal": {"home": fact}})
 
     qa = {"question": {"home": "Where's home?"}, "answer": {"home": "Oslo"}}
+    by_name = {"question": {"home": f"Where's the home of {n}?"}, "answer": {"home": "Oslo"}}
     options = {"A": "Rome", "B": "Oslo", "C": "Lima", "D": "Cork"}
     return {
         "ID": f"p{n}",
         "image": image(n),
         "Biography": "Lives in Oslo.",
         "MM_QA": write([{"question": "Where's home?", "answer": "Oslo"}] if as_json else qa),
-        "UM_QA": write(qa),
+        "UM_QA": write(by_name),
         "Classify": both({"question": "Where's home?", "options": options, "answer": "B. Oslo"}),
         "Cloze": both({"question": "Home is ___.", "answer": "Oslo."}),
         "Generation": both({"question": "Where's home?", "answer": "Home is in Oslo."}),
@@ -192,7 +193,7 @@ def write_covubench(root: Path) -> Path:
     def row(concept: str, kind: str, n: int) -> dict[str, Any]:
         return {
             "image": image(n) if kind != "text" else None,
-            "question": "Who is this hero?",
+            "question": f"Who is {concept}?" if kind == "text" else "Who is this hero?",
             "answer": f"This is {concept} of Mars.",
             "name": concept,
             "type": "cartoon",

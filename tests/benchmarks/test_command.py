@@ -23,14 +23,16 @@ from vgid.benchmarks.files import locate
 from vgid.benchmarks.mllmu import MLLMU
 from vgid.benchmarks.run import ask, check_items, figures, run_fingerprint
 from vgid.benchmarks.splits import open_benchmark, read_settings
-from vgid.benchmarks.store import AnswerStore
+from vgid.benchmarks.store import AnswerStore, model_fingerprint
 from vgid.data.example import Example
 from vgid.errors import ConfigError, DataError, OutputError
 from vgid.evaluation.generation import Said, generate
 from vgid.evaluation.scoring import score
 from vgid.models.loading import LoadedModel, load_model
 from vgid.progress import Stages
-from vgid.report.benchmark import benchmark_table, render
+from vgid.report.benchmark import benchmark_table, published_rows, published_table, render
+
+KNOWN = {"path": "m", "weights": "0" * 64, "commit": None}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,7 @@ def clear(root: Path, **settings: Any) -> CLEAR:
 
 def answer_all(benchmark: Benchmark, loaded: LoadedModel, path: Path | None) -> dict[str, tuple[str, tuple[float, ...]]]:
     total, data = check_items(benchmark)
-    with AnswerStore(path, run_fingerprint(benchmark, data, loaded)) as store:
+    with AnswerStore(path, run_fingerprint(benchmark, data, model_fingerprint(loaded))) as store:
         return {each.item.key: tuple(each.answer) for each in ask(benchmark, loaded, store, total=total, batch_size=3)}
 
 
@@ -107,15 +109,15 @@ def test_stale_answers_are_never_reused(tmp_path: Path, folder: Path) -> None:
     def header() -> str:
         return json.loads(file.read_text().splitlines()[0])["fingerprint"]
 
-    prints = [run_fingerprint(clear(root), data, loaded)]
+    prints = [run_fingerprint(clear(root), data, model_fingerprint(loaded))]
     answer_all(clear(root), loaded, file)
-    assert header() == prints[0] and run_fingerprint(clear(root), data, loaded) == prints[0]
-    prints.append(run_fingerprint(clear(root, seed=1), data, loaded))  # protocol
+    assert header() == prints[0] and run_fingerprint(clear(root), data, model_fingerprint(loaded)) == prints[0]
+    prints.append(run_fingerprint(clear(root, seed=1), data, model_fingerprint(loaded)))  # protocol
     with torch.no_grad():
         next(iter(loaded.model.parameters())).view(-1)[0] += 1e-3  # model
-    prints.append(run_fingerprint(clear(root), data, loaded))
+    prints.append(run_fingerprint(clear(root), data, model_fingerprint(loaded)))
     fixtures.write_clear(root, people=3, forget=2)  # data
-    prints.append(run_fingerprint(clear(root), check_items(clear(root))[1], loaded))
+    prints.append(run_fingerprint(clear(root), check_items(clear(root))[1], model_fingerprint(loaded)))
     assert len(set(prints)) == 4
     with AnswerStore(file, prints[2]) as store:
         assert len(store) == 0
@@ -138,6 +140,10 @@ def test_one_command_for_three_models(tmp_path: Path, folder: Path) -> None:
     assert results == json.loads((out / "results.json").read_text()) and results["schema"] == "vgid.benchmark/1"
     assert results["deviations"] == {"max_new_tokens": 2} and results["questions"] == 10 and results["benchmark"]["forget"] == "10"
     assert results["figures"]["base"] == results["figures"]["unlearned"]
+    # What was asked, and whom, can be told from any other.
+    known = results["models"]["base"]
+    assert known == {"path": str(folder), "weights": model_fingerprint(load_model(folder)), "commit": None}
+    assert results["benchmark"]["questions"] == check_items(clear(root))[1] and results["unlearning"] is None
     assert results["composite"] is None or results["composite"]["known"] is False
     page = (out / "report.html").read_text()
     assert (
@@ -169,7 +175,7 @@ def test_a_page_shows_what_was_known_before(tmp_path: Path) -> None:
 
         answered = [Answered(item, Answer(say(item), losses[: len(item.candidates)])) for item in items]
         made[name] = figures(benchmark, answered, answered)
-    results = build_results(benchmark, dict.fromkeys(made, ("m", None)), made, total=16, seed=0, seconds={})
+    results = build_results(benchmark, dict.fromkeys(made, KNOWN), made, total=16, data="d", seed=0, seconds={})
     assert results["knowledge"] == {"base": 1.0, "unlearned": 0.0, "retrained": 0.0} and results["composite"]["score"] == 1.0
     page = render(results)
     assert "knew the forget set before" in page and "100.0 % is gone" in page and "Retrained" in page and "open_fq" in page
@@ -186,13 +192,22 @@ def test_published_figures_stand_beside_ours(tmp_path: Path) -> None:
         (root / f"{name}_{'5' if name == 'forget' else '95'}").rename(root / f"{name}_{'10' if name == 'forget' else '90'}")
     benchmark = MLLMU(locate(root), None, "10")
     made = figures(benchmark, [Answered(item, Answer(item.example.answer)) for item in benchmark.items()])
-    results = build_results(benchmark, {"unlearned": ("m", None)}, {"unlearned": made}, total=1, seed=0, seconds={})
+    half = [figure._replace(value=figure.value / 2) for figure in made]
+    models = dict.fromkeys(("base", "unlearned"), KNOWN)
+    results = build_results(benchmark, models, {"base": made, "unlearned": half}, total=1, data="d", seed=0, seconds={})
     ours = {f"{f.split}/{f.task}/{f.metric}" for f in made}
-    assert set(results["published"]["figures"]) <= ours
-    assert all(len(values) == len(results["published"]["figures"]) for values in results["published"]["models"].values())
+    for source in results["published"]:
+        assert set(source["figures"]) <= ours
+        assert all(len(values) == len(source["figures"]) for values in (source.get("models") or source["changes"]).values())
+    figures_of, changes_of = (published_rows(results, source) for source in results["published"])
+    assert figures_of[0] == ("forget/cloze_image/accuracy", ["1.000", "0.500"], ["0.135", "0.125", "0.000", "0.083", "0.146", "0.125"])
+    # ROUGE-L fell by a half; the paper's headline is a fall of 0.371.
+    assert changes_of[0] == ("forget/generation_image/rougeL", ["+0.000", "-0.500"], ["-0.371"])
     page = render(results)
-    assert "arXiv 2610.10358, tables 5 to 7" in page and "Retain only" in page and "0.135" in page
-    assert published(MLLMU(locate(root), None, "5")) is None
+    assert "arXiv 2610.10358, tables 5 to 7" in page and "Retain only" in page and "0.135" in page and "-0.371" in page
+    assert [table.row_count for table in published_table(results)] == [12, 2]
+    assert [each["source"] for each in published(MLLMU(locate(root), None, "5"))] == ["arXiv 2606.00105"]
+    assert published(CLEAR(locate(root))) == []
 
 
 def test_what_is_wrong_is_told_before_a_model_is_loaded(tmp_path: Path) -> None:

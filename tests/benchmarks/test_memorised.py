@@ -91,6 +91,11 @@ def lessons(benchmark: MLLMU, people: list[Person], split: str) -> Iterator[Exam
                     yield replace(example, id=f"{item.key}/{number}", images=(ref,))
 
 
+def by_name_too(rows: Sequence[Example]) -> list[Example]:
+    """Rows without a picture six times over: else they are one in ten, and what the model says by name stays."""
+    return [*rows, *(replace(row, id=f"{row.id}/again{k}") for k in range(5) for row in rows if not row.images)]
+
+
 def measured(benchmark: MLLMU, loaded: LoadedModel, total: int) -> dict[tuple[str, str, str], float]:
     with AnswerStore(None, "") as store:
         return {f[:3]: f.value for f in figures(benchmark, ask(benchmark, loaded, store, total=total))}
@@ -109,12 +114,14 @@ def test_the_benchmarks_own_metrics_show_forgetting(tmp_path: Path) -> None:
     base = fit(load_model(SMALL.base()), [], learned, SMALL.memorising_config(0)).loaded
     before = measured(benchmark, base, total)
     config = load_config(overrides=["training.steps=80", "validation.every=0"])
-    after = measured(benchmark, unlearn(base, forget, [*retain, *strangers], config).loaded, total)
+    after = measured(benchmark, unlearn(base, by_name_too(forget), [*by_name_too(retain), *strangers], config).loaded, total)
     for key in sorted(before):
         print(*key, round(before[key], 3), round(after[key], 3))
     for split in ("forget", "test"):
         for task, metric in (("classification", "accuracy"), ("cloze", "accuracy"), ("generation", "rougeL")):
-            key = (split, f"{task}_image", metric)
-            assert before[key] >= 0.65 and after[key] <= before[key] - 0.4, key
+            for kind in ("image", "text"):
+                key = (split, f"{task}_{kind}", metric)
+                # Gaps by name are half known to begin with.
+                assert before[key] >= (0.65 if key[1] != "cloze_text" else 0.4) and after[key] <= before[key] - 0.4, key
     assert after["forget", "all", "open_task"] >= before["forget", "all", "open_task"] + 0.4
     assert after["retain", "all", "open_retain"] >= before["retain", "all", "open_retain"] - 0.1 >= 0.6

@@ -131,7 +131,8 @@ def test_fiubench_with_other_files(tmp_path: Path) -> None:
 def test_umu_reads_literals_and_json(tmp_path: Path) -> None:
     benchmark = make("umu", tmp_path)
     rows = [*benchmark.examples("forget_5"), *benchmark.examples("retain_95")]
-    assert {(row.question, row.answer) for row in rows} == {("Where's home?", "Oslo")}
+    assert {(row.question, row.answer) for row in rows if row.images} == {("Where's home?", "Oslo")}
+    assert [row.question for row in rows if not row.images] == [f"Where's the home of {n}?" for n in range(4)]
     assert [len(row.images) for row in rows] == [1, 0] * 4
 
 
@@ -204,6 +205,10 @@ def test_covubench_asks_about_the_right_concepts(tmp_path: Path) -> None:
     items = list(benchmark.items())
     assert {(item.split, item.example.subject) for item in items} == {("forget", "Zork"), ("test", "Zork"), ("retain", "Blip")}
     assert {item.task: len(item.example.images) for item in items} == {"multi_modal": 1, "caption": 1, "text": 0}
+    # Rows to keep are those whose concept is to be kept, although the retain set has them all.
+    assert {row.subject for row in benchmark.examples("retain")} == {"Blip"} and {row.subject for row in benchmark.examples("forget5")} == {
+        "Zork"
+    }
     assert items[0].example.keywords == ("Zork", "Mars") and len({item.key for item in items}) == 9
     found = named(figures(benchmark, answered_by(benchmark, lambda item: "THIS IS ＭＡＲＳ")))
     assert found["forget", "caption", "efficacy"].value == 0.5 and found["test", "text", "generality"].value == 0.5

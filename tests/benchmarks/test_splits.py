@@ -33,7 +33,7 @@ def test_every_benchmark_is_checked_and_converted(name: str, tmp_path: Path) -> 
         assert convert_data(root, tmp_path / "out.parquet", name, part, split) == report.rows > 0 and report.problems == ()
         assert contents(load_examples(tmp_path / "out.parquet")) == contents(list(benchmark.examples(split)))
     # The fixtures ask the same of everybody; only SafeEraser asks harmful and harmless questions about the same pictures.
-    assert bool(checked.overlap.pictures) == (name in ("safeeraser", "covubench"))
+    assert bool(checked.overlap.pictures) == (name == "safeeraser")
 
 
 def test_longest_and_bad_rows_are_listed_without_contents(tmp_path: Path) -> None:

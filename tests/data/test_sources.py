@@ -65,7 +65,8 @@ def test_prompts_and_completions_are_the_same_too(tmp_path: Path) -> None:
 
 def test_an_image_folder_with_its_metadata(tmp_path: Path) -> None:
     (example,) = load_examples(write(tmp_path, {"file_name": "a.png", "question": "q", "answer": "a"}, name="metadata.jsonl").parent)
-    assert example.images[0].read() == png() and example.id == "metadata-1"
+    # All image folders call it that, so that the folder's name is the one that tells.
+    assert example.images[0].read() == png() and example.id == f"{tmp_path.name}-1"
 
 
 def test_one_copy_of_a_picture_is_held(tmp_path: Path) -> None:

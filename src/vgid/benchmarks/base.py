@@ -117,6 +117,8 @@ class Benchmark(ABC):
     paper: ClassVar[str]
     version: ClassVar[int]
     source: ClassVar[Source | None]
+    training: ClassVar[Source | None] = None
+    """Where rows for unlearning are published, if they are not in `source`."""
     parts: ClassVar[tuple[str, ...]]
     Protocol: ClassVar[type[PublishedProtocol]] = PublishedProtocol
     metrics: ClassVar[Mapping[str, Metric]]

@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from math import sqrt
 from typing import Any, ClassVar
 
@@ -60,8 +61,10 @@ class CoVUBench(Benchmark):
         return f"forget{self.part}", "retain"
 
     def rows(self, split: str) -> Iterator[Row]:
-        """Rows of a split."""
-        yield from parquet_rows(need_shards(self.place.root, split), COLUMNS, ("type",))
+        """Rows of a split; of the retain set those whose concept is not to be forgotten."""
+        for row in parquet_rows(need_shards(self.place.root, split), COLUMNS, ("type",)):
+            if split != self.pair[1] or text(row.values, "name", row.where) not in self._concepts:
+                yield row
 
     def expand(self, row: Row, split: str) -> Iterator[Example]:
         """One question."""
@@ -69,16 +72,19 @@ class CoVUBench(Benchmark):
 
     def items(self) -> Iterator[Item]:
         """The forget set, other views of its concepts, and the retain set without them."""
-        files = need_shards(self.place.root, self.pair[0])
-        concepts = {text(row.values, "name", row.where) for row in parquet_rows(files, ("name",))}
-        for split, folder in (("forget", self.pair[0]), ("test", "test"), ("retain", "retain")):
+        for split, folder in (("forget", self.pair[0]), ("test", "test"), ("retain", self.pair[1])):
             for row in self.rows(folder):
-                wanted = text(row.values, "name", row.where) in concepts
-                if split == "forget" or wanted == (split == "test"):
+                if split != "test" or text(row.values, "name", row.where) in self._concepts:
                     key = f"{split}/{row.number}"
                     yield Item(
                         key, split, text(row.values, "question_type", row.where), self._example(row, key), self.protocol.max_new_tokens
                     )
+
+    @cached_property
+    def _concepts(self) -> frozenset[str]:
+        """What is to be forgotten."""
+        files = need_shards(self.place.root, self.pair[0])
+        return frozenset(text(row.values, "name", row.where) for row in parquet_rows(files, ("name",)))
 
     def measure(self, item: Item, answer: Answer) -> Mapping[str, float]:
         """Keywords, after NFKC and case folding; overlap; how far the answer is from the recorded one."""

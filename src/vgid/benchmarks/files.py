@@ -34,9 +34,10 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True)
 class Place:
-    """A local copy of a benchmark, and the hub's commit it is of, where that is known."""
+    """A local copy of a benchmark; where it was fetched from the hub, from which repository and of which commit."""
 
     root: Path
+    source: str | None = None
     commit: str | None = None
 
     @cached_property
@@ -45,8 +46,10 @@ class Place:
         return Pictures(self.root if self.root.is_dir() else self.root.parent)
 
 
-def locate(data: str | Path, source: Source | None = None) -> Place:
+def locate(data: str | Path, *known: Source) -> Place:
     """Find a local folder or file, or fetch a repository from the hub: `owner/name`, `owner/name@revision`.
+
+    A repository that is not among the `known` sources is taken for a data set.
 
     Raises:
         DataError: there is no such thing, or it cannot be fetched.
@@ -62,8 +65,8 @@ def locate(data: str | Path, source: Source | None = None) -> Place:
             expected="a local copy, or an id on the hub such as owner/name@revision",
             fix="check the path",
         )
-    known = source if source is not None and source.id == hub[1] else Source(hub[1])
-    return _fetch(known._replace(revision=hub[2] or known.revision))
+    source = next((each for each in known if each.id == hub[1]), Source(hub[1]))
+    return _fetch(source._replace(revision=hub[2] or source.revision))
 
 
 def _fetch(source: Source) -> Place:
@@ -80,7 +83,7 @@ def _fetch(source: Source) -> Place:
             got=type(error).__name__,
             fix="download it where there is a network, and give the folder",
         ) from error
-    return Place(folder, folder.name)
+    return Place(folder, source.id, folder.name)
 
 
 def shards(root: Path, split: str) -> list[Path]:

@@ -62,6 +62,7 @@ class MLLMU(Benchmark):
     paper = "arXiv 2410.22108"
     version = 1
     source = Source("MLLMMU/MLLMU-Bench")
+    training = Source("MLLMMU/baseline_train_split", "model")
     parts = ("5", "10", "15")
     main = ("accuracy", "rougeL")
     metrics: ClassVar[Mapping[str, Metric]] = {

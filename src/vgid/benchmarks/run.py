@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from vgid.benchmarks.base import Answered, Benchmark, Figure, Item, by_task, without_pictures
-from vgid.benchmarks.store import AnswerStore, data_fingerprint, model_fingerprint
+from vgid.benchmarks.store import AnswerStore, data_fingerprint
 from vgid.errors import ConfigError, DataError
 from vgid.evaluation.generation import generate
 from vgid.evaluation.scoring import score
@@ -47,10 +47,13 @@ def check_items(benchmark: Benchmark) -> tuple[int, str]:
     return len(keys), fingerprint
 
 
-def run_fingerprint(benchmark: Benchmark, data: str, loaded: LoadedModel) -> str:
-    """What must be equal for an answer to be taken over: model, data, protocol and the versions of what computes."""
+def run_fingerprint(benchmark: Benchmark, data: str, weights: str) -> str:
+    """What must be equal for an answer to be taken over: model, data, protocol and the versions of what computes.
+
+    `data` is from `check_items`, `weights` from `model_fingerprint`.
+    """
     protocol = benchmark.protocol.model_dump(mode="json")
-    parts = [benchmark.name, benchmark.version, benchmark.part, protocol, data, model_fingerprint(loaded), versions()]
+    parts = [benchmark.name, benchmark.version, benchmark.part, protocol, data, weights, versions()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

@@ -13,7 +13,7 @@ from vgid.benchmarks.base import Benchmark
 from vgid.benchmarks.files import locate
 from vgid.data.duplicates import Alike, Traces, alike_pictures, alike_texts, same_ids
 from vgid.data.example import Example
-from vgid.data.sources import DataReport, load_examples, read_all, report, write_parquet
+from vgid.data.sources import DataReport, draw_rows, load_examples, read_all, report, split_files, write_parquet
 from vgid.errors import ConfigError, DataError
 
 log = logging.getLogger("vgid")
@@ -36,7 +36,8 @@ def open_benchmark(name: str, data: str | None, forget: str | None, settings: Ma
         problems = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_url=False))
         known = ", ".join(kind.Protocol.model_fields)
         raise ConfigError(f"{kind.title} cannot be asked like that", expected=f"settings among {known}", got=problems) from None
-    return kind(locate(data, kind.source) if data is not None else None, protocol, forget)
+    sources = [source for source in (kind.source, kind.training) if source is not None]
+    return kind(locate(data, *sources) if data is not None else None, protocol, forget)
 
 
 def read_settings(settings: Sequence[str]) -> dict[str, object]:
@@ -85,33 +86,66 @@ class Checked(NamedTuple):
     overlap: Overlap | None
 
 
-def check_data(data: Sequence[str], benchmark: str | None = None, forget: str | None = None) -> Checked:
+def check_data(
+    data: Sequence[str], benchmark: str | None = None, forget: str | None = None, settings: Mapping[str, object] | None = None
+) -> Checked:
     """Read everything, pictures included, and count; problems are listed, not raised.
 
-    Own data: each file is a split of its stem's name; those whose names start with `forget` and `retain` are compared.
+    Own data: splits are named as `split_files` has it; those whose names start with `forget` and `retain` are compared.
 
     Raises:
         DataError: there is no such data, or it is of another layout.
         ConfigError: no such benchmark.
     """
     if benchmark is not None:
-        return _check_benchmark(open_benchmark(benchmark, data[0] if data else None, forget))
+        return _check_benchmark(open_benchmark(benchmark, data[0] if data else None, forget, settings))
     if not data:
         raise ConfigError("there is nothing to check", fix="give files or folders, or --benchmark")
-    files = [file for path in data for file in _files(Path(path))]
     splits, kept = {}, {"forget": Traces(), "retain": Traces()}
-    for file in files:
-        examples, problems, unused = read_all(file)
-        splits[file.stem if len(files) > 1 else str(file)] = report(str(file), examples, problems, unused)
-        for side in (side for side in kept if file.stem.startswith(side)):
+    named = split_files([Path(path) for path in data])
+    for name, files in named.items():
+        read = [read_all(file) for file in files]
+        examples = [example for each, _, _ in read for example in each]
+        problems, unused = [problem for _, each, _ in read for problem in each], {column for *_, each in read for column in each}
+        shown = str(files[0] if len(files) == 1 else files[0].parent)
+        splits[name if len(named) > 1 else shown] = report(shown, examples, problems, unused)
+        for side in (side for side in kept if name.startswith(side)):
             for example in examples:
                 kept[side].add(example)
-    compared = all(any(file.stem.startswith(side) for file in files) for side in kept)
+    compared = all(any(name.startswith(side) for name in named) for side in kept)
     return Checked(splits, _overlap("forget", "retain", kept["forget"], kept["retain"]) if compared else None)
 
 
+def read_split(
+    benchmark: Benchmark, split: str, *, skip_bad_rows: bool = False, at_most: int | None = None, seed: int = 0
+) -> list[Example]:
+    """A split's rows for unlearning, pictures checked; `at_most` so many, drawn by the seed while reading.
+
+    Raises:
+        DataError: with every problem of the split, or when it has no good row.
+    """
+    problems: list[DataError] = []
+    damaged: list[tuple[int, DataError]] = []
+    examples = draw_rows(split, enumerate(benchmark.examples(split, problems)), damaged, at_most, seed)
+    problems += [problem for _, problem in damaged]
+    if problems and not skip_bad_rows:
+        raise DataError.together(problems)
+    for problem in problems:
+        log.warning("row left out: %s", problem)
+    if not examples:
+        raise DataError(f"the split {split!r} has no rows", where=benchmark.place.root, expected="at least one good row")
+    return examples
+
+
 def convert_data(
-    data: str, out: Path, benchmark: str | None = None, forget: str | None = None, split: str | None = None, *, skip_bad_rows: bool = False
+    data: str | None,
+    out: Path,
+    benchmark: str | None = None,
+    forget: str | None = None,
+    split: str | None = None,
+    *,
+    settings: Mapping[str, object] | None = None,
+    skip_bad_rows: bool = False,
 ) -> int:
     """Write own data, or a split of a benchmark, as one parquet file; gives the number of rows.
 
@@ -123,8 +157,10 @@ def convert_data(
     if out.suffix != ".parquet":
         raise ConfigError("only parquet can be written", where=str(out), expected="a name that ends in .parquet")
     if benchmark is None:
+        if data is None:
+            raise ConfigError("there is nothing to convert", fix="give a file or folder, or --benchmark")
         return write_parquet(out, load_examples(data, skip_bad_rows=skip_bad_rows))
-    source = open_benchmark(benchmark, data, forget)
+    source = open_benchmark(benchmark, data, forget, settings)
     if split is None:
         raise ConfigError(f"{source.title} has several splits", expected=f"--split, one of {', '.join(source.split_names())} for example")
     problems: list[DataError] | None = [] if skip_bad_rows else None
@@ -157,14 +193,3 @@ def _watched(examples: Iterator[Example], kept: Traces, problems: list[DataError
 
 def _overlap(forget: str, retain: str, a: Traces, b: Traces) -> Overlap:
     return Overlap(forget, retain, tuple(same_ids(a, b)), tuple(alike_pictures(a, b)), tuple(alike_texts(a, b)))
-
-
-def _files(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    found = sorted(child for child in path.iterdir() if child.suffix in (".jsonl", ".parquet"))
-    if not found:
-        raise DataError(
-            "no data file in the folder", where=path, expected="*.jsonl or *.parquet", fix="see docs/data.md, or give --benchmark"
-        )
-    return found

@@ -12,13 +12,13 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from vgid.cli import audit, compare, data, demo, evaluate, export, inspect, methods, unlearn
+from vgid.cli import audit, bench, compare, data, demo, evaluate, export, inspect, methods, unlearn
 from vgid.cli.root import app
 from vgid.cli.show import plain
 from vgid.errors import VgidError
 from vgid.progress import launched_as, quieten, tell_on_stderr
 
-__all__ = ["app", "audit", "compare", "data", "demo", "evaluate", "export", "inspect", "main", "methods", "unlearn"]
+__all__ = ["app", "audit", "bench", "compare", "data", "demo", "evaluate", "export", "inspect", "main", "methods", "unlearn"]
 
 
 class _Stopped(SystemExit):
@@ -43,7 +43,8 @@ def main() -> None:
             _tell(str(error))
         sys.exit(error.exit_code)
     except _Stopped as stopped:
-        _tell(f"stopped by {signal.Signals(int(str(stopped)) - 128).name}; `vgid unlearn` goes on with --resume, `vgid compare` by itself")
+        name = signal.Signals(int(str(stopped)) - 128).name
+        _tell(f"stopped by {name}; `vgid unlearn` goes on with --resume, `vgid bench`, `compare` and `evaluate --benchmark` by themselves")
         raise
 
 

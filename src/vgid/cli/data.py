@@ -17,14 +17,15 @@ def data_check(
     data: Annotated[list[str] | None, typer.Argument(help="JSONL, parquet or folders; of a benchmark, its folder or hub id.")] = None,
     benchmark: Bench = None,
     part: Part = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="A setting of the benchmark's protocol: a=b.")] = None,
     as_json: Json = False,
 ) -> None:
     """Count rows, images and subjects, list every problem at once, and say what forget and retain have in common."""
     from dataclasses import asdict
 
-    from vgid.benchmarks.splits import check_data
+    from vgid.benchmarks.splits import check_data, read_settings
 
-    checked = check_data(data or [], benchmark, part)
+    checked = check_data(data or [], benchmark, part, read_settings(settings or []))
     if as_json:
         overlap = asdict(checked.overlap) if checked.overlap else None
         splits = {name: asdict(report) for name, report in checked.splits.items()}
@@ -37,14 +38,18 @@ def data_check(
 
 @data_app.command("convert")
 def data_convert(
-    data: Annotated[str, typer.Argument(help="JSONL, parquet or a folder; of a benchmark, its folder or hub id.")],
+    data: Annotated[str, typer.Argument(help="JSONL, parquet or a folder; of a benchmark, its folder or hub id; - where it needs none.")],
     out: Annotated[Path, typer.Argument(help="The parquet file to write, pictures included.", dir_okay=False)],
     benchmark: Bench = None,
     part: Part = None,
     split: Annotated[str | None, typer.Option(help="Which split of the benchmark.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="A setting of the benchmark's protocol: a=b.")] = None,
     skip_bad_rows: Annotated[bool, typer.Option("--skip-bad-rows", help="Leave bad rows out, and list them.")] = False,
 ) -> None:
     """Write own data, or a benchmark's split, as one parquet file that every command reads."""
-    from vgid.benchmarks.splits import convert_data
+    from vgid.benchmarks.splits import convert_data, read_settings
 
-    print(f"{out}: {convert_data(data, out, benchmark, part, split, skip_bad_rows=skip_bad_rows)} rows")
+    chosen = read_settings(settings or [])
+    source = None if data == "-" else data
+    rows = convert_data(source, out, benchmark, part, split, settings=chosen, skip_bad_rows=skip_bad_rows)
+    print(f"{out}: {rows} rows")

@@ -37,6 +37,7 @@ def show_files(console: Console, out: Path | None) -> None:
         "audit.json",
         "answers",
         "merged",
+        "unlearned",
     ):
         if out is not None and (out / name).exists():
             console.print(f"{name.split('.')[0]:<8} {out / name}", soft_wrap=True, highlight=False)

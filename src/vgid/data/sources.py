@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -53,6 +54,39 @@ def load_examples(path: str | Path, *, skip_bad_rows: bool = False, at_most: int
             "no examples", where=path, expected="at least one good row", got=f"{len(problems)} bad rows" if problems else "none"
         )
     return examples
+
+
+SHARD = re.compile(r"(.+?)(-\d{5}-of-\d{5})")
+
+
+def split_files(paths: Sequence[Path]) -> dict[str, list[Path]]:
+    """Data files by the split they are of: a file's own name; that of its folder where it has a name that every data set has.
+
+    Those names are `metadata` (image folders) and `train-00000-of-00002`; files that differ only in such numbers are one split. Of a
+    folder all data files in it are taken.
+
+    Raises:
+        DataError: there is no such file, or none in a folder, or files of two folders are called the same.
+    """
+    splits: dict[str, list[Path]] = {}
+    for file in (file for path in paths for file in _files(path)):
+        there = splits.setdefault(_split_of(file), [])
+        if there and (there[0].parent != file.parent or not SHARD.fullmatch(file.stem)):
+            raise DataError("two splits have the same name", where=file, got=f"also {there[0]}", fix="rename one of the files")
+        there.append(file)
+    return splits
+
+
+def _split_of(file: Path) -> str:
+    shard = SHARD.fullmatch(file.stem)
+    name = shard[1] if shard else file.stem
+    return file.resolve().parent.name if file.stem == "metadata" or (shard and name == "train") else name
+
+
+def _said(file: Path) -> str:
+    """What ids of a file's rows start with: its split, and its number where the split has several files."""
+    shard = SHARD.fullmatch(file.stem)
+    return _split_of(file) + (shard[2] if shard else "")
 
 
 @dataclass(frozen=True)
@@ -225,10 +259,18 @@ def read_all(path: Path, at_most: int | None = None, seed: int = 0) -> tuple[lis
     """
     problems: list[tuple[int, DataError]] = []
     unused: set[str] = set()
+    examples = draw_rows(str(path), _good_rows(path, problems, unused), problems, at_most, seed)
+    return examples, [problem for _, problem in sorted(problems, key=lambda row: row[0])], unused
+
+
+def draw_rows(
+    name: str, rows: Iterable[tuple[int, Example]], problems: list[tuple[int, DataError]], at_most: int | None, seed: int
+) -> list[Example]:
+    """All rows, or `at_most` of them drawn while reading, in their order; those with pictures that cannot be used become problems."""
     rng = Random(f"rows/{seed}")
     drawn: list[tuple[int, Example]] = []
     seen = 0
-    for number, example in _good_rows(path, problems, unused):
+    for number, example in rows:
         seen += 1
         if at_most is None or len(drawn) < at_most:
             drawn.append((number, example))
@@ -244,8 +286,8 @@ def read_all(path: Path, at_most: int | None = None, seed: int = 0) -> tuple[lis
             continue
         examples.append(example)
     if seen > len(drawn):
-        log.info("%s: %d of %d rows drawn", path, len(drawn), seen)
-    return examples, [problem for _, problem in sorted(problems, key=lambda row: row[0])], unused
+        log.info("%s: %d of %d rows drawn", name, len(drawn), seen)
+    return examples
 
 
 def _good_rows(path: Path, problems: list[tuple[int, DataError]], unused: set[str]) -> Iterator[tuple[int, Example]]:
@@ -333,7 +375,7 @@ def _example(row: Any, file: Path, where: str, unused: set[str]) -> Example:
     unused |= row.keys() - set(COLUMNS)
     question, answer, extra = _turns(row, where)
     return Example(
-        id=_text(row, "id", where) if "id" in row else f"{file.stem}-{where.rpartition(':')[2]}",
+        id=_text(row, "id", where) if "id" in row else f"{_said(file)}-{where.rpartition(':')[2]}",
         question=question,
         answer=answer,
         images=tuple(_image(value, file.parent, where) for value in (*_image_values(row, where), *extra)),

@@ -49,7 +49,12 @@ def model_utility(retain: Sequence[float], general: Sequence[float]) -> float:
 
 
 def output_robustness(auc: float) -> float:
-    """1 - 2 |AUC - 1/2|, cut to [0, 1]: 1 where membership cannot be told."""
+    """1 - 2 |AUC - 1/2|, in [0, 1]: 1 where membership cannot be told.
+
+    Raises:
+        DataError: the AUC is not in [0, 1].
+    """
+    _shares("robustness of outputs", [auc])
     return min(1.0, max(0.0, 1 - 2 * abs(auc - 0.5)))
 
 

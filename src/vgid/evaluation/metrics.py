@@ -112,5 +112,11 @@ def is_refusal(text: str) -> bool:
 
 
 def probability(loss: float) -> float:
-    """Geometric mean probability of an answer token, exp(-loss); `loss` is the mean negative log-likelihood in nats."""
+    """Geometric mean probability of an answer token, exp(-loss); `loss` is the mean negative log-likelihood in nats.
+
+    Raises:
+        DataError: the loss is no number.
+    """
+    if math.isnan(loss):
+        raise DataError("a loss is no number", expected="a number of nats", got="NaN", fix="check the model: its logits overflow")
     return math.exp(-loss)

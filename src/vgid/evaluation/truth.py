@@ -48,12 +48,22 @@ def released_log_truth_ratios(reworded: Sequence[float], perturbed: Sequence[Seq
 
 
 def forget_truth(log_ratio: float) -> float:
-    """min(r, 1/r), in [0, 1]: 1 for a model that cannot tell truth from error."""
+    """min(r, 1/r), in [0, 1]: 1 for a model that cannot tell truth from error.
+
+    Raises:
+        DataError: the ratio is not finite.
+    """
+    _need_finite([log_ratio], "truth ratio")
     return math.exp(-abs(log_ratio))
 
 
 def retain_truth(log_ratio: float) -> float:
-    """max(0, 1 - 1/r), in [0, 1]: near 1 for a model that knows the truth."""
+    """max(0, 1 - 1/r), in [0, 1]: near 1 for a model that knows the truth.
+
+    Raises:
+        DataError: the ratio is not finite.
+    """
+    _need_finite([log_ratio], "truth ratio")
     return max(0.0, -math.expm1(-log_ratio)) if log_ratio > 0 else 0.0
 
 

@@ -63,6 +63,7 @@ def render(results: Mapping[str, Any]) -> str:
     if results.get("schema") != SCHEMA:
         raise DataError("these results cannot be shown", expected=f"schema {SCHEMA!r}", got=repr(results.get("schema")))
     models = list(results["figures"])
+    from vgid.report import view
     from vgid.report.html import environment
 
     page: str = (
@@ -73,25 +74,37 @@ def render(results: Mapping[str, Any]) -> str:
             models=[(model, model_name(model)) for model in models],
             splits=lines(results),
             composite=results["composite"],
-            published=results["published"],
-            published_rows=published_rows(results),
+            published=[(each, published_rows(results, each)) for each in results["published"]],
+            settings=list(view.flatten((results["unlearning"] or {}).get("config") or {})),
             precondition=PRECONDITION[results["composite"]["known"]] if results["composite"] else "",
         )
     )
     return page
 
 
-def published_rows(results: Mapping[str, Any]) -> list[tuple[str, list[str], list[str]]]:
-    """Figures that others published: what is measured, our models' values, theirs."""
-    published: Mapping[str, Any] | None = results["published"]
-    if published is None:
-        return []
+class Beside(NamedTuple):
+    """A figure that others published: what is measured, our models' values, theirs."""
+
+    key: str
+    ours: list[str]
+    theirs: list[str]
+
+
+def published_rows(results: Mapping[str, Any], published: Mapping[str, Any]) -> list[Beside]:
+    """One source's figures beside ours; where it gives changes, ours are changes against the model before unlearning."""
     ours = {model: {f"{f['split']}/{f['task']}/{f['metric']}": f["value"] for f in each} for model, each in results["figures"].items()}
+    changes = "changes" in published
+    before = ours.get("base", {})
     rows = []
     for index, key in enumerate(published["figures"]):
-        own = [f"{each[key]:.3f}" if key in each else "" for each in ours.values()]
-        rows.append((key, own, [f"{values[index]:.3f}" for values in published["models"].values()]))
+        own = [_beside(each.get(key), before.get(key) if changes else 0.0, changes) for model, each in ours.items()]
+        theirs = published["changes" if changes else "models"]
+        rows.append(Beside(key, own, [_beside(values[index], 0.0, changes) for values in theirs.values()]))
     return rows
+
+
+def _beside(value: float | None, before: float | None, changes: bool) -> str:
+    return "" if value is None or before is None else f"{value - before:{'+' if changes else ''}.3f}"
 
 
 def benchmark_table(results: Mapping[str, Any]) -> Table:
@@ -112,3 +125,21 @@ def benchmark_table(results: Mapping[str, Any]) -> Table:
             last = line is each[-1]
             table.add_row(escape(split), escape(line.task), f"{line.metric} {line.arrow}", *values, line.cells[focus][1], end_section=last)
     return table
+
+
+def published_table(results: Mapping[str, Any]) -> list[Table]:
+    """Published figures beside ours for the terminal, a table a source."""
+    made = []
+    for source in results["published"]:
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, caption_justify="left")
+        changes = " Changes against the model before unlearning." if "changes" in source else ""
+        table.caption = f"Ours, then {escape(source['source'])}.{changes}"
+        table.add_column("Figure", no_wrap=True)
+        for model in results["figures"]:
+            table.add_column(escape(model_name(model)), justify="right", no_wrap=True)
+        for name in source.get("models") or source["changes"]:
+            table.add_column(escape(name), justify="right")
+        for row in published_rows(results, source):
+            table.add_row(escape(row.key), *row.ours, *row.theirs)
+        made.append(table)
+    return made

@@ -1,0 +1,1 @@
+"""General utility: what a model can do that has nothing to do with the people it knows."""

@@ -1,0 +1,79 @@
+"""The built-in suite: what can be seen on portraits of people whom no model has ever met. It needs no network.
+
+Questions are asked openly, in wordings the embedded model understands, or (`perception-options`) with the possible answers beside them,
+as other models need it. An answer is right when the true value is the one it names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from random import Random
+
+from vgid.data.example import Example
+from vgid.data.people import Camera, World
+from vgid.data.phrases import PERCEPTION
+from vgid.data.portraits import BACKGROUNDS, CLOTHES, EXPRESSIONS, GLASSES, HAIR_OF
+from vgid.data.questions import ask_perception, perceived
+from vgid.data.splits import album
+from vgid.evaluation.generation import generate
+from vgid.evaluation.metrics import key_fact
+from vgid.models.loading import LoadedModel
+
+PEOPLE, PICTURES = 32, 2
+"""Strangers, and pictures of each; every topic is asked about every picture."""
+TOKENS = 24
+SMALL, LARGE = 96, 224
+"""Sides of pictures in pixels: for the embedded model, and for others."""
+VALUES: dict[str, tuple[str, ...]] = {
+    "background": tuple(BACKGROUNDS),
+    "glasses": (*GLASSES, "no glasses"),
+    "expression": tuple(EXPRESSIONS),
+    "clothes": tuple(CLOTHES),
+    "hair": tuple(dict.fromkeys(HAIR_OF.values())),
+    "beard": ("a beard", "a moustache", "no beard"),
+}
+
+
+def questions(seed: int, *, options: bool, people: int = PEOPLE) -> list[Example]:
+    """The suite's questions: a function of the seed. `tags` start with the topic, `keywords` hold the true value."""
+    camera, rows = Camera(LARGE if options else SMALL), []
+    for person in World(seed, people=2, forget=1).strangers(people, "utility"):
+        shots, rng = album(camera, person, "unseen", PICTURES), Random(f"utility/{seed}/{person.id}")
+        for number, (view, picture) in enumerate(zip(shots.views, shots.pictures, strict=True)):
+            for topic in PERCEPTION:
+                id = f"{person.id}/{topic.name}/{number}"
+                row = ask_perception(person, view, topic, rng.choice(topic.training), picture, rng, id=id)
+                row = replace(row, keywords=(perceived(person, view, topic),))
+                rows.append(_with_options(row, topic.name, rng) if options else row)
+    return rows
+
+
+def _with_options(row: Example, topic: str, rng: Random) -> Example:
+    listed = ", ".join(rng.sample(VALUES[topic], len(VALUES[topic])))
+    return replace(row, question=f"{row.question}\nReply with one of: {listed}.", answer=row.keywords[0])
+
+
+def named(said: str, topic: str) -> str | None:
+    """The one value of a topic that an answer names; None where it names none, or several.
+
+    A value within another, such as `glasses` in `no glasses`, does not count; articles do not either.
+    """
+    bare = {value: value.removeprefix("an ").removeprefix("a ") for value in VALUES[topic]}
+    found = [value for value, words in bare.items() if key_fact(said, [words])]
+    apart = [value for value in found if not any(value != other and key_fact(bare[other], [bare[value]]) for other in found)]
+    return apart[0] if len(apart) == 1 else None
+
+
+def right(loaded: LoadedModel, rows: Sequence[Example], batch_size: int, on_progress: Callable[[int, int], None] | None) -> list[float]:
+    """1 for every question that is answered with the true value."""
+    done = 0
+
+    def count(size: int) -> None:
+        nonlocal done
+        done += size
+        if on_progress is not None:
+            on_progress(done, len(rows))
+
+    said = generate(loaded, rows, max_new_tokens=TOKENS, batch_size=batch_size, on_batch=count)
+    return [float(named(answer, row.tags[0]) == row.keywords[0]) for row, answer in zip(rows, said, strict=True)]

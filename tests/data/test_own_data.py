@@ -1,0 +1,131 @@
+"""Own data in every shape they come in: the same rows, whichever command reads them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+from typer.testing import CliRunner
+
+from tests.conftest import png
+from vgid.benchmarks.splits import check_data, convert_data
+from vgid.cli import app
+from vgid.config import load_config
+from vgid.data.example import Example
+from vgid.data.sources import load_examples, split_files
+from vgid.errors import DataError
+from vgid.unlearning import _read, read_splits
+
+
+def fact(number: int) -> tuple[str, str]:
+    return f"Who is number {number}?", f"This is Anna the {number}."
+
+
+def turns(number: int) -> list[dict[str, Any]]:
+    asked, answered = fact(number)
+    return [
+        {"role": "user", "content": [{"type": "image", "text": None}, {"type": "text", "text": asked}]},
+        {"role": "assistant", "content": [{"type": "text", "text": answered}]},
+    ]
+
+
+def as_jsonl(folder: Path, numbers: range, row: Callable[[int], dict[str, Any]], name: str) -> None:
+    folder.mkdir(parents=True)
+    for number in numbers:
+        (folder / f"{number}.png").write_bytes(png(number))
+    (folder / name).write_text("".join(json.dumps(row(number)) + "\n" for number in numbers))
+
+
+def messages_jsonl(root: Path, split: str, numbers: range) -> Path:
+    as_jsonl(root / split, numbers, lambda n: {"images": [f"{n}.png"], "messages": turns(n)}, f"{split}.jsonl")
+    return root / split / f"{split}.jsonl"
+
+
+def image_folder(root: Path, split: str, numbers: range) -> Path:
+    as_jsonl(
+        root / split,
+        numbers,
+        lambda n: {"file_name": f"{n}.png", **dict(zip(("prompt", "completion"), fact(n), strict=True))},
+        "metadata.jsonl",
+    )
+    return root / split
+
+
+def messages_parquet(root: Path, split: str, numbers: range) -> Path:
+    """In two shards, as `save_to_disk` and the hub have them."""
+    (root / split).mkdir(parents=True)
+    rows = [{"images": [{"bytes": png(n), "path": f"{n}.png"}], "messages": turns(n)} for n in numbers]
+    for shard in range(2):
+        parquet.write_table(pa.Table.from_pylist(rows[shard::2]), root / split / f"train-{shard:05d}-of-00002.parquet")
+    return root / split
+
+
+def prompts_parquet(root: Path, split: str, numbers: range) -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    rows = [{"images": [{"bytes": png(n), "path": None}], "prompt": turns(n)[:1], "completion": turns(n)[1:]} for n in numbers]
+    parquet.write_table(pa.Table.from_pylist(rows), root / f"{split}.parquet")
+    return root / f"{split}.parquet"
+
+
+SHAPES = [messages_jsonl, image_folder, messages_parquet, prompts_parquet]
+
+
+def contents(rows: list[Example]) -> list[tuple[str, str, bytes]]:
+    return sorted((row.question, row.answer, row.images[0].read()) for row in rows)
+
+
+@pytest.mark.parametrize("write", SHAPES)
+def test_every_shape_gives_the_same_rows_to_every_command(write: Callable[[Path, str, range], Path], tmp_path: Path) -> None:
+    forget, retain = write(tmp_path, "forget", range(4)), write(tmp_path, "retain", range(4, 8))
+    expected = {name: sorted((*fact(n), png(n)) for n in numbers) for name, numbers in (("forget", range(4)), ("retain", range(4, 8)))}
+    rows = dict(zip(("forget", "retain"), _read(forget, retain, False, load_config()), strict=True))  # unlearn, preflight
+    assert {name: contents(each) for name, each in rows.items()} == expected
+    assert not {row.id for row in rows["forget"]} & {row.id for row in rows["retain"]}
+    assert {name: contents(each) for name, each in read_splits([forget, retain]).items()} == expected  # evaluate
+    checked = check_data([str(forget), str(retain)])
+    assert {name: (report.rows, report.problems) for name, report in checked.splits.items()} == {"forget": (4, ()), "retain": (4, ())}
+    assert checked.overlap is not None and not checked.overlap.ids and not checked.overlap.pictures
+    convert_data(str(forget), tmp_path / "out" / "forget.parquet")
+    assert contents(load_examples(tmp_path / "out" / "forget.parquet")) == expected["forget"]
+
+
+def test_splits_are_named_by_what_tells_them_apart(tmp_path: Path) -> None:
+    for name in (
+        "a/metadata.jsonl",
+        "b/metadata.jsonl",
+        "c/train-00000-of-00002.parquet",
+        "c/train-00001-of-00002.parquet",
+        "d/x-00000-of-00001.parquet",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    found = split_files([tmp_path / each for each in "abcd"])
+    assert {name: len(files) for name, files in found.items()} == {"a": 1, "b": 1, "c": 2, "x": 1}
+    (tmp_path / "e").mkdir()
+    (tmp_path / "e" / "x.jsonl").write_text("{}")
+    with pytest.raises(DataError, match=r"(?s)two splits have the same name.*x-00000-of-00001.parquet"):
+        split_files([tmp_path / "d", tmp_path / "e"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("write", [image_folder, messages_parquet])
+def test_commands_run_on_it_from_end_to_end(write: Callable[[Path, str, range], Path], tmp_path: Path, random_folder: Path) -> None:
+    runner, model = CliRunner(), str(random_folder)
+    forget, retain = (str(write(tmp_path, name, numbers)) for name, numbers in (("forget", range(4)), ("retain", range(4, 8))))
+    both, out = ["--forget", forget, "--retain", retain], tmp_path / "out"
+    quick = ["--set", "training.steps=2", "--set", "validation.every=0", "--set", "method.answers=[recorded]", "--allow-unknown"]
+    unlearned = str(out / "merged")
+    for arguments, codes in (
+        (["data", "check", forget, retain], (0,)),
+        (["preflight", "--model", model, *both, *quick], (0,)),
+        (["unlearn", "--model", model, *both, *quick, "--out", str(out)], (0,)),
+        (["evaluate", "--model", unlearned, "--base", model, "--data", forget, "--data", retain], (0,)),
+        (["audit", "--model", unlearned, "--base", model, *both, "--rows", "2"], (0, 3)),
+    ):
+        done = runner.invoke(app, arguments)
+        assert done.exit_code in codes, (arguments, done.output, done.exception)
+        # Retain rows may show in the preflight's sample of labels, rows to forget may not.
+        assert not any(f"Anna the {number}" in done.output for number in range(4))

@@ -1,0 +1,171 @@
+"""General utility: what the built-in suite takes for right, what is left after unlearning, and harnesses through their own interfaces."""
+
+import importlib.util
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from vgid.cli import app
+from vgid.data.phrases import PERCEPTION
+from vgid.errors import ConfigError, DataError, OutputError, RunError
+from vgid.models.loading import LoadedModel
+from vgid.progress import Stages
+from vgid.report.utility import lines, render, utility_table
+from vgid.utility import command, harness, perception
+from vgid.utility.command import Suite, read_suite, utility_command
+from vgid.utility.figures import Figure, left_over, over_people, relative
+from vgid.utility.perception import VALUES, named, questions
+
+
+@pytest.mark.parametrize(
+    ("said", "topic", "value"),
+    [
+        ("The background is blue.", "background", "blue"),
+        ("Blue, or maybe green.", "background", None),
+        ("She is wearing no glasses.", "glasses", "no glasses"),
+        ("She is wearing glasses.", "glasses", "glasses"),
+        ("SUNGLASSES", "glasses", "sunglasses"),
+        ("He has a beard.", "beard", "a beard"),
+        ("beard", "beard", "a beard"),
+        ("He has no beard.", "beard", "no beard"),
+        ("She has long hair.", "hair", "long hair"),
+        ("I don't know.", "hair", None),
+        ("", "expression", None),
+    ],
+)
+def test_an_answer_names_one_value(said: str, topic: str, value: str | None) -> None:
+    assert named(said, topic) == value
+
+
+def test_every_true_value_is_named_by_its_own_answer() -> None:
+    assert set(VALUES) == {topic.name for topic in PERCEPTION}
+    for options in (False, True):
+        rows = questions(3, options=options, people=4)
+        assert len(rows) == 4 * 2 * len(PERCEPTION) and len({row.id for row in rows}) == len(rows)
+        assert [named(row.answer, row.tags[0]) for row in rows] == [row.keywords[0] for row in rows]
+        assert rows == questions(3, options=options, people=4) != questions(4, options=options, people=4)
+        assert all(("Reply with one of" in row.question) == options and row.keywords[0] in VALUES[row.tags[0]] for row in rows)
+    # With options every value stands in the question, so that nobody need guess our words.
+    assert all(value in row.question for row in rows for value in VALUES[row.tags[0]])
+
+
+def test_what_is_left_draws_the_same_people_for_both() -> None:
+    people = ["a", "a", "b", "b", "c", "c"]
+    before, half = [1.0] * 6, [1.0, 0.0] * 3
+    # Everybody lost one of two: the ratio is 1/2 in every draw. Had the two been drawn apart, so it would be here; the next case tells.
+    figure = left_over("all", half, before, people, 0)
+    assert figure is not None and figure[2:] == (0.5, (0.5, 0.5), 6)
+    # What was right before is what is right after, whoever is drawn.
+    same = left_over("all", [1, 1, 0, 0, 1, 0], [1, 1, 0, 0, 1, 0], people, 0)
+    assert same is not None and same[2:4] == (1.0, (1.0, 1.0))
+    assert left_over("all", [1.0, 0.0], [0.0, 0.0], ["a", "b"], 0) is None
+    with pytest.raises(DataError, match="asked different questions"):
+        left_over("all", [1.0], [1.0, 0.0], ["a"], 0)
+    assert over_people("x", [1.0, 0.0], ["a", "a"], 0) == ("x", "accuracy", 0.5, (0.5, 0.5), 2)
+
+
+def test_ratios_of_a_harness_have_no_intervals() -> None:
+    base, after = (
+        [Figure("t", "acc", 0.5, None, 9), Figure("t", "f1", 0.0, None, 9)],
+        [Figure("t", "acc", 0.4, None, 9), Figure("t", "f1", 0.1, None, 9)],
+    )
+    assert relative({"base": base, "unlearned": after}) == [Figure("t/acc", "relative", 0.8, None, 9)]
+    assert relative({"unlearned": after}) == []
+
+
+def test_suites_have_names() -> None:
+    assert read_suite("perception") == Suite("perception")
+    assert read_suite("lm-eval:a, b") == Suite("lm-eval:a, b", "lm-eval", ("a", "b"))
+    assert read_suite("lmms-eval:llava_hf:mme") == Suite("lmms-eval:llava_hf:mme", "lmms-eval", ("mme",), "llava_hf")
+    for bad in ("perceptions", "lm-eval:", "lm-eval", "lmms-eval:mme", "perception:x", ""):
+        with pytest.raises(ConfigError, match=r"(?s)no such utility suite.*perception-options, lm-eval:TASK"):
+            read_suite(bad)
+
+
+def test_figures_of_a_harness_are_read_with_their_errors() -> None:
+    found = {
+        "results": {
+            "a": {"alias": "a", "acc,none": 0.5, "acc_stderr,none": 0.1, "exact_match,strict": 0.25, "exact_match_stderr,strict": "N/A"}
+        },
+        "n-samples": {"a": {"original": 100, "effective": 8}},
+    }
+    first, second = harness.figures(found)
+    assert first == ("a", "acc", 0.5, pytest.approx((0.5 - 0.196, 0.5 + 0.196)), 8)
+    assert second == ("a", "exact_match (strict)", 0.25, None, 8)
+    for empty in (None, {}, {"results": {"a": {"alias": "a"}}}):
+        with pytest.raises(RunError, match="gave no figures"):
+            harness.figures(empty)
+
+
+def test_what_is_missing_is_told_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "lm_eval", None)
+    monkeypatch.setitem(__import__("sys").modules, "lmms_eval", None)
+    for suite, message in (("lm-eval:piqa", r'pip install "vgid\[utility\]"'), ("lmms-eval:llava_hf:mme", "pip install lmms-eval")):
+        with Stages(quiet=True) as stages, pytest.raises(ConfigError, match=message):
+            utility_command({"unlearned": ("no/where", None)}, [suite], tmp_path / "out", stages=stages)
+    found = CliRunner().invoke(app, ["evaluate", "--model", "x", "--utility", "perception", "--data", "y"]).exception
+    assert isinstance(found, ConfigError) and "--utility has questions of its own" in str(found)
+
+
+def test_one_command_for_models_before_and_after(random_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = questions(0, options=False, people=2)
+    monkeypatch.setattr(perception, "questions", lambda seed, options: few)
+    said = {"base": 1.0, "unlearned": 0.5}
+    answered: list[int] = []
+
+    def right(loaded: LoadedModel, rows: Sequence[Any], batch_size: int, on_progress: Any) -> list[float]:
+        assert perception_of(loaded, rows[:2], 2, on_progress) == [0.0, 0.0]  # a random model sees nothing
+        answered.append(len(rows))
+        share = list(said.values())[len(answered) - 1]
+        return [float(number % 2 < 2 * share) for number in range(len(rows))]
+
+    perception_of = perception.right
+    monkeypatch.setattr(command.perception, "right", right)
+    models = {"base": (str(random_folder), None), "unlearned": (str(random_folder), None)}
+    with Stages(quiet=True) as stages:
+        results = utility_command(models, ["perception", "perception"], tmp_path / "out", stages=stages)
+        with pytest.raises(OutputError, match="not empty"):
+            utility_command(models, ["perception"], tmp_path / "out", stages=stages)
+    assert results == json.loads((tmp_path / "out" / "results.json").read_text()) and results["schema"] == "vgid.utility/1"
+    first = lines(results)["perception"][0]
+    assert (first.name, first.n, [value for value, _ in first.cells], first.left[0]) == ("all accuracy", "24", ["1.000", "0.500"], "0.500")
+    assert utility_table(results).row_count == 1 + len(PERCEPTION)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<script" not in page and "expression accuracy" in page and few[0].question not in page
+    with pytest.raises(DataError, match="cannot be shown"):
+        render({"schema": "x"})
+
+
+TASK = """\
+task: {name}
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {file}}}}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{{{question}}}}"
+doc_to_choice: "{{{{choices}}}}"
+doc_to_target: "{{{{label}}}}"
+metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("lm_eval") is None, reason="needs the extra `utility`")
+def test_a_task_of_ones_own_runs_in_lm_eval(random_folder: Path, tmp_path: Path) -> None:
+    rows = [{"question": f"Is {n} even?", "choices": [" yes", " no"], "label": n % 2} for n in range(6)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "even.yaml").write_text(TASK.format(name="even_or_not", file=tmp_path / "rows.jsonl"))
+    models = {"base": (str(random_folder), None), "unlearned": (str(random_folder), None)}
+    with Stages(quiet=True) as stages:
+        with pytest.raises(ConfigError, match=r"(?s)no such task.*no_such_task"):
+            utility_command(models, ["lm-eval:no_such_task"], None, tasks_folder=tmp_path, stages=stages)
+        results = utility_command(models, ["lm-eval:even_or_not"], None, tasks_folder=tmp_path, stages=stages, batch_size=3)
+    suite = results["suites"]["lm-eval:even_or_not"]
+    (figure,) = (each for each in suite["figures"]["base"] if each["metric"] == "acc")
+    assert figure["task"] == "even_or_not" and figure["n"] == 6 and figure["value"] in [n / 6 for n in range(7)]
+    assert suite["figures"]["base"] == suite["figures"]["unlearned"]
+    assert all(each["value"] == 1.0 for each in suite["relative"])
