@@ -13,7 +13,7 @@ from vgid import processes
 from vgid.artifacts import prepare_output, write_json_atomic
 from vgid.config import RunConfig
 from vgid.data.example import Example
-from vgid.data.sources import check_disjoint, load_examples
+from vgid.data.sources import Rows, check_disjoint, load_examples, rows_of
 from vgid.errors import DataError, RunError
 from vgid.evaluation.evaluate import SplitResult, evaluate
 from vgid.models.loading import LoadedModel, load_model
@@ -33,7 +33,7 @@ log = logging.getLogger("vgid")
 
 def unlearn_command(
     model: str,
-    forget: Path,
+    forget: Rows,
     retain: Path | None,
     config: RunConfig,
     out: Path,
@@ -43,12 +43,13 @@ def unlearn_command(
     allow_unknown: bool = False,
     sample: int = 32,
     resume: bool = False,
+    checked: Mapping[str, Any] | None = None,
     stages: Stages,
 ) -> dict[str, Any]:
     """Read and check all data, then load the model and check it, examine, unlearn, export, examine again.
 
     Where a launcher started several processes, all examine the base, so that none waits long for another; the first one writes, and
-    examines what came out.
+    examines what came out. `checked`: what a preflight of this very run found, as JSON; then there is no other.
     """
     if resume and (done := _completed(out, model, config)):
         log.info("this run is complete; there is nothing to resume")
@@ -57,11 +58,13 @@ def unlearn_command(
     processes.start()
     forget_rows, retain_rows = _read(forget, retain, skip_bad_rows, config)
     loaded = load_model(model, quantise=config.adapter.quantise if config.adapter else None)
-    checked = _preflight(loaded, forget_rows, retain_rows, config, stages, allow_unknown=allow_unknown, sample=sample)
     first = processes.rank() == 0
-    if first:
-        stages.show(screen(checked))
-    checked.raise_errors()
+    if checked is None:
+        found = _preflight(loaded, forget_rows, retain_rows, config, stages, allow_unknown=allow_unknown, sample=sample)
+        if first:
+            stages.show(screen(found))
+        found.raise_errors()
+        checked = as_json(found, texts=False)
     if not retain_rows and config.neutral_retain:
         with stages("Answering neutral questions", "neutral"):
             retain_rows = processes.from_first(neutral_retain(loaded, forget_rows, config))
@@ -85,7 +88,7 @@ def unlearn_command(
         seed=config.seed,
         seconds=stages.seconds,
         training=fitted.stopped,
-        preflight=as_json(checked, texts=False),
+        preflight=dict(checked),
     )
     if first:
         write_json_atomic(out / "results.json", results)
@@ -116,7 +119,7 @@ def _completed(out: Path, model: str, config: RunConfig) -> dict[str, Any] | Non
 
 def preflight_command(
     model: str,
-    forget: Path,
+    forget: Rows,
     retain: Path | None,
     config: RunConfig,
     *,
@@ -134,9 +137,9 @@ def preflight_command(
     return _preflight(loaded, forget_rows, retain_rows, config, stages, **options)
 
 
-def _read(forget: Path, retain: Path | None, skip_bad_rows: bool, config: RunConfig) -> tuple[list[Example], list[Example]]:
+def _read(forget: Rows, retain: Path | None, skip_bad_rows: bool, config: RunConfig) -> tuple[list[Example], list[Example]]:
     """Both sets; of the retain set no more than the run can look at."""
-    forget_rows = load_examples(forget, skip_bad_rows=skip_bad_rows)
+    forget_rows = load_examples(forget, skip_bad_rows=skip_bad_rows) if isinstance(forget, Path) else list(forget)
     needed = count_steps(config.training, len(forget_rows), 0) * config.training.retain_rows + config.validation.rows
     retain_rows = load_examples(retain, skip_bad_rows=skip_bad_rows, at_most=needed, seed=config.seed) if retain is not None else []
     check_disjoint(forget_rows, retain_rows)
@@ -155,10 +158,17 @@ def _preflight(
 
 
 def evaluate_command(
-    models: Mapping[str, tuple[str | None, Path | None]], data: Sequence[Path], seed: int, out: Path | None, stages: Stages
+    models: Mapping[str, tuple[str | None, Path | None]],
+    data: Sequence[Path] | Mapping[str, Rows],
+    seed: int,
+    out: Path | None,
+    stages: Stages,
 ) -> dict[str, Any]:
-    """Read and check all data, then examine one model after the other; each is a (path, adapter) pair."""
-    splits = read_splits(data)
+    """Read and check all data, then examine one model after the other; each is a (path, adapter) pair.
+
+    `data`: files and folders, as `read_splits` takes them, or splits by name.
+    """
+    splits = {name: rows_of(rows) for name, rows in data.items()} if isinstance(data, Mapping) else read_splits(data)
     if out is not None:
         prepare_output(out)
     evaluated = {}

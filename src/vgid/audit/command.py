@@ -13,7 +13,7 @@ from vgid.artifacts import prepare_output, write_json_atomic
 from vgid.attacks.base import Material, sample_rows
 from vgid.audit.policy import Policy, Profile
 from vgid.audit.run import audit
-from vgid.data.sources import check_disjoint, load_examples
+from vgid.data.sources import Rows, check_disjoint, load_examples, rows_of
 from vgid.errors import DataError
 from vgid.models.loading import load_model
 from vgid.progress import Stages
@@ -24,8 +24,8 @@ ROWS: Mapping[Profile, int] = {"quick": 64, "full": 1000}
 
 def audit_command(
     models: Mapping[str, tuple[str | None, Path | None]],
-    forget: Path,
-    retain: Path,
+    forget: Rows,
+    retain: Rows,
     policy: Policy,
     *,
     unseen: Path | None = None,
@@ -38,7 +38,7 @@ def audit_command(
     stages: Stages,
 ) -> dict[str, Any]:
     """Read and check all data, then attack one model after the other; each is a (path, adapter) pair."""
-    forget_rows, retain_rows = load_examples(forget), load_examples(retain)
+    forget_rows, retain_rows = rows_of(forget), rows_of(retain)
     check_disjoint(forget_rows, retain_rows)
     most = rows or ROWS[profile]
     material = Material(

@@ -12,13 +12,13 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from vgid.cli import audit, compare, data, demo, evaluate, export, inspect, methods, unlearn
+from vgid.cli import audit, compare, data, demo, evaluate, export, forget, inspect, methods, record, unlearn
 from vgid.cli.root import app
 from vgid.cli.show import plain
 from vgid.errors import VgidError
 from vgid.progress import launched_as, quieten, tell_on_stderr
 
-__all__ = ["app", "audit", "compare", "data", "demo", "evaluate", "export", "inspect", "main", "methods", "unlearn"]
+__all__ = ["app", "audit", "compare", "data", "demo", "evaluate", "export", "forget", "inspect", "main", "methods", "record", "unlearn"]
 
 
 class _Stopped(SystemExit):
