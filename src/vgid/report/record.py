@@ -19,6 +19,11 @@ HEADLINES = {
     "inconclusive": "The audit decided nothing: no evidence of removal",
 }
 
+EVIDENCE = {
+    True: "This is evidence of removal under the tests below; stronger ones may show more.",
+    False: "This is no evidence of removal.",
+}
+
 
 class Row(NamedTuple):
     """A level of an attack, as it is shown."""
@@ -105,9 +110,8 @@ def card_text(audit: Mapping[str, Any], results: Mapping[str, Any], method: str,
         f"This checkpoint was made from another by unlearning ({method}, with vgid). The request was about "
         f"{people or 'an unknown number of'} {'person' if people == 1 else 'people'}; whom and what, it does not say.",
         "",
-        f"Audit: **{verdict['status']}**, profile {audit['profile']}. "
-        + ("This is evidence of removal under the tests below; stronger ones may show more." if verdict["status"] == "pass" else "")
-        + (f"Reasons: {'; '.join(verdict['reasons'])}." if verdict["reasons"] else ""),
+        f"Audit: **{verdict['status']}**, profile {audit['profile']}. {EVIDENCE[verdict['status'] == 'pass']}"
+        + (f" Reasons: {'; '.join(verdict['reasons'])}." if verdict["reasons"] else ""),
         "",
         "| attack | access | most that may come back | most that came back | status |",
         "|---|---|---|---|---|",

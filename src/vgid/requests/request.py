@@ -112,7 +112,9 @@ def _problem(path: Path, lines: dict[str, int], problem: Any) -> DataError:
         close = nearest(key, Request.model_fields)
         fix = f"did you mean {close!r}?" if close else None
         return DataError(f"unknown key {key!r}", where=where, expected=", ".join(Request.model_fields), fix=fix)
-    return DataError(f"{key}: {problem['msg']}", where=where, fix="dates are written 2026-05-31; texts in quotes")
+    expected = "letters, digits and . _ : / -, no spaces" if problem["type"] == "string_pattern_mismatch" else problem["msg"]
+    fix = "dates are written 2026-05-31, texts stand in quotes" if problem["type"].endswith("_type") else None
+    return DataError(f"{key} cannot be used", where=where, expected=expected, fix=fix)
 
 
 def _names_nobody(path: Path, request: Request, rows: Sequence[Example]) -> None:
