@@ -1,11 +1,10 @@
-import shutil
 from pathlib import Path
 
 import pytest
 
 from vgid.requests.command import Finished
 
-from .runs import honour, make_order
+from .runs import copy_run, honour, make_order
 
 
 @pytest.fixture(scope="session")
@@ -18,5 +17,4 @@ def honoured(random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> t
 @pytest.fixture
 def copied(honoured: tuple[Path, Finished], tmp_path: Path) -> Path:
     """A copy of that folder, to change."""
-    shutil.copytree(honoured[0], tmp_path / "copy")
-    return tmp_path / "copy"
+    return copy_run(honoured[0], tmp_path / "copy")

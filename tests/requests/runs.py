@@ -1,5 +1,6 @@
 """Requests to a small model that are honoured in seconds."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,3 +45,11 @@ def honour(order: Order, **options: object) -> Finished:
     """Run it, quietly."""
     with Stages(quiet=True) as stages:
         return forget_command(order, stages=stages, **options)  # type: ignore[arg-type]
+
+
+def copy_run(root: Path, to: Path) -> Path:
+    """A copy of the folder around a run, whose state names the copied request and key."""
+    shutil.copytree(root, to)
+    state = to / "out" / "work" / "state.json"
+    state.write_text(state.read_text("utf-8").replace(str(root), str(to)), "utf-8")
+    return to

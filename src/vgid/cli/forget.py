@@ -30,7 +30,7 @@ def forget(
     reference: Annotated[str | None, typer.Option(help="A model that never saw the rows, to compare with.")] = None,
     policy: Annotated[Path | None, typer.Option(help="YAML file of the audit's thresholds; the package's own by default.")] = None,
     profile: Annotated[ProfileName, typer.Option(help="Of the audit: quick, or full: published budgets.")] = ProfileName.quick,
-    rows: Annotated[int, typer.Option(min=1, help="Rows of either set that are examined and attacked at most.")] = 200,
+    rows: Annotated[int | None, typer.Option(min=1, help="Rows of either set that are examined and attacked at most.")] = None,
     key: Annotated[Path | None, typer.Option(help="Secret key of the record; OUT.key by default, made where there is none.")] = None,
     method: Method = None,
     recipe: Recipe = None,

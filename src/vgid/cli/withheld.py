@@ -11,7 +11,10 @@ SHOW, VARIABLE = "--show-forgotten", "VGID_SHOW_FORGOTTEN"
 
 
 def withhold(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """An exception hook: where it happened, and of which kind each error was, the one that led to it first."""
+    """An exception hook: where it happened, and of which kind each error was, the one that led to it first.
+
+    Import errors say only what is not installed, so their words are shown.
+    """
     if SHOW in sys.argv or os.environ.get(VARIABLE) == "1":
         sys.__excepthook__(kind, error, trace)
         return
@@ -20,4 +23,5 @@ def withhold(kind: type[BaseException], error: BaseException, trace: TracebackTy
         withhold(type(led), led, led.__traceback__)
         print("\nThat led to:\n", file=sys.stderr)
     print("".join(traceback.format_tb(trace)), end="", file=sys.stderr)
-    print(f"{kind.__module__}.{kind.__name__}: its words may repeat data, so they are withheld ({SHOW}, or {VARIABLE}=1)", file=sys.stderr)
+    words = str(error) if isinstance(error, ImportError) else f"its words may repeat data, so they are withheld ({SHOW}, or {VARIABLE}=1)"
+    print(f"{kind.__module__}.{kind.__name__}: {words}", file=sys.stderr)

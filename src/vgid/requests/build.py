@@ -133,7 +133,9 @@ def _verification(job: Job, state: State, results: Mapping[str, Any], audit: Map
         threat_model=_threat_model(attacks),
         profile=audit["profile"],
         policy=audit["policy"],
-        policy_source=job.order.policy.name if job.order.policy else "the package's own, asking for no more people than the request names",
+        policy_source=job.order.policy.name
+        if job.order.policy
+        else "the package's own, asking for no more people than the request has to score",
         policy_fixed=state.content["started"],
         reference=_model(job.reference, str(job.order.reference), None) if job.reference else None,
         knowledge=Known(**audit["knowledge"]),
@@ -160,7 +162,7 @@ def _level(found: Mapping[str, Any]) -> Level:
 
 def _threat_model(attacks: Mapping[str, AttackResult]) -> str:
     access = list(dict.fromkeys(each.access for each in attacks.values()))
-    return f"An attacker who has {', '.join(access)} of the exported model, and the budgets named with each attack."
+    return f"Attackers with this access to the exported model: {', '.join(access)}; with the budgets that are named with each attack."
 
 
 def conclude(found: Verification, sequence: Sequence | None, neutral: bool) -> Conclusion:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vgid.attacks.base import sample_rows
+from vgid.audit.command import ROWS
 from vgid.config import RunConfig
 from vgid.data.example import Example
 from vgid.data.sources import load_examples
@@ -18,7 +19,7 @@ from vgid.pipeline import fit, neutral_retain
 from vgid.preflight import Preflight, as_json
 from vgid.progress import Stages
 from vgid.requests.job import Job, Order, read_job
-from vgid.requests.steps import STEPS
+from vgid.requests.steps import EXAMINED, STEPS
 from vgid.training.trainer import count_steps
 from vgid.unlearning import preflight_command
 
@@ -75,15 +76,15 @@ def _measured(job: Job) -> dict[str, float | None]:
     evaluate(loaded, {"forget": forget})
     answer = (time.monotonic() - started) / len(forget)
     steps = count_steps(job.config.training, len(job.demand.rows) + len(job.anchors), 0)
-    rows = min(job.order.rows, len(job.demand.rows)) + job.order.rows
+    asked, attacked = (2 * (job.order.rows or most) for most in (EXAMINED, ROWS[job.order.profile]))
     attacks = len(job.policy.attacks) * ANSWERS_OF_AN_ATTACK * (FULL if job.order.profile == "full" else 1)
     earlier = [each for each in job.chain.deletions if each.rows and Path(each.base).is_dir()]
     return {
         "neutral rows": None if job.order.retain else answer * job.config.neutral_retain,
         "unlearn": steps * _step(job, forget, retain),
-        "evaluate": answer * rows * (3 if job.reference else 2),
-        "audit": answer * rows * attacks * (3 if job.reference else 2),
-        "audit earlier requests": answer * rows * attacks * 2 * len(earlier) if earlier else None,
+        "evaluate": answer * asked * (3 if job.reference else 2),
+        "audit": answer * attacked * attacks * (3 if job.reference else 2),
+        "audit earlier requests": answer * attacked * attacks * 2 * len(earlier) if earlier else None,
     }
 
 

@@ -33,7 +33,7 @@ class Order:
         reference: a model that never saw the rows.
         policy: file of thresholds; None for the package's own.
         profile: of the audit.
-        rows: forget rows, and retain rows, that are asked at most when a model is examined or attacked.
+        rows: forget rows, and retain rows, that are asked at most when a model is examined or attacked; None for 200 and the profile's.
         after: folder of an earlier run to build upon.
         earlier: request folders of earlier runs.
         sample: forget rows that the preflight asks about.
@@ -48,7 +48,7 @@ class Order:
     reference: str | None = None
     policy: Path | None = None
     profile: Profile = "quick"
-    rows: int = 200
+    rows: int | None = None
     after: Path | None = None
     earlier: tuple[Path, ...] = ()
     sample: int = 32
@@ -125,12 +125,15 @@ def read_job(order: Order) -> Job:
 
 
 def read_policy(path: Path | None, rows: Sequence[Example]) -> Policy:
-    """A policy file's policy; without one the package's, which asks for no more people than the request names."""
+    """A policy file's policy; without one the package's, which asks for no more people than can be scored.
+
+    Attacks that fit on some people score the others: half of those that the request names.
+    """
     if path is not None:
         return load_policy(path)
     policy = load_policy(None)
     people = len({row.subject or row.id for row in rows})
-    return policy.model_copy(update={"least_people": min(policy.least_people, people)})
+    return policy.model_copy(update={"least_people": min(policy.least_people, max(1, people // 2))})
 
 
 def _check_ids(forget: Iterable[Example], retain: Iterable[Example]) -> None:

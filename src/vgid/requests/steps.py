@@ -33,6 +33,8 @@ from vgid.requests.seal import write_seal
 from vgid.requests.state import State
 from vgid.unlearning import evaluate_command, preflight_command, unlearn_command
 
+EXAMINED = 200
+"""Rows of each set that models are asked, besides the audit."""
 Step = Callable[[Job, Key, State, Stages, bool], Sequence[Path]]
 """Does one thing and gives the files it left; the last argument says whether forgotten rows may be shown on the screen."""
 
@@ -99,7 +101,7 @@ def evaluate(job: Job, _: Key, __: State, stages: Stages, ____: bool) -> Sequenc
     }
     splits: dict[str, Rows] = {"forget": job.demand.rows, "retain": load_examples(job.retain)}
     splits |= {f"forget_{each.request}": each.rows for each in job.chain.deletions if each.rows}
-    asked: dict[str, Rows] = {name: sample_rows(list(rows), job.order.rows, job.config.seed) for name, rows in splits.items()}  # type: ignore[arg-type]
+    asked: dict[str, Rows] = {name: sample_rows(list(rows), job.order.rows or EXAMINED, job.config.seed) for name, rows in splits.items()}  # type: ignore[arg-type]
     folder = job.out / "evaluation"
     evaluate_command({name: (path, None) for name, path in models.items() if path}, asked, job.config.seed, folder, stages)
     return [folder / "results.json"]
