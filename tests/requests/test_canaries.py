@@ -166,7 +166,7 @@ TRAPS = {
 }
 
 
-@pytest.mark.parametrize("trap", TRAPS)
+@pytest.mark.parametrize("trap", [pytest.param("a crash in a library", marks=pytest.mark.slow), "one crash that leads to another"])
 def test_canary_tracebacks(place: Place, trap: str) -> None:
     """Whatever a library says of the data it failed on is withheld, unless it is asked for."""
     code = f"{TRAPS[trap]}\nimport sys\nfrom vgid.cli import main\nsys.argv[0] = 'vgid'\nmain()"
@@ -192,6 +192,7 @@ def test_canary_bad_rows_are_named_by_their_place_only(place: Place) -> None:
     assert told(failed.stderr, CANARY, place.given) == [] and place.found() == []
 
 
+@pytest.mark.slow
 def test_canary_dry_run(place: Place) -> None:
     done = place.run("--dry-run")
     assert done.returncode == 0 and "nothing was written" in done.stdout, done.stderr

@@ -14,7 +14,7 @@ from vgid.errors import ConfigError, DataError, RunError
 from vgid.requests.command import Finished
 from vgid.requests.earlier import ANCHORS, read_chain
 
-from .runs import honour, make_order, make_request
+from .runs import copy_run, honour, make_order, make_request
 
 
 def second(root: Path, model: Path, **changes: Any) -> Any:
@@ -27,7 +27,7 @@ def second(root: Path, model: Path, **changes: Any) -> Any:
 def twice(honoured: tuple[Path, Finished], random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A second request after the first."""
     root = tmp_path_factory.mktemp("twice") / "copy"
-    shutil.copytree(honoured[0], root)
+    copy_run(honoured[0], root)
     return root, honour(second(root, random_folder)).record
 
 

@@ -203,7 +203,7 @@ def _risks(found: Verification, sequence: Sequence | None, neutral: bool) -> Ite
 def _sequence(job: Job, results: Mapping[str, Any]) -> Sequence:
     earlier = [_earlier(job, number, each, results) for number, each in enumerate(job.chain.deletions, 1)]
     retain = {name: figures["accuracy"] for name, figures in results["splits"]["retain"].items()}
-    is_first = Path(job.chain.deletions[0].base).resolve() == job.model.resolve()
+    is_first = job.chain.deletions[0].knew.resolve() == job.model.resolve()
     first = retain["base"] if is_first else retain.get("original")
     drop = None if first is None else first - retain["unlearned"]
     drift = Drift(requests=len(earlier) + 1, first=first, before=retain["base"], after=retain["unlearned"], drop=drop)

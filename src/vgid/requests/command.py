@@ -69,8 +69,9 @@ def _key(path: Path, *, given: bool, going_on: bool) -> Key:
 def _state(job: Job, key: Key, path: Path, found: dict[str, str]) -> State:
     own = job.request_id(key)
     notes = {
-        "folders": {**(job.chain.folders or {}), own: str(job.demand.folder.resolve())},
-        "keys": {**(job.chain.keys or {}), own: str(path.resolve())},
+        "folders": {**job.chain.folders, own: str(job.demand.folder.resolve())},
+        "keys": {**job.chain.keys, own: str(path.resolve())},
+        "models": {**{each.request: str(each.knew.resolve()) for each in job.chain.deletions}, own: str(job.model.resolve())},
     }
     if (job.out / SEAL).is_file() and not (job.work / "state.json").is_file():
         raise RunError("the run in the folder is complete, and purged", where=job.out, fix="choose another --out, or add --overwrite")

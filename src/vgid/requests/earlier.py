@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from vgid.attacks.base import sample_rows
 from vgid.data.example import Example
 from vgid.errors import ConfigError, DataError, RunError
 from vgid.requests.files import RECORD, WORK, sha256
-from vgid.requests.keys import Key, read_key
+from vgid.requests.keys import Key, default_key, read_key
 from vgid.requests.record import read_record
 from vgid.requests.request import Demand, read_demand
 from vgid.requests.seal import verify
@@ -24,12 +24,13 @@ STATE = Path(WORK) / "state.json"
 
 @dataclass(frozen=True)
 class Deletion:
-    """An earlier request. `rows` is None where nobody holds them any more; `why` says so."""
+    """An earlier request. `base` names the model that knew, which lay in `knew`; `rows` is None where they are gone, and `why` says so."""
 
     request: str
     record: str
     commitment: str
     base: str
+    knew: Path
     policy: Mapping[str, Any]
     rows: tuple[Example, ...] | None = None
     why: str = ""
@@ -37,11 +38,11 @@ class Deletion:
 
 @dataclass(frozen=True)
 class Chain:
-    """Earlier requests, oldest first, and the folders and key files that their rows came from, by request."""
+    """Earlier requests, oldest first, and where their rows and keys lie, by request."""
 
     deletions: tuple[Deletion, ...] = ()
-    folders: Mapping[str, str] | None = None
-    keys: Mapping[str, str] | None = None
+    folders: Mapping[str, str] = field(default_factory=dict)
+    keys: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> list[Example]:
@@ -69,26 +70,32 @@ def read_chain(after: Path, given: Sequence[Path]) -> Chain:
     problems = verify(after, None).problems
     if problems:
         raise RunError("the earlier run was altered since its record was written", where=after, got="\n  ".join(["", *problems]))
-    record = read_record(after / RECORD)
-    known = [
-        Deletion(each.request, each.record, each.commitment, each.base, each.policy)
-        for each in (record.sequence.earlier if record.sequence else ())
-    ]
-    own = Deletion(record.request.id, sha256(after / RECORD), record.data.commitment, record.model.before.name, record.verification.policy)
-    notes = _notes(after)
-    keys = {name: Path(path) for name, path in notes.get("keys", {}).items()}
+    deletions, notes = _deletions(after), _notes(after)
+    keys = {deletions[-1].request: default_key(after.resolve()), **{name: Path(path) for name, path in notes.get("keys", {}).items()}}
     demands = [read_demand(folder) for folder in given]
-    paths, deletions = {}, []
-    for deletion in [*known, own]:
+    paths, found = {}, []
+    for deletion in deletions:
         key = read_key(keys[deletion.request]) if deletion.request in keys and keys[deletion.request].is_file() else None
         demand = _find(deletion, demands, notes.get("folders", {}), key)
-        deletions.append(_with_rows(deletion, demand, key))
+        found.append(_with_rows(deletion, demand, key))
         if demand is not None:
             paths[deletion.request] = str(demand.folder.resolve())
     unused = [demand.folder for demand in demands if str(demand.folder.resolve()) not in paths.values()]
     if unused:
         raise ConfigError("the folder is of no earlier request", where=unused[0], expected=", ".join(d.request for d in deletions))
-    return Chain(tuple(deletions), paths, {name: str(path) for name, path in keys.items()})
+    return Chain(tuple(found), paths, {name: str(path) for name, path in keys.items()})
+
+
+def _deletions(after: Path) -> list[Deletion]:
+    """What a record tells of its own request and of those before it, oldest first."""
+    record, models = read_record(after / RECORD), _notes(after).get("models", {})
+    own = record.request.id, sha256(after / RECORD), record.data.commitment, record.model.before.name, record.verification.policy
+    earlier = record.sequence.earlier if record.sequence else ()
+    told = [*((each.request, each.record, each.commitment, each.base, each.policy) for each in earlier), own]
+    return [
+        Deletion(request, digest, commitment, base, Path(models.get(request, base)), policy)
+        for request, digest, commitment, base, policy in told
+    ]
 
 
 def _notes(after: Path) -> dict[str, Any]:

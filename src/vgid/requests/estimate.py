@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from vgid.attacks.base import sample_rows
@@ -78,7 +77,7 @@ def _measured(job: Job) -> dict[str, float | None]:
     steps = count_steps(job.config.training, len(job.demand.rows) + len(job.anchors), 0)
     asked, attacked = (2 * (job.order.rows or most) for most in (EXAMINED, ROWS[job.order.profile]))
     attacks = len(job.policy.attacks) * ANSWERS_OF_AN_ATTACK * (FULL if job.order.profile == "full" else 1)
-    earlier = [each for each in job.chain.deletions if each.rows and Path(each.base).is_dir()]
+    earlier = [each for each in job.chain.deletions if each.rows and each.knew.is_dir()]
     return {
         "neutral rows": None if job.order.retain else answer * job.config.neutral_retain,
         "unlearn": steps * _step(job, forget, retain),

@@ -92,9 +92,9 @@ def unlearn(job: Job, _: Key, __: State, stages: Stages, ____: bool) -> Sequence
 
 def evaluate(job: Job, _: Key, __: State, stages: Stages, ____: bool) -> Sequence[Path]:
     """`vgid evaluate`: the model before, the one after, the reference, and the first of a sequence."""
-    first = job.chain.deletions[0].base if job.chain.deletions else None
+    first = job.chain.deletions[0].knew if job.chain.deletions else None
     models = {
-        "original": first if first and Path(first).is_dir() and Path(first).resolve() != job.model.resolve() else None,
+        "original": str(first) if first and first.is_dir() and first.resolve() != job.model.resolve() else None,
         "base": str(job.model),
         "unlearned": str(audited(job)),
         "retrained": str(job.reference) if job.reference else None,
@@ -117,8 +117,8 @@ def audit_earlier(job: Job, _: Key, __: State, stages: Stages, ____: bool) -> Se
     files = []
     for number, deletion in enumerate(job.chain.deletions, 1):
         folder = job.out / f"audit-earlier-{number}"
-        if deletion.rows and Path(deletion.base).is_dir():
-            files.append(_audit(job, deletion.base, deletion.rows, Policy(**deletion.policy), None, folder, stages))
+        if deletion.rows and deletion.knew.is_dir():
+            files.append(_audit(job, str(deletion.knew), deletion.rows, Policy(**deletion.policy), None, folder, stages))
     return files
 
 
