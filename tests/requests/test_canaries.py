@@ -223,16 +223,20 @@ def test_canary_of_a_model_that_says_it(tmp_path: Path, knowing_folder: Path, re
 
 @pytest.mark.slow
 def test_canary_after_kills_at_random_points(tmp_path: Path, knowing_folder: Path) -> None:
-    """After every kill nothing is there; process titles and environment hold no more than the user typed; then it ends as ever."""
-    place, rng, kills = Place(tmp_path, knowing_folder), Random(7), 0
-    said = ""
-    while kills < 8:
+    """After every kill nothing is there; process titles hold no more than the user typed; then it ends as ever."""
+    alone = Place(tmp_path / "alone", knowing_folder)
+    started = time.monotonic()
+    alone.run()
+    whole = time.monotonic() - started
+    place, rng, kills = Place(tmp_path / "killed", knowing_folder), Random(7), 0
+    root = place.root
+    while kills < 6:
         for name in ("stdout", "stderr"):
-            (tmp_path / name).unlink(missing_ok=True)
-        with (tmp_path / "stdout").open("w") as out, (tmp_path / "stderr").open("w") as err:
-            process = subprocess.Popen(place.command(), stdout=out, stderr=err, env=place.environment(), cwd=tmp_path)
-            ended = watched(process, rng.uniform(2, 25))
-        said = (tmp_path / "stdout").read_text() + (tmp_path / "stderr").read_text()
+            (root / name).unlink(missing_ok=True)
+        with (root / "stdout").open("w") as out, (root / "stderr").open("w") as err:
+            process = subprocess.Popen(place.command(), stdout=out, stderr=err, env=place.environment(), cwd=root)
+            ended = watched(process, rng.uniform(0.2, 0.7) * whole)
+        said = (root / "stdout").read_text() + (root / "stderr").read_text()
         assert place.found() == [] and told(said, CANARY, place.given) == []
         if ended:
             break
@@ -240,8 +244,6 @@ def test_canary_after_kills_at_random_points(tmp_path: Path, knowing_folder: Pat
     done = place.run("--json")
     assert kills and done.returncode in (0, 3), done.stderr
     assert place.found() == [] and told(done.stdout + done.stderr, CANARY, place.given) == []
-    alone = Place(tmp_path / "alone", knowing_folder)
-    alone.run()
     left = [(each.root / "out" / "merged" / "model.safetensors").read_bytes() for each in (place, alone)]
     assert left[0] == left[1]
 
