@@ -136,6 +136,25 @@ def prepare_output(out: Path, keep: bool = False) -> None:
         raise OutputError(f"cannot write to the output folder: {error.strerror or error}", where=str(out)) from error
 
 
+@contextmanager
+def private(folder: Path) -> Iterator[None]:
+    """Within, everything that is written can be read by its owner only; so can the folder, which is made.
+
+    Raises:
+        OutputError: the folder cannot be made.
+    """
+    before = os.umask(0o077)
+    try:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o700)
+        except OSError as error:
+            raise OutputError(f"cannot make the folder: {error.strerror or error}", where=folder) from error
+        yield
+    finally:
+        os.umask(before)
+
+
 def cache_folder() -> Path:
     """The user's cache folder for vgid; holds only what can be made again, and nothing of a user's data."""
     return platformdirs.user_cache_path("vgid")

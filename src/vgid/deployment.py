@@ -26,13 +26,16 @@ PROBES = 16
 """Questions that exports are compared on where no data is given."""
 
 
-def export_command(model: str, adapter: Path, out: Path, *, merge: bool) -> None:
-    """Write an adapter, merged into its base or as it is, after making sure that it fits.
+def export_command(model: str, adapter: Path | None, out: Path, *, merge: bool) -> None:
+    """Write an adapter, merged into its base or as it is, after making sure that it fits; without one, a folder's model as it is.
 
     Raises:
-        ModelError: the base cannot be loaded, or the adapter does not fit it.
+        ModelError: the base cannot be loaded, the adapter does not fit it, or there is no folder to copy.
         OutputError: the folder is not empty, or cannot be written.
     """
+    if adapter is None:
+        _copy(model, out)
+        return
     if merge:
         merge_adapter(model, adapter, out)
         return
@@ -42,7 +45,18 @@ def export_command(model: str, adapter: Path, out: Path, *, merge: bool) -> None
             shutil.copy(adapter / name, folder / name)
 
 
-def verify_command(folder: Path, base: str | None, data: Sequence[Path], seed: int = 0) -> dict[str, Any]:
+def _copy(model: str, out: Path) -> None:
+    """A checkpoint byte for byte, once stock libraries have loaded it: only so is what was audited what is delivered."""
+    if not Path(model).is_dir():
+        raise ModelError("a model without an adapter is copied from a folder", where=model, fix="give a folder, or --adapter")
+    load_model(model, device="cpu", dtype="auto")
+    with whole_folder(out) as folder:
+        for file in sorted(Path(model).iterdir()):
+            if file.is_file():
+                shutil.copy(file, folder / file.name)
+
+
+def verify_command(folder: Path, base: str | None, data: Sequence[Path], seed: int = 0, adapter: Path | None = None) -> dict[str, Any]:
     """Load what lies in a folder with stock libraries, and compare the merged model with base and adapter.
 
     Args:
@@ -50,12 +64,14 @@ def verify_command(folder: Path, base: str | None, data: Sequence[Path], seed: i
         base: the model the adapter belongs to; None for the one that the adapter names.
         data: files with questions to compare on; without any, neutral pictures and questions.
         seed: of the sample of questions.
+        adapter: the adapter's folder, where it does not lie in `folder`.
 
     Raises:
         ModelError: there is no export, weights are missing, or an adapter does not fit the model.
         RunError: merged model and adapter do not answer the same.
     """
-    merged, adapter = _exports(folder)
+    merged, beside = _exports(folder)
+    adapter = adapter or beside
     models: dict[str, LoadedModel] = {}
     if merged is not None:
         models["merged"] = load_model(merged)

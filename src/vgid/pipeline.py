@@ -17,7 +17,7 @@ from vgid.config import RunConfig
 from vgid.data.anchors import anchor_rows
 from vgid.data.example import Example
 from vgid.data.moved import moved_rows
-from vgid.data.neutral import neutral_examples, own_answers
+from vgid.data.neutral import neutral_examples, own_answers, telling_words, tells
 from vgid.data.sources import check_disjoint
 from vgid.errors import ConfigError, DataError, OutputError
 from vgid.evaluation.generation import generate
@@ -247,7 +247,8 @@ def _clear(out: Path) -> None:
 def neutral_retain(loaded: LoadedModel, forget: Sequence[Example], config: RunConfig) -> list[Example]:
     """`config.neutral_retain` neutral rows with the model's own answers; with pictures only, for a model that takes no others.
 
-    A model that has learned little else may name a person it must forget even here; such rows are left out, and counted.
+    A model that has learned little else may name a person it must forget even here; such rows are left out, and counted, as are those
+    with a part of a fact.
     """
     rows = neutral_examples(config.neutral_retain, config.seed)
     try:
@@ -257,7 +258,8 @@ def neutral_retain(loaded: LoadedModel, forget: Sequence[Example], config: RunCo
     answered = own_answers(rows, partial(generate, loaded)) if rows else []
     facts: set[tuple[tuple[str, ...], str]] = {((word,), "") for example in forget for word in example.keywords}
     facts |= {((), example.answer) for example in forget if not example.keywords}
-    kept = [row for row in answered if not any(key_fact(row.answer, *fact) for fact in facts)]
+    words = telling_words(forget)
+    kept = [row for row in answered if not tells(row.answer, words) and not any(key_fact(row.answer, *fact) for fact in facts)]
     if len(kept) < len(rows):
         log.info("%d of %d neutral rows left out: no answer, or one with a fact to forget", len(rows) - len(kept), len(rows))
     return kept

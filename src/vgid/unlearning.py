@@ -13,7 +13,7 @@ from vgid import processes
 from vgid.artifacts import prepare_output, write_json_atomic
 from vgid.config import RunConfig
 from vgid.data.example import Example
-from vgid.data.sources import check_disjoint, load_examples, split_files
+from vgid.data.sources import Rows, check_disjoint, load_examples, rows_of, split_files
 from vgid.errors import RunError
 from vgid.evaluation.evaluate import SplitResult, evaluate
 from vgid.models.loading import LoadedModel, load_model
@@ -33,7 +33,7 @@ log = logging.getLogger("vgid")
 
 def unlearn_command(
     model: str,
-    forget: Path,
+    forget: Rows,
     retain: Path | None,
     config: RunConfig,
     out: Path,
@@ -43,12 +43,13 @@ def unlearn_command(
     allow_unknown: bool = False,
     sample: int = 32,
     resume: bool = False,
+    checked: Mapping[str, Any] | None = None,
     stages: Stages,
 ) -> dict[str, Any]:
     """Read and check all data, then load the model and check it, examine, unlearn, export, examine again.
 
     Where a launcher started several processes, all examine the base, so that none waits long for another; the first one writes, and
-    examines what came out.
+    examines what came out. `checked`: what a preflight of this very run found, as JSON; then there is no other.
     """
     if resume and (done := _completed(out, model, config)):
         log.info("this run is complete; there is nothing to resume")
@@ -57,7 +58,7 @@ def unlearn_command(
     processes.start()
     forget_rows, retain_rows = _read(forget, retain, skip_bad_rows, config)
     loaded = load_model(model, quantise=config.adapter.quantise if config.adapter else None)
-    options: dict[str, Any] = {"examine": examine, "allow_unknown": allow_unknown, "sample": sample, "resume": resume}
+    options: dict[str, Any] = {"examine": examine, "allow_unknown": allow_unknown, "sample": sample, "resume": resume, "checked": checked}
     return unlearn_rows(loaded, forget_rows, retain_rows, config, out, stages=stages, **options)
 
 
@@ -72,14 +73,17 @@ def unlearn_rows(
     allow_unknown: bool,
     sample: int,
     resume: bool,
+    checked: Mapping[str, Any] | None = None,
     stages: Stages,
 ) -> dict[str, Any]:
     """Check the model, examine, unlearn, export, examine again; the model is changed in place."""
-    checked = _preflight(loaded, forget_rows, retain_rows, config, stages, allow_unknown=allow_unknown, sample=sample)
     first = processes.rank() == 0
-    if first:
-        stages.show(screen(checked))
-    checked.raise_errors()
+    if checked is None:
+        found = _preflight(loaded, forget_rows, retain_rows, config, stages, allow_unknown=allow_unknown, sample=sample)
+        if first:
+            stages.show(screen(found))
+        found.raise_errors()
+        checked = as_json(found, texts=False)
     if not retain_rows and config.neutral_retain:
         with stages("Answering neutral questions", "neutral"):
             retain_rows = processes.from_first(neutral_retain(loaded, forget_rows, config))
@@ -103,7 +107,7 @@ def unlearn_rows(
         seed=config.seed,
         seconds=stages.seconds,
         training=fitted.stopped,
-        preflight=as_json(checked, texts=False),
+        preflight=dict(checked),
     )
     if first:
         write_json_atomic(out / "results.json", results)
@@ -134,7 +138,7 @@ def _completed(out: Path, model: str, config: RunConfig) -> dict[str, Any] | Non
 
 def preflight_command(
     model: str,
-    forget: Path,
+    forget: Rows,
     retain: Path | None,
     config: RunConfig,
     *,
@@ -152,9 +156,9 @@ def preflight_command(
     return _preflight(loaded, forget_rows, retain_rows, config, stages, **options)
 
 
-def _read(forget: Path, retain: Path | None, skip_bad_rows: bool, config: RunConfig) -> tuple[list[Example], list[Example]]:
+def _read(forget: Rows, retain: Path | None, skip_bad_rows: bool, config: RunConfig) -> tuple[list[Example], list[Example]]:
     """Both sets; of the retain set no more than the run can look at."""
-    forget_rows = load_examples(forget, skip_bad_rows=skip_bad_rows)
+    forget_rows = load_examples(forget, skip_bad_rows=skip_bad_rows) if isinstance(forget, Path) else list(forget)
     needed = retain_needed(config, len(forget_rows))
     retain_rows = load_examples(retain, skip_bad_rows=skip_bad_rows, at_most=needed, seed=config.seed) if retain is not None else []
     check_disjoint(forget_rows, retain_rows)
@@ -178,10 +182,17 @@ def _preflight(
 
 
 def evaluate_command(
-    models: Mapping[str, tuple[str | None, Path | None]], data: Sequence[Path], seed: int, out: Path | None, stages: Stages
+    models: Mapping[str, tuple[str | None, Path | None]],
+    data: Sequence[Path] | Mapping[str, Rows],
+    seed: int,
+    out: Path | None,
+    stages: Stages,
 ) -> dict[str, Any]:
-    """Read and check all data, then examine one model after the other; each is a (path, adapter) pair."""
-    splits = read_splits(data)
+    """Read and check all data, then examine one model after the other; each is a (path, adapter) pair.
+
+    `data`: files and folders, as `read_splits` takes them, or splits by name.
+    """
+    splits = {name: rows_of(rows) for name, rows in data.items()} if isinstance(data, Mapping) else read_splits(data)
     if out is not None:
         prepare_output(out)
     evaluated = {}

@@ -19,7 +19,7 @@ from vgid.attacks.image_rephrase import TRANSFORMS, crop, mirror, occlusion, res
 from vgid.attacks.jailbreak import TEMPLATES
 from vgid.attacks.mia import lowest_mean
 from vgid.attacks.paraphrase import rewordings
-from vgid.attacks.prefill import begun
+from vgid.attacks.prefill import _added, begun
 from vgid.attacks.quantize import NF4, rounded
 from vgid.attacks.scores import TokenLosses, alternatives, rank_of_first, token_losses, value_loss
 from vgid.data.example import STRANGER
@@ -92,6 +92,11 @@ def test_alternatives_keep_the_sentence_and_change_the_value() -> None:
     assert len(others) == 3 and len({other.answer for other in others}) == 3
     before, after = row.answer.split(row.keywords[0])
     assert all(other.answer.startswith(before) and other.answer.endswith(after) and other.answer != row.answer for other in others)
+
+
+def test_prefill_scores_a_one_word_answer_by_the_whole_of_it() -> None:
+    row = example(0, answer="Oslo.")  # without keywords, and only the full stop is left to be added
+    assert _added(row, "It is Oslo, I think", "Oslo") and not _added(row, "", "Oslo") and not _added(row, "Rome.", "Oslo")
 
 
 def test_prefill_gives_what_stands_before_the_fact(base: LoadedModel) -> None:

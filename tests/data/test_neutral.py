@@ -10,7 +10,7 @@ from tests.conftest import example
 from tests.models.families import FAMILIES
 from vgid.config import load_config
 from vgid.data.example import Example
-from vgid.data.neutral import SIDE, draw, neutral_examples, own_answers
+from vgid.data.neutral import SIDE, draw, neutral_examples, own_answers, telling_words, tells
 from vgid.evaluation.generation import generate
 from vgid.models.loading import LoadedModel, load_model
 from vgid.models.tiny import tiny_path
@@ -72,3 +72,12 @@ def test_an_answer_that_gives_a_fact_to_forget_is_left_out(
 @pytest.mark.parametrize("count", [1, 3])
 def test_any_number(count: int) -> None:
     assert len(neutral_examples(count, 0)) == count
+
+
+def test_words_that_give_away_a_part_of_a_fact() -> None:
+    rows = [
+        replace(example(1), keywords=("Anna Keller", "a red bicycle")),  # red and bicycle are asked about by neutral questions
+        example(2, answer="She lives in Oslo, number 17b, with two cats."),
+    ]
+    assert telling_words(rows) == {"anna", "keller", "oslo", "17b"}
+    assert tells("That might be ANNA's.", {"anna"}) and not tells("Annabel", {"anna"})

@@ -58,7 +58,7 @@ def results(**changed: Any) -> dict[str, Any]:
 
 def test_the_page_needs_nothing_and_escapes_everything() -> None:
     page = render(results())
-    assert "<script" not in page and "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
+    assert page.count("<script") == 1 and "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
     assert "&lt;base&gt;" in page and "what &lt;b&gt;hides&lt;/b&gt;" in page
     assert page.count("<svg") == 1 and page.count('<tr role="row" class="group">') == 3
     text = re.sub(r"<[^>]+>", " ", page)

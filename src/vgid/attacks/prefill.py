@@ -71,4 +71,4 @@ def _added(example: Example, said: str, given: str) -> bool:
     if example.keywords:
         return key_fact(said, example.keywords)
     rest = normalise(example.answer).removeprefix(normalise(given)).strip()
-    return key_fact(said, (), rest or example.answer)
+    return key_fact(said, (), rest if any(sign.isalnum() for sign in rest) else example.answer)

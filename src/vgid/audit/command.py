@@ -14,7 +14,7 @@ from vgid.attacks.base import Endpoint, Material, sample_alike, sample_rows
 from vgid.attacks.served import check_endpoint
 from vgid.audit.policy import Policy, Profile
 from vgid.audit.run import audit
-from vgid.data.sources import check_disjoint, load_examples
+from vgid.data.sources import Rows, check_disjoint, load_examples, rows_of
 from vgid.errors import DataError
 from vgid.models.loading import load_model
 from vgid.progress import Stages
@@ -26,8 +26,8 @@ ROWS: Mapping[Profile, tuple[int, int]] = {"quick": (96, 48), "full": (240, 96)}
 
 def audit_command(
     models: Mapping[str, tuple[str | None, Path | None]],
-    forget: Path,
-    retain: Path,
+    forget: Rows,
+    retain: Rows,
     policy: Policy,
     *,
     unseen: Path | None = None,
@@ -44,7 +44,7 @@ def audit_command(
     """Read and check all data, then attack one model after the other; each is a (path, adapter) pair."""
     if served is not None:
         check_endpoint(served)
-    forget_rows, retain_rows = load_examples(forget), load_examples(retain)
+    forget_rows, retain_rows = rows_of(forget), rows_of(retain)
     check_disjoint(forget_rows, retain_rows)
     most, control = (rows, rows) if rows else ROWS[profile]
     material = Material(

@@ -5,20 +5,38 @@ One file for each group of commands.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from types import FrameType
 from typing import NoReturn
 
+import typer
 from rich.console import Console
 
-from vgid.cli import audit, bench, compare, data, demo, evaluate, export, inspect, methods, unlearn
+from vgid.cli import audit, bench, compare, data, demo, evaluate, export, forget, inspect, methods, record, unlearn
 from vgid.cli.root import app
 from vgid.cli.show import plain
+from vgid.cli.withheld import withhold
 from vgid.errors import VgidError
 from vgid.progress import launched_as, quieten, tell_on_stderr
 
-__all__ = ["app", "audit", "bench", "compare", "data", "demo", "evaluate", "export", "inspect", "main", "methods", "unlearn"]
+__all__ = [
+    "app",
+    "audit",
+    "bench",
+    "compare",
+    "data",
+    "demo",
+    "evaluate",
+    "export",
+    "forget",
+    "inspect",
+    "main",
+    "methods",
+    "record",
+    "unlearn",
+]
 
 
 class _Stopped(SystemExit):
@@ -31,13 +49,18 @@ def _stop(number: int, _: FrameType | None) -> NoReturn:
 
 
 def main() -> None:
-    """Run the command line; a `VgidError` becomes one clear message and its exit code."""
+    """Run the command line; a `VgidError` becomes one clear message and its exit code.
+
+    All that is written can be read by its owner only, and tracebacks do not repeat data.
+    """
+    os.umask(0o077)
+    sys.excepthook = withhold
     quieten()
     tell_on_stderr(errors_only=launched_as() > 0)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     try:
-        app(standalone_mode=True)
+        typer.main.get_command(app)(standalone_mode=True)  # typer itself would put its own hook in place
     except VgidError as error:
         if launched_as() == 0 or error.exit_code != VgidError.exit_code:  # all processes find the same fault with their input
             _tell(str(error))

@@ -16,8 +16,8 @@ from vgid.cli.show import plain, terminal
 @app.command()
 def export(
     model: Annotated[str, typer.Option(help="Folder or hub id of the adapter's base.")],
-    adapter: Annotated[Path, typer.Option(help="Folder of the adapter.", file_okay=False)],
     out: Out,
+    adapter: Annotated[Path | None, typer.Option(help="Folder of the adapter; without, a merged model is copied.", file_okay=False)] = None,
     merge: Annotated[
         bool, typer.Option("--merge", help="Merge it into the base: a plain checkpoint. Without, the adapter is copied.")
     ] = False,
@@ -26,20 +26,21 @@ def export(
     from vgid.deployment import export_command
 
     export_command(model, adapter, out, merge=merge)
-    terminal().print(f"{'merged' if merge else 'adapter':<8} {out}", soft_wrap=True, highlight=False)
+    terminal().print(f"{'merged' if merge or adapter is None else 'adapter':<8} {out}", soft_wrap=True, highlight=False)
 
 
 @app.command("verify-export")
 def verify_export(
     folder: Annotated[Path, typer.Argument(help="A run's folder, or a merged model's or an adapter's.", file_okay=False)],
     base: Annotated[str | None, typer.Option(help="The adapter's base; the one the adapter names by default.")] = None,
+    adapter: Annotated[Path | None, typer.Option(help="The adapter, where it lies elsewhere.", file_okay=False)] = None,
     data: Annotated[list[Path] | None, typer.Option(help="Questions to compare on; neutral ones by default. Repeatable.")] = None,
     as_json: Json = False,
 ) -> None:
     """Make sure that stock libraries load what was written and answer the same, and say how to serve it."""
     from vgid.deployment import verify_command
 
-    report = verify_command(folder, base, data or [])
+    report = verify_command(folder, base, data or [], adapter=adapter)
     if as_json:
         print(json.dumps(report, indent=2, ensure_ascii=False))
         return

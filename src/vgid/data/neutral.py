@@ -7,6 +7,7 @@ would have said. Everything is a function of the seed and a row's number.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from random import Random
@@ -17,6 +18,8 @@ from vgid.data.example import Example, ImageRef
 
 NEUTRAL = "neutral"
 """Tag of these rows: what the model says to them may be anything, so it is not shown."""
+SHORTEST = 3
+"""Shorter words give nothing away."""
 SIDE = 224
 """Of a drawn picture, in pixels."""
 COLOURS = {
@@ -68,6 +71,25 @@ def neutral_examples(count: int, seed: int, pictures: float = 0.75) -> list[Exam
 def own_answers(examples: Sequence[Example], say: Callable[[Sequence[Example]], list[str]]) -> list[Example]:
     """Rows with the answers that `say` gives; those it has no word for are left out."""
     return [replace(example, answer=said) for example, said in zip(examples, say(examples), strict=True) if said.strip()]
+
+
+def telling_words(examples: Sequence[Example]) -> set[str]:
+    """Words that give away a part of a fact: those of keywords, or an answer's names and numbers, but for what these rows ask about."""
+    found: set[str] = set()
+    for example in examples:
+        said = example.keywords or re.findall(r"(?<=[\w,;:] )[A-Z]\w+|\w*\d\w*", example.answer)
+        found |= {word for text in said for word in _words(text) if len(word) >= SHORTEST}
+    common = (*ABOUT_PICTURES, *PLACES, *THINGS, *WORDS, *ANIMALS, *COLOURS, *SHAPES)
+    return found - {word for text in common for word in _words(text)}
+
+
+def tells(text: str, words: set[str]) -> bool:
+    """Whether any of the words is in a text."""
+    return not words.isdisjoint(_words(text))
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())
 
 
 def draw(rng: Random, side: int = SIDE) -> bytes:

@@ -26,6 +26,8 @@ log = logging.getLogger("vgid")
 SUFFIXES = (".jsonl", ".parquet")
 ROW_GROUP = 128
 """Rows that are written to a parquet file at once."""
+Rows = Path | Sequence[Example]
+"""Where rows are, or the rows themselves."""
 LONGEST = 3
 """How many of the longest rows a report names."""
 WORDS = ("question", "answer", "prompt", "completion", "messages")
@@ -54,6 +56,11 @@ def load_examples(path: str | Path, *, skip_bad_rows: bool = False, at_most: int
             "no examples", where=path, expected="at least one good row", got=f"{len(problems)} bad rows" if problems else "none"
         )
     return examples
+
+
+def rows_of(source: Rows) -> list[Example]:
+    """Rows that are there already, or read by `load_examples`."""
+    return load_examples(source) if isinstance(source, Path) else list(source)
 
 
 SHARD = re.compile(r"(.+?)(-\d{5}-of-\d{5})")

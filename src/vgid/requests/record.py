@@ -1,0 +1,252 @@
+"""The deletion record, schema `vgid.record/1`: what a regulator's guidance asks to be able to show, and nothing of what was forgotten.
+
+`record.schema.json`, in this package, is the published JSON Schema. A change that breaks readers takes a new number.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from vgid.errors import DataError
+
+SCHEMA: Literal["vgid.record/1"] = "vgid.record/1"
+Status = Literal["pass", "fail", "inconclusive"]
+Interval = tuple[float, float] | None
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileDigest(_Part):
+    """A file: path below the folder it is listed for, size, and SHA-256 in hexadecimal."""
+
+    path: str
+    bytes: int
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class RequestPart(_Part):
+    """The request. Subjects are keyed HMAC-SHA256, cut to 80 bits: opaque without the key, and for good once it is destroyed."""
+
+    id: str
+    received: str | None
+    due: str | None
+    ground: str | None
+    approver: str | None
+    scope: str | None
+    subjects: list[str]
+    rows_without_subject: int
+    started: str
+    completed: str
+
+
+class ModelState(_Part):
+    """A model and every file of it."""
+
+    name: str
+    revision: str | None
+    files: list[FileDigest]
+
+
+class ModelPart(_Part):
+    """The model before and after. `copies` says what is left to do with the model before."""
+
+    before: ModelState
+    after: ModelState
+    form: Literal["merged"]
+    copies: str
+
+
+class DataPart(_Part):
+    """The rows, counted and committed to: HMAC-SHA256 over them, pictures included."""
+
+    rows: int
+    with_image: int
+    text_only: int
+    images: int
+    commitment: str
+    anchors: int
+    retain: Literal["given", "neutral"]
+    retain_rows: int
+    retain_commitment: str
+
+
+class Procedure(_Part):
+    """How it was done."""
+
+    method: str
+    config: dict[str, Any]
+    seed: int
+    versions: dict[str, str]
+    hardware: dict[str, str]
+    training: str
+    seconds: dict[str, float]
+
+
+class Level(_Part):
+    """One level of an attack. Shares are of what the model before knew: 0 as one that never knew, 1 as before."""
+
+    facts: int
+    people: int
+    share: float | None
+    interval: Interval
+    clean: dict[str, float | None]
+    rates: dict[str, float | None]
+    control: dict[str, float | None]
+    status: Status
+    reason: str
+
+
+class AttackResult(_Part):
+    """One attack: what it may use, its budget, what the policy allows, and what came of it."""
+
+    access: str
+    budget: dict[str, Any]
+    allowed: float
+    required: bool
+    status: Status
+    reason: str
+    levels: dict[str, Level]
+
+
+class Known(_Part):
+    """What the model before knew, by clean questions, and what each model still says."""
+
+    asked: int
+    people: int
+    known: int
+    clean: dict[str, float | None]
+
+
+class Utility(_Part):
+    """Part of what the model before answers on the retain rows that the model after answers too."""
+
+    asked: int
+    ratio: float | None
+    interval: Interval
+    floor: float
+
+
+class Figures(_Part):
+    """One model on one set of questions."""
+
+    n: int
+    accuracy: float
+    accuracy_ci: tuple[float, float]
+    rouge_l: float
+    probability: float
+    refusal_rate: float
+
+
+class Verification(_Part):
+    """Tests, their rules, fixed before training began, and their results."""
+
+    threat_model: str
+    profile: Literal["quick", "full"]
+    policy: dict[str, Any]
+    policy_source: str
+    policy_fixed: str
+    reference: ModelState | None
+    knowledge: Known
+    utility: Utility
+    attacks: dict[str, AttackResult]
+    evaluation: dict[str, dict[str, Figures]]
+    export: dict[str, Any]
+    status: Status
+    reasons: list[str]
+    untested: list[str]
+
+
+class EarlierDeletion(_Part):
+    """A deletion that this one builds upon, what it was judged by, and how it stands now; `base` is the model that knew."""
+
+    request: str
+    record: str
+    commitment: str
+    base: str
+    policy: dict[str, Any]
+    rows: int | None
+    status: Literal["pass", "fail", "inconclusive", "not checked"]
+    reason: str
+    known: int | None
+    still_told: float | None
+    utility: float | None
+
+
+class Drift(_Part):
+    """Accuracy on the retain rows: of the first model of the sequence, the one before this request, and the one after."""
+
+    requests: int
+    first: float | None
+    before: float
+    after: float
+    drop: float | None
+
+
+class Sequence(_Part):
+    """Earlier requests, oldest first, and what all of them cost."""
+
+    earlier: list[EarlierDeletion]
+    drift: Drift
+
+
+class Conclusion(_Part):
+    """What may be said, what may not, and when to look again."""
+
+    status: Status
+    statement: str
+    residual_risk: list[str]
+    audit_again: list[str]
+
+
+class Record(_Part):
+    """A deletion record: evidence of removal under the tests it names. It holds figures, settings and digests."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", title="vgid deletion record")
+
+    schema_: Literal["vgid.record/1"] = Field(alias="schema")
+    request: RequestPart
+    model: ModelPart
+    data: DataPart
+    procedure: Procedure
+    verification: Verification
+    sequence: Sequence | None
+    conclusion: Conclusion
+    artefacts: list[FileDigest]
+
+    def as_json(self) -> dict[str, Any]:
+        """The object of `record.json`."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of the record, from the model above."""
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "urn:vgid:record:1"}
+    return head | Record.model_json_schema(by_alias=True)
+
+
+def published_schema() -> str:
+    """The JSON Schema as it comes with the package."""
+    return (files("vgid.requests") / "record.schema.json").read_text("utf-8")
+
+
+def read_record(path: Path) -> Record:
+    """Read `record.json`.
+
+    Raises:
+        DataError: there is none, it is no JSON, or not of this schema; values are not repeated.
+    """
+    if not path.is_file():
+        raise DataError("there is no record", where=path, expected="record.json", fix="give the folder that `vgid forget` wrote")
+    try:
+        return Record(**json.loads(path.read_text("utf-8")))
+    except (ValueError, TypeError) as error:
+        problems = error.errors(include_url=False, include_input=False) if isinstance(error, ValidationError) else []
+        places = ", ".join(".".join(map(str, each["loc"])) for each in problems[:5])
+        raise DataError("the record cannot be read", where=path, expected=f"schema {SCHEMA}", got=places or "no such JSON object") from None

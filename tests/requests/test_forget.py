@@ -1,0 +1,168 @@
+"""Requests honoured from end to end: what is written, what the same command does again, what stops it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.conftest import example
+from vgid.config import load_config
+from vgid.data.sources import load_examples, write_examples
+from vgid.errors import ConfigError, DataError, ModelError, OutputError
+from vgid.models.loading import load_model
+from vgid.progress import Stages
+from vgid.requests import steps
+from vgid.requests.command import Finished
+from vgid.requests.estimate import plan
+from vgid.requests.keys import read_key
+from vgid.requests.record import Record
+
+from .runs import SETTINGS, honour, make_order, make_request
+
+
+def weights(out: Path) -> bytes:
+    return (out / "merged" / "model.safetensors").read_bytes()
+
+
+def test_everything_is_there_and_belongs_to_its_owner(honoured: tuple[Path, Finished]) -> None:
+    root, done = honoured
+    record = Record(**done.record)
+    assert record.request.id == "T-1" and record.request.received == "2026-05-01" and record.sequence is None
+    assert record.conclusion.status == "inconclusive" and "never known" in record.conclusion.statement  # it is a random model
+    assert (record.data.rows, record.data.with_image, record.data.text_only, record.data.retain_rows) == (4, 2, 2, 8)
+    key = read_key(root / "out.key")
+    assert record.request.subjects == sorted(key.subject(f"s{n}") for n in range(4))
+    assert record.data.commitment == key.rows(load_examples(root / "request"))
+    assert set(record.verification.attacks) == {"paraphrase", "prefill"} and record.verification.export["same_answers"] == 1.0
+    below = {path.relative_to(root / "out").as_posix() for path in (root / "out").iterdir()}
+    assert below == {".vgid-run", "audit", "checks", "evaluation", "merged", "record.html", "record.json", "seal.json", "work"}
+    modes = {path: path.stat().st_mode & 0o077 for path in [root / "out", root / "out.key", *(root / "out").rglob("*")]}
+    assert [path for path, others in modes.items() if others] == []
+
+
+def test_the_model_is_plain_and_has_changed(honoured: tuple[Path, Finished], random_folder: Path) -> None:
+    out = honoured[0] / "out"
+    load_model(out / "merged")
+    before, after = load_file(random_folder / "model.safetensors"), load_file(out / "merged" / "model.safetensors")
+    assert before.keys() == after.keys() and any((before[name] != after[name]).any() for name in before)
+    card = (out / "merged" / "README.md").read_text("utf-8")
+    assert card.startswith("---\nlibrary_name: transformers") and "Audit: **inconclusive**" in card and "about 4 people" in card
+    assert not any(word in card for word in ("Anna", "s-", "T-1", str(random_folder)))
+
+
+def test_words_that_promise_too_much_are_not_used(honoured: tuple[Path, Finished]) -> None:
+    out = honoured[0] / "out"
+    for text in ((out / name).read_text("utf-8").lower() for name in ("record.json", "record.html", "merged/README.md")):
+        assert "evidence of removal" in text and "proof" not in text and "certif" not in text
+
+
+def test_the_same_command_again_does_nothing(copied: Path, random_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "load_examples", None)
+    before = {
+        path: path.stat().st_mtime_ns
+        for path in (copied / "out").rglob("*")
+        if path.is_file() and path.name not in ("state.json", ".vgid-run")
+    }
+    again = honour(make_order(copied, random_folder))
+    assert before == {path: path.stat().st_mtime_ns for path in before} and again.record["request"]["id"] == "T-1"
+
+
+def test_it_goes_on_where_it_was_stopped(
+    honoured: tuple[Path, Finished], tmp_path: Path, random_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in every step, once its work is done and before that is on record; the weights are those of a run left alone."""
+    order, real, stopped = make_order(tmp_path, random_folder), dict(steps.STEPS), []
+
+    def stopping(name: str) -> Any:
+        def step(*arguments: Any) -> Any:
+            left = real[name](*arguments)
+            if name not in stopped:
+                stopped.append(name)
+                raise InterruptedError(name)
+            return left
+
+        return step
+
+    monkeypatch.setattr("vgid.requests.command.STEPS", {name: stopping(name) for name in real})
+    for name in real:
+        with pytest.raises(InterruptedError, match=name):
+            honour(order)
+    honour(order)
+    assert stopped == list(real) and weights(tmp_path / "out") == weights(honoured[0] / "out")
+
+
+def test_a_file_that_a_step_left_was_changed_so_it_is_done_again(copied: Path, random_folder: Path) -> None:
+    (copied / "out" / "audit" / "audit.json").write_text("{}")
+    state = json.loads((copied / "out" / "work" / "state.json").read_text())
+    done = honour(make_order(copied, random_folder))
+    after = json.loads((copied / "out" / "work" / "state.json").read_text())
+    assert after["steps"]["evaluate"] == state["steps"]["evaluate"] and after["steps"]["audit"] != state["steps"]["audit"]
+    assert done.record["verification"]["status"] == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("what", "changes"),
+    [
+        ("settings", {"config": load_config(None, [*SETTINGS, "seed=1"])}),
+        ("policy", {"policy": None}),
+        ("retain", {"retain": None}),
+    ],
+)
+def test_a_folder_of_another_run(copied: Path, random_folder: Path, what: str, changes: dict[str, Any]) -> None:
+    with pytest.raises(OutputError, match=f"(?s)started with something else.*{what}.*--overwrite"):
+        honour(make_order(copied, random_folder, **changes))
+
+
+def test_other_rows_are_another_run(copied: Path, random_folder: Path) -> None:
+    order = make_order(copied, random_folder)
+    write_examples(order.request / "rows.jsonl", [replace(row, answer="Nobody.") for row in load_examples(order.request)])
+    with pytest.raises(OutputError, match="other request"):
+        honour(order)
+
+
+def test_without_its_key_a_run_cannot_go_on(copied: Path, random_folder: Path) -> None:
+    (copied / "out.key").unlink()
+    with pytest.raises(ConfigError, match=r"the key of the run in the folder is gone"):
+        honour(make_order(copied, random_folder))
+
+
+def test_a_model_that_does_not_know_is_refused_before_anything_is_trained(tmp_path: Path, random_folder: Path) -> None:
+    with pytest.raises(ModelError, match="does not know what it is to forget"):
+        honour(make_order(tmp_path, random_folder, allow_unknown=False))
+    assert not (tmp_path / "out" / "work" / "unlearn").exists()
+
+
+def test_ids_must_differ_from_those_of_the_retain_set(tmp_path: Path, random_folder: Path) -> None:
+    order = make_order(tmp_path, random_folder)
+    assert order.retain is not None
+    write_examples(order.retain, [replace(example(30, answer="No."), id="row-2")])
+    with pytest.raises(DataError, match=r"(?s)retain.jsonl:1: the id stands in the request too.*rows.jsonl:3"):
+        honour(order)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"), [({"model": None}, "starts from one model"), ({"earlier": (Path("x"),)}, "goes with --after")]
+)
+def test_orders_that_make_no_sense(tmp_path: Path, random_folder: Path, changes: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        honour(replace(make_order(tmp_path, random_folder), **changes))
+
+
+def test_a_method_without_training_leaves_no_adapter_to_compare_with(tmp_path: Path, random_folder: Path) -> None:
+    request = make_request(tmp_path / "mine", id=None)
+    done = honour(make_order(tmp_path, random_folder, request=request, config=load_config(None, ["method=manu", "adapter=null"])))
+    assert done.record["request"]["id"].startswith("request-") and done.record["procedure"]["method"] == "manu"
+    assert done.record["verification"]["export"]["tensors"] is None
+
+
+def test_a_dry_run_measures_and_writes_nothing(tmp_path: Path, random_folder: Path) -> None:
+    order = make_order(tmp_path, random_folder)
+    before = sorted(tmp_path.rglob("*"))
+    with Stages(quiet=True) as stages:
+        found = plan(order, stages, False)
+    assert sorted(tmp_path.rglob("*")) == before
+    seconds = found.as_json()["seconds"]
+    assert list(seconds) == list(steps.STEPS) and all(seconds[name] > 0 for name in ("preflight", "unlearn", "evaluate", "audit"))

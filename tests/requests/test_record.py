@@ -1,0 +1,170 @@
+"""The record: its schema is the published one, and any altered file, record or result is found."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from vgid.cli import app
+from vgid.errors import ConfigError, DataError, RunError
+from vgid.report.record import render
+from vgid.requests.command import Finished
+from vgid.requests.files import sha256
+from vgid.requests.keys import Key, read_key
+from vgid.requests.record import Record, json_schema, published_schema, read_record
+from vgid.requests.seal import MEANING, verify, write_seal
+
+
+def test_the_published_schema_is_that_of_the_model() -> None:
+    assert json.loads(published_schema()) == json_schema()
+    assert json_schema()["$id"] == "urn:vgid:record:1" and CliRunner().invoke(app, ["record", "schema"]).stdout == published_schema()
+
+
+def test_a_record_is_read_back_as_it_was_written(honoured: tuple[Path, Finished], tmp_path: Path) -> None:
+    path = honoured[0] / "out" / "record.json"
+    assert read_record(path).as_json() == json.loads(path.read_text("utf-8")) == honoured[1].record
+    content = json.loads(path.read_text("utf-8")) | {"approved": "by Berta"}
+    (tmp_path / "record.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"(?s)the record cannot be read.*approved") as error:
+        read_record(tmp_path / "record.json")
+    assert "Berta" not in str(error.value)
+
+
+def test_an_intact_run(honoured: tuple[Path, Finished]) -> None:
+    root, done = honoured
+    found = verify(root / "out", read_key(root / "out.key"), done.sha256)
+    assert found.problems == () and found.keyed and found.record == sha256(root / "out" / "record.json")
+    assert found.files == len(done.record["model"]["after"]["files"]) + len(done.record["artefacts"]) + 2
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "told"),
+    [
+        ("merged/model.safetensors", flip, "altered"),
+        ("merged/README.md", flip, "altered"),
+        ("audit/audit.json", flip, "altered"),
+        ("evaluation/results.json", Path.unlink, "missing"),
+        ("checks/preflight.json", flip, "altered"),
+        ("record.html", flip, "altered"),
+        ("record.html", Path.unlink, "missing"),
+        ("merged/modeling.py", Path.touch, "not in the record"),
+    ],
+)
+def test_whatever_is_altered_is_found(copied: Path, name: str, change: Callable[[Path], Any], told: str) -> None:
+    change(copied / "out" / name)
+    assert verify(copied / "out", None).problems == (f"{name}: {told}",)
+
+
+def better(out: Path) -> None:
+    """A result in the record made better than it was."""
+    content = json.loads((out / "record.json").read_text("utf-8"))
+    content["conclusion"]["status"] = "pass"
+    (out / "record.json").write_text(json.dumps(content), "utf-8")
+
+
+def test_an_altered_result_in_the_record(copied: Path) -> None:
+    better(copied / "out")
+    assert "record.json: altered" in verify(copied / "out", None).problems
+
+
+def test_who_makes_the_seal_anew_is_found_by_the_key_or_the_noted_digest_only(copied: Path, honoured: tuple[Path, Finished]) -> None:
+    better(copied / "out")
+    write_seal(copied / "out", Key(b"0" * 32))
+    assert verify(copied / "out", None).problems == ()  # which is what is said of digests alone
+    (told,) = verify(copied / "out", read_key(copied / "out.key")).problems
+    assert "the HMAC does not fit the key" in told
+    assert verify(copied / "out", None, honoured[1].sha256).problems == ("record.json: its SHA-256 is not the one given",)
+
+
+def test_a_record_that_points_outside_its_folder(copied: Path) -> None:
+    content = json.loads((copied / "out" / "record.json").read_text("utf-8"))
+    content["artefacts"][0]["path"] = "../retain.jsonl"
+    (copied / "out" / "record.json").write_text(json.dumps(content), "utf-8")
+    assert "../retain.jsonl: lies outside the folder" in verify(copied / "out", None).problems
+
+
+def test_the_command(copied: Path) -> None:
+    def run(*arguments: object) -> Any:
+        return CliRunner().invoke(app, ["record", "verify", str(copied / "out"), *map(str, arguments)])
+
+    plain, keyed = run("--json"), run("--key", copied / "out.key")
+    assert plain.exit_code == keyed.exit_code == 0 and json.loads(plain.stdout)["means"] == MEANING["plain"]
+    assert MEANING["keyed"] in " ".join(keyed.stdout.split())
+    flip(copied / "out" / "merged" / "config.json")
+    failed = run("--json")
+    assert failed.exit_code == 1 and json.loads(failed.stdout)["problems"] == ["merged/config.json: altered"]
+
+
+def test_no_seal(copied: Path) -> None:
+    (copied / "out" / "seal.json").write_text("[]")
+    with pytest.raises(DataError, match="the seal cannot be read"):
+        verify(copied / "out", None)
+    (copied / "out" / "seal.json").unlink()
+    with pytest.raises(DataError, match="there is no seal"):
+        verify(copied / "out", None)
+
+
+def test_it_holds_after_a_purge_and_what_remains_is_listed(copied: Path) -> None:
+    done = json.loads(CliRunner().invoke(app, ["purge", str(copied / "out"), "--json"]).stdout)
+    assert [name for name, _ in done["removed"]] == ["work"] and not (copied / "out" / "work").exists()
+    assert [name for name, _ in done["remains"]] == sorted(path.name for path in (copied / "out").iterdir())
+    assert verify(copied / "out", read_key(copied / "out.key")).problems == ()
+
+
+def test_the_page_escapes_what_it_shows(honoured: tuple[Path, Finished]) -> None:
+    record = json.loads(json.dumps(honoured[1].record))
+    record["request"]["approver"] = "<script>alert(1)</script>"
+    page = render(record)
+    assert page.count("<script") == 1 and "&lt;script&gt;alert(1)" in page and "T-1" in page
+    with pytest.raises(DataError, match="this record cannot be shown"):
+        render({"schema": "vgid.record/9"})
+    assert Record(**record).request.approver == record["request"]["approver"]
+
+
+# -- signatures -----------------------------------------------------------------------------------------------------------
+
+
+def test_signing_without_the_package_says_how_to_get_it(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vgid.requests.signing import sign_record
+
+    monkeypatch.setattr("vgid.requests.signing.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"(?s)not installed.*pip install 'vgid\[sign\]'"):
+        sign_record(copied / "out", copied / "out.key")
+
+
+def test_a_signature_holds_until_something_is_altered(copied: Path) -> None:
+    pytest.importorskip("model_signing")
+    from vgid.requests.signing import check_signature, sign_record
+
+    out, private, public = copied / "out", copied / "private.pem", copied / "public.pem"
+    subprocess.run([sys.executable, "-c", MAKE_KEYS, private, public], check=True)
+    assert check_signature(out, public) == "record.sig: missing"
+    sign_record(out, private)
+    shutil.rmtree(out / "work")
+    assert check_signature(out, public) is None and verify(out, None).problems == ()
+    flip(out / "merged" / "model.safetensors")
+    assert "does not hold" in str(check_signature(out, public))
+    with pytest.raises(RunError, match=r"(?s)not intact, so it is not signed.*model.safetensors: altered"):
+        sign_record(out, private)
+
+
+MAKE_KEYS = """
+import sys
+from cryptography.hazmat.primitives import serialization as s
+from cryptography.hazmat.primitives.asymmetric import ec
+key = ec.generate_private_key(ec.SECP256R1())
+open(sys.argv[1], "wb").write(key.private_bytes(s.Encoding.PEM, s.PrivateFormat.PKCS8, s.NoEncryption()))
+open(sys.argv[2], "wb").write(key.public_key().public_bytes(s.Encoding.PEM, s.PublicFormat.SubjectPublicKeyInfo))
+"""
