@@ -105,7 +105,7 @@ def test_evaluation_never_shows_what_was_trained(world: World) -> None:
     camera = Camera(32)
     splits = evaluation_splits(camera, world)
     assert tuple(splits) == SPLITS
-    trained = list(training_rows(camera, [*world.forget, *world.retain], 0))
+    trained = list(training_rows(camera, [*world.forget, *world.retain], world.seed))
     pictures, questions = {row.images for row in trained if row.images}, {row.question for row in trained}
     for group in ("forget", "retain"):
         assert all(row.images in pictures for row in splits[group])

@@ -5,8 +5,9 @@ Training uses 24 pictures and ten wordings a person; examination also uses pictu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from random import Random
 
 from vgid.data.example import Example, ImageRef
@@ -91,11 +92,12 @@ def stranger_rows(camera: Camera, strangers: Iterable[Person], seed: object, fac
 def evaluation_splits(camera: Camera, world: World) -> dict[str, list[Example]]:
     """The eleven splits of the demo, by name; every fact about every person is asked for `TIMES` times."""
     splits: dict[str, list[Example]] = {}
+    known, unseen = partial(_trained_on, camera, world.seed), partial(_unseen, camera)
     for group, people in (("forget", world.forget), ("retain", world.retain)):
-        splits[group] = _fact_questions(camera, people, group, view="training", wording="training")
-        splits[f"{group}_views"] = _fact_questions(camera, people, f"{group}_views", view="unseen", wording="training")
-        splits[f"{group}_reworded"] = _fact_questions(camera, people, f"{group}_reworded", view="training", wording="held_out")
-        splits[f"{group}_text"] = _fact_questions(camera, people, f"{group}_text", view=None, wording="training")
+        splits[group] = _fact_questions(people, group, known, wording="training")
+        splits[f"{group}_views"] = _fact_questions(people, f"{group}_views", unseen, wording="training")
+        splits[f"{group}_reworded"] = _fact_questions(people, f"{group}_reworded", known, wording="held_out")
+        splits[f"{group}_text"] = _fact_questions(people, f"{group}_text", None, wording="training")
     splits["forget_perception"] = _perception_questions(camera, world.forget, "forget_perception", UNSEEN_VIEWS)
     splits["perception"] = _perception_questions(camera, world.retain, "perception", UNSEEN_VIEWS // 3)
     splits["strangers"] = [
@@ -111,14 +113,24 @@ SPLITS = (
 )
 
 
-def _fact_questions(camera: Camera, people: Sequence[Person], split: str, *, view: str | None, wording: str) -> list[Example]:
+def _trained_on(camera: Camera, seed: object, person: Person) -> list[ImageRef]:
+    shown = {row.images[0] for row in training_rows(camera, [person], seed) if row.images}
+    return [picture for picture in album(camera, person, "training", TRAINING_VIEWS).pictures if picture in shown]
+
+
+def _unseen(camera: Camera, person: Person) -> list[ImageRef]:
+    return list(album(camera, person, "unseen", UNSEEN_VIEWS).pictures)
+
+
+def _fact_questions(
+    people: Sequence[Person], split: str, pictures_of: Callable[[Person], Sequence[ImageRef]] | None, *, wording: str
+) -> list[Example]:
     rows = []
     for person in people:
         rng = Random(f"{split}/{person.id}")
-        shots = album(camera, person, view, TRAINING_VIEWS if view == "training" else UNSEEN_VIEWS) if view else None
         # A picture that is not recognised takes all its questions along, so these are spread over two.
-        pictures = rng.sample(shots.pictures, 2 * TIMES) if shots else [None] * 2 * TIMES
-        topics = FACTS if shots else TEXT_FACTS
+        pictures = rng.sample(pictures_of(person), 2 * TIMES) if pictures_of else [None] * 2 * TIMES
+        topics = FACTS if pictures_of else TEXT_FACTS
         words = {topic: rng.sample(topic.training if wording == "training" else topic.held_out, TIMES) for topic in topics}
         for k in range(TIMES):
             for n, topic in enumerate(topics):
