@@ -67,7 +67,8 @@ def main() -> None:
         sys.exit(error.exit_code)
     except _Stopped as stopped:
         name = signal.Signals(int(str(stopped)) - 128).name
-        _tell(f"stopped by {name}; `vgid unlearn` goes on with --resume, `vgid bench`, `compare` and `evaluate --benchmark` by themselves")
+        others = "`vgid forget`, `bench`, `compare` and `evaluate --benchmark` by themselves"
+        _tell(f"stopped by {name}; `vgid unlearn` goes on with --resume, {others}")
         raise
 
 
