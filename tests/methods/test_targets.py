@@ -70,7 +70,14 @@ def test_reused_targets_give_the_same_loss_and_gradients(random_model: LoadedMod
     for name, p in model.named_parameters():
         if "lora_B" in name:
             p.data.normal_(std=0.02, generator=torch.Generator().manual_seed(len(name)))
-    config = VGIDConfig(redraw=False, retain_loss=retain, answers=("recorded", "teacher"))  # type: ignore[arg-type]
+    config = VGIDConfig(
+        redraw=False,
+        retain_loss=retain,
+        answers=("recorded", "teacher"),
+        states=0.0,
+        hold=0.0,
+        sparring=0.0,  # type: ignore[arg-type]
+    )
     method = VGID(config)
     method.prepare(model, Context(random_model.encoder, forget, keep, 5, torch.device("cpu")))
     runs = []

@@ -1,25 +1,31 @@
 """VGID on the embedded base: what teacher and student see, what the loss is, and that the base stays what it was."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 from vgid.config import RunConfig, load_config
-from vgid.data.batching import Encoder
+from vgid.data.batching import Batch, Encoder
 from vgid.data.example import Example
+from vgid.data.packing import Style
 from vgid.data.people import Camera, World
 from vgid.data.splits import training_rows
 from vgid.methods.base import Context, StepBatch
 from vgid.methods.instructions import INSTRUCTIONS
 from vgid.methods.noise import NoiseConfig, perturb
-from vgid.methods.vgid import VGID, VGIDConfig
+from vgid.methods.vgid import VGID, VGIDConfig, held_down
 from vgid.models.adapters import AdapterConfig, attach_lora, reference
 from vgid.models.forward import answer_logits
 from vgid.models.loading import LoadedModel, load_model
 from vgid.models.tiny import tiny_path
 from vgid.pipeline import fit
 from vgid.training.seeds import derive_seed
+
+PAPER: dict[str, Any] = {"answers": ("recorded",), "names": False, "hold": 0.0, "states": 0.0, "sparring": 0.0}
+"""Nothing but what the paper has."""
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +59,9 @@ def test_teacher_sees_noise_and_instruction_and_the_student_neither(tiny: Loaded
     teacher, student = method.teacher_batch(mixed, step=3), encoder.batch(mixed)
     for text, plain in zip(decode(teacher.model_inputs["input_ids"]), decode(student.model_inputs["input_ids"]), strict=True):
         assert INSTRUCTIONS["forget"] in text and INSTRUCTIONS["forget"] not in plain
+    names = [example.question for example in mixed if not example.images]
+    assert not any(question in text for question in names for text in decode(teacher.model_inputs["input_ids"]))
+    assert all(any(question in text for text in decode(student.model_inputs["input_ids"])) for question in names)
     # One picture for each row that has one, perturbed by a seed of (seed, step, picture); the student's is clean.
     seeds = [derive_seed(5, 3, example.images[0].fingerprint, 0) for example in mixed if example.images]
     clean = student.model_inputs["pixel_values"]
@@ -67,7 +76,7 @@ def test_noise_is_drawn_anew_unless_told_otherwise(tiny: LoadedModel, mixed: tup
     method, _ = prepared(tiny, VGIDConfig(answers=("recorded",)), mixed)
     one, two = (method.teacher_batch(mixed, step).model_inputs["pixel_values"] for step in (0, 1))
     assert not torch.equal(one, two)
-    fixed = VGID(VGIDConfig(answers=("recorded",), redraw=False))
+    fixed = VGID(VGIDConfig(**PAPER, redraw=False))
     fixed.prepare(None, method.context)
     one, two = (fixed.teacher_batch(mixed, step).model_inputs["pixel_values"] for step in (0, 1))
     assert torch.equal(one, two)
@@ -81,7 +90,7 @@ def test_pixel_space_noise_passes_through_the_processor(tiny: LoadedModel, mixed
 
 
 def test_without_noise_and_instruction_there_is_nothing_to_learn(tiny: LoadedModel, mixed: tuple[Example, ...]) -> None:
-    config = VGIDConfig(answers=("recorded",), noise=NoiseConfig(kind="none"), instruction=None, retain_loss="kl")
+    config = VGIDConfig(**PAPER, noise=NoiseConfig(kind="none"), instruction=None, retain_loss="kl")
     method, model = prepared(tiny, config, mixed)
     out = method.loss(model.eval(), StepBatch(0, mixed, mixed))
     # A fresh adapter is the base itself, so both divergences vanish.
@@ -90,7 +99,7 @@ def test_without_noise_and_instruction_there_is_nothing_to_learn(tiny: LoadedMod
 
 def test_forget_loss_by_the_plain_formula(tiny: LoadedModel, mixed: tuple[Example, ...]) -> None:
     """E_f[mean_t KL(p_T || p)], row by row through full logits, against the gathered batch."""
-    method, model = prepared(tiny, VGIDConfig(answers=("recorded",), beta=0.0, alpha=3.0), mixed)
+    method, model = prepared(tiny, VGIDConfig(**PAPER, beta=0.0, alpha=3.0), mixed)
     out = method.loss(model.eval(), StepBatch(2, mixed, ()))
     means = []
     for example in mixed:
@@ -101,6 +110,74 @@ def test_forget_loss_by_the_plain_formula(tiny: LoadedModel, mixed: tuple[Exampl
         means.append((p.exp() * (p - q)).sum(-1).mean())
     assert out.parts["forget"].item() == pytest.approx(torch.stack(means).mean().item(), rel=1e-4)
     assert out.total.item() == pytest.approx(3.0 * out.parts["forget"].item())
+
+
+def test_a_recorded_token_is_held_down_by_what_the_teacher_gives_it() -> None:
+    """Three tokens of 1/2, 1/4, 1/4, the second recorded, gamma 1: 1/2, 1/16, 1/4, normalised by their sum of 13/16."""
+    logits = torch.tensor([[0.5, 0.25, 0.25], [1.0, 1e-9, 1e-9]]).log()
+    held = held_down(logits, torch.tensor([1, 0]), gamma=1.0).softmax(dim=-1)
+    assert held[0].tolist() == pytest.approx([8 / 13, 1 / 13, 4 / 13])
+    assert held[1].tolist() == pytest.approx([1.0, 0.0, 0.0], abs=1e-6)  # what is expected stays
+
+
+def test_states_follow_the_teachers_wherever_both_read_the_same(tiny: LoadedModel, mixed: tuple[Example, ...]) -> None:
+    """lambda E_f[mean over layers and positions of |h - h_T|^2 / |h_T|^2], row by row, position by position."""
+    method, model = prepared(tiny, VGIDConfig(**{**PAPER, "states": 3.0}, beta=0.0, alpha=1.0), mixed)
+    shaken(model)
+    without = VGID(VGIDConfig(**PAPER, beta=0.0, alpha=1.0))
+    without.prepare(model, method.context)
+    step = StepBatch(2, mixed, ())
+    found = (method.loss(model, step).total - without.loss(model, step).total).item()
+    layers = [module for name, module in model.named_modules() if name.endswith(tuple(f"language_model.layers.{n}" for n in range(4)))]
+    assert len(layers) == 4  # of five: the last one's are what the logits are made of
+    means = []
+    for example in mixed:
+        teacher, student = method.teacher_batch((example,), step=2), method.context.encoder.batch([example])
+        with torch.no_grad():
+            ours = outputs(model, layers, student)
+            with model.disable_adapter():
+                theirs = outputs(model, layers, teacher)
+        same = 1  # positions, from the back, at which both read the same word; the last word predicts nothing
+        one, other = student.model_inputs["input_ids"][0].tolist(), teacher.model_inputs["input_ids"][0].tolist()
+        while one[-1 - same] == other[-1 - same] and one[-1 - same] != tiny.processor.image_token_id:
+            same += 1
+        assert same > len(tiny.encoder.tokenizer(example.question)["input_ids"])  # the whole question, and the answer
+        apart = [
+            ((a[0, -k] - b[0, -k]).square().sum() / b[0, -k].square().sum()).item()
+            for a, b in zip(ours, theirs, strict=True)
+            for k in range(2, same + 1)
+        ]
+        means.append(sum(apart) / len(apart))
+    assert found == pytest.approx(3.0 * sum(means) / len(means), rel=1e-3)
+
+
+def test_states_of_packed_rows_are_those_of_plain_ones(tiny: LoadedModel, rows: list[Example]) -> None:
+    together = tuple(row for row in rows if row.images == rows[0].images)[:3]
+    config = VGIDConfig(**{**PAPER, "states": 2.0}, beta=0.0)
+    method, model = prepared(tiny, config, together)
+    shaken(model)
+    packed = VGID(config)
+    packed.prepare(model, replace(method.context, packing=Style(4)))
+    losses = [each.loss(model, StepBatch(0, together, ())).total.item() for each in (method, packed)]
+    assert len(together) == 3 and losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def shaken(model: torch.nn.Module) -> None:
+    """An adapter that does something."""
+    for name, p in model.named_parameters():
+        if "lora_B" in name:
+            p.data.normal_(std=0.02, generator=torch.Generator().manual_seed(len(name)))
+    model.eval()
+
+
+def outputs(model: Any, layers: list[torch.nn.Module], batch: Batch) -> list[torch.Tensor]:
+    """What layers give out, `[1, s, h]` each."""
+    seen: list[torch.Tensor] = []
+    hooks = [layer.register_forward_hook(lambda _, __, out: seen.append(out[0] if isinstance(out, tuple) else out)) for layer in layers]
+    model(**batch.model_inputs)
+    for hook in hooks:
+        hook.remove()
+    return seen
 
 
 def test_released_recipe_compares_all_positions_and_takes_turns(tiny: LoadedModel, mixed: tuple[Example, ...]) -> None:

@@ -40,7 +40,7 @@ from vgid.progress import Stages
 
 ABLATIONS: dict[str, tuple[str, ...]] = {
     "noise only": ("method.instruction=null",),
-    "instruction only": ("method.noise.kind=none",),
+    "instruction only": ("method.noise.kind=none", "method.names=false"),
     "both": (),
 }
 Splits = dict[str, list[Example]]

@@ -153,6 +153,13 @@ class Method(Generic[C]):
         """The loss of one step; gradients reach trainable parameters only."""
         raise RuntimeError(f"{type(self).__name__} trains nothing")
 
+    def carried(self) -> dict[str, Tensor]:
+        """Tensors, by name, that later steps of training depend on and that do not follow from (seed, step): checkpoints keep them."""
+        return {}
+
+    def take_up(self, carried: Mapping[str, Tensor]) -> None:
+        """Called after `prepare` by a run that goes on from a checkpoint, with what was `carried`."""
+
     def finalize(self, model: Any) -> Any:
         """Called once, after training; gives the model to export."""
         return model

@@ -9,12 +9,23 @@ The student sees the clean picture and the bare question, so that the change end
 .. math:: L = \alpha E_f[mean_t KL(p_T \| p)] + \beta E_r[retain]
 
 where the retain term is KL(p_0 || p), cross-entropy on the recorded answers, or both.
+
+Four settings of ours go beyond the paper, so that what is no longer said is no longer there (docs/design/vgid.md tells what each does):
+
+- `names`: a question without a picture shows its subject by name, so its teacher reads another one;
+- `hold`: what the teacher gives a recorded token by chance is held down,
+  :math:`p_T'(y_t) \propto p_T(y_t)^{1+\gamma}`: values of forgotten people are likelier guesses than they should be;
+- `states`: the student's hidden states follow the teacher's, wherever both read the same words:
+  :math:`\lambda E_f[mean_{l,t} \|h_l - h_l^T\|^2 / \|h_l^T\|^2]`;
+- `sparring`: the forget term is also asked of the model as somebody has changed it who tries to bring people back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import cached_property, partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -26,10 +37,15 @@ from vgid.data.example import Example
 from vgid.methods.answers import sample_answers
 from vgid.methods.base import METHODS, Context, LossOutput, Method, Range, Search, StepBatch, mean_by_shape
 from vgid.methods.instructions import INSTRUCTIONS
+from vgid.methods.names import Names, hidden, names_in
 from vgid.methods.noise import NoiseConfig, perturb_batch
+from vgid.methods.sparring import SparringPartner
+from vgid.methods.tails import common_tails
 from vgid.methods.targets import Targets
-from vgid.models.adapters import reference
-from vgid.models.forward import all_logits, answer_logits
+from vgid.methods.terms import gradients, nll, with_gradient
+from vgid.models.adapters import base_of, reference
+from vgid.models.forward import all_logits, answer_logits, logits_and_states
+from vgid.models.structure import decoder_layers
 from vgid.training.losses import Direction, answer_nll, kl_divergence, mean_over_examples
 from vgid.training.memory import as_many_as_fit
 from vgid.training.seeds import derive_seed
@@ -49,6 +65,10 @@ class VGIDConfig(BaseModel):
         alpha: weight of the forget term.
         beta: weight of the retain term.
         retain_loss: `kl` to the base (the paper), `ce` on the recorded answers, or `both`.
+        names: questions without a picture are put to the teacher with other names (ours).
+        hold: gamma, by which the logit of a recorded token is lowered, times the teacher's own surprise at it (ours); 0 leaves it alone.
+        states: weight of the hidden states' distance from the teacher's, at all layers but the last, which the forget term has (ours).
+        sparring: learning rate of a sparring partner (ours); 0 for none.
         answers: whose answers the teacher and student are compared on: one entry a step, in turn. `recorded` is the data set's answer (the
             paper), `teacher` one sampled from the teacher, `student` one sampled from the student (on-policy).
         temperature: of both distributions in the forget term.
@@ -66,10 +86,14 @@ class VGIDConfig(BaseModel):
     noise: NoiseConfig = NoiseConfig()
     redraw: bool = True
     instruction: str | None = "forget"
-    alpha: float = Field(default=1.0, ge=0.0)
-    beta: float = Field(default=4.0, ge=0.0)
+    alpha: float = Field(default=2.0, ge=0.0)
+    beta: float = Field(default=5.0, ge=0.0)
     retain_loss: Literal["kl", "ce", "both"] = "ce"
-    answers: tuple[AnswerSource, ...] = Field(default=("recorded", "teacher"), min_length=1)
+    names: bool = True
+    hold: float = Field(default=0.1, ge=0.0)
+    states: float = Field(default=2.0, ge=0.0)
+    sparring: float = Field(default=3e-3, ge=0.0)
+    answers: tuple[AnswerSource, ...] = Field(default=("recorded",), min_length=1)
     temperature: float = Field(default=1.0, gt=0.0)
     direction: Direction = "forward"
     positions: Literal["answer", "all"] = "answer"
@@ -83,6 +107,8 @@ class VGIDConfig(BaseModel):
             raise ValueError("positions=all needs instruction=null: an instruction makes the teacher's prompt longer than the student's")
         if self.positions == "all" and self.retain_loss != "kl":
             raise ValueError("positions=all needs retain_loss=kl")
+        if self.positions == "all" and (self.names or self.hold or self.states or self.sparring):
+            raise ValueError("positions=all needs names=false, hold=0, states=0 and sparring=0")
 
     @property
     def instruction_text(self) -> str | None:
@@ -130,6 +156,7 @@ class VGID(Method[VGIDConfig]):
         Done once: the teacher never changes, and all at once is faster than a few rows at every step.
         """
         super().prepare(model, context)
+        self._partner = SparringPartner(model, context.forget, self.config.sparring, context.seed) if self.config.sparring else None
         self._own: dict[str, str] = {}
         self._kept = Targets(context.batch)
         self._taught = {source: Targets(partial(self._as_teacher, source)) for source in ("recorded", "teacher")}
@@ -144,6 +171,15 @@ class VGID(Method[VGIDConfig]):
 
     def _said(self, base: Any, seed: int, rows: Sequence[Example]) -> list[str]:
         return sample_answers(base, self.context.encoder.tokenizer, self.teacher_prompts(tuple(rows)), rows, seed)
+
+    def carried(self) -> dict[str, Tensor]:
+        """The sparring partner."""
+        return self._partner.carried() if self._partner else {}
+
+    def take_up(self, carried: Mapping[str, Tensor]) -> None:
+        """Bring the sparring partner back."""
+        if self._partner:
+            self._partner.take_up(carried)
 
     def loss(self, model: Any, batch: StepBatch) -> LossOutput:
         """alpha x forget + beta x retain; with `alternate` only one of them, in turn."""
@@ -163,17 +199,52 @@ class VGID(Method[VGIDConfig]):
     def _forget(self, model: Any, batch: StepBatch) -> Tensor:
         said = self._answers(model, batch)
 
-        def divergence(examples: tuple[Example, ...]) -> Tensor:
-            answers = [said[example.id] for example in examples] if said else None
-            student = self.context.batch(examples, answers)
-            with reference(model, copy=self.context.reference_copy) as base:
-                target = self._target(base, examples, batch.step, answers)
-            values = kl_divergence(
-                target, self._logits(model, student), temperature=self.config.temperature, direction=self.config.direction
-            )
-            return self._reduce(values, student)
+        def term(examples: tuple[Example, ...]) -> Tensor:
+            return self._mean(partial(self._divergence, model, batch.step, said), examples)
 
-        return self._mean(divergence, batch.forget)
+        if self._partner is None:
+            return term(batch.forget)
+        self._partner.learn(batch.step, partial(nll, model, self.context))
+        known, others = self._partner.split(batch.step, batch.forget)
+        parts = [term(known) * (len(known) / len(batch.forget))] if known else []
+        if others:
+            with self._partner.at_work():
+                attacked = term(others) * (len(others) / len(batch.forget))
+                # Worked out while the partner is there: checkpointed layers run once more for their gradients.
+                trained = [p for p in model.parameters() if p.requires_grad]
+                parts.append(with_gradient(attacked, trained, gradients(attacked, trained)))
+        return torch.stack(parts).sum()
+
+    def _divergence(self, model: Any, step: int, said: dict[str, str], examples: tuple[Example, ...]) -> Tensor:
+        """Of the student from the teacher, in what they say and in what goes on inside."""
+        answers = [said[example.id] for example in examples] if said else None
+        student = self.context.batch(examples, answers)
+        if not self.config.states:
+            with self._base(model) as base:
+                target = self._target(base, examples, step, answers)
+            return self._apart(target, self._logits(model, student), student, recorded=answers is None)
+        teacher = self.teacher_batch(examples, step, answers)
+        tails = common_tails(student, teacher, self.context.encoder.image_marks)
+        layers = decoder_layers(base_of(model))[:-1]
+        with self._base(model) as base:
+            base_layers = decoder_layers(base_of(base))[:-1]
+            target, theirs = logits_and_states(base, teacher, base_layers, tails.other_rows, tails.other_positions)
+        logits, ours = logits_and_states(model, student, layers, tails.rows, tails.positions)
+        apart = torch.stack([_distance(one, other) for one, other in zip(ours, theirs, strict=True)]).mean(dim=0)
+        inside = mean_over_examples(apart, tails.owners, len(examples))
+        return self._apart(target, logits, student, recorded=answers is None) + self.config.states * inside
+
+    @contextmanager
+    def _base(self, model: Any) -> Iterator[Any]:
+        """The untouched base, out of the partner's reach."""
+        with reference(model, copy=self.context.reference_copy) as base, self._partner.aside() if self._partner else nullcontext():
+            yield base
+
+    def _apart(self, target: Tensor, logits: Tensor, student: Batch, *, recorded: bool) -> Tensor:
+        values = kl_divergence(target, logits, temperature=self.config.temperature, direction=self.config.direction)
+        if recorded and self.config.hold:
+            values = values + self.config.hold * held_down(target, logits, student.answers.targets)
+        return self._reduce(values, student)
 
     def _target(self, base: Any, examples: tuple[Example, ...], step: int, answers: list[str] | None) -> Tensor:
         """The teacher's logits; worked out once where neither noise nor answers are drawn anew."""
@@ -186,16 +257,23 @@ class VGID(Method[VGIDConfig]):
         return self.teacher_batch(examples, 0, [self._own[example.id] for example in examples] if source == "teacher" else None)
 
     def teacher_batch(self, examples: tuple[Example, ...], step: int, answers: list[str] | None = None) -> Batch:
-        """What the teacher sees: perturbed pictures and the instruction; text-only rows have the instruction alone."""
+        """What the teacher sees: perturbed pictures, other names, and the instruction."""
         return perturb_batch(
             self.context.encoder,
-            examples,
+            self._hidden(examples, step if self.config.redraw else 0),
             self.config.noise,
             seed=(self.context.seed, step if self.config.redraw else 0),
             instruction=self.config.instruction_text,
             answers=answers,
             packing=self.context.packing,
         ).to(self.context.device)
+
+    def _hidden(self, examples: tuple[Example, ...], step: object) -> tuple[Example, ...]:
+        return hidden(self._names, examples, (self.context.seed, step)) if self.config.names else examples
+
+    @cached_property
+    def _names(self) -> Names:
+        return names_in(self.context.forget, self.context.retain)
 
     def _answers(self, model: Any, batch: StepBatch) -> dict[str, str]:
         """What is distilled on, by example; nothing stands for the recorded answers."""
@@ -216,7 +294,7 @@ class VGID(Method[VGIDConfig]):
         """The teacher's side up to where the answer starts, left padded."""
         return perturb_batch(
             self.context.encoder,
-            examples,
+            self._hidden(examples, "answers"),
             self.config.noise,
             seed=(self.context.seed, "answers"),
             instruction=self.config.instruction_text,
@@ -253,3 +331,18 @@ class VGID(Method[VGIDConfig]):
         if self.config.positions == "all":
             return values.sum() / len(batch.ids)  # "batchmean" of the released code
         return mean_over_examples(values, batch.owners, len(batch.ids))
+
+
+def held_down(teacher: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
+    """By how much the student's log-probabilities of the tokens `[n]` are above what they are held down to -> `[n]`; logits `[n, v]`.
+
+    That is the teacher's probability squared, and no less than a blind guess among all tokens: one that the teacher expects stays as it
+    is, and one that it gives a twentieth by chance is held down to a four-hundredth.
+    """
+    said, floor = (x.float().log_softmax(dim=-1).gather(-1, targets[:, None])[:, 0] for x in (logits, teacher))
+    return (said - (2.0 * floor).clamp(min=-math.log(logits.shape[-1]))).clamp(min=0.0)
+
+
+def _distance(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Squared distance of states `[t, h]`, in units of the teacher's own squared length -> `[t]`."""
+    return (ours.float() - theirs.float()).square().sum(dim=-1) / theirs.float().square().sum(dim=-1).clamp(min=1e-12)

@@ -66,7 +66,13 @@ def layer_states(model: Any, batch: Batch, layer: nn.Module) -> Tensor:
 
 def several_states(model: Any, batch: Batch, layers: Sequence[nn.Module]) -> list[Tensor]:
     """What some layers of the decoder give out where answer tokens are predicted, `[n, h]` each, in the order of the layers."""
-    rows, positions, _ = batch.answers
+    return logits_and_states(model, batch, layers, *batch.answers[:2])[1]
+
+
+def logits_and_states(
+    model: Any, batch: Batch, layers: Sequence[nn.Module], rows: Tensor, positions: Tensor
+) -> tuple[Tensor, list[Tensor]]:
+    """In one pass: logits as in `answer_logits`, and what layers give out at `[rows[k], positions[k]]`, `[k, h]` each."""
     states: dict[int, Tensor] = {}
 
     def keep(number: int, _: nn.Module, __: Any, output: Any) -> None:
@@ -74,11 +80,11 @@ def several_states(model: Any, batch: Batch, layers: Sequence[nn.Module]) -> lis
 
     hooks = [layer.register_forward_hook(partial(keep, number)) for number, layer in enumerate(layers)]
     try:
-        answer_logits(model, batch)
+        logits = answer_logits(model, batch)
     finally:
         for hook in hooks:
             hook.remove()
-    return [states[number] for number in range(len(layers))]
+    return logits, [states[number] for number in range(len(layers))]
 
 
 def all_logits(model: Any, batch: Batch) -> Tensor:

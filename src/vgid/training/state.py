@@ -34,6 +34,7 @@ def capture(trainer: Any, looks: Looks | None, *, done: bool) -> Checkpoint:
     tensors |= {f"best/{name}": _stored(value) for name, value in best.items()}
     if not done:
         tensors |= {f"optimizer/{name}": value for name, value in optimizer_tensors(optimizer, model).items()}
+        tensors |= {f"method/{name}": _stored(value) for name, value in trainer.descent.method.carried().items()}
     scaler = trainer.accelerator.scaler
     notes = {
         "step": trainer.state.global_step,
@@ -52,6 +53,7 @@ def put_back(trainer: Any, looks: Looks | None, checkpoint: Checkpoint) -> None:
     notes = checkpoint.notes
     put_result(trainer.model, looks, checkpoint)
     put_optimizer_tensors(bare(trainer.optimizer), trainer.model, checkpoint.below("optimizer/"))
+    trainer.descent.method.take_up(checkpoint.below("method/"))
     trainer.lr_scheduler.load_state_dict(notes["scheduler"])
     for group, rate in zip(trainer.optimizer.param_groups, trainer.lr_scheduler.get_last_lr(), strict=True):
         group["lr"] = rate
