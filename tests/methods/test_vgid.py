@@ -1,5 +1,6 @@
 """VGID on the embedded base: what teacher and student see, what the loss is, and that the base stays what it was."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -112,12 +113,15 @@ def test_forget_loss_by_the_plain_formula(tiny: LoadedModel, mixed: tuple[Exampl
     assert out.total.item() == pytest.approx(3.0 * out.parts["forget"].item())
 
 
-def test_a_recorded_token_is_held_down_by_what_the_teacher_gives_it() -> None:
-    """Three tokens of 1/2, 1/4, 1/4, the second recorded, gamma 1: 1/2, 1/16, 1/4, normalised by their sum of 13/16."""
-    logits = torch.tensor([[0.5, 0.25, 0.25], [1.0, 1e-9, 1e-9]]).log()
-    held = held_down(logits, torch.tensor([1, 0]), gamma=1.0).softmax(dim=-1)
-    assert held[0].tolist() == pytest.approx([8 / 13, 1 / 13, 4 / 13])
-    assert held[1].tolist() == pytest.approx([1.0, 0.0, 0.0], abs=1e-6)  # what is expected stays
+def test_a_recorded_token_is_held_down_to_what_a_chance_guess_squared_gives_it() -> None:
+    """Eight tokens. The teacher gives the recorded one 1/2, 1/4 or all; it is held down to 1/4, a blind guess of 1/8, or not at all."""
+    others = [1 / 24] * 6
+    teacher = torch.tensor([[1 / 2, 1 / 4, *others], [1 / 2, 1 / 4, *others], [1.0, *[0.0] * 7]]).log()
+    student = torch.tensor([[1 / 2, *[1 / 14] * 7], [1 / 16, 1 / 2, *[7 / 96] * 6], [1.0, *[0.0] * 7]]).log()
+    found = held_down(teacher, student, torch.tensor([0, 1, 0]))
+    assert found.tolist() == pytest.approx([math.log(2), math.log(4), 0.0], abs=1e-6)
+    low = torch.tensor([[1 / 8, *[1 / 8] * 7]]).log()  # already below
+    assert held_down(teacher[:1], low, torch.tensor([0])).item() == 0.0
 
 
 def test_states_follow_the_teachers_wherever_both_read_the_same(tiny: LoadedModel, mixed: tuple[Example, ...]) -> None:

@@ -84,7 +84,10 @@ def test_micro_batches_give_the_gradient_of_the_whole_step(random_model: LoadedM
 
 
 def test_a_loss_that_compares_padding_cannot_be_taken_apart(random_model: LoadedModel) -> None:
-    plain = [f"method.{name}" for name in ("positions=all", "instruction=null", "retain_loss=kl", "names=false", "hold=0", "states=0", "sparring=0")]
+    plain = [
+        f"method.{name}"
+        for name in ("positions=all", "instruction=null", "retain_loss=kl", "names=false", "hold=0", "states=0", "sparring=0")
+    ]
     settings = [*plain, "training.micro_batch=2"]
     with pytest.raises(ConfigError, match="cannot be taken apart"):
         prepared(random_model, *settings)

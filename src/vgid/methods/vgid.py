@@ -13,8 +13,8 @@ where the retain term is KL(p_0 || p), cross-entropy on the recorded answers, or
 Four settings of ours go beyond the paper, so that what is no longer said is no longer there (docs/design/vgid.md tells what each does):
 
 - `names`: a question without a picture shows its subject by name, so its teacher reads another one;
-- `hold`: what the teacher gives a recorded token by chance is held down,
-  :math:`p_T'(y_t) \propto p_T(y_t)^{1+\gamma}`: values of forgotten people are likelier guesses than they should be;
+- `hold`: what the teacher gives a recorded token by chance is held down, since values of forgotten people are likelier guesses than
+  they should be: :math:`\eta E_f[mean_t max(0, log p(y_t) - max(2 log p_T(y_t), -log V))]`;
 - `states`: the student's hidden states follow the teacher's, wherever both read the same words:
   :math:`\lambda E_f[mean_{l,t} \|h_l - h_l^T\|^2 / \|h_l^T\|^2]`;
 - `sparring`: the forget term is also asked of the model as somebody has changed it who tries to bring people back.
@@ -66,7 +66,7 @@ class VGIDConfig(BaseModel):
         beta: weight of the retain term.
         retain_loss: `kl` to the base (the paper), `ce` on the recorded answers, or `both`.
         names: questions without a picture are put to the teacher with other names (ours).
-        hold: gamma, by which the logit of a recorded token is lowered, times the teacher's own surprise at it (ours); 0 leaves it alone.
+        hold: weight of holding recorded tokens down where the teacher gives them by chance only, which the forget term has (ours).
         states: weight of the hidden states' distance from the teacher's, at all layers but the last, which the forget term has (ours).
         sparring: learning rate of a sparring partner (ours); 0 for none.
         answers: whose answers the teacher and student are compared on: one entry a step, in turn. `recorded` is the data set's answer (the
@@ -90,7 +90,7 @@ class VGIDConfig(BaseModel):
     beta: float = Field(default=5.0, ge=0.0)
     retain_loss: Literal["kl", "ce", "both"] = "ce"
     names: bool = True
-    hold: float = Field(default=0.1, ge=0.0)
+    hold: float = Field(default=0.3, ge=0.0)
     states: float = Field(default=2.0, ge=0.0)
     sparring: float = Field(default=3e-3, ge=0.0)
     answers: tuple[AnswerSource, ...] = Field(default=("recorded",), min_length=1)
