@@ -89,6 +89,16 @@ def test_two_processes_do_what_one_does(
 
 
 @pytest.mark.slow
+def test_a_sparring_partner_is_the_same_in_every_process(random_folder: Path, tmp_path: Path) -> None:
+    words = ("method.sparring=3e-3", "training.micro_batch=2")
+    assert work((), random_folder, tmp_path / "alone", *words).returncode == 0
+    assert work(TORCHRUN, random_folder, tmp_path / "out", *words).returncode == 0
+    assert_as_alone(tmp_path / "out", tmp_path / "alone")
+    sharded = work(TORCHRUN, random_folder, tmp_path / "sharded", *words, "training.shard=true")
+    assert sharded.returncode != 0 and "set method.sparring=0" in sharded.stderr
+
+
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_all_and_they_go_on_together(random_folder: Path, alone: Path, tmp_path: Path) -> None:
     stopped = work(TORCHRUN, random_folder, tmp_path / "out", "training.shard=true", "stop")
     assert stopped.returncode != 0 and "stopped by SIGTERM at step 1 of 4" in stopped.stderr

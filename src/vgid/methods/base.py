@@ -141,6 +141,11 @@ class Method(Generic[C]):
         return True
 
     @property
+    def spreads(self) -> bool:
+        """Whether parameters may be spread over processes: all of them then take the same passes, whatever rows they have."""
+        return True
+
+    @property
     def needs_reference(self) -> bool:
         """Whether the loss looks at the untouched base; full-parameter training then keeps a frozen copy of it."""
         return True

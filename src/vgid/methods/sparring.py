@@ -24,6 +24,7 @@ from vgid.data.example import Example
 from vgid.methods.terms import gradients
 from vgid.models.adapters import base_of
 from vgid.models.structure import linear_layers
+from vgid.training.memory import as_many_as_fit
 from vgid.training.seeds import derive_seed
 
 RANK, SCALE = 8, 2.0
@@ -85,10 +86,12 @@ class SparringPartner:
         self._learning = True
         try:
             with self.at_work():
-                for parameter, gradient in zip(parameters, gradients(loss(self.lesson(step)), parameters), strict=True):
-                    parameter.grad = gradient
+                parts = as_many_as_fit(partial(_down, loss, parameters), self.lesson(step))
         finally:
             self._learning = False
+        rows = sum(count for count, _ in parts)
+        for place, parameter in enumerate(parameters):
+            parameter.grad = torch.stack([found[place] * (count / rows) for count, found in parts]).sum(dim=0)
         self._optimizer.step()
         self._optimizer.zero_grad()
 
@@ -152,6 +155,13 @@ class SparringPartner:
 
     def _rng(self, what: str, step: int) -> Random:
         return Random(derive_seed(self.seed, "sparring", what, step))
+
+
+def _down(
+    loss: Callable[[tuple[Example, ...]], Tensor], parameters: Sequence[Tensor], rows: Sequence[Example]
+) -> list[tuple[int, list[Tensor]]]:
+    """How many rows, and the gradients of their mean loss: one part of what memory may not hold at once."""
+    return [(len(rows), gradients(loss(tuple(rows)), parameters))]
 
 
 def _subjects(forget: Sequence[Example]) -> dict[str, str]:

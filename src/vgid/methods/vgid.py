@@ -87,7 +87,7 @@ class VGIDConfig(BaseModel):
     redraw: bool = True
     instruction: str | None = "forget"
     alpha: float = Field(default=2.0, ge=0.0)
-    beta: float = Field(default=5.0, ge=0.0)
+    beta: float = Field(default=8.0, ge=0.0)
     retain_loss: Literal["kl", "ce", "both"] = "ce"
     names: bool = True
     hold: float = Field(default=0.3, ge=0.0)
@@ -149,6 +149,11 @@ class VGID(Method[VGIDConfig]):
     def separable(self) -> bool:
         """Not where padding is compared too, whose amount depends on the other rows."""
         return self.config.positions == "answer"
+
+    @property
+    def spreads(self) -> bool:
+        """Not with a sparring partner, whom some rows meet and others do not."""
+        return not self.config.sparring
 
     def prepare(self, model: Any, context: Context) -> None:
         """Let the teacher answer every forget question in its own words, where these are distilled on.

@@ -65,7 +65,7 @@ class Descent:
         by_engine: gradients are averaged over processes by an engine such as DeepSpeed, which counts passes and so gets one a step.
 
     Raises:
-        ConfigError: the method's loss cannot be taken apart, but is to be.
+        ConfigError: the method's loss cannot be taken apart, or takes other passes for other rows, but is to be.
     """
 
     def __init__(
@@ -80,6 +80,14 @@ class Descent:
                 "the loss of this method, with its settings, cannot be taken apart",
                 expected="one process and training.micro_batch=null",
                 got=f"{processes.count()} processes, training.micro_batch={self.micro_batch}",
+            )
+
+        if self.sharded and not method.spreads:
+            raise ConfigError(
+                "this method, with its settings, cannot be trained with parameters spread over processes",
+                expected="training.shard=false, or for vgid method.sparring=0",
+                got="a sharded run",
+                fix="set method.sparring=0: what is forgotten then comes back more easily by fine-tuning",
             )
 
     def step(self, batch: StepBatch) -> StepLoss:
