@@ -99,7 +99,7 @@ class VGIDConfig(BaseModel):
     positions: Literal["answer", "all"] = "answer"
     alternate: bool = False
     anchors: int = Field(default=4, ge=0)
-    moved: int = Field(default=800, ge=0)
+    moved: int = Field(default=1000, ge=0)
 
     def model_post_init(self, _: Any) -> None:
         """Refuse what contradicts itself."""
