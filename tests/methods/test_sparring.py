@@ -18,7 +18,15 @@ from vgid.models.loading import LoadedModel
 from vgid.training.seeds import derive_seed
 
 FORGET = tuple(forget_rows())
-ONLY = ("method.answers=[recorded]", "method.states=0", "method.hold=0", "method.names=false", "method.beta=0", "method.alpha=1", "method.sparring=2e-3")
+ONLY = (
+    "method.answers=[recorded]",
+    "method.states=0",
+    "method.hold=0",
+    "method.names=false",
+    "method.beta=0",
+    "method.alpha=1",
+    "method.sparring=2e-3",
+)
 
 
 def prepared(loaded: LoadedModel, *settings: str) -> tuple[Any, Any]:
