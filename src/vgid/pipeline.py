@@ -90,6 +90,7 @@ def fit(
     if not method.trains:
         return _edit(loaded, forget, retain, method, config.seed)
     full = config.adapter is None
+    _check_compiled(method, config)
     _check_quantised(loaded.model, config)
     kept = _checkpoints(checkpoint, resume, config, forget, retain, loaded.model)
     retain = [*retain, *_beside(method, forget, retain, config.seed, loaded)]
@@ -131,6 +132,17 @@ def _checkpoints(
         log.warning("under DeepSpeed no checkpoints are kept")
         return None
     return Checkpoints(folder, fingerprint(config, forget, retain, model), resume=resume) if folder is not None else None
+
+
+def _check_compiled(method: Method[Any], config: RunConfig) -> None:
+    if config.training.torch_compile and not method.compiles:
+        raise ConfigError(
+            "this method, with its settings, reaches into layers, which compiled ones may pass over",
+            where="training.torch_compile",
+            expected="training.torch_compile=false, or for vgid method.sparring=0 and method.states=0",
+            got="training.torch_compile=true",
+            fix="leave layers uncompiled; what is forgotten then stays forgotten more surely",
+        )
 
 
 def _check_quantised(model: Any, config: RunConfig) -> None:

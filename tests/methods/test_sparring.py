@@ -7,14 +7,17 @@ import pytest
 import torch
 
 from tests.methods.table import Row, forget_rows
+from vgid.config import method_config
 from vgid.data.batching import Batch
 from vgid.data.example import Example
+from vgid.errors import ConfigError
 from vgid.methods.base import StepBatch
-from vgid.methods.sparring import BOUT, SparringPartner
+from vgid.methods.sparring import BOUT, SparringPartner, can_spar
 from vgid.methods.terms import nll
 from vgid.methods.vgid import VGID
 from vgid.models.forward import answer_logits
 from vgid.models.loading import LoadedModel
+from vgid.pipeline import fit
 from vgid.training.seeds import derive_seed
 
 FORGET = tuple(forget_rows())
@@ -56,6 +59,18 @@ def test_of_a_single_person_half_of_the_answers_are_taught(random_model: LoadedM
     same = [Example(f"{n}-{k}", f"Wording {k} of {n}?", f"Answer {n}.", subject="one") for n in range(4) for k in range(2)]
     known, others = SparringPartner(random_model.model, same, 1e-3, seed=1).split(0, same)
     assert len(known) == len(others) == 4 and not {row.answer for row in known} & {row.answer for row in others}
+
+
+def test_one_answer_is_nobody_to_spar_about(random_model: LoadedModel) -> None:
+    assert can_spar(people(2)) and can_spar(people(1)) and not can_spar(people(1, each=1))
+    method, model = Row("vgid", ONLY).prepared(random_model, FORGET[:1], ())
+    assert method.loss(model, StepBatch(0, FORGET[:1], ())).total.isfinite()
+
+
+def test_compiled_layers_are_refused(random_model: LoadedModel) -> None:
+    config = method_config("vgid", ["training.torch_compile=true"])
+    with pytest.raises(ConfigError, match=r"method\.sparring=0 and method\.states=0"):
+        fit(random_model, FORGET, FORGET, config)
 
 
 def test_it_learns_and_the_model_does_not(random_model: LoadedModel) -> None:

@@ -49,7 +49,8 @@ def test_a_model_without_checkpointing_is_refused(random_model: LoadedModel) -> 
 
 @pytest.mark.slow
 def test_compiled_layers_change_no_weight_and_are_undone(random_folder: Path, random_model: LoadedModel) -> None:
-    plain, fast = trained(random_folder), trained(random_folder, "training.torch_compile=true")
+    answers = ("method.sparring=0", "method.states=0")
+    plain, fast = trained(random_folder, *answers), trained(random_folder, "training.torch_compile=true", *answers)
     assert all(torch.allclose(plain[name], fast[name], atol=1e-4) for name in plain)
     with compiled(random_model.model):
         assert all(layer._compiled_call_impl is not None for layer in decoder_layers(random_model.model))

@@ -146,6 +146,11 @@ class Method(Generic[C]):
         return True
 
     @property
+    def compiles(self) -> bool:
+        """Whether layers may be compiled: not where a loss reaches into them, which compiled code may pass over in silence."""
+        return True
+
+    @property
     def needs_reference(self) -> bool:
         """Whether the loss looks at the untouched base; full-parameter training then keeps a frozen copy of it."""
         return True

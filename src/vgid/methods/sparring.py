@@ -157,6 +157,11 @@ class SparringPartner:
         return Random(derive_seed(self.seed, "sparring", what, step))
 
 
+def can_spar(forget: Sequence[Example]) -> bool:
+    """Whether there is something to teach, and something else to ask: two people, or two answers."""
+    return len(set(_subjects(forget).values())) > 1
+
+
 def _down(
     loss: Callable[[tuple[Example, ...]], Tensor], parameters: Sequence[Tensor], rows: Sequence[Example]
 ) -> list[tuple[int, list[Tensor]]]:

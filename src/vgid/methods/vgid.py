@@ -30,7 +30,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from vgid.data.batching import Batch
 from vgid.data.example import Example
@@ -39,7 +39,7 @@ from vgid.methods.base import METHODS, Context, LossOutput, Method, Range, Searc
 from vgid.methods.instructions import INSTRUCTIONS
 from vgid.methods.names import Names, hidden, names_in
 from vgid.methods.noise import NoiseConfig, perturb_batch
-from vgid.methods.sparring import SparringPartner
+from vgid.methods.sparring import SparringPartner, can_spar
 from vgid.methods.tails import common_tails
 from vgid.methods.targets import Targets
 from vgid.methods.terms import gradients, nll, with_gradient
@@ -155,13 +155,19 @@ class VGID(Method[VGIDConfig]):
         """Not with a sparring partner, whom some rows meet and others do not."""
         return not self.config.sparring
 
+    @property
+    def compiles(self) -> bool:
+        """Not with a sparring partner or hidden states."""
+        return not (self.config.sparring or self.config.states)
+
     def prepare(self, model: Any, context: Context) -> None:
         """Let the teacher answer every forget question in its own words, where these are distilled on.
 
         Done once: the teacher never changes, and all at once is faster than a few rows at every step.
         """
         super().prepare(model, context)
-        self._partner = SparringPartner(model, context.forget, self.config.sparring, context.seed) if self.config.sparring else None
+        spars = self.config.sparring and can_spar(context.forget)
+        self._partner = SparringPartner(model, context.forget, self.config.sparring, context.seed) if spars else None
         self._own: dict[str, str] = {}
         self._kept = Targets(context.batch)
         self._taught = {source: Targets(partial(self._as_teacher, source)) for source in ("recorded", "teacher")}
@@ -230,11 +236,9 @@ class VGID(Method[VGIDConfig]):
             return self._apart(target, self._logits(model, student), student, recorded=answers is None)
         teacher = self.teacher_batch(examples, step, answers)
         tails = common_tails(student, teacher, self.context.encoder.image_marks)
-        layers = decoder_layers(base_of(model))[:-1]
         with self._base(model) as base:
-            base_layers = decoder_layers(base_of(base))[:-1]
-            target, theirs = logits_and_states(base, teacher, base_layers, tails.other_rows, tails.other_positions)
-        logits, ours = logits_and_states(model, student, layers, tails.rows, tails.positions)
+            target, theirs = logits_and_states(base, teacher, _inner_layers(base), tails.other_rows, tails.other_positions)
+        logits, ours = logits_and_states(model, student, _inner_layers(model), tails.rows, tails.positions)
         apart = torch.stack([_distance(one, other) for one, other in zip(ours, theirs, strict=True)]).mean(dim=0)
         inside = mean_over_examples(apart, tails.owners, len(examples))
         return self._apart(target, logits, student, recorded=answers is None) + self.config.states * inside
@@ -346,6 +350,12 @@ def held_down(teacher: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
     """
     said, floor = (x.float().log_softmax(dim=-1).gather(-1, targets[:, None])[:, 0] for x in (logits, teacher))
     return (said - (2.0 * floor).clamp(min=-math.log(logits.shape[-1]))).clamp(min=0.0)
+
+
+def _inner_layers(model: Any) -> list[nn.Module]:
+    """The decoder's layers but the last, or the only one."""
+    layers = decoder_layers(base_of(model))
+    return layers[:-1] or layers
 
 
 def _distance(ours: Tensor, theirs: Tensor) -> Tensor:
