@@ -78,7 +78,7 @@ def test_a_damaged_file_and_one_of_another_kind(tmp_path: Path) -> None:
         checkpoints.read()
 
 
-QUICK = [*SETTINGS, "method.answers=[recorded]", "adapter.dropout=0.3"]
+QUICK = [*SETTINGS, "method.answers=[recorded]", "method.sparring=3e-3", "adapter.dropout=0.3"]
 
 
 class Stop:

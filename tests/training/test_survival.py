@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 pytestmark = pytest.mark.slow
 
 SETTINGS = [
+    "method.sparring=3e-3",
     "training.steps=14",
     "training.checkpoint_every=1",
     "method.answers=[recorded,teacher]",
