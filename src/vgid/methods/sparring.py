@@ -54,7 +54,9 @@ class SparringPartner:
         names = [name for name in linear_layers(base, ("language",)) if ".lora_" not in name]
         self.layers: dict[str, Any] = {name: base.get_submodule(name) for name in names}
         self.forget, self.learning_rate, self.seed = forget, learning_rate, seed
-        self._whose = _subjects(forget)
+        whose = _subjects(forget)
+        self._whose = dict(whose)
+        self._in_order = [who for _, who in whose]  # so that a step need not read every row
         self._step, self._learning, self._aside = -1, False, False
         self._begin(0)
 
@@ -66,8 +68,8 @@ class SparringPartner:
     def lesson(self, step: int) -> tuple[Example, ...]:
         """The rows it is taught."""
         taught = self.taught(step)
-        rows = [row for row in self.forget if self._whose[row.id] in taught]
-        return tuple(self._rng("lesson", step).sample(rows, min(LESSON, len(rows))))
+        places = [place for place, who in enumerate(self._in_order) if who in taught]
+        return tuple(self.forget[place] for place in self._rng("lesson", step).sample(places, min(LESSON, len(places))))
 
     def split(self, step: int, examples: Sequence[Example]) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
         """Rows about those whom the partner is taught at a step, and all others."""
@@ -159,7 +161,7 @@ class SparringPartner:
 
 def can_spar(forget: Sequence[Example]) -> bool:
     """Whether there is something to teach, and something else to ask: two people, or two answers."""
-    return len(set(_subjects(forget).values())) > 1
+    return len({who for _, who in _subjects(forget)}) > 1
 
 
 def _down(
@@ -169,8 +171,8 @@ def _down(
     return [(len(rows), gradients(loss(tuple(rows)), parameters))]
 
 
-def _subjects(forget: Sequence[Example]) -> dict[str, str]:
-    """Whose each row is, by its id; where all are about the same subject, or have none, the answer stands for it."""
+def _subjects(forget: Sequence[Example]) -> list[tuple[str, str]]:
+    """The id of each row, and whose it is; where all are about the same subject, or have none, the answer stands for it."""
     subjects = {row.subject for row in forget}
     several = len(subjects) > 1 and None not in subjects
-    return {row.id: str(row.subject) if several else row.answer for row in forget}
+    return [(row.id, str(row.subject) if several else row.answer) for row in forget]
