@@ -9,7 +9,7 @@ from vgid.data.people import World
 from vgid.data.sources import check_disjoint, load_examples
 from vgid.data.splits import SPLITS
 from vgid.demo.command import demo_command
-from vgid.demo.run import write_data
+from vgid.demo.run import read_data, write_data
 from vgid.demo.targets import TARGETS, Target
 from vgid.models.tiny import tiny_path
 from vgid.progress import Stages
@@ -66,3 +66,8 @@ def test_data_follow_from_the_seed(tmp_path: Path) -> None:
         write_data(World(seed=7, people=2, forget=1), tmp_path / folder)
     files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.*"))
     assert files and all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in files)
+
+
+def test_a_target_may_examine_less(tmp_path: Path) -> None:
+    write_data(World(seed=7, people=3, forget=1), tmp_path, examined=5)
+    assert {name: len(rows) for name, rows in read_data(tmp_path).splits.items()} == dict.fromkeys(SPLITS, 5)

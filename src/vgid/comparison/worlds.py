@@ -61,12 +61,12 @@ def make_ready(plan: Plan, seed: int, out: Path, stages: Stages) -> Ready:
 
 def _draw(plan: Plan, seed: int, folder: Path, stages: Stages) -> Data:
     world = World(seed, plan.people, plan.forget)
-    drawn = {"seed": seed, "people": plan.people, "forget": plan.forget, **surroundings()}
+    drawn = {"seed": seed, "people": plan.people, "forget": plan.forget, "examined": plan.target.examined, **surroundings()}
     if not (_note(folder, "data").get("identity") == drawn and (folder / "data").is_dir()):
         with stages(f"Drawing the people of seed {seed}", "data"):
             _remove(folder, "data")
             with whole_folder(folder / "data") as unfinished:
-                write_data(world, unfinished)
+                write_data(world, unfinished, plan.target.examined)
             write_json_atomic(folder / "data.json", {"identity": drawn})
     return read_data(folder / "data")
 

@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
+from vgid.attacks.base import sample_rows
 from vgid.config import RunConfig, load_config
 from vgid.data.example import Example
 from vgid.data.people import Camera, World, lookalikes
@@ -47,8 +48,8 @@ Splits = dict[str, list[Example]]
 Results = dict[str, SplitResult]
 
 
-def write_data(world: World, folder: Path) -> None:
-    """Write forget, retain and practice rows, and the evaluation splits, as files anyone can read."""
+def write_data(world: World, folder: Path, examined: int | None = None) -> None:
+    """Write forget, retain and practice rows, and the evaluation splits (`examined` questions each, at most), as files anyone can read."""
     camera = Camera(IMAGE_SIZE)
     strangers = list(world.strangers(TRAINING_STRANGERS, "training"))
     alike = {other for person in world.forget for other in lookalikes(person, strangers, LOOKALIKES)}
@@ -72,7 +73,7 @@ def write_data(world: World, folder: Path) -> None:
     write_examples(folder / "retain.jsonl", list(kept))
     write_examples(folder / "practice.jsonl", list(practice_rows(camera, world)))
     for name, examples in evaluation_splits(camera, world).items():
-        write_examples(folder / "splits" / f"{name}.jsonl", examples)
+        write_examples(folder / "splits" / f"{name}.jsonl", sample_rows(examples, examined or len(examples), world.seed))
 
 
 class Data(NamedTuple):
@@ -118,10 +119,10 @@ def run_demo(out: Path, *, target: Target, people: int | None, forget: int | Non
     Raises:
         ConfigError: the numbers of people do not fit.
     """
-    target.base()  # unpacked once, before two processes ask for it; a package it lacks is named at once
+    target.ready(stages)
     world = World(seed, people or target.people[0], forget or target.people[1])
     with stages("Drawing people", "data"):
-        write_data(world, out / "data")
+        write_data(world, out / "data", target.examined)
         data = read_data(out / "data")
     config = load_config(overrides=[*target.unlearning, f"seed={seed}"])
     with stages("Memorising everyone", "memorise") as memorised, stages("Retraining without them", "retrain") as retrained:

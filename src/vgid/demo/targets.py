@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from vgid.config import RunConfig, validate_config
-from vgid.models.smol import smol_path
+from vgid.demo.sight import smol_path
 from vgid.models.tiny import tiny_path
+from vgid.progress import Stages, Tick
 from vgid.registry import Registry
 
 
@@ -19,10 +20,12 @@ class Target:
 
     Attributes:
         name: what the command line calls it.
-        base: gives the folder of the base, made or unpacked if need be.
+        base: gives the folder of the base, made if need be.
         people: how many it memorises, and how many of them it forgets, unless told otherwise.
         memorising: settings of the full-parameter fine-tuning by which it memorises, and is retrained.
         unlearning: changes to our default recipe.
+        examined: questions in a split, at most; None asks them all.
+        prepare: makes the base, where that takes long; None where it ships with the package.
         cached: whether memorised models are kept in the user's cache folder, since making them takes long.
     """
 
@@ -31,7 +34,15 @@ class Target:
     people: tuple[int, int]
     memorising: Mapping[str, Any]
     unlearning: tuple[str, ...] = ()
+    examined: int | None = None
+    prepare: Callable[[Tick], object] | None = None
     cached: bool = False
+
+    def ready(self, stages: Stages) -> None:
+        """Make the base once, before two processes ask for it; a package it lacks is named at once."""
+        if self.prepare:
+            with stages("Teaching the base to see", "prepare") as tick:
+                self.prepare(tick)
 
     def memorising_config(self, seed: int) -> RunConfig:
         """Fine-tuning of projector and language model on the recorded answers."""
@@ -57,6 +68,8 @@ TARGETS.register("smol")(
         people=(12, 4),
         memorising={"steps": 240, "retain_batch": 24, "pack": 4, "learning_rate": 3e-4, "warmup_steps": 20, "precision": "bf16"},
         unlearning=("training.steps=60", "training.learning_rate=5e-4", "training.precision=bf16"),
+        examined=96,
+        prepare=smol_path,
         cached=True,
     )
 )

