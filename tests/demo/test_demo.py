@@ -1,6 +1,8 @@
 """The demo in small: a model really memorises, really forgets, and leaves what was promised."""
 
 import json
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from vgid.data.people import World
 from vgid.data.sources import check_disjoint, load_examples
 from vgid.data.splits import SPLITS
 from vgid.demo.command import demo_command
-from vgid.demo.run import read_data, write_data
+from vgid.demo.run import lessons_of, read_data, write_data
 from vgid.demo.targets import TARGETS, Target
 from vgid.models.tiny import tiny_path
 from vgid.progress import Stages
@@ -71,3 +73,14 @@ def test_data_follow_from_the_seed(tmp_path: Path) -> None:
 def test_a_target_may_examine_less(tmp_path: Path) -> None:
     write_data(World(seed=7, people=3, forget=1), tmp_path, examined=5)
     assert {name: len(rows) for name, rows in read_data(tmp_path).splits.items()} == dict.fromkeys(SPLITS, 5)
+
+
+def test_a_target_may_repeat_what_is_to_be_memorised(tmp_path: Path) -> None:
+    write_data(World(seed=7, people=2, forget=1), tmp_path, examined=1)
+    data = read_data(tmp_path)
+    base, retrained = lessons_of(replace(TARGETS.get("tiny"), repeats=3), data, tmp_path, 0)
+    times = Counter(row.id for row in base.rows)
+    facts = {row.id for row in data.retain if row.subject == "w7-person-001" and "perception" not in row.tags}
+    assert {times[row.id] for row in data.forget} == {3} and {id for id in times if times[id] == 3} == facts | {r.id for r in data.forget}
+    assert {times[row.id] for row in (*data.retain, *data.practice) if row.id not in facts} == {1}
+    assert Counter(row.id for row in retrained.rows) == times - Counter({row.id: 3 for row in data.forget})

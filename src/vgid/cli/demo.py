@@ -17,8 +17,8 @@ from vgid.cli.show import show
 def demo(
     out: Out = Path("runs/demo"),
     target: Annotated[str, typer.Option(help="tiny: ships with the package; smol: SmolLM2-135M, an extra.")] = "tiny",
-    people: Annotated[int | None, typer.Option(min=2, help="People the model memorises (tiny: 24, smol: 12).")] = None,
-    forget: Annotated[int | None, typer.Option(min=1, help="How many of them it then forgets (tiny: 6, smol: 4).")] = None,
+    people: Annotated[int | None, typer.Option(min=2, help="People the model memorises (tiny: 24, smol: 9).")] = None,
+    forget: Annotated[int | None, typer.Option(min=1, help="How many of them it then forgets (tiny: 6, smol: 3).")] = None,
     seed: Seed = 0,
     ablation: Annotated[bool, typer.Option("--ablation", help="Also unlearn with noise only, instruction only, both.")] = False,
     keep_data: Annotated[bool, typer.Option("--keep-data", help="Keep the generated data and all three models.")] = False,

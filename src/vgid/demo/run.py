@@ -93,9 +93,11 @@ def read_data(folder: Path) -> Data:
 
 def lessons_of(target: Target, data: Data, out: Path, seed: int) -> tuple[Lesson, Lesson]:
     """How the model that memorises everyone, and the one that never meets those to forget, come about below `out`."""
+    facts = {row.tags for row in data.forget}
+    kept = [*data.retain, *(target.repeats - 1) * [row for row in data.retain if row.tags in facts], *data.practice]
     return (
-        Lesson(target, out / "base", [*data.forget, *data.retain, *data.practice], seed),
-        Lesson(target, out / "retrained", [*data.retain, *data.practice], seed),
+        Lesson(target, out / "base", [*target.repeats * list(data.forget), *kept], seed),
+        Lesson(target, out / "retrained", kept, seed),
     )
 
 

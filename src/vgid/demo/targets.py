@@ -24,6 +24,7 @@ class Target:
         people: how many it memorises, and how many of them it forgets, unless told otherwise.
         memorising: settings of the full-parameter fine-tuning by which it memorises, and is retrained.
         unlearning: changes to our default recipe.
+        repeats: so often a fact about somebody to be memorised comes for each row about strangers, or about what is to be seen.
         examined: questions in a split, at most; None asks them all.
         prepare: makes the base, where that takes long; None where it ships with the package.
         cached: whether memorised models are kept in the user's cache folder, since making them takes long.
@@ -34,6 +35,7 @@ class Target:
     people: tuple[int, int]
     memorising: Mapping[str, Any]
     unlearning: tuple[str, ...] = ()
+    repeats: int = 1
     examined: int | None = None
     prepare: Callable[[Tick], object] | None = None
     cached: bool = False
@@ -65,9 +67,10 @@ TARGETS.register("smol")(
     Target(
         name="smol",
         base=smol_path,
-        people=(12, 4),
-        memorising={"steps": 240, "retain_batch": 24, "pack": 4, "learning_rate": 3e-4, "warmup_steps": 20, "precision": "bf16"},
+        people=(9, 3),
+        memorising={"steps": 390, "retain_batch": 24, "pack": 4, "learning_rate": 5e-4, "warmup_steps": 20, "precision": "bf16"},
         unlearning=("training.steps=60", "training.learning_rate=5e-4", "training.precision=bf16"),
+        repeats=4,
         examined=96,
         prepare=smol_path,
         cached=True,
