@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from tests.models.test_models import shaken
 from vgid.cli import app
 from vgid.data.phrases import PERCEPTION
 from vgid.errors import ConfigError, DataError, OutputError, RunError
-from vgid.models.loading import LoadedModel
+from vgid.models.adapters import AdapterConfig, attach_lora
+from vgid.models.export import save_adapter, save_checkpoint
+from vgid.models.loading import LoadedModel, load_model
 from vgid.progress import Stages
 from vgid.report.utility import lines, render, utility_table
 from vgid.utility import command, harness, perception
@@ -169,3 +172,34 @@ def test_a_task_of_ones_own_runs_in_lm_eval(random_folder: Path, tmp_path: Path)
     assert figure["task"] == "even_or_not" and figure["n"] == 6 and figure["value"] in [n / 6 for n in range(7)]
     assert suite["figures"]["base"] == suite["figures"]["unlearned"]
     assert all(each["value"] == 1.0 for each in suite["relative"])
+
+
+SURPRISE = """\
+task: surprise
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {file}}}}}
+test_split: test
+output_type: loglikelihood
+doc_to_text: "{{{{question}}}}"
+doc_to_target: " yes"
+metric_list: [{{metric: perplexity, aggregation: perplexity, higher_is_better: false}}]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("lm_eval") is None, reason="needs the extra `utility`")
+def test_lm_eval_asks_a_model_with_its_adapter(random_folder: Path, tmp_path: Path) -> None:
+    adapted = shaken(attach_lora(load_model(random_folder).model, AdapterConfig(rank=4), seed=0))
+    save_adapter(adapted, tmp_path / "adapter")
+    save_checkpoint(adapted, load_model(random_folder).processor, tmp_path / "merged")
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"question": f"Is {n} even?"}) + "\n" for n in range(6)))
+    (tmp_path / "surprise.yaml").write_text(SURPRISE.format(file=tmp_path / "rows.jsonl"))
+    base, merged = str(random_folder), str(tmp_path / "merged")
+    models = {"base": (base, None), "unlearned": (base, tmp_path / "adapter"), "retrained": (merged, None)}
+    with Stages(quiet=True) as stages:
+        found = utility_command(models, ["lm-eval:surprise"], None, tasks_folder=tmp_path, stages=stages)["suites"]["lm-eval:surprise"]
+    perplexity = {
+        name: next(each["value"] for each in figures if each["metric"] == "perplexity") for name, figures in found["figures"].items()
+    }
+    assert perplexity["unlearned"] == pytest.approx(perplexity["retrained"], rel=1e-4)
+    assert perplexity["unlearned"] != pytest.approx(perplexity["base"], rel=1e-2)
