@@ -30,9 +30,9 @@ def test_all_take_the_same_steps_with_settings_of_their_own() -> None:
 def test_what_fits_a_method_comes_before_what_fits_the_target() -> None:
     smol = plan_of("smol", ["npo", "ga"], seeds=1)
     npo, ga = (smol.config(each, 0) for each in smol.contenders)
-    assert "training.learning_rate=5e-4" in TARGETS.get("smol").unlearning
-    assert (npo.training.learning_rate, ga.training.learning_rate) == (5e-4, METHODS.get("ga").defaults["training.learning_rate"])
-    assert npo.training.steps == ga.training.steps == 60 and npo.training.precision == "bf16"
+    assert "training.learning_rate=1e-3" in TARGETS.get("smol").unlearning
+    assert (npo.training.learning_rate, ga.training.learning_rate) == (1e-3, METHODS.get("ga").defaults["training.learning_rate"])
+    assert npo.training.steps == ga.training.steps == 80 and npo.training.precision == "bf16"
 
 
 def test_settings_that_were_found_come_last() -> None:
