@@ -51,7 +51,7 @@ def smol_path(progress: Tick | None = None) -> Path:
     Raises:
         ModelError: the packages it is made from are not installed.
     """
-    folder = cache_folder() / f"smol-{version('vgid')}"
+    folder = cache_folder() / f"seeing-smol-{version('vgid')}"
     if not folder.is_dir():
         loaded = build_smol()
         learn_to_see(loaded, progress)
