@@ -46,7 +46,7 @@ KEYWORDS = (
 
 
 def smol_path(progress: Tick | None = None) -> Path:
-    """Where the base lies that speaks and sees: in the user's cache folder, made when it is first asked for (some ten minutes).
+    """Where the base lies that speaks and sees: in the user's cache folder, made when it is first asked for (a quarter of an hour).
 
     Raises:
         ModelError: the packages it is made from are not installed.
