@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from tests.conftest import example
 from vgid.comparison.plan import Contender, Plan
@@ -64,7 +65,7 @@ def plan(*names: str, steps: int = 1, budget: str = "equal-steps") -> Plan:
 
 def run(plan: Plan, ready: Ready, out: Path, stages: Watched | None = None, tuned: dict[str, Tuned] | None = None) -> Compared:
     shown = {"forget": FORGET[:1]}
-    runs = SeedRuns(plan, ready, out, stages or Watched(), shown).runs(tuned or {})
+    runs = SeedRuns(plan, ready, out, stages or Watched(), tuned or {}, shown).runs()
     return Compared(plan, runs, tuned or {}, shown)
 
 
@@ -105,6 +106,22 @@ def test_a_run_is_used_again_only_where_all_is_the_same(ready: Ready, tmp_path: 
     loaded.model.get_output_embeddings().weight.data += 1
     loaded.model.save_pretrained(ready.folder / "base")
     assert done_anew(plan("ga"), replace(ready, data=DATA._replace(splits={**DATA.splits, "retain": RETAIN}))) == ["ga"]  # model
+
+
+def test_what_another_process_is_at_is_left_to_it_and_waited_for(ready: Ready, tmp_path: Path) -> None:
+    stages = Watched()
+    runs = SeedRuns(plan("ga", "manu"), ready, tmp_path, stages, {}, {})
+    lock = tmp_path / "runs" / "seed-0" / "ga.lock"
+    lock.parent.mkdir(parents=True)
+    with FileLock(lock):
+        runs.begin()
+        assert stages.unlearned == ["manu"]
+    assert [each.name for each in runs.runs()] == ["untouched", "retrain", "ga", "manu"]
+    assert stages.unlearned == ["manu", "ga"]
+    # The other has done it meanwhile: what it left is read.
+    late = Watched()
+    others = SeedRuns(plan("ga", "manu"), ready, tmp_path, late, {}, {}).runs()
+    assert late.unlearned == [] and [each.answers for each in others] == [each.answers for each in runs.runs()]
 
 
 def test_a_run_that_fails_is_told_and_tried_again(ready: Ready, tmp_path: Path) -> None:

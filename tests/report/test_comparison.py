@@ -39,6 +39,7 @@ def results(**changes: Any) -> dict[str, Any]:
         "pareto": ["vgid", "g<a>"],
         "pairs": [{"better": "vgid", "than": "g<a>", "difference": 0.76, "ci": [0.7, 0.8], "p_value": 0.0005}],
         "splits": {"forget": {name: figures(0.125) for name in names}, "retain": {name: figures(0.875) for name in names}},
+        "looks": {"g<a>": [{"forget": [[20, 0.5], [40, 0.0]], "retain": [[20, 0.75], [40, 0.125]]}]},
         "cost": {name: {"steps": 200, "seconds": 12.34, "memory": 5e8} for name in names},
         "configs": {"vgid": {"training": {"steps": 200}}},
         "tuned": {},
@@ -52,9 +53,10 @@ def results(**changes: Any) -> dict[str, Any]:
 def test_the_page_is_whole_and_escaped() -> None:
     shown = Shown(split="forget", question="Who is <this>?", expected="Anna", answers={"vgid": "", "g<a>": "<b>"})
     page = render(results(), [shown])
-    assert page.count("<svg") == 1 and "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
+    assert page.count("<svg") == 2 and "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
     assert "Who is &lt;this&gt;?" in page and "&lt;b&gt;" in page and "<a>" not in page and "&lt;known&gt;" in page
     assert "0.960" in page and "0.0005" in page and "12.3&nbsp;s" in page and "nothing to prune" in page
+    assert "Rows recalled on the way of g&lt;a&gt;; at the end forget 0%; retain 12%." in page
     assert "Anna" not in render(results())
 
 

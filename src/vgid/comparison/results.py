@@ -47,6 +47,7 @@ def build_comparison(compared: Compared, seconds: Mapping[str, float]) -> dict[s
         "pareto": pareto({name: (means[name]["forgetting"], means[name]["utility"]) for name in named}),
         "pairs": _pairs(named, draws),
         "splits": _splits(whole, order),
+        "looks": {name: [run.looks for run in each] for name, each in whole.items() if any(run.looks for run in each)},
         "cost": {name: _cost(each) for name, each in whole.items()},
         "configs": {name: each[0].config for name, each in runs.items() if each[0].config},
         "tuned": {name: each._asdict() for name, each in compared.tuned.items()},

@@ -29,6 +29,7 @@ class Run:
         seconds: of unlearning alone.
         memory: bytes held at the most while unlearning; 0 where nothing was run.
         ended: why it ended, in words.
+        looks: by side, `(step, share)`: of the rows put aside and known before, those recalled word for word on the way.
         failed: what went wrong; a run that failed has no answers.
         figures: means by split.
         answers: by split, whom each question is about and whether it was answered; nothing of what was said.
@@ -43,6 +44,7 @@ class Run:
     seconds: float
     memory: int
     ended: str
+    looks: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
     failed: str | None = None
     figures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     answers: Mapping[str, Answers] = field(default_factory=dict)

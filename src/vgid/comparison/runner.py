@@ -1,14 +1,17 @@
-"""Runs what a plan says, one after the other.
+"""Runs what a plan says.
 
-What is finished is kept; a run that was cut short begins anew, so that its time is a whole run's.
+What is finished is kept; a run that was cut short begins anew, so that its time is a whole run's. Several processes may work in one
+folder: each takes up what no other is at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from filelock import FileLock, Timeout
 
 from vgid.comparison.clock import steps_in
 from vgid.comparison.identity import identity
@@ -26,7 +29,7 @@ from vgid.models.loading import LoadedModel, load_model
 from vgid.pipeline import fit
 from vgid.progress import Stages
 
-NOTHING = "nothing to train"
+NOTHING, LOOK = "nothing to train", "recall "
 
 
 @dataclass(frozen=True)
@@ -41,49 +44,97 @@ class Compared:
 
 
 def compare(plan: Plan, out: Path, stages: Stages) -> Compared:
-    """Tune if told to, then run every contender on every seed; seeds go one after the other."""
+    """Tune if told to, then run every contender on every seed, and at last wait for what other processes are at."""
     tuned: dict[str, Tuned] = {}
-    runs: list[Run] = []
+    seeds: list[SeedRuns] = []
     examples: dict[str, list[Example]] = {}
     for seed in plan.seeds:
-        ready = make_ready(plan, seed, out, stages)
+        with FileLock(out / "worlds" / f"seed-{seed}.lock"):
+            ready = make_ready(plan, seed, out, stages)
         if seed == plan.seeds[0]:
             examples = {split: spread(ready.data.splits[split], min(count, len(ready.data.splits[split]))) for split, count in SHOWN}
             tuned = tune(plan, ready, out, stages) if plan.trials else {}
-        runs += SeedRuns(plan, ready, out, stages, examples if seed == plan.seeds[0] else {}).runs(tuned)
-    return Compared(plan, runs, tuned, examples)
+        seeds.append(SeedRuns(plan, ready, out, stages, tuned, examples if seed == plan.seeds[0] else {}))
+        seeds[-1].begin()
+    return Compared(plan, [run for each in seeds for run in each.runs()], tuned, examples)
+
+
+class _Job(NamedTuple):
+    """A run to come."""
+
+    name: str
+    depends: Mapping[str, Any]
+    run: Callable[[], Run]
 
 
 class SeedRuns:
     """The runs of one seed."""
 
-    def __init__(self, plan: Plan, ready: Ready, out: Path, stages: Stages, shown: Mapping[str, Sequence[Example]]) -> None:
-        self.plan, self.ready, self.out, self.stages = plan, ready, out, stages
+    def __init__(
+        self,
+        plan: Plan,
+        ready: Ready,
+        out: Path,
+        stages: Stages,
+        tuned: Mapping[str, Tuned],
+        shown: Mapping[str, Sequence[Example]],
+    ) -> None:
+        self.plan, self.ready, self.out, self.stages, self.tuned = plan, ready, out, stages, tuned
         self.shown = {split: [example.id for example in examples] for split, examples in shown.items()}
         self.base = load_model(ready.folder / "base").model
+        self.done: dict[str, Run] = {}
 
-    def runs(self, tuned: Mapping[str, Tuned]) -> list[Run]:
-        """All of them, references first."""
-        done = [self._reference(BEFORE, "base"), self._reference(REFERENCE, "retrained")]
+    def begin(self) -> None:
+        """Run what is not kept yet and no other process is at."""
+        for job in self._jobs():
+            self._take(job, wait=False)
+
+    def runs(self) -> list[Run]:
+        """All of them, references first; what another process is at is waited for, and run if that one is killed."""
+        for job in self._jobs():
+            self._take(job)
+        return [self.done[name] for name in (BEFORE, REFERENCE, *(each.name for each in self.plan.contenders))]
+
+    def _jobs(self) -> Iterable[_Job]:
+        yield self._reference(BEFORE, "base")
+        yield self._reference(REFERENCE, "retrained")
         clock: float | None = None
         for contender in self.plan.contenders:
-            settings = tuned[contender.name].settings if contender.name in tuned else {}
-            done.append(self._contender(contender, self.plan.config(contender, self.ready.seed, settings), clock))
+            settings = self.tuned[contender.name].settings if contender.name in self.tuned else {}
+            job = self._contender(contender, self.plan.config(contender, self.ready.seed, settings), clock)
             if contender.name == CLOCK and self.plan.budget == "equal-time":
-                clock = self._clock(done[-1])
-        return done
+                self._take(job)
+                clock = self._clock()
+            yield job
 
-    def _clock(self, run: Run) -> float:
+    def _take(self, job: _Job, wait: bool = True) -> None:
+        """Run it, or take what is kept of it; without `wait`, not if another process is at it."""
+        if job.name in self.done:
+            return
+        path = self.out / "runs" / f"seed-{self.ready.seed}" / f"{job.name.replace(':', '.')}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(path.with_suffix(".lock"), blocking=wait):
+                kept = read_run(path, job.depends)
+                if kept is None:
+                    kept = job.run()
+                    kept.write(path)
+        except Timeout:
+            return
+        self.done[job.name] = kept
+
+    def _clock(self) -> float:
         """VGID's seconds.
 
         Raises:
             RunError: it failed, so that nobody knows how long the others may take.
         """
+        run = self.done[CLOCK]
         if run.failed:
             raise RunError("VGID's run failed, so there is no time to give to the others", got=run.failed)
         return run.seconds
 
-    def _reference(self, name: str, folder: str) -> Run:
+    def _reference(self, name: str, folder: str) -> _Job:
         depends = {**self._identity(method_config(name, [f"seed={self.ready.seed}"])), "model": self.ready.identities[folder]}
         steps, seconds = (0, 0.0) if name == BEFORE else (self.ready.config.training.steps or 0, self.ready.seconds[folder])
 
@@ -91,20 +142,12 @@ class SeedRuns:
             answers = self._examine(load_model(self.ready.folder / folder), name)
             return Run(name, self.ready.seed, depends, None, steps, seconds, 0, "all steps taken" if steps else NOTHING, **answers)
 
-        return self._kept(name, depends, run)
+        return _Job(name, depends, run)
 
-    def _contender(self, contender: Contender, config: RunConfig, clock: float | None) -> Run:
+    def _contender(self, contender: Contender, config: RunConfig, clock: float | None) -> _Job:
         clock = clock if contender.trains else None
         depends = {**self._identity(config), "seconds": clock}
-        return self._kept(contender.name, depends, lambda: self._unlearn(contender, config, clock, depends))
-
-    def _kept(self, name: str, depends: Mapping[str, Any], run: Callable[[], Run]) -> Run:
-        path = self.out / "runs" / f"seed-{self.ready.seed}" / f"{name.replace(':', '.')}.json"
-        kept = read_run(path, depends)
-        if kept is None:
-            kept = run()
-            kept.write(path)
-        return kept
+        return _Job(contender.name, depends, lambda: self._unlearn(contender, config, clock, depends))
 
     def _unlearn(self, contender: Contender, config: RunConfig, clock: float | None, depends: Mapping[str, Any]) -> Run:
         data, base, seed = self.ready.data, self.ready.folder / "base", self.ready.seed
@@ -122,9 +165,10 @@ class SeedRuns:
         except RunError as error:
             return Run(contender.name, seed, depends, config.model_dump(mode="json"), 0, 0.0, 0, "failed", failed=error.problem)
         steps = max((curve[-1][0] for curve in fitted.curves.values() if curve), default=0)
+        looks = {name.removeprefix(LOOK): curve for name, curve in fitted.curves.items() if name.startswith(LOOK)}
         answers = self._examine(fitted.loaded, contender.name)
         settings = config.model_dump(mode="json")
-        return Run(contender.name, seed, depends, settings, steps, round(fitted.seconds, 2), peak.bytes, fitted.stopped, **answers)
+        return Run(contender.name, seed, depends, settings, steps, round(fitted.seconds, 2), peak.bytes, fitted.stopped, looks, **answers)
 
     def _identity(self, config: RunConfig) -> dict[str, Any]:
         data = self.ready.data

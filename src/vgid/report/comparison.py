@@ -43,6 +43,7 @@ def render(results: Mapping[str, Any], examples: Sequence[Shown] = ()) -> str:
             budget=BUDGETS[results["budget"]],
             points=drawn,
             scatter=Markup(plots.front(drawn, results["pareto"])),
+            looks=_looks(results.get("looks", {})),
             groups=view.groups(results["splits"], list(results["scores"])),
             examples=[(label, each) for label, each in _grouped(examples).items() if each],
             settings={name: list(view.flatten(config)) for name, config in results["configs"].items()},
@@ -102,6 +103,14 @@ def comparison_table(results: Mapping[str, Any]) -> Table:
     for name, reasons in results["failed"].items():
         table.add_row(escape(name), "failed", *[""] * 6, end_section=bool(reasons))
     return table
+
+
+def _looks(looks: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Markup]:
+    """A plot for each method that was looked at on the way."""
+    return {
+        name: Markup(plots.looks(name, {side: [each[side] for each in seeds if side in each] for side in ("forget", "retain")}))
+        for name, seeds in looks.items()
+    }
 
 
 def _with_interval(each: Mapping[str, Any], key: str) -> str:

@@ -19,7 +19,7 @@ SERIES = ("base", "unlearned", "retrained", "s1", "s2", "s3", "s4", "s5")
 GLYPHS = {"o": "●", "s": "■", "D": "◆", "^": "▲", "v": "▼", "X": "✖"}
 """Markers and how they look in a legend."""
 
-_SIZE = (5.4, 3.7)
+_SIZE, _SMALL = (5.4, 3.7), (3.4, 2.3)
 _STYLE = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a dollar sign in a name is a dollar sign
@@ -116,6 +116,20 @@ def curves(lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:
     return _svg(figure, "curves", f"Loss by training step: {', '.join(lines)}.")
 
 
+def looks(name: str, lines: Mapping[str, Sequence[Sequence[tuple[float, float]]]]) -> str:
+    """Shares of rows (up) recalled at each look (right): by side several lines, one for each seed."""
+    figure, axes = _figure("step", "rows recalled", _SMALL)
+    for series, seeds in zip(("unlearned", "base"), lines.values(), strict=True):
+        for line in seeds:
+            axes.plot(*zip(*line, strict=True), color=_PLACEHOLDERS[series], linewidth=1.6, alpha=0.8, marker="o", markersize=3)
+    axes.set_ylim(-0.03, 1.03)
+    axes.yaxis.set_major_locator(FixedLocator([0, 0.5, 1]))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    told = "; ".join(f"{side} {', '.join(f'{line[-1][1]:.0%}' for line in seeds)}" for side, seeds in lines.items())
+    return _svg(figure, f"looks-{re.sub('[^a-z0-9]+', '-', name)}", f"Rows recalled on the way of {name}; at the end {told}.")
+
+
 def leakage(lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:
     """Facts that come back (up) by the part of the forget rows that was taught again (right); one line for each series."""
     figure, axes = _figure("forget rows taught again", "facts about others that come back")
@@ -146,9 +160,9 @@ def _reach(value: float, interval: tuple[float, float]) -> list[list[float]]:
     return [[max(0.0, value - interval[0])], [max(0.0, interval[1] - value)]]
 
 
-def _figure(x: str, y: str) -> tuple[Figure, Axes]:
+def _figure(x: str, y: str, size: tuple[float, float] = _SIZE) -> tuple[Figure, Axes]:
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=_SIZE, layout="constrained")
+        figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots()
         axes.set_xlabel(x, color=_PLACEHOLDERS["muted"])
         axes.set_ylabel(y, color=_PLACEHOLDERS["muted"])
