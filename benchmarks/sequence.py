@@ -1,7 +1,8 @@
 """Requests in a row, each about one person: `python benchmarks/sequence.py --model BASE --forget forget.jsonl --retain retain.jsonl`.
 
 Each starts from the result of the one before. What counts: how much of the retain set is lost in all, and whether earlier deletions
-still hold by the policy they were judged by. `--model` is a model that has memorised both sets, as `vgid demo --keep-data` leaves it.
+still hold by the policy they were judged by. Those who will ask later belong to the retain set until they do, as they would in
+practice: nobody knows yet that they will. `--model` is a model that has memorised both sets, as `vgid demo --keep-data` leaves it.
 """
 
 from __future__ import annotations
@@ -51,12 +52,15 @@ def main() -> None:
 
 def sequence(options: argparse.Namespace, root: Path) -> list[dict[str, Any]]:
     """The requests, one person each; what each run's record says of all so far."""
-    rows = load_examples(options.forget)
+    rows, kept = load_examples(options.forget), load_examples(options.retain)
     root.mkdir(parents=True, exist_ok=True)
     (root / "policy.yaml").write_text(POLICY, "utf-8")
     results: list[dict[str, Any]] = []
     after: Path | None = None
-    for number, person in enumerate(sorted({row.subject or "" for row in rows})[: options.requests], 1):
+    people = sorted({row.subject or "" for row in rows})
+    for number, person in enumerate(people[: options.requests], 1):
+        later = [row for row in rows if row.subject in people[number:]]
+        write_examples(root / f"retain-{number}.jsonl", [*kept, *later])
         write_examples(root / f"request-{number}" / "rows.jsonl", [row for row in rows if row.subject == person])
         (root / f"request-{number}" / "request.yaml").write_text(f"id: R-{number}\n", "utf-8")
         order = Order(
@@ -64,7 +68,7 @@ def sequence(options: argparse.Namespace, root: Path) -> list[dict[str, Any]]:
             request=root / f"request-{number}",
             out=root / f"run-{number}",
             config=load_config(None, [*options.set, "seed=0"]),
-            retain=options.retain,
+            retain=root / f"retain-{number}.jsonl",
             policy=root / "policy.yaml",
             rows=options.rows,
             after=after,

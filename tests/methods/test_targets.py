@@ -41,12 +41,28 @@ def counted(encoder: Encoder, asked: list[tuple[str, ...]]) -> Any:
 @pytest.mark.parametrize("in_memory", [0, 2**20])
 def test_targets_are_the_bases_logits_and_asked_for_once(random_model: LoadedModel, mixed: list[Example], in_memory: int) -> None:
     asked: list[tuple[str, ...]] = []
-    targets = Targets(counted(random_model.encoder, asked), in_memory)
+    targets = Targets(counted(random_model.encoder, asked), mixed, in_memory)
     for examples in (mixed[:2], mixed[1:], mixed[::-1], [mixed[0], mixed[0]]):
         with torch.no_grad():
             expected = answer_logits(random_model.model, random_model.encoder.batch(examples))
         assert torch.allclose(targets.logits(random_model.model, examples), expected, atol=1e-5)
     assert asked == [("row-0", "row-1"), ("row-2", "row-3")]
+
+
+def test_a_run_that_goes_on_repeats_the_passes_it_had_taken(random_model: LoadedModel, mixed: list[Example]) -> None:
+    asked: list[tuple[str, ...]] = []
+    targets = Targets(counted(random_model.encoder, asked), mixed)
+    before = [targets.logits(random_model.model, examples) for examples in (mixed[:2], mixed[1:3])]
+    later: list[tuple[str, ...]] = []
+    again = Targets(counted(random_model.encoder, later), mixed)
+    again.take_up(targets.carried())
+    assert not later and {key: value.tolist() for key, value in targets.carried().items()} == {"counts": [2, 1], "rows": [0, 1, 2]}
+    # `row-1` alone would do, but it was in a pass with `row-0`; `row-3` is new and gets a pass of its own.
+    found = again.logits(random_model.model, [mixed[1], mixed[3]])
+    assert later == [("row-0", "row-1"), ("row-3",)]
+    assert torch.equal(found, targets.logits(random_model.model, [mixed[1], mixed[3]]))
+    assert all(torch.equal(again.logits(random_model.model, rows), value) for rows, value in zip((mixed[:2], mixed[1:3]), before, strict=True))
+    assert again.carried()["counts"].tolist() == [2, 1, 1] and again.carried()["rows"].tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("name", ["Aya-Vision", "Gemma-3"])
@@ -56,7 +72,7 @@ def test_what_a_family_does_behind_its_head_is_kept(name: str, tmp_path: Path, m
         pytest.skip(f"{family} needs {', '.join(missing(family))}")
     family.save(tmp_path)
     loaded = load_model(tmp_path)
-    targets = Targets(lambda examples: loaded.encoder.batch(examples))
+    targets = Targets(lambda examples: loaded.encoder.batch(examples), mixed)
     with torch.no_grad():
         expected = answer_logits(loaded.model, loaded.encoder.batch(mixed))
     for _ in range(2):

@@ -1,6 +1,7 @@
 """What the frozen base says at answer positions, worked out once and used again in every epoch.
 
 Kept are the states `[n, h]` that go into the head, not distributions `[n, v]`: tens of times less, and the same logits to the last bit.
+The last bits depend on what else was in a pass, so a run that goes on from a checkpoint repeats the passes it had taken.
 
 Shapes: n answer tokens of an example, h hidden size, v vocabulary.
 """
@@ -9,7 +10,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -69,11 +71,14 @@ class Targets:
 
     Args:
         batch: encodes examples as the base is to see them; the same example must always give the same.
+        rows: all examples that may come, in an order that is the same when a run goes on.
         in_memory: bytes kept in memory.
     """
 
-    def __init__(self, batch: Callable[[tuple[Example, ...]], Batch], in_memory: int = IN_MEMORY) -> None:
-        self._batch, self._shelf = batch, Shelf(in_memory)
+    def __init__(self, batch: Callable[[tuple[Example, ...]], Batch], rows: Sequence[Example], in_memory: int = IN_MEMORY) -> None:
+        self._batch, self._rows, self._shelf = batch, rows, Shelf(in_memory)
+        self._passes: list[list[int]] = []
+        self._earlier: dict[str, tuple[Example, ...]] = {}
         self._head_suffices: bool | None = None
 
     @torch.no_grad()
@@ -85,19 +90,43 @@ class Targets:
         """
         if is_spread(base):
             return answer_states(base, self._batch(tuple(examples))).logits
+        for example in examples:
+            if example.id in self._earlier and example.id not in self._shelf:
+                self._take(base, self._earlier[example.id])
         missing = tuple({example.id: example for example in examples if example.id not in self._shelf}.values())
         if missing:
-            batch = self._batch(missing)
-            states = answer_states(base, batch)
-            if self._head_suffices is None:
-                # Some families still scale or cap what the head gives; of these the logits themselves are kept.
-                self._head_suffices = torch.equal(_head(base, states.hidden), states.logits)
-            kept = states.hidden if self._head_suffices else states.logits
-            for place, example in enumerate(missing):
-                self._shelf.put(example.id, kept[batch.owners == place])
+            self._passes.append([self._places[example.id] for example in missing])
+            self._take(base, missing)
         device = next(base.parameters()).device
         found = torch.cat([self._shelf.get(example.id) for example in examples]).to(device)
         return _head(base, found) if self._head_suffices else found
+
+    def carried(self) -> dict[str, Tensor]:
+        """The passes so far, for a checkpoint: whose rows, by their places among all, and how many in each."""
+        counts = torch.tensor([len(each) for each in self._passes], dtype=torch.long)
+        return {"counts": counts, "rows": torch.tensor([place for each in self._passes for place in each], dtype=torch.long)}
+
+    def take_up(self, carried: Mapping[str, Tensor]) -> None:
+        """Repeat passes as they were, each when one of its rows is asked for."""
+        self._passes = [places.tolist() for places in carried["rows"].split(carried["counts"].tolist())]
+        for places in self._passes:
+            examples = tuple(self._rows[place] for place in places)
+            self._earlier |= dict.fromkeys((example.id for example in examples), examples)
+
+    def _take(self, base: Any, examples: tuple[Example, ...]) -> None:
+        """One pass of the base."""
+        batch = self._batch(examples)
+        states = answer_states(base, batch)
+        if self._head_suffices is None:
+            # Some families still scale or cap what the head gives; of these the logits themselves are kept.
+            self._head_suffices = torch.equal(_head(base, states.hidden), states.logits)
+        kept = states.hidden if self._head_suffices else states.logits
+        for place, example in enumerate(examples):
+            self._shelf.put(example.id, kept[batch.owners == place])
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {example.id: place for place, example in enumerate(self._rows)}
 
 
 def _head(base: Any, hidden: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -83,7 +83,15 @@ class ForgetAndRetain(Method[R]):
     def prepare(self, model: Any, context: Context) -> None:
         """Get ready to remember what the base says."""
         super().prepare(model, context)
-        self._said = Targets(context.batch)
+        self._said = Targets(context.batch, [*context.forget, *context.retain])
+
+    def carried(self) -> dict[str, Tensor]:
+        """How the base was asked."""
+        return self._said.carried()
+
+    def take_up(self, carried: Mapping[str, Tensor]) -> None:
+        """Ask it in the same way."""
+        self._said.take_up(carried)
 
     def forget(self, model: Any, batch: StepBatch) -> Tensor:
         """The forget term over the step's forget rows."""

@@ -169,8 +169,8 @@ class VGID(Method[VGIDConfig]):
         spars = self.config.sparring and can_spar(context.forget)
         self._partner = SparringPartner(model, context.forget, self.config.sparring, context.seed) if spars else None
         self._own: dict[str, str] = {}
-        self._kept = Targets(context.batch)
-        self._taught = {source: Targets(partial(self._as_teacher, source)) for source in ("recorded", "teacher")}
+        self._kept = Targets(context.batch, context.retain)
+        self._taught = {source: Targets(partial(self._as_teacher, source), context.forget) for source in ("recorded", "teacher")}
         if "teacher" not in self.config.answers:
             return
         with reference(model, copy=context.reference_copy) as base:
@@ -184,13 +184,15 @@ class VGID(Method[VGIDConfig]):
         return sample_answers(base, self.context.encoder.tokenizer, self.teacher_prompts(tuple(rows)), rows, seed)
 
     def carried(self) -> dict[str, Tensor]:
-        """The sparring partner."""
-        return self._partner.carried() if self._partner else {}
+        """The sparring partner, and how the base was asked."""
+        parts = {"partner": self._partner, "kept": self._kept, **self._taught}
+        return {f"{name}/{key}": value for name, part in parts.items() if part for key, value in part.carried().items()}
 
     def take_up(self, carried: Mapping[str, Tensor]) -> None:
-        """Bring the sparring partner back."""
-        if self._partner:
-            self._partner.take_up(carried)
+        """Bring the sparring partner back, and ask the base in the same way."""
+        for name, part in {"partner": self._partner, "kept": self._kept, **self._taught}.items():
+            if part:
+                part.take_up({key.removeprefix(f"{name}/"): value for key, value in carried.items() if key.startswith(f"{name}/")})
 
     def loss(self, model: Any, batch: StepBatch) -> LossOutput:
         """alpha x forget + beta x retain; with `alternate` only one of them, in turn."""

@@ -23,7 +23,7 @@ from vgid import processes
 from vgid.errors import OutputError, RunError
 from vgid.training.fingerprint import Fingerprint, check_same
 
-FORMAT = "vgid.checkpoint/1"
+FORMAT = "vgid.checkpoint/2"
 Tensors = Mapping[str, Tensor]
 
 
