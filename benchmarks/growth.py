@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import build, device_name, measure, rows_about
+from common import Stage, build, device_name, measure, rows_about
 from step import Ours, steps_of
 
 from vgid.data.example import Example, ImageRef
@@ -42,20 +42,22 @@ def epochs(options: argparse.Namespace) -> list[dict[str, float]]:
 
 def reading(folder: Path, counts: tuple[int, ...], options: argparse.Namespace) -> list[dict[str, float]]:
     """Seconds to read a retain set of so many rows, each with a picture of its own, of a step on what was drawn, and memory."""
-    out = []
-    forget = rows_about(1, options.questions, seed=1)
-    for count in counts:
+    read: dict[int, tuple[Stage, float, list[Example]]] = {}
+    for count in counts:  # before there is any model, which would take more memory than all of them
         file = folder / f"retain-{count}.parquet"
         write_parquet(file, some_rows(count))
         drawn: list[Example] = []
-        read = measure(lambda file=file, drawn=drawn: drawn.extend(load_examples(file, at_most=DRAWN)), 1, "cpu")
+        stage = measure(lambda file=file, drawn=drawn: drawn.extend(load_examples(file, at_most=DRAWN)), 1, "cpu")
+        read[count] = stage, file.stat().st_size / 2**20, drawn
+        file.unlink()
+    out = []
+    forget = rows_about(1, options.questions, seed=1)
+    for count, (stage, size, drawn) in read.items():
         ours = Ours(build(options.shape, options.image_tokens, "cpu", torch.float32), forget, drawn, 1, torch.float32)
         steps = steps_of(forget, drawn[: options.questions], options.questions)
         ours.epoch(steps)
         step = measure(lambda ours=ours, steps=steps: ours.epoch(steps), 5, "cpu")
-        size = file.stat().st_size / 2**20
-        out.append({"rows": count, "file_mb": size, "read_s": read.median, "read_peak_mb": read.peak_mb, "step_s": step.median})
-        file.unlink()
+        out.append({"rows": count, "file_mb": size, "read_s": stage.median, "read_peak_mb": stage.peak_mb, "step_s": step.median})
     return out
 
 

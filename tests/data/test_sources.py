@@ -2,17 +2,19 @@
 
 import io
 import json
+import tracemalloc
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from tests.conftest import png
+from tests.conftest import example, png
 from vgid.data import example as example_module
 from vgid.data.example import Example, ImageRef
-from vgid.data.sources import check_disjoint, check_examples, load_examples, write_examples
+from vgid.data.sources import check_disjoint, check_examples, load_examples, write_examples, write_parquet
 from vgid.errors import DataError
 
 GOOD = {"question": "Who is this?", "answer": "Anna.", "image": "a.png"}
@@ -59,8 +61,8 @@ def test_prompts_and_completions_are_the_same_too(tmp_path: Path) -> None:
     parts = [{"type": "image"}, {"type": "text", "text": "Who is this?"}]
     plain = {"prompt": "Who is this?", "completion": "Anna.", "images": ["a.png"]}
     turns = {"prompt": [{"role": "user", "content": parts}], "completion": [{"role": "assistant", "content": "Anna."}], "images": ["a.png"]}
-    for example in load_examples(write(tmp_path, plain, turns)):
-        assert (example.question, example.answer, len(example.images)) == ("Who is this?", "Anna.", 1)
+    for found in load_examples(write(tmp_path, plain, turns)):
+        assert (found.question, found.answer, len(found.images)) == ("Who is this?", "Anna.", 1)
 
 
 def test_an_image_folder_with_its_metadata(tmp_path: Path) -> None:
@@ -211,6 +213,18 @@ def test_the_report_counts(tmp_path: Path) -> None:
     counts = (report.rows, report.with_image, report.text_only, report.images, report.subjects, report.with_keywords)
     assert counts == (2, 1, 1, 1, 1, 1) and report.unused_columns == ("colour",) and len(report.problems) == 1
     assert "2 good rows, 1 problems" in str(report) and "colour" in str(report)
+
+
+def test_pictures_that_are_not_drawn_are_let_go(tmp_path: Path) -> None:
+    # Decoders stop at the picture's end.
+    rows = (replace(example(), id=f"r{n}", images=(ImageRef(data=png() + n.to_bytes(4) * 2500),)) for n in range(1000))
+    write_parquet(tmp_path / "rows.parquet", rows)
+    tracemalloc.start()
+    drawn = load_examples(tmp_path / "rows.parquet", at_most=5)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # Of more than 10 MB of pictures a batch of rows and the drawn ones are held.
+    assert len(drawn) == 5 and peak < 6e6
 
 
 def test_rows_are_drawn_while_reading_each_as_likely_as_the_next(tmp_path: Path) -> None:

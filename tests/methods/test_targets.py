@@ -52,7 +52,7 @@ def test_targets_are_the_bases_logits_and_asked_for_once(random_model: LoadedMod
 def test_a_run_that_goes_on_repeats_the_passes_it_had_taken(random_model: LoadedModel, mixed: list[Example]) -> None:
     asked: list[tuple[str, ...]] = []
     targets = Targets(counted(random_model.encoder, asked), mixed)
-    before = [targets.logits(random_model.model, examples) for examples in (mixed[:2], mixed[1:3])]
+    before = [(rows, targets.logits(random_model.model, rows)) for rows in (mixed[:2], mixed[1:3])]
     later: list[tuple[str, ...]] = []
     again = Targets(counted(random_model.encoder, later), mixed)
     again.take_up(targets.carried())
@@ -61,7 +61,9 @@ def test_a_run_that_goes_on_repeats_the_passes_it_had_taken(random_model: Loaded
     found = again.logits(random_model.model, [mixed[1], mixed[3]])
     assert later == [("row-0", "row-1"), ("row-3",)]
     assert torch.equal(found, targets.logits(random_model.model, [mixed[1], mixed[3]]))
-    assert all(torch.equal(again.logits(random_model.model, rows), value) for rows, value in zip((mixed[:2], mixed[1:3]), before, strict=True))
+    assert all(
+        torch.equal(again.logits(random_model.model, rows), value) for rows, value in zip((mixed[:2], mixed[1:3]), before, strict=True)
+    )
     assert again.carried()["counts"].tolist() == [2, 1, 1] and again.carried()["rows"].tolist() == [0, 1, 2, 3]
 
 

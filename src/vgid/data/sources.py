@@ -300,7 +300,8 @@ def draw_rows(
 def _good_rows(path: Path, problems: list[tuple[int, DataError]], unused: set[str]) -> Iterator[tuple[int, Example]]:
     """Rows whose words can be used, numbered over all files; what is wrong with others is added to the problems."""
     ids: dict[str, str] = {}
-    refs: WeakValueDictionary[ImageRef, ImageRef] = WeakValueDictionary()
+    # By something other than the picture itself, which as a key would hold what nobody else does any more.
+    refs: WeakValueDictionary[Path | str, ImageRef] = WeakValueDictionary()
     number = 0
     for file in _files(path):
         for where, row in _rows(file):
@@ -314,7 +315,7 @@ def _good_rows(path: Path, problems: list[tuple[int, DataError]], unused: set[st
                 continue
             ids[example.id] = where
             # Many rows hold the same picture; one copy of its bytes is enough.
-            yield number, replace(example, images=tuple(refs.setdefault(ref, ref) for ref in example.images))
+            yield number, replace(example, images=tuple(refs.setdefault(ref.path or ref.fingerprint, ref) for ref in example.images))
 
 
 def _files(path: Path) -> list[Path]:
