@@ -61,9 +61,7 @@ def test_a_run_that_goes_on_repeats_the_passes_it_had_taken(random_model: Loaded
     found = again.logits(random_model.model, [mixed[1], mixed[3]])
     assert later == [("row-0", "row-1"), ("row-3",)]
     assert torch.equal(found, targets.logits(random_model.model, [mixed[1], mixed[3]]))
-    assert all(
-        torch.equal(again.logits(random_model.model, rows), value) for rows, value in zip((mixed[:2], mixed[1:3]), before, strict=True)
-    )
+    assert all(torch.equal(again.logits(random_model.model, rows), value) for rows, value in before)
     assert again.carried()["counts"].tolist() == [2, 1, 1] and again.carried()["rows"].tolist() == [0, 1, 2, 3]
 
 
