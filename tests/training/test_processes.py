@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,18 @@ def test_two_processes_do_what_one_does(
     random_folder: Path, alone: Path, tmp_path: Path, launcher: tuple[str, ...], words: tuple[str, ...]
 ) -> None:
     run = work(launcher, random_folder, tmp_path / "out", *words)
+    assert run.returncode == 0, run.stderr
+    assert_as_alone(tmp_path / "out", alone)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("deepspeed") is None, reason="needs DeepSpeed")
+def test_deepspeed_does_what_one_process_does(random_folder: Path, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    shipped = yaml.safe_load((LAUNCH / "deepspeed-zero2.yaml").read_text())
+    (tmp_path / "cpu.yaml").write_text(yaml.safe_dump(shipped | {"mixed_precision": "no", "use_cpu": True}))
+    launcher = ("accelerate.commands.launch", "--config_file", str(tmp_path / "cpu.yaml"), "--num_processes", "2")
+    run = work(launcher, random_folder, tmp_path / "out")
     assert run.returncode == 0, run.stderr
     assert_as_alone(tmp_path / "out", alone)
 
