@@ -1,5 +1,6 @@
 """Pages in a browser: usable by keyboard and screen reader, sortable, whole without scripts, harmless whatever the data say."""
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,15 +10,18 @@ import pytest
 
 from tests.benchmarks import fixtures
 from tests.browser import chromium, faults
+from tests.report.test_audit_page import attack, level
+from tests.report.test_audit_page import results as audited
 from tests.report.test_comparison import results as compared
 from tests.report.test_report import data, figures
 from tests.report.test_report import results as measured
+from tests.requests.runs import honour, make_order
 from vgid.benchmarks.clear import CLEAR
 from vgid.benchmarks.command import benchmark_command
 from vgid.benchmarks.files import locate
 from vgid.models.loading import load_model
 from vgid.progress import Stages
-from vgid.report import comparison
+from vgid.report import audit_page, comparison, record
 from vgid.report.html import ReportExample, render
 
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
@@ -50,11 +54,20 @@ def hostile_comparison() -> str:
     return comparison.render(compared(**changes), shown)
 
 
+def hostile_audit() -> str:
+    bad = "".join(HOSTILE)
+    attacks = {bad: attack({bad: level(reason=bad)}, "fail") | {"finds": bad}}
+    changes = {"models": {"base": bad, "audited": bad}, "attacks": attacks, "versions": {bad: bad}}
+    return audit_page.render(audited(**changes, verdict={"status": "fail", "reasons": [bad], "untested": [bad]}))
+
+
 PAGES = {
     "report": lambda: render(data()),
     "comparison": lambda: comparison.render(compared()),
+    "audit": lambda: audit_page.render(audited()),
     "hostile report": hostile_report,
     "hostile comparison": hostile_comparison,
+    "hostile audit": hostile_audit,
 }
 
 
@@ -86,7 +99,7 @@ def show(browser: Any, tmp_path: Path) -> Iterator[Open]:
         context.close()
 
 
-@pytest.mark.parametrize("name", ["hostile report", "hostile comparison"])
+@pytest.mark.parametrize("name", ["hostile report", "hostile comparison", "hostile audit"])
 def test_hostile_strings_do_nothing(name: str, show: Open) -> None:
     page = show(name)
     page.mouse.move(300, 300)
@@ -112,7 +125,7 @@ def test_a_script_that_got_in_would_not_run(show: Open) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
-@pytest.mark.parametrize("name", ["report", "comparison"])
+@pytest.mark.parametrize("name", ["report", "comparison", "audit"])
 def test_axe_finds_nothing(name: str, size: dict[str, int], scheme: str, show: Open) -> None:
     page = show(name, viewport=size, color_scheme=scheme)
     page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true })")
@@ -142,6 +155,25 @@ def test_a_benchmark_page_is_one_of_them(size: dict[str, int], benchmark_page: s
     assert faults(page) == [] and not page.errors and len(page.asked) == 1
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page is wider than the screen"
     assert page.get_by_role("searchbox").count() >= 1
+
+
+@pytest.fixture(scope="module")
+def record_page(random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of the record of a request that was honoured, with hostile words in it."""
+    root = tmp_path_factory.mktemp("honoured")
+    found: dict[str, Any] = json.loads(json.dumps(honour(make_order(root, random_folder)).record))
+    found["request"] |= {"approver": "".join(HOSTILE), "ground": "".join(HOSTILE)}
+    return record.render(found)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_a_record_is_one_of_them(size: dict[str, int], scheme: str, record_page: str, show: Open) -> None:
+    page = show(record_page, viewport=size, color_scheme=scheme)
+    page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true })")
+    assert faults(page) == [] and not page.errors and not page.dialogs and len(page.asked) == 1
+    assert page.evaluate("window.hurt") is None and all(each in page.evaluate("document.body.textContent") for each in HOSTILE)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page is wider than the screen"
 
 
 def column(page: Any, number: int) -> list[str]:
