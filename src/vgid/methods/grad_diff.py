@@ -21,7 +21,7 @@ class GradDiff(ForgetAndRetain[RetainConfig]):
     paper = "2401.06121"
     needs: ClassVar[tuple[str, ...]] = ("retain data",)
     defaults: ClassVar[Settings] = {"training.learning_rate": 1e-4}
-    search: ClassVar[Search] = {"training.learning_rate": Range(1e-5, 1e-3, log=True), "method.retain_weight": Range(0.5, 8.0, log=True)}
+    search: ClassVar[Search] = {"training.learning_rate": Range(1e-4, 5e-3, log=True), "method.retain_weight": Range(0.5, 8.0, log=True)}
 
     @property
     def needs_reference(self) -> bool:
