@@ -8,15 +8,19 @@ import re
 import shlex
 import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import typer
 import yaml
 
+from tests.conftest import example
 from tests.docs.markdown import ROOT, Block, blocks
 from vgid.cli import app
 from vgid.cli.options import run_config
+from vgid.config import load_config
+from vgid.data.sources import write_examples
 from vgid.methods import METHODS
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -118,6 +122,25 @@ def test_python_compiles_and_its_imports_are_there(block: Block) -> None:
         compile(ast.Module([n for n in tree.body if isinstance(n, (ast.ClassDef, ast.Import, ast.ImportFrom))], []), block.where, "exec"),
         {"__name__": "page"},
     )
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_the_python_of_the_front_pages_runs(
+    page: str, random_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As it stands, but for settings that make it quick."""
+    (block,) = [block for block in blocks(ROOT / page) if block.language == "python"]
+    write_examples(tmp_path / "forget.jsonl", [example(number) for number in range(2)])
+    write_examples(tmp_path / "retain.jsonl", [example(number, answer="I do not know.") for number in range(2, 4)])
+    (tmp_path / "path" / "to").mkdir(parents=True)
+    (tmp_path / "path" / "to" / "llava").symlink_to(random_folder)
+    monkeypatch.chdir(tmp_path)
+    code = block.text.replace("forget, retain, out=", "forget, retain, quick, out=")
+    assert code != block.text
+    quick = load_config(None, ["training.steps=1", "training.forget_batch=2", "training.retain_batch=2", "method.sparring=0"])
+    exec(code, {"quick": quick})
+    assert capsys.readouterr().out.split()[::3] == ["forget", "retain"]
+    assert (tmp_path / "runs" / "forgotten" / "merged" / "model.safetensors").is_file()
 
 
 @pytest.mark.parametrize("block", of("json"))
