@@ -105,7 +105,9 @@ def test_one_step_by_hand(random_model: LoadedModel) -> None:
     weight.requires_grad_(True)
     (gradient,) = torch.autograd.grad(nll(model, method.context, partner.lesson(0)), [weight])
     wanted = -2e-3 * (2 * gradient @ down.T).sign()
-    assert (up - wanted).abs().max() < 2e-4  # AdamW divides by |gradient| + 1e-8
+    # AdamW divides by |gradient| + 1e-8, so where there is next to no gradient it steps less, and rounding decides the sign.
+    steep = (gradient @ down.T).abs() > 1e-7
+    assert (up - wanted)[steep].abs().max() < 2e-4 and steep.float().mean() > 0.9
 
 
 def test_what_it_asks_is_asked_of_the_model_with_its_weights(random_model: LoadedModel) -> None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from vgid.data.batching import Batch
@@ -74,9 +75,12 @@ def logits_and_states(
 ) -> tuple[Tensor, list[Tensor]]:
     """In one pass: logits as in `answer_logits`, and what layers give out at `[rows[k], positions[k]]`, `[k, h]` each."""
     states: dict[int, Tensor] = {}
+    # A checkpointed layer runs again for its gradients, without this hook, so nothing may be worked out in there.
+    later = torch.is_grad_enabled()
 
     def keep(number: int, _: nn.Module, __: Any, output: Any) -> None:
-        states[number] = (output[0] if isinstance(output, tuple) else output)[rows, positions]
+        whole = output[0] if isinstance(output, tuple) else output
+        states[number] = whole if later else whole[rows, positions]
 
     hooks = [layer.register_forward_hook(partial(keep, number)) for number, layer in enumerate(layers)]
     try:
@@ -84,7 +88,8 @@ def logits_and_states(
     finally:
         for hook in hooks:
             hook.remove()
-    return logits, [states[number] for number in range(len(layers))]
+    found = [states[number] for number in range(len(layers))]
+    return logits, [each[rows, positions] for each in found] if later else found
 
 
 def all_logits(model: Any, batch: Batch) -> Tensor:
