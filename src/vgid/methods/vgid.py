@@ -169,9 +169,9 @@ class VGID(Method[VGIDConfig]):
         spars = self.config.sparring and can_spar(context.forget)
         self._partner = SparringPartner(model, context.forget, self.config.sparring, context.seed) if spars else None
         self._own: dict[str, str] = {}
-        rows = [*context.forget, *context.retain]
-        self._kept = Targets(context.batch, rows)
-        self._taught = {source: Targets(partial(self._as_teacher, source), rows) for source in ("recorded", "teacher")}
+        asked = [*context.forget, *context.retain]
+        self._kept = Targets(context.batch, asked)
+        self._taught = {source: Targets(partial(self._as_teacher, source), asked) for source in ("recorded", "teacher")}
         if "teacher" not in self.config.answers:
             return
         with reference(model, copy=context.reference_copy) as base:
