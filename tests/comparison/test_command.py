@@ -51,7 +51,10 @@ def test_methods_are_compared_from_the_command_line(tmp_path: Path, few: bool) -
     assert set(results["scores"]) == {"vgid", "ga", "icu", "untouched", "retrain"} and not results["failed"]
     assert {results["cost"][name]["steps"] for name in ("vgid", "ga")} == {2} and len(results["pairs"]) == 3
     page, table = (out / "comparison.html").read_text(), (out / "comparison.md").read_text()
-    assert page.count("<svg") == 1 and page.count("<script") == 1
+    assert page.count("<svg") == 1 + 2 and page.count("<script") == 1  # the scores, and what two methods recalled on the way
+    assert set(results["looks"]) == {"vgid", "ga"} and all(
+        each["retain"][-1][0] == 2 for seeds in results["looks"].values() for each in seeds
+    )
     assert all(f"| {name} |" in table for name in results["scores"]) and "`forget_text`" in table
     kept = {path: path.stat().st_mtime_ns for path in [*(out / "runs").rglob("*.json"), *(out / "worlds").rglob("*.safetensors")]}
     again = json.loads(CliRunner().invoke(app, words, catch_exceptions=False).stdout)
