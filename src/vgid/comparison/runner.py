@@ -83,15 +83,15 @@ class SeedRuns:
         self.shown = {split: [example.id for example in examples] for split, examples in shown.items()}
         self.base = load_model(ready.folder / "base").model
         self.done: dict[str, Run] = {}
+        self._left: list[_Job] | None = None
 
     def begin(self) -> None:
         """Run what is not kept yet and no other process is at."""
-        for job in self._jobs():
-            self._take(job, wait=False)
+        self._left = [job for job in self._jobs() if not self._take(job, wait=False)]
 
     def runs(self) -> list[Run]:
         """All of them, references first; what another process is at is waited for, and run if that one is killed."""
-        for job in self._jobs():
+        for job in self._jobs() if self._left is None else self._left:
             self._take(job)
         return [self.done[name] for name in (BEFORE, REFERENCE, *(each.name for each in self.plan.contenders))]
 
@@ -107,10 +107,10 @@ class SeedRuns:
                 clock = self._clock()
             yield job
 
-    def _take(self, job: _Job, wait: bool = True) -> None:
-        """Run it, or take what is kept of it; without `wait`, not if another process is at it."""
+    def _take(self, job: _Job, wait: bool = True) -> bool:
+        """Run it, or take what is kept of it; without `wait`, not if another process is at it, and so it may not be done."""
         if job.name in self.done:
-            return
+            return True
         path = self.out / "runs" / f"seed-{self.ready.seed}" / f"{job.name.replace(':', '.')}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -120,8 +120,9 @@ class SeedRuns:
                     kept = job.run()
                     kept.write(path)
         except Timeout:
-            return
+            return False
         self.done[job.name] = kept
+        return True
 
     def _clock(self) -> float:
         """VGID's seconds.
