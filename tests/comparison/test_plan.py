@@ -1,9 +1,14 @@
 """What a plan says, and what it refuses before anything runs."""
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from vgid.comparison.clock import count
-from vgid.comparison.plan import NEVER, contenders, everything, plan_of
+from vgid.comparison.plan import NEVER, Tuned, contenders, everything, plan_of
+from vgid.comparison.runner import found_before
 from vgid.config import method_config
 from vgid.demo.targets import TARGETS
 from vgid.errors import ConfigError
@@ -39,6 +44,37 @@ def test_settings_that_were_found_come_last() -> None:
     plan = plan_of("tiny", ["vgid"], seeds=1)
     config = plan.config(plan.contenders[0], 0, {"training.learning_rate": 1e-05, "method.answers": ("teacher",)})
     assert config.training.learning_rate == 1e-5 and config.method["answers"] == ["teacher"]
+
+
+def earlier(folder: Path, **changes: Any) -> Path:
+    found = {"settings": {"training.learning_rate": 3e-4}, "composite": 0.9, "trials": 5}
+    file = folder / "comparison.json"
+    file.write_text(json.dumps({"tuned_on": 2, "tuned": {"ga": found, "npo": found}, **changes}))
+    return file
+
+
+def test_settings_of_an_earlier_comparison_serve_other_seeds(tmp_path: Path) -> None:
+    plan = plan_of("tiny", ["ga", "idk"], seeds=2, first_seed=7, settings=earlier(tmp_path))
+    assert plan.seeds == (7, 8) and plan.trials == 0 and plan.earlier and (plan.earlier.seed, plan.earlier.trials) == (2, 5)
+    assert found_before(plan) == {"ga": Tuned({"training.learning_rate": 3e-4}, 0.9, 5)}
+    assert not found_before(plan_of("tiny", ["ga"], seeds=1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tuned": {}}, "holds no settings that were tuned"),
+        ({"tuned": [1]}, "holds no settings that were tuned"),
+        ({"tuned": {"ga": {"settings": {"method.betta": 1}, "composite": 0.9, "trials": 5}}}, "betta"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_told_at_once(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        plan_of("tiny", ["ga"], seeds=1, settings=earlier(tmp_path, **changes))
+    with pytest.raises(ConfigError, match="--tune and --settings"):
+        plan_of("tiny", ["ga"], seeds=1, trials=1, settings=earlier(tmp_path))
+    with pytest.raises(ConfigError, match="No such file"):
+        plan_of("tiny", ["ga"], seeds=1, settings=tmp_path / "none.json")
 
 
 def test_an_ablation_keeps_what_its_recipe_settles() -> None:

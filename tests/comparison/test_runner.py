@@ -11,10 +11,9 @@ import pytest
 from filelock import FileLock
 
 from tests.conftest import example
-from vgid.comparison.plan import Contender, Plan
+from vgid.comparison.plan import Contender, Plan, Tuned
 from vgid.comparison.results import build_comparison
 from vgid.comparison.runner import Compared, SeedRuns
-from vgid.comparison.tuning import Tuned
 from vgid.comparison.worlds import Ready
 from vgid.config import validate_config
 from vgid.demo.run import Data

@@ -32,6 +32,7 @@ def results(**changes: Any) -> dict[str, Any]:
         "seeds": [0, 1],
         "budget": "equal-steps",
         "trials": 0,
+        "tuned_on": None,
         "scores": dict(
             zip(names, (scored(1, 1, 1), scored(0.96, 0.98, 0.94), scored(0.2, 1.0, 0.11), scored(0.1, 0.05, 1.0)), strict=True)
         ),

@@ -25,8 +25,12 @@ def compare(
         str, typer.Option(help="Methods of `vgid methods` and VGID's ablations (vgid:noise-only ...), by commas; all by default.")
     ] = "",
     seeds: Annotated[int, typer.Option(min=1, help="So many sets of people, each with models of its own.")] = 1,
+    first_seed: Annotated[int, typer.Option(min=0, help="The first of them; the others follow.")] = 0,
     budget: Annotated[_Budget, typer.Option(help="What is the same for all that train; equal time is VGID's.")] = _Budget.steps,
     tune: Annotated[int, typer.Option(min=0, help="Trials in the search for each method's settings; needs the extra `tune`.")] = 0,
+    settings: Annotated[
+        Path | None, typer.Option(help="Settings found by --tune: the comparison.json of an earlier comparison.", dir_okay=False)
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps; by default those of the configuration.")] = None,
     target: Annotated[str, typer.Option(help="tiny: ships with the package; smol: SmolLM2-135M, an extra.")] = "tiny",
     people: Annotated[int | None, typer.Option(min=2, help="People the model memorises (tiny: 24, smol: 9).")] = None,
@@ -42,7 +46,8 @@ def compare(
     from vgid.report.comparison import comparison_table
 
     names = [name.strip() for name in methods.split(",") if name.strip()]
-    plan = plan_of(target, names, seeds=seeds, people=people, forget=forget, budget=budget.value, steps=steps, trials=tune)
+    sizes = {"people": people, "forget": forget, "steps": steps}
+    plan = plan_of(target, names, seeds=seeds, first_seed=first_seed, budget=budget.value, trials=tune, settings=settings, **sizes)
     with Stages(quiet=as_json) as stages:
         results = compare_command(plan, out, overwrite=overwrite, stages=stages)
     if as_json:

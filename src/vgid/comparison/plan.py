@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import yaml
@@ -24,6 +25,22 @@ CLOCK = "vgid"
 """The contender whose time is everybody's, where budgets are times."""
 NEVER = 1_000_000
 """Looks that would have to agree for an early stop: all take the same steps, and each ends with its best look."""
+
+
+class Tuned(NamedTuple):
+    """What a search found: settings by dotted key, their composite on the validation part, and after how many trials."""
+
+    settings: Mapping[str, Any]
+    composite: float
+    trials: int
+
+
+class Earlier(NamedTuple):
+    """What an earlier comparison's search found, and on whose people: the seed it was run on."""
+
+    seed: int
+    trials: int
+    tuned: Mapping[str, Tuned]
 
 
 class Contender(NamedTuple):
@@ -57,6 +74,7 @@ class Plan:
         budget: what is the same for all that train: optimizer steps, or the seconds VGID takes.
         steps: optimizer steps; None leaves them to the configuration.
         trials: trials in the search for each contender's settings; 0 takes the settings that come with it.
+        earlier: settings that were found before, in place of a search.
     """
 
     target: Target
@@ -67,6 +85,7 @@ class Plan:
     budget: Budget = "equal-steps"
     steps: int | None = None
     trials: int = 0
+    earlier: Earlier | None = None
 
     def config(self, contender: Contender, seed: int, settings: Mapping[str, Any] | None = None, steps: int | None = None) -> RunConfig:
         """The configuration of one run: what fits the target, then what fits the method, then what was found by tuning.
@@ -90,26 +109,50 @@ def plan_of(
     methods: Sequence[str],
     *,
     seeds: int,
+    first_seed: int = 0,
     people: int | None = None,
     forget: int | None = None,
     budget: Budget = "equal-steps",
     steps: int | None = None,
     trials: int = 0,
+    settings: Path | None = None,
 ) -> Plan:
     """Check everything that can be checked before anything runs.
 
     Raises:
-        ConfigError: an unknown target, method or setting; a method named twice; equal times without VGID's.
+        ConfigError: an unknown target, method or setting; a method named twice; equal times without VGID's; settings both searched
+            and given.
     """
     base = TARGETS.get(target)
     chosen = tuple(each for each in contenders(methods or everything()) if each.name not in (BEFORE, REFERENCE))
     if budget == "equal-time" and CLOCK not in [each.name for each in chosen]:
         raise ConfigError("equal times are those of VGID", expected=f"{CLOCK} among the methods", got=", ".join(methods), fix="add it")
-    numbers = tuple(range(seeds))
-    plan = Plan(base, people or base.people[0], forget or base.people[1], _clock_first(chosen), numbers, budget, steps, trials)
+    if settings and trials:
+        raise ConfigError("settings are either searched or given", got="--tune and --settings", fix="leave one of them out")
+    numbers, earlier = tuple(range(first_seed, first_seed + seeds)), read_earlier(settings) if settings else None
+    plan = Plan(base, people or base.people[0], forget or base.people[1], _clock_first(chosen), numbers, budget, steps, trials, earlier)
     for contender in plan.contenders:
-        plan.config(contender, 0)
+        found = earlier.tuned.get(contender.name) if earlier else None
+        plan.config(contender, first_seed, found.settings if found else None)
     return plan
+
+
+def read_earlier(path: Path) -> Earlier:
+    """The settings in the results of an earlier comparison.
+
+    Raises:
+        ConfigError: the file cannot be read, or holds no settings that were tuned.
+    """
+    expected = "the comparison.json of a comparison with --tune"
+    try:
+        results = json.loads(path.read_text("utf-8"))
+        tuned = {name: Tuned(**found) for name, found in results["tuned"].items()}
+        earlier = Earlier(results["tuned_on"], max(found.trials for found in tuned.values()), tuned)
+    except OSError as error:
+        raise ConfigError(f"cannot read the settings: {error.strerror or error}", where=str(path), expected=expected) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError("the file holds no settings that were tuned", where=str(path), expected=expected) from error
+    return earlier
 
 
 def everything() -> list[str]:

@@ -16,9 +16,9 @@ from filelock import FileLock, Timeout
 from vgid.comparison.clock import steps_in
 from vgid.comparison.identity import identity
 from vgid.comparison.memory import PeakMemory
-from vgid.comparison.plan import BEFORE, CLOCK, REFERENCE, Contender, Plan
+from vgid.comparison.plan import BEFORE, CLOCK, REFERENCE, Contender, Plan, Tuned
 from vgid.comparison.run import Run, judged, read_run
-from vgid.comparison.tuning import Tuned, tune
+from vgid.comparison.tuning import tune
 from vgid.comparison.worlds import Ready, make_ready
 from vgid.config import RunConfig, method_config
 from vgid.data.example import Example
@@ -53,10 +53,16 @@ def compare(plan: Plan, out: Path, stages: Stages) -> Compared:
             ready = make_ready(plan, seed, out, stages)
         if seed == plan.seeds[0]:
             examples = {split: spread(ready.data.splits[split], min(count, len(ready.data.splits[split]))) for split, count in SHOWN}
-            tuned = tune(plan, ready, out, stages) if plan.trials else {}
+            tuned = tune(plan, ready, out, stages) if plan.trials else found_before(plan)
         seeds.append(SeedRuns(plan, ready, out, stages, tuned, examples if seed == plan.seeds[0] else {}))
         seeds[-1].begin()
     return Compared(plan, [run for each in seeds for run in each.runs()], tuned, examples)
+
+
+def found_before(plan: Plan) -> dict[str, Tuned]:
+    """What an earlier search found for these contenders; the others keep the settings that come with them."""
+    earlier = plan.earlier.tuned if plan.earlier else {}
+    return {each.name: earlier[each.name] for each in plan.contenders if each.name in earlier}
 
 
 class _Job(NamedTuple):

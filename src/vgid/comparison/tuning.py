@@ -6,10 +6,10 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from vgid.comparison.identity import identity
-from vgid.comparison.plan import Contender, Plan
+from vgid.comparison.plan import Contender, Plan, Tuned
 from vgid.comparison.scores import score
 from vgid.comparison.validation import Validation, cut
 from vgid.comparison.worlds import Ready
@@ -24,14 +24,6 @@ from vgid.training.seeds import derive_seed
 
 Score = Callable[[Mapping[str, Any]], float]
 """The composite on the validation part, by settings."""
-
-
-class Tuned(NamedTuple):
-    """What a search found: settings by dotted key, their composite on the validation part, and after how many trials."""
-
-    settings: Mapping[str, Any]
-    composite: float
-    trials: int
 
 
 def tune(plan: Plan, ready: Ready, out: Path, stages: Stages) -> dict[str, Tuned]:
