@@ -105,7 +105,7 @@ class MANU(Method[MANUConfig]):
     paper = "2502.15910"
     needs = ("retain data",)
     trains = False
-    search: ClassVar[Search] = {"method.share": Range(0.01, 0.2, log=True)}
+    search: ClassVar[Search] = {"method.share": Range(0.02, 0.5, log=True)}
 
     def prepare(self, model: Any, context: Context) -> None:
         """Look at both sets and prune.

@@ -65,7 +65,7 @@ class MMUnlearner(Method[MMUnlearnerConfig]):
     ways = ("full",)
     defaults: ClassVar[Settings] = {"adapter": None, "training.learning_rate": 2e-5}
     search: ClassVar[Search] = {
-        "training.learning_rate": Range(2e-6, 3e-4, log=True),
+        "training.learning_rate": Range(2e-5, 2e-3, log=True),
         "method.threshold": Range(0.5, 4.0, log=True),
         "method.retain_weight": Range(0.5, 8.0, log=True),
     }
