@@ -119,8 +119,8 @@ def _with_interval(each: Mapping[str, Any], key: str) -> str:
 
 
 def _caption(results: Mapping[str, Any]) -> str:
-    seeds = ", ".join(map(str, results["seeds"]))
-    who = f"{results['target']}, {results['forget']} of {results['people']} people forgotten, seeds {seeds}, {results['budget']}"
+    seeds, many = ", ".join(map(str, results["seeds"])), "seeds" if len(results["seeds"]) > 1 else "seed"
+    who = f"{results['target']}, {results['forget']} of {results['people']} people forgotten, {many} {seeds}, {results['budget']}"
     return f"{who}. p: how often the bootstrap leaves nothing of the leader's lead. Accuracy in %."
 
 
