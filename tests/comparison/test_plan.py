@@ -8,7 +8,6 @@ import pytest
 
 from vgid.comparison.clock import count
 from vgid.comparison.plan import NEVER, Tuned, contenders, everything, plan_of
-from vgid.comparison.runner import found_before
 from vgid.config import method_config
 from vgid.demo.targets import TARGETS
 from vgid.errors import ConfigError
@@ -56,8 +55,8 @@ def earlier(folder: Path, **changes: Any) -> Path:
 def test_settings_of_an_earlier_comparison_serve_other_seeds(tmp_path: Path) -> None:
     plan = plan_of("tiny", ["ga", "idk"], seeds=2, first_seed=7, settings=earlier(tmp_path))
     assert plan.seeds == (7, 8) and plan.trials == 0 and plan.earlier and (plan.earlier.seed, plan.earlier.trials) == (2, 5)
-    assert found_before(plan) == {"ga": Tuned({"training.learning_rate": 3e-4}, 0.9, 5)}
-    assert not found_before(plan_of("tiny", ["ga"], seeds=1))
+    assert plan.found == {"ga": Tuned({"training.learning_rate": 3e-4}, 0.9, 5)}
+    assert not plan_of("tiny", ["ga"], seeds=1).found
 
 
 @pytest.mark.parametrize(

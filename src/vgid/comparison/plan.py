@@ -87,6 +87,12 @@ class Plan:
     trials: int = 0
     earlier: Earlier | None = None
 
+    @property
+    def found(self) -> dict[str, Tuned]:
+        """What an earlier search found for these contenders; the others keep the settings that come with them."""
+        earlier = self.earlier.tuned if self.earlier else {}
+        return {each.name: earlier[each.name] for each in self.contenders if each.name in earlier}
+
     def config(self, contender: Contender, seed: int, settings: Mapping[str, Any] | None = None, steps: int | None = None) -> RunConfig:
         """The configuration of one run: what fits the target, then what fits the method, then what was found by tuning.
 
@@ -132,7 +138,7 @@ def plan_of(
     numbers, earlier = tuple(range(first_seed, first_seed + seeds)), read_earlier(settings) if settings else None
     plan = Plan(base, people or base.people[0], forget or base.people[1], _clock_first(chosen), numbers, budget, steps, trials, earlier)
     for contender in plan.contenders:
-        found = earlier.tuned.get(contender.name) if earlier else None
+        found = plan.found.get(contender.name)
         plan.config(contender, first_seed, found.settings if found else None)
     return plan
 

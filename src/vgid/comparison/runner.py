@@ -53,16 +53,10 @@ def compare(plan: Plan, out: Path, stages: Stages) -> Compared:
             ready = make_ready(plan, seed, out, stages)
         if seed == plan.seeds[0]:
             examples = {split: spread(ready.data.splits[split], min(count, len(ready.data.splits[split]))) for split, count in SHOWN}
-            tuned = tune(plan, ready, out, stages) if plan.trials else found_before(plan)
+            tuned = tune(plan, ready, out, stages) if plan.trials else plan.found
         seeds.append(SeedRuns(plan, ready, out, stages, tuned, examples if seed == plan.seeds[0] else {}))
         seeds[-1].begin()
     return Compared(plan, [run for each in seeds for run in each.runs()], tuned, examples)
-
-
-def found_before(plan: Plan) -> dict[str, Tuned]:
-    """What an earlier search found for these contenders; the others keep the settings that come with them."""
-    earlier = plan.earlier.tuned if plan.earlier else {}
-    return {each.name: earlier[each.name] for each in plan.contenders if each.name in earlier}
 
 
 class _Job(NamedTuple):
