@@ -114,11 +114,12 @@ def column(content: bytes) -> bytes:
         f"... {NAME} ...".encode(),
         packed(PLACE.encode()),
         column(CANARY.picture),
-        gzip.compress(NUMBER.encode()),
+        gzip.compress(NUMBER.encode(), mtime=0),
         CANARY.needles()["picture, normalised"],
         CANARY.needles()[f"{SUBJECT} by its plain sha256"],
         SUBJECT.encode("utf-16-le"),
     ],
+    ids=["plain", "packed", "column", "gzip", "picture", "sha256", "utf-16"],
 )
 def test_canary_search_finds_what_it_should(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "given").mkdir()
