@@ -19,6 +19,8 @@ from vgid.report.words import GROUPS, split_group
 SCHEMA = "vgid.comparison/1"
 REFERENCES = {"untouched": "base", "retrain": "retrained"}
 """Models that are shown in colours of their own."""
+CORNER = 0.9
+"""Where the best of them crowd, both scores; drawn once more, enlarged."""
 BUDGETS = {"equal-steps": "the same number of steps for all that train", "equal-time": "as much time as VGID takes for all that train"}
 __all__ = ["Shown", "comparison_table", "markdown", "render"]
 
@@ -43,6 +45,8 @@ def render(results: Mapping[str, Any], examples: Sequence[Shown] = ()) -> str:
             budget=BUDGETS[results["budget"]],
             points=drawn,
             scatter=Markup(plots.front(drawn, results["pareto"])),
+            corner=_corner(drawn, results["pareto"]),
+            corner_from=CORNER,
             looks=_looks(results.get("looks", {})),
             groups=view.groups(results["splits"], list(results["scores"])),
             examples=[(label, each) for label, each in _grouped(examples).items() if each],
@@ -103,6 +107,11 @@ def comparison_table(results: Mapping[str, Any]) -> Table:
     for name, reasons in results["failed"].items():
         table.add_row(escape(name), "failed", *[""] * 6, end_section=bool(reasons))
     return table
+
+
+def _corner(drawn: Sequence[plots.Point], names: Sequence[str]) -> Markup | None:
+    crowded = sum(min(point.x, point.y) >= CORNER for point in drawn) > 1
+    return Markup(plots.front(drawn, names, CORNER)) if crowded else None
 
 
 def _looks(looks: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Markup]:

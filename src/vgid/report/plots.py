@@ -77,10 +77,11 @@ def tradeoff(points: Sequence[Point]) -> str:
     return _svg(figure, "tradeoff", f"Forgetting against utility. {told}.")
 
 
-def front(points: Sequence[Point], names: Sequence[str]) -> str:
-    """Forgetting against utility, both as scores, with 95 % intervals and the Pareto front of the points named."""
+def front(points: Sequence[Point], names: Sequence[str], least: float = 0.0) -> str:
+    """Forgetting against utility, as scores from `least` on, with 95 % intervals and the Pareto front of the points named."""
     figure, axes = _figure("forgetting (worst way of asking)", "utility (worst of what must stay)")
     on = {point.name: (point.x, point.y) for point in points}
+    points = [point for point in points if min(point.x, point.y) >= least]
     corners = [on[name] for name in names]
     if corners:
         axes.plot(*zip(*corners, strict=True), color=_PLACEHOLDERS["muted"], linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
@@ -91,10 +92,13 @@ def front(points: Sequence[Point], names: Sequence[str]) -> str:
         axes.errorbar(point.x, point.y, yerr=_reach(point.y, point.y_interval), **bars)
         axes.plot(point.x, point.y, point.marker, color=colour, markersize=8, markeredgewidth=0, clip_on=False, zorder=3)
     for axis, limit in ((axes.xaxis, axes.set_xlim), (axes.yaxis, axes.set_ylim)):
-        limit(-0.04, 1.04)
+        edge = 0.04 * (1 - least)
+        limit(least - edge, 1 + edge)
         axis.set_major_locator(MaxNLocator(6))
-    told = "; ".join(f"{p.name}: {p.x:.2f} forgetting, {p.y:.2f} utility" for p in points)
-    return _svg(figure, "front", f"Forgetting against utility. {told}. On the front: {', '.join(names) or 'none'}.")
+    told = "; ".join(f"{p.name}: {p.x:.3g} forgetting, {p.y:.3g} utility" for p in points)
+    where = f", from {least:g} on" if least else ""
+    told = f"Forgetting against utility{where}. {told}. On the front: {', '.join(names) or 'none'}."
+    return _svg(figure, f"front-{round(100 * least)}", told)
 
 
 def curves(lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:
