@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from types import TracebackType
 
 from rich.console import Console, RenderableType
@@ -19,7 +20,7 @@ Tick = Callable[[int, int], None]
 
 
 class Stages:
-    """Shows and times the stages of a run.
+    """Shows and times the stages of a run; what libraries print meanwhile goes to stderr, since stdout is for results.
 
     Use as a context manager; `with stages("Unlearning") as tick: ...` runs one stage, and `seconds` holds how long each took.
     """
@@ -43,11 +44,14 @@ class Stages:
         self.seconds: dict[str, float] = {}
 
     def __enter__(self) -> Stages:
+        self._aside = redirect_stdout(sys.stderr)
+        self._aside.__enter__()
         self._progress.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._progress.stop()
+        self._aside.__exit__(kind, error, trace)
 
     def show(self, what: RenderableType) -> None:
         """Print something above the bars; nothing when quiet."""
