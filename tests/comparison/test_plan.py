@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 
 from vgid.comparison.clock import count
-from vgid.comparison.plan import NEVER, Tuned, contenders, everything, plan_of
-from vgid.config import method_config
+from vgid.comparison.plan import NEVER, VARIANTS, Tuned, contenders, everything, plan_of
+from vgid.config import load_config, method_config
 from vgid.demo.targets import TARGETS
 from vgid.errors import ConfigError
 from vgid.methods import METHODS
 
 
-def test_everything_is_all_methods_and_ablations() -> None:
+def test_everything_is_all_methods_and_variants() -> None:
     names = everything()
-    assert {"vgid", "ga", "smfa", "manu", "icu", "vgid:on-policy"} <= set(names)
+    assert {"vgid", "ga", "smfa", "manu", "icu", "vgid:on-policy", "vgid:paper"} <= set(names)
     assert not {"untouched", "retrain", "finetune"} & set(names)
     plan = plan_of("tiny", [], seeds=1)
     assert sorted(each.name for each in plan.contenders) == sorted(names) and plan.people == 24 and plan.forget == 6
@@ -76,9 +76,18 @@ def test_settings_that_cannot_be_used_are_told_at_once(tmp_path: Path, changes: 
         plan_of("tiny", ["ga"], seeds=1, settings=tmp_path / "none.json")
 
 
-def test_an_ablation_keeps_what_its_recipe_settles() -> None:
-    vgid, policy, noise = contenders(["vgid", "vgid:on-policy", "vgid:noise-only"])
+def test_a_variant_keeps_what_its_recipe_settles() -> None:
+    vgid, policy, noise, paper = contenders(["vgid", "vgid:on-policy", "vgid:noise-only", "vgid:paper"])
     assert "method.answers" in vgid.search() and "method.answers" not in policy.search() and "method.answers" in noise.search()
+    assert list(paper.search()) == ["training.learning_rate"]
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_variant_is_its_recipe_trained_as_all_others(name: str) -> None:
+    plan = plan_of("tiny", [f"vgid:{name}", "vgid"], seeds=1, steps=7)
+    vgid, variant = (plan.config(each, 1) for each in plan.contenders)
+    assert variant.method == load_config(name).method != vgid.method
+    assert variant.model_dump(exclude={"method"}) == vgid.model_dump(exclude={"method"})
 
 
 def test_vgid_goes_first_since_it_is_the_clock() -> None:
@@ -90,7 +99,7 @@ def test_vgid_goes_first_since_it_is_the_clock() -> None:
     [
         (["ngo"], "equal-steps", "did you mean 'npo'?"),
         (["vgid:noise-onli"], "equal-steps", "did you mean 'vgid:noise-only'?"),
-        (["ga:noise-only"], "equal-steps", "unknown ablation"),
+        (["ga:noise-only"], "equal-steps", "unknown variant"),
         (["ga", "ga"], "equal-steps", "a method is named twice"),
         (["ga", "npo"], "equal-time", "equal times are those of VGID"),
     ],

@@ -32,7 +32,7 @@ class Trials:
 
     def __call__(self, settings: Mapping[str, Any]) -> float:
         self.seen.append(settings)
-        return 1 / (1 + abs(settings["training.learning_rate"] - 2)) + (settings["method.answers"] == ["teacher"])
+        return float(1 / (1 + abs(settings["training.learning_rate"] - 2)) + (settings["method.answers"] == ["teacher"]))
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,8 @@ class _Budget(StrEnum):
 @app.command()
 def compare(
     methods: Annotated[
-        str, typer.Option(help="Methods of `vgid methods` and VGID's ablations (vgid:noise-only ...), by commas; all by default.")
+        str,
+        typer.Option(help="Methods of `vgid methods` and VGID's variants (vgid:noise-only, vgid:paper ...), by commas; all by default."),
     ] = "",
     seeds: Annotated[int, typer.Option(min=1, help="So many sets of people, each with models of its own.")] = 1,
     first_seed: Annotated[int, typer.Option(min=0, help="The first of them; the others follow.")] = 0,

@@ -11,14 +11,14 @@ from typing import Any, Literal, NamedTuple
 
 import yaml
 
-from vgid.config import RunConfig, load_config, method_config
+from vgid.config import RunConfig, method_config
 from vgid.demo.targets import TARGETS, Target
 from vgid.errors import ConfigError, nearest
 from vgid.methods import METHODS
 
 Budget = Literal["equal-steps", "equal-time"]
-ABLATIONS = ("noise-only", "instruction-only", "on-policy")
-"""Recipes that are VGID with a part of it, or with other answers."""
+VARIANTS = ("noise-only", "instruction-only", "on-policy", "paper", "released")
+"""Recipes that are VGID with a part of it, with other answers, or as others have it; how they train is the comparison's."""
 BEFORE, REFERENCE = "untouched", "retrain"
 """What every comparison measures besides: the model before unlearning, and one that never met those to forget."""
 CLOCK = "vgid"
@@ -56,8 +56,8 @@ class Contender(NamedTuple):
         return METHODS.get(self.method).trains
 
     def search(self) -> dict[str, Any]:
-        """What to try when it is tuned; what an ablation's recipe settles is left alone."""
-        settled = _recipe_keys(self.recipe) if self.recipe else []
+        """What to try when it is tuned; what a variant's recipe settles is left alone."""
+        settled = _settled(self.recipe) if self.recipe else {}
         return {key: space for key, space in METHODS.get(self.method).search.items() if not any(_touch(key, each) for each in settled)}
 
 
@@ -105,8 +105,8 @@ class Plan:
         overrides += [f"training.steps={steps}"] if steps and contender.trains else []
         overrides += [f"{key}={json.dumps(value)}" for key, value in (settings or {}).items()]
         overrides += [f"validation.patience={NEVER}", f"seed={seed}"]
-        if contender.recipe:
-            return load_config(contender.recipe, overrides)
+        variant = _settled(contender.recipe) if contender.recipe else {}
+        overrides = [f"{key}={json.dumps(value)}" for key, value in variant.items()] + overrides
         return method_config(contender.method, overrides)
 
 
@@ -162,12 +162,12 @@ def read_earlier(path: Path) -> Earlier:
 
 
 def everything() -> list[str]:
-    """All methods but references, and VGID's ablations."""
-    return [*(name for name in METHODS if METHODS.get(name).kind != "reference"), *(f"{CLOCK}:{part}" for part in ABLATIONS)]
+    """All methods but references, and VGID's variants."""
+    return [*(name for name in METHODS if METHODS.get(name).kind != "reference"), *(f"{CLOCK}:{each}" for each in VARIANTS)]
 
 
 def contenders(names: Sequence[str]) -> tuple[Contender, ...]:
-    """Contenders by name: a method, or `vgid:` and an ablation.
+    """Contenders by name: a method, or `vgid:` and a variant.
 
     Raises:
         ConfigError: there is none of that name, or one is named twice.
@@ -179,31 +179,30 @@ def contenders(names: Sequence[str]) -> tuple[Contender, ...]:
 
 
 def _contender(name: str) -> Contender:
-    method, _, part = name.partition(":")
+    method, _, variant = name.partition(":")
     METHODS.get(method)
-    if not part:
+    if not variant:
         return Contender(name, method)
-    if method != CLOCK or part not in ABLATIONS:
-        options = [f"{CLOCK}:{each}" for each in ABLATIONS]
+    if method != CLOCK or variant not in VARIANTS:
+        options = [f"{CLOCK}:{each}" for each in VARIANTS]
         close = nearest(name, options)
-        raise ConfigError(
-            "unknown ablation", expected=", ".join(options), got=repr(name), fix=f"did you mean {close!r}?" if close else None
-        )
-    return Contender(name, method, part)
+        raise ConfigError("unknown variant", expected=", ".join(options), got=repr(name), fix=f"did you mean {close!r}?" if close else None)
+    return Contender(name, method, variant)
 
 
 def _clock_first(chosen: Sequence[Contender]) -> tuple[Contender, ...]:
     return tuple(sorted(chosen, key=lambda each: each.name != CLOCK))
 
 
-def _recipe_keys(recipe: str) -> list[str]:
+def _settled(recipe: str) -> dict[str, Any]:
+    """What a variant's recipe says of the method, by dotted key."""
     values = yaml.safe_load((files("vgid.recipes") / f"{recipe}.yaml").read_text("utf-8"))
-    return [key for key in _flat(values) if key != "method.name"]
+    return {key: value for key, value in _flat(values).items() if key.startswith("method.") and key != "method.name"}
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[str]:
-    nested = [_flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [f"{prefix}{key}"] for key, value in values.items()]
-    return [key for keys in nested for key in keys]
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    nested = [_flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value} for key, value in values.items()]
+    return {key: value for each in nested for key, value in each.items()}
 
 
 def _touch(one: str, other: str) -> bool:
