@@ -69,7 +69,7 @@ TARGETS.register("smol")(
         base=smol_path,
         people=(9, 3),
         memorising={"steps": 390, "retain_batch": 24, "pack": 4, "learning_rate": 5e-4, "warmup_steps": 20, "precision": "bf16"},
-        unlearning=("training.steps=80", "training.learning_rate=1e-3", "training.precision=bf16"),
+        unlearning=("training.steps=80", "training.precision=bf16"),
         repeats=4,
         examined=96,
         prepare=smol_path,
