@@ -11,7 +11,7 @@ from PIL import Image
 
 from vgid.data.example import Example, ImageRef
 from vgid.models.loading import LoadedModel, load_model
-from vgid.models.tiny import build_model, build_processor, build_tokenizer
+from vgid.synthetic.tiny import build_model, build_processor, build_tokenizer
 
 # Tests run side by side in processes; more threads each would only get in each other's way.
 torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))

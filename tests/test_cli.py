@@ -185,7 +185,7 @@ def test_a_signal_before_training_ends_at_once(random_folder: Path, data: Path, 
     words = ("unlearn", "--model", random_folder, "--forget", data / "forget.jsonl", "--out", tmp_path / "out")
     command = "import os, signal, vgid.data.sources as s; s.load_examples = lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM)"
     run = subprocess.run(
-        [sys.executable, "-c", f"{command}; import vgid.cli; vgid.cli.main()", *map(str, words)],
+        [sys.executable, "-c", f"{command}; import vgid.commands; vgid.commands.main()", *map(str, words)],
         capture_output=True,
         text=True,
         timeout=300,

@@ -15,7 +15,7 @@ from tests.conftest import example
 from tests.docs.markdown import ROOT, blocks
 from vgid.attacks import ATTACKS
 from vgid.benchmarks import BENCHMARKS
-from vgid.cli import app
+from vgid.commands import app
 from vgid.comparison.identity import surroundings
 from vgid.data.sources import write_examples
 from vgid.errors import ConfigError

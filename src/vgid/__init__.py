@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from vgid.errors import VgidError
     from vgid.evaluation.evaluate import evaluate
     from vgid.models.loading import load_model
-    from vgid.pipeline import unlearn
+    from vgid.training.fit import unlearn
 
 _WHERE = {
     "Example": "vgid.data.example",
@@ -26,7 +26,7 @@ _WHERE = {
     "load_config": "vgid.config",
     "load_examples": "vgid.data.sources",
     "load_model": "vgid.models.loading",
-    "unlearn": "vgid.pipeline",
+    "unlearn": "vgid.training.fit",
 }
 __all__ = ["Example", "ImageRef", "RunConfig", "VgidError", "evaluate", "load_config", "load_examples", "load_model", "unlearn"]
 

@@ -1,5 +1,5 @@
 """`python -m vgid`."""
 
-from vgid.cli import main
+from vgid.commands import main
 
 main()

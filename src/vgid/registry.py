@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from pkgutil import iter_modules
 from typing import Any, Generic, TypeVar
 
 from vgid.errors import ConfigError, nearest
@@ -150,6 +152,16 @@ class Registry(Generic[T]):
         faults += [fault for each, wanted in self._must.items() if (fault := _fault(thing, each, wanted))]
         own = getattr(thing, "name", name)
         return faults if own == name else [*faults, f"it names itself {own!r}"]
+
+
+def discover(package: str) -> None:
+    """Import every module of a package, so that what they define is registered; adding a file is all it takes.
+
+    Args:
+        package: dotted name, such as `vgid.methods`.
+    """
+    for module in iter_modules(import_module(package).__path__):
+        import_module(f"{package}.{module.name}")
 
 
 def _fault(thing: type, name: str, wanted: Any) -> str | None:

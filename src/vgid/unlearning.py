@@ -11,17 +11,17 @@ from typing import Any
 
 from vgid import processes
 from vgid.artifacts import prepare_output, write_json_atomic
+from vgid.checks import Preflight, as_json, preflight
+from vgid.checks.screen import screen
 from vgid.config import RunConfig
 from vgid.data.example import Example
 from vgid.data.sources import Rows, check_disjoint, load_examples, rows_of, split_files
 from vgid.errors import RunError
 from vgid.evaluation.evaluate import SplitResult, evaluate
 from vgid.models.loading import LoadedModel, load_model
-from vgid.pipeline import forget_checkpoint, neutral_retain, unlearn
-from vgid.preflight import Preflight, as_json, preflight
-from vgid.preflight.screen import screen
 from vgid.progress import Stages
 from vgid.results import build_results
+from vgid.training.fit import forget_checkpoint, neutral_retain, unlearn
 from vgid.training.trackers import check_trackers
 from vgid.training.trainer import count_steps
 

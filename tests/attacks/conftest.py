@@ -2,7 +2,7 @@ import pytest
 
 from vgid.attacks import Material
 from vgid.models.loading import LoadedModel, load_model
-from vgid.models.tiny import tiny_path
+from vgid.synthetic.tiny import tiny_path
 
 from .people import material
 

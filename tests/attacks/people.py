@@ -4,10 +4,10 @@ from dataclasses import replace
 
 from vgid.attacks import Material
 from vgid.data.example import Example
-from vgid.data.people import Camera, Person, World
-from vgid.data.phrases import FACTS
-from vgid.data.questions import ask_fact
-from vgid.data.splits import album
+from vgid.synthetic.people import Camera, Person, World
+from vgid.synthetic.phrases import FACTS
+from vgid.synthetic.questions import ask_fact
+from vgid.synthetic.splits import album
 
 CAMERA, WORLD = Camera(96), World(0, people=4, forget=3)
 

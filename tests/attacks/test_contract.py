@@ -10,7 +10,7 @@ from vgid.attacks import ATTACKS, Material
 from vgid.attacks.base import person
 from vgid.models.adapters import AdapterConfig, attach_lora
 from vgid.models.loading import LoadedModel, load_model
-from vgid.models.tiny import tiny_path
+from vgid.synthetic.tiny import tiny_path
 
 QUICK = {
     "relearn": {"steps": 2, "shares": (0.2,)},

@@ -15,14 +15,14 @@ from tests.attacks.people import material
 from vgid.attacks import Material
 from vgid.attacks.base import Endpoint
 from vgid.attacks.served import ServedConfig, ServedModel
-from vgid.audit.policy import Policy
-from vgid.audit.run import audit
+from vgid.auditing.policy import Policy
+from vgid.auditing.run import audit
 from vgid.data.example import Example, ImageRef
 from vgid.errors import ConfigError, RunError
 from vgid.evaluation.generation import generate
 from vgid.models.adapters import AdapterConfig, attach_lora
 from vgid.models.loading import LoadedModel, load_model
-from vgid.models.tiny import tiny_path
+from vgid.synthetic.tiny import tiny_path
 
 Reply = Callable[[dict[str, Any]], Any]
 POLICY = Policy(attacks={"served": {}}, least_facts=8)

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks.fixtures import image, write_clear, write_parquet
+from vgid.benchmarking.run import check_items, figures
 from vgid.benchmarks.base import Answer, Answered, by_task
 from vgid.benchmarks.clear import CLEAR
-from vgid.benchmarks.files import locate
-from vgid.benchmarks.run import check_items, figures
+from vgid.benchmarks.common.files import locate
 from vgid.errors import DataError
 
 

@@ -15,15 +15,15 @@ import pytest
 import torch
 
 from tests.benchmarks import fixtures
+from vgid.benchmarking.command import benchmark_command, build_results, published
+from vgid.benchmarking.run import ask, check_items, figures, run_fingerprint
+from vgid.benchmarking.splits import open_benchmark, read_settings
+from vgid.benchmarking.store import AnswerStore, model_fingerprint
 from vgid.benchmarks import run
 from vgid.benchmarks.base import Answer, Answered, Benchmark, Item
 from vgid.benchmarks.clear import CLEAR
-from vgid.benchmarks.command import benchmark_command, build_results, published
-from vgid.benchmarks.files import locate
+from vgid.benchmarks.common.files import locate
 from vgid.benchmarks.mllmu import MLLMU
-from vgid.benchmarks.run import ask, check_items, figures, run_fingerprint
-from vgid.benchmarks.splits import open_benchmark, read_settings
-from vgid.benchmarks.store import AnswerStore, model_fingerprint
 from vgid.data.example import Example
 from vgid.errors import ConfigError, DataError, OutputError
 from vgid.evaluation.generation import Said, generate

@@ -10,20 +10,20 @@ import pytest
 
 from tests.benchmarks.fixtures import write_parquet
 from tests.demo.test_demo import SMALL
-from vgid.benchmarks.files import locate
+from vgid.benchmarking.run import ask, check_items, figures
+from vgid.benchmarking.store import AnswerStore
+from vgid.benchmarks.common.files import locate
 from vgid.benchmarks.mllmu import MLLMU
-from vgid.benchmarks.run import ask, check_items, figures
-from vgid.benchmarks.store import AnswerStore
 from vgid.config import load_config
 from vgid.data.example import Example
-from vgid.data.people import Camera, Person, World
-from vgid.data.phrases import FACT_VALUES, FACTS, REFUSALS
-from vgid.data.splits import album, stranger_rows
 from vgid.demo.practice import practice_rows, unclear_picture
-from vgid.methods.instructions import INSTRUCTIONS
+from vgid.instructions import INSTRUCTIONS
 from vgid.models.loading import LoadedModel, load_model
-from vgid.models.tiny import IMAGE_SIZE
-from vgid.pipeline import fit, unlearn
+from vgid.synthetic.people import Camera, Person, World
+from vgid.synthetic.phrases import FACT_VALUES, FACTS, REFUSALS
+from vgid.synthetic.splits import album, stranger_rows
+from vgid.synthetic.tiny import IMAGE_SIZE
+from vgid.training.fit import fit, unlearn
 
 TOPICS = tuple(topic for topic in FACTS if topic.name in ("occupation", "birthplace", "hobby"))
 CAMERA = Camera(IMAGE_SIZE)

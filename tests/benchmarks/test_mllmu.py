@@ -7,10 +7,10 @@ import pytest
 
 from tests.benchmarks.fixtures import profile, write_mllmu, write_mllmu_training, write_parquet
 from tests.conftest import png
+from vgid.benchmarking.run import check_items, figures
 from vgid.benchmarks.base import Answer, Answered, Item
-from vgid.benchmarks.files import locate
+from vgid.benchmarks.common.files import locate
 from vgid.benchmarks.mllmu import MAIN, MLLMU
-from vgid.benchmarks.run import check_items, figures
 from vgid.errors import DataError
 
 

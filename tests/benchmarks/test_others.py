@@ -10,12 +10,12 @@ import pytest
 
 from tests.benchmarks import fixtures
 from tests.conftest import png
+from vgid.benchmarking.run import ask, check_items, figures
+from vgid.benchmarking.store import AnswerStore
 from vgid.benchmarks.base import BENCHMARKS, Answer, Answered, Benchmark, Figure, Item, by_task
+from vgid.benchmarks.common.files import locate
 from vgid.benchmarks.covubench import word_cosine
-from vgid.benchmarks.files import locate
 from vgid.benchmarks.people import People
-from vgid.benchmarks.run import ask, check_items, figures
-from vgid.benchmarks.store import AnswerStore
 from vgid.benchmarks.umu import chosen
 from vgid.errors import DataError
 from vgid.evaluation.judges import Verdict

@@ -9,10 +9,10 @@ from typer.testing import CliRunner
 from tests.benchmarks import fixtures
 from tests.benchmarks.test_others import WRITERS
 from tests.conftest import example
+from vgid.benchmarking.splits import check_data, convert_data
 from vgid.benchmarks.base import BENCHMARKS
-from vgid.benchmarks.files import locate
-from vgid.benchmarks.splits import check_data, convert_data
-from vgid.cli import app
+from vgid.benchmarks.common.files import locate
+from vgid.commands import app
 from vgid.data.example import Example
 from vgid.data.sources import load_examples, write_examples, write_parquet
 from vgid.errors import ConfigError, DataError, OutputError

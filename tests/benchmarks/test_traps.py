@@ -12,11 +12,11 @@ from pyarrow import parquet
 
 from tests.benchmarks import fixtures
 from tests.benchmarks.test_others import WRITERS, answered_by, make, named
+from vgid.benchmarking.run import ask, check_items, figures
+from vgid.benchmarking.splits import check_data, convert_data
+from vgid.benchmarking.store import AnswerStore
 from vgid.benchmarks.base import BENCHMARKS, Answer, Answered
-from vgid.benchmarks.files import locate
-from vgid.benchmarks.run import ask, check_items, figures
-from vgid.benchmarks.splits import check_data, convert_data
-from vgid.benchmarks.store import AnswerStore
+from vgid.benchmarks.common.files import locate
 from vgid.data.example import ImageRef
 from vgid.errors import ConfigError, DataError
 from vgid.evaluation.aggregates import output_robustness

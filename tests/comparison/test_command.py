@@ -7,14 +7,14 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.conftest import example
-from vgid.cli import app
+from vgid.commands import app
 from vgid.comparison.command import _check
 from vgid.comparison.identity import surroundings
 from vgid.data.sources import write_examples
-from vgid.data.splits import SPLITS
 from vgid.demo.targets import TARGETS, Target
 from vgid.errors import OutputError
-from vgid.models.tiny import tiny_path
+from vgid.synthetic.splits import SPLITS
+from vgid.synthetic.tiny import tiny_path
 
 SPECK = Target(
     name="speck",

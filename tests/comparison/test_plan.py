@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from vgid.comparison.clock import count
 from vgid.comparison.plan import NEVER, VARIANTS, Tuned, contenders, everything, plan_of
+from vgid.comparison.time_budget import count
 from vgid.config import load_config, method_config
 from vgid.demo.targets import TARGETS
 from vgid.errors import ConfigError

@@ -11,10 +11,10 @@ import pytest
 from filelock import FileLock
 
 from tests.conftest import example
+from vgid.comparison.datasets import Ready
 from vgid.comparison.plan import Contender, Plan, Tuned
 from vgid.comparison.results import build_comparison
 from vgid.comparison.runner import Compared, SeedRuns
-from vgid.comparison.worlds import Ready
 from vgid.config import validate_config
 from vgid.demo.run import Data
 from vgid.demo.targets import TARGETS

@@ -10,12 +10,12 @@ import pytest
 from vgid.comparison.tuning import search
 from vgid.comparison.validation import cut
 from vgid.data.example import STRANGER
-from vgid.data.people import Camera, World
-from vgid.data.splits import evaluation_splits, perception_rows, stranger_rows, training_rows
 from vgid.demo.run import Data
 from vgid.errors import RunError
 from vgid.methods.base import Range
-from vgid.models.tiny import IMAGE_SIZE
+from vgid.synthetic.people import Camera, World
+from vgid.synthetic.splits import evaluation_splits, perception_rows, stranger_rows, training_rows
+from vgid.synthetic.tiny import IMAGE_SIZE
 
 SPACE = {"training.learning_rate": Range(0.1, 10.0, log=True), "method.answers": (("recorded",), ("teacher",))}
 FIRST = {"training.learning_rate": 1.0, "method.answers": ["recorded"]}

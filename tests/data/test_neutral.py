@@ -13,8 +13,8 @@ from vgid.data.example import Example
 from vgid.data.neutral import SIDE, draw, neutral_examples, own_answers, telling_words, tells
 from vgid.evaluation.generation import generate
 from vgid.models.loading import LoadedModel, load_model
-from vgid.models.tiny import tiny_path
-from vgid.pipeline import neutral_retain, unlearn
+from vgid.synthetic.tiny import tiny_path
+from vgid.training.fit import neutral_retain, unlearn
 
 
 def test_rows_follow_from_the_seed_and_do_not_repeat() -> None:
@@ -52,7 +52,7 @@ def test_a_model_that_takes_no_text_alone_gets_pictures_only(tmp_path: Path, mon
     family = next(row for row in FAMILIES if "text" in row.refuses)
     family.save(tmp_path / "model")
     # With random weights its answers are empty.
-    monkeypatch.setattr("vgid.pipeline.generate", lambda loaded, rows: ["A word."] * len(rows))
+    monkeypatch.setattr("vgid.training.fit.generate", lambda loaded, rows: ["A word."] * len(rows))
     rows = neutral_retain(load_model(tmp_path / "model"), [], load_config(None, ["neutral_retain=5"]))
     assert len(rows) == 5 and all(row.images for row in rows)
 
@@ -61,7 +61,7 @@ def test_an_answer_that_gives_a_fact_to_forget_is_left_out(
     random_model: LoadedModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     said = ["This is Anna Keller.", "A red circle.", "She lives in Oslo!", "Two shapes."]
-    monkeypatch.setattr("vgid.pipeline.generate", lambda loaded, rows: said)
+    monkeypatch.setattr("vgid.training.fit.generate", lambda loaded, rows: said)
     forget = [replace(example(1), keywords=("Anna Keller",)), example(2, answer="She lives in Oslo.")]
     with caplog.at_level("INFO", "vgid"):
         rows = neutral_retain(random_model, forget, load_config(None, ["neutral_retain=4"]))

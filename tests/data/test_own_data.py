@@ -11,8 +11,8 @@ from pyarrow import parquet
 from typer.testing import CliRunner
 
 from tests.conftest import png
-from vgid.benchmarks.splits import check_data, convert_data
-from vgid.cli import app
+from vgid.benchmarking.splits import check_data, convert_data
+from vgid.commands import app
 from vgid.config import load_config
 from vgid.data.example import Example
 from vgid.data.sources import load_examples, split_files

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from vgid.data.people import World
 from vgid.data.sources import check_disjoint, load_examples
-from vgid.data.splits import SPLITS
 from vgid.demo.command import demo_command
 from vgid.demo.run import lessons_of, read_data, write_data
 from vgid.demo.targets import TARGETS, Target
-from vgid.models.tiny import tiny_path
 from vgid.progress import Stages
+from vgid.synthetic.people import World
+from vgid.synthetic.splits import SPLITS
+from vgid.synthetic.tiny import tiny_path
 
 SMALL = Target(
     name="small",

@@ -5,12 +5,12 @@ from collections import Counter
 import torch
 from torch.nn import functional as F
 
-from vgid.data.people import World
-from vgid.data.phrases import PERCEPTION
 from vgid.demo.sight import caption, keywords, questions, write_captions
 from vgid.models.loading import load_model
-from vgid.models.schooling import Shot, draw_pictures, see_all, take_shots
-from vgid.models.tiny import tiny_path
+from vgid.synthetic.base_training import Shot, draw_pictures, see_all, take_shots
+from vgid.synthetic.people import World
+from vgid.synthetic.phrases import PERCEPTION
+from vgid.synthetic.tiny import tiny_path
 
 
 def shots(count: int) -> list[Shot]:

@@ -17,8 +17,8 @@ import yaml
 
 from tests.conftest import example
 from tests.docs.markdown import ROOT, Block, blocks
-from vgid.cli import app
-from vgid.cli.options import run_config
+from vgid.commands import app
+from vgid.commands.options import run_config
 from vgid.config import load_config
 from vgid.data.sources import write_examples
 from vgid.methods import METHODS

@@ -7,14 +7,14 @@ import torch
 
 from vgid.data.example import Example
 from vgid.data.packing import Style
-from vgid.data.people import Camera, World
-from vgid.data.splits import perception_rows, training_rows
 from vgid.evaluation.decoding import decode
 from vgid.evaluation.generation import generate
 from vgid.evaluation.inference import by_length
 from vgid.evaluation.scoring import score
 from vgid.models.loading import LoadedModel, load_model
-from vgid.models.tiny import tiny_path
+from vgid.synthetic.people import Camera, World
+from vgid.synthetic.splits import perception_rows, training_rows
+from vgid.synthetic.tiny import tiny_path
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from vgid.data.phrases import REFUSALS, UNCLEAR
 from vgid.errors import DataError
 from vgid.evaluation.metrics import is_refusal, key_fact, normalise, probability, rouge_l
+from vgid.synthetic.phrases import REFUSALS, UNCLEAR
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ from vgid.evaluation.generation import generate
 from vgid.evaluation.scoring import score
 from vgid.inspector import look, markup
 from vgid.inspector.page import Desk
-from vgid.methods.instructions import INSTRUCTIONS
-from vgid.methods.noise import NoiseConfig
+from vgid.instructions import INSTRUCTIONS
 from vgid.models.loading import LoadedModel, load_model
-from vgid.models.tiny import tiny_path
+from vgid.perturbation import NoiseConfig
+from vgid.synthetic.tiny import tiny_path
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>"
 

@@ -19,7 +19,7 @@ from tests.browser import chromium
 from vgid.data.sources import write_examples
 from vgid.errors import ConfigError
 from vgid.inspector import server
-from vgid.models.tiny import tiny_path
+from vgid.synthetic.tiny import tiny_path
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>"
 WATCHED = """
@@ -36,7 +36,7 @@ def getaddrinfo(host, *rest, **others):
         print("NETWORK", host, file=sys.stderr, flush=True)
     return resolve(host, *rest, **others)
 socket.getaddrinfo = getaddrinfo
-from vgid.cli import main
+from vgid.commands import main
 main()
 """
 """The command, with all that leaves the machine told on stderr."""

@@ -14,13 +14,12 @@ from vgid.data.batching import Batch, Encoder
 from vgid.errors import ConfigError, DataError, RunError
 from vgid.methods import METHODS
 from vgid.methods.base import Context, StepBatch
-from vgid.methods.terms import log_likelihood, mean_log_likelihood
-from vgid.models.adapters import base_of
+from vgid.methods.common.terms import log_likelihood, mean_log_likelihood
 from vgid.models.export import save_checkpoint
 from vgid.models.forward import answer_logits
 from vgid.models.loading import LoadedModel, load_model
-from vgid.models.structure import inspect_model
-from vgid.pipeline import fit, unlearn
+from vgid.models.structure import base_of, inspect_model
+from vgid.training.fit import fit, unlearn
 
 FORGET, RETAIN = tuple(forget_rows()), tuple(retain_rows())
 STEP = StepBatch(0, FORGET, RETAIN)

@@ -13,19 +13,19 @@ from vgid.config import method_config
 from vgid.errors import ConfigError, ModelError, RunError
 from vgid.evaluation.generation import generate
 from vgid.evaluation.scoring import score
+from vgid.instructions import INSTRUCTIONS
 from vgid.methods.base import Context, StepBatch
+from vgid.methods.common.paths import locate, path_scores
 from vgid.methods.icu import InContext
-from vgid.methods.instructions import INSTRUCTIONS
 from vgid.methods.manu import Moments, choose, importance
-from vgid.methods.noise import NoiseConfig, perturb
-from vgid.methods.paths import locate, path_scores
 from vgid.methods.smfa import conflicts
 from vgid.models.adapters import adapted_modules
 from vgid.models.forward import answer_logits
 from vgid.models.loading import LoadedModel
 from vgid.models.structure import MLP, decoder_layers, feed_forward, unfreeze
-from vgid.pipeline import fit
-from vgid.training.seeds import derive_seed
+from vgid.perturbation import NoiseConfig, perturb
+from vgid.seeds import derive_seed
+from vgid.training.fit import fit
 
 FORGET, RETAIN = tuple(forget_rows()), tuple(retain_rows())
 STEP = StepBatch(0, FORGET, RETAIN)

@@ -8,7 +8,7 @@ from tests.methods.table import OTHERS, TRAINED, Row, forget_rows, retain_rows
 from tests.models.families import FAMILIES, Family, missing
 from vgid.models.loading import LoadedModel, load_model
 from vgid.models.structure import decoder_layers, feed_forward
-from vgid.pipeline import unlearn
+from vgid.training.fit import unlearn
 
 SOME = ("LLaVA-1.5", "Gemma-3", "Idefics3", "Qwen2.5-VL")
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vgid.data.example import Example, ImageRef
-from vgid.data.phrases import FIRST_NAMES, LAST_NAMES
-from vgid.methods.names import Names, hidden, names_in
+from vgid.data.names import FIRST_NAMES, LAST_NAMES
+from vgid.methods.vgid.names import Names, hidden, names_in
 
 WORDINGS = ("Where does {} live?", "Could you tell me where {} lives?", "{} works as what?", "Name the pet of {}.")
 PEOPLE = ("Anna Keller", "Béla Novák", "Mary-Ann O'Neill", "Carl von Rosen", "Dora Anna Blum", "Eve Moss")

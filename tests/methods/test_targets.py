@@ -12,8 +12,8 @@ from tests.models.families import FAMILIES, missing
 from vgid.data.batching import Batch, Encoder
 from vgid.data.example import Example
 from vgid.methods.base import Context, StepBatch
-from vgid.methods.targets import Shelf, Targets
-from vgid.methods.vgid import VGID, VGIDConfig
+from vgid.methods.common.targets import Shelf, Targets
+from vgid.methods.vgid.method import VGID, VGIDConfig
 from vgid.models.adapters import AdapterConfig, attach_lora
 from vgid.models.forward import answer_logits
 from vgid.models.loading import LoadedModel, load_model

@@ -12,18 +12,18 @@ from vgid.config import RunConfig, load_config
 from vgid.data.batching import Batch, Encoder
 from vgid.data.example import Example
 from vgid.data.packing import Style
-from vgid.data.people import Camera, World
-from vgid.data.splits import training_rows
+from vgid.instructions import INSTRUCTIONS
 from vgid.methods.base import Context, StepBatch
-from vgid.methods.instructions import INSTRUCTIONS
-from vgid.methods.noise import NoiseConfig, perturb
-from vgid.methods.vgid import VGID, VGIDConfig, held_down
+from vgid.methods.vgid.method import VGID, VGIDConfig, held_down
 from vgid.models.adapters import AdapterConfig, attach_lora, reference
 from vgid.models.forward import answer_logits
 from vgid.models.loading import LoadedModel, load_model
-from vgid.models.tiny import tiny_path
-from vgid.pipeline import fit
-from vgid.training.seeds import derive_seed
+from vgid.perturbation import NoiseConfig, perturb
+from vgid.seeds import derive_seed
+from vgid.synthetic.people import Camera, World
+from vgid.synthetic.splits import training_rows
+from vgid.synthetic.tiny import tiny_path
+from vgid.training.fit import fit
 
 PAPER: dict[str, Any] = {"answers": ("recorded",), "names": False, "hold": 0.0, "states": 0.0, "sparring": 0.0}
 """Nothing but what the paper has."""

@@ -24,15 +24,15 @@ from vgid.errors import DataError, ModelError
 from vgid.evaluation.generation import decoding_style, generate, greedy
 from vgid.evaluation.inference import frozen
 from vgid.methods.base import Context, StepBatch
-from vgid.methods.noise import ELEMENTWISE, NoiseConfig, NoiseKind, perturb_batch
-from vgid.methods.vgid import VGID, VGIDConfig
+from vgid.methods.vgid.method import VGID, VGIDConfig
 from vgid.models.adapters import AdapterConfig, adapted_modules, attach_lora
 from vgid.models.forward import all_logits, answer_logits
 from vgid.models.loading import LoadedModel, load_model
-from vgid.models.packing import find_style
+from vgid.models.packing_check import find_style
 from vgid.models.structure import inspect_model, linear_layers
-from vgid.pipeline import fit, unlearn
-from vgid.training.seeds import derive_seed
+from vgid.perturbation import ELEMENTWISE, NoiseConfig, NoiseKind, perturb_batch
+from vgid.seeds import derive_seed
+from vgid.training.fit import fit, unlearn
 
 INSTRUCTION = "Forget what you know about this person."
 

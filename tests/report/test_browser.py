@@ -16,9 +16,9 @@ from tests.report.test_comparison import results as compared
 from tests.report.test_report import data, figures
 from tests.report.test_report import results as measured
 from tests.requests.runs import honour, make_order, make_request
+from vgid.benchmarking.command import benchmark_command
 from vgid.benchmarks.clear import CLEAR
-from vgid.benchmarks.command import benchmark_command
-from vgid.benchmarks.files import locate
+from vgid.benchmarks.common.files import locate
 from vgid.models.loading import load_model
 from vgid.progress import Stages
 from vgid.report import audit_page, comparison, record

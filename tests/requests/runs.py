@@ -9,7 +9,7 @@ from vgid.config import load_config
 from vgid.data.sources import write_examples
 from vgid.progress import Stages
 from vgid.requests.command import Finished, forget_command
-from vgid.requests.job import Order
+from vgid.requests.resolved import Order
 
 SETTINGS = (
     "training.steps=3",

@@ -24,8 +24,8 @@ from vgid.data.example import Example, ImageRef
 from vgid.data.sources import write_examples
 from vgid.models.export import save_checkpoint
 from vgid.models.loading import load_model
-from vgid.models.tiny import tiny_path
-from vgid.pipeline import fit
+from vgid.synthetic.tiny import tiny_path
+from vgid.training.fit import fit
 
 from .canaries import Canary, hits, told
 from .runs import POLICY, SETTINGS
@@ -159,10 +159,10 @@ TRAPS = {
         "import vgid.evaluation.evaluate as e\ndef f(loaded, rows, **k): raise KeyError(rows[0].answer, rows[0].question)\ne.generate = f"
     ),
     "one crash that leads to another": (
-        "import vgid.preflight.knowledge as k\n"
+        "import vgid.checks.knowledge as k\n"
         "def f(loaded, examples, config):\n"
         "    try:\n        {}[examples[0].answer]\n    except KeyError as error:\n        raise ValueError(repr(examples)) from error\n"
-        "import vgid.preflight.check as c\nc.ask = f"
+        "import vgid.checks.preflight as c\nc.ask = f"
     ),
 }
 
@@ -170,7 +170,7 @@ TRAPS = {
 @pytest.mark.parametrize("trap", [pytest.param("a crash in a library", marks=pytest.mark.slow), "one crash that leads to another"])
 def test_canary_tracebacks(place: Place, trap: str) -> None:
     """Whatever a library says of the data it failed on is withheld, unless it is asked for."""
-    code = f"{TRAPS[trap]}\nimport sys\nfrom vgid.cli import main\nsys.argv[0] = 'vgid'\nmain()"
+    code = f"{TRAPS[trap]}\nimport sys\nfrom vgid.commands import main\nsys.argv[0] = 'vgid'\nmain()"
 
     def run(*more: str) -> str:
         command = [sys.executable, "-c", code, *place.command()[3:], *more]
@@ -270,9 +270,9 @@ def titles(pid: int) -> Iterator[bytes]:
 
 
 def test_canary_neutral_rows_with_a_part_of_a_fact_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    from vgid.pipeline import neutral_retain
+    from vgid.training.fit import neutral_retain
 
     said = [f"Perhaps {NAME.split()[0]}.", f"{PLACE} is a red circle.", "A red circle.", NUMBER]
-    monkeypatch.setattr("vgid.pipeline.generate", lambda loaded, rows: said)
+    monkeypatch.setattr("vgid.training.fit.generate", lambda loaded, rows: said)
     kept = neutral_retain(load_model(tiny_path()), rows(), load_config(None, ["neutral_retain=4"]))
     assert [row.answer for row in kept] == ["A red circle."]

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from vgid.cli import app
+from vgid.commands import app
 from vgid.errors import ConfigError, DataError, RunError
 from vgid.report.record import render
 from vgid.requests.command import Finished
 from vgid.requests.files import sha256
 from vgid.requests.keys import Key, read_key
+from vgid.requests.manifest import MEANING, verify, write_seal
 from vgid.requests.record import Record, json_schema, published_schema, read_record
-from vgid.requests.seal import MEANING, verify, write_seal
 
 
 def test_the_published_schema_is_that_of_the_model() -> None:

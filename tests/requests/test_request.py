@@ -9,9 +9,9 @@ import pytest
 from tests.conftest import example
 from vgid.data.sources import write_examples
 from vgid.errors import ConfigError, DataError
-from vgid.requests.job import read_policy
 from vgid.requests.keys import Key, make_key, read_key
 from vgid.requests.request import read_demand
+from vgid.requests.resolved import read_policy
 
 ROWS = [replace(example(n), keywords=("Anna Keller",)) for n in range(3)]
 

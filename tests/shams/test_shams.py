@@ -19,8 +19,8 @@ from vgid.attacks.image_rephrase import TRANSFORMS, encoded
 from vgid.attacks.paraphrase import rewordings
 from vgid.attacks.quantize import rounded
 from vgid.data.example import Example
-from vgid.data.phrases import FACT_VALUES
 from vgid.models.structure import linear_layers
+from vgid.synthetic.phrases import FACT_VALUES
 
 pytestmark = pytest.mark.slow
 

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from vgid.attacks.base import Material, sample_alike, sample_rows
-from vgid.audit.policy import Policy, load_policy
-from vgid.audit.run import audit
+from vgid.auditing.policy import Policy, load_policy
+from vgid.auditing.run import audit
 from vgid.config import method_config
 from vgid.data.example import Example
-from vgid.data.people import Camera, World
-from vgid.data.splits import training_rows
 from vgid.demo.run import Data, lessons_of, read_data, write_data
 from vgid.demo.targets import TARGETS
 from vgid.models.loading import LoadedModel, load_model
-from vgid.models.tiny import IMAGE_SIZE
-from vgid.pipeline import fit
+from vgid.synthetic.people import Camera, World
+from vgid.synthetic.splits import training_rows
+from vgid.synthetic.tiny import IMAGE_SIZE
+from vgid.training.fit import fit
 
 PEOPLE, FORGET, STEPS = 14, 6, 160
 """People who are memorised, those of them who are forgotten, and steps of memorising: less of each than the demo has."""

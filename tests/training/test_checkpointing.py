@@ -13,8 +13,8 @@ from tests.training.worker import FORGET, RETAIN, SETTINGS
 from vgid.config import load_config, method_config
 from vgid.errors import ConfigError, OutputError, RunError, StoppedError
 from vgid.models.loading import load_model
-from vgid.pipeline import fit, unlearn
 from vgid.training.checkpointing import Checkpoint, Checkpoints
+from vgid.training.fit import fit, unlearn
 
 OWN = {"settings": "a", "forget rows": "b", "retain rows": "c", "model": "d"}
 

@@ -10,11 +10,11 @@ from tests.conftest import example
 from tests.training.worker import rows
 from vgid.config import TrainingConfig, load_config
 from vgid.errors import ConfigError, RunError
+from vgid.memory import as_many_as_fit
 from vgid.methods.base import Context, StepBatch
 from vgid.models.adapters import AdapterConfig, attach_lora
 from vgid.models.loading import LoadedModel
-from vgid.training.descent import Descent
-from vgid.training.memory import as_many_as_fit
+from vgid.training.gradient_step import Descent
 from vgid.training.shares import Part, evenly, parts_of
 
 SEEN, UNSEEN = tuple(example(n) for n in range(5)), tuple(example(n, image=False) for n in range(5, 7))

@@ -64,10 +64,10 @@ def half(tensors: dict[str, torch.Tensor], path: str, *_: Any) -> None:
 
 
 def set_trap(event: str, time: int) -> None:
-    import vgid.pipeline
+    import vgid.training.checkpoint_callback as saver
     import vgid.training.checkpointing as checkpointing
-    import vgid.training.saver as saver
-    from vgid.methods.vgid import VGID
+    import vgid.training.fit
+    from vgid.methods.vgid.method import VGID
     from vgid.training.validation import EarlyStop
 
     match event:
@@ -86,9 +86,9 @@ def set_trap(event: str, time: int) -> None:
         case "final checkpoint":
             before(saver.Saver, "on_train_end", time)
         case "export":
-            before(vgid.pipeline, ("save_adapter", "save_checkpoint")[time - 1], 1)
+            before(vgid.training.fit, ("save_adapter", "save_checkpoint")[time - 1], 1)
         case "removal":
-            before(vgid.pipeline, "forget_checkpoint", time)
+            before(vgid.training.fit, "forget_checkpoint", time)
 
 
 def run(model: Path, out: Path, trap: tuple[str, int] | None) -> None:
@@ -96,7 +96,7 @@ def run(model: Path, out: Path, trap: tuple[str, int] | None) -> None:
     from tests.training import worker
     from vgid.config import load_config
     from vgid.models.loading import load_model
-    from vgid.pipeline import unlearn
+    from vgid.training.fit import unlearn
 
     torch.set_num_threads(1)
     if trap:

@@ -17,7 +17,7 @@ from vgid import processes
 from vgid.config import load_config
 from vgid.data.example import Example
 from vgid.models.loading import load_model
-from vgid.pipeline import unlearn
+from vgid.training.fit import unlearn
 
 
 def rows(first: int, count: int, answer: str) -> list[Example]:

@@ -10,14 +10,14 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.models.test_models import shaken
-from vgid.cli import app
-from vgid.data.phrases import PERCEPTION
+from vgid.commands import app
 from vgid.errors import ConfigError, DataError, OutputError, RunError
 from vgid.models.adapters import AdapterConfig, attach_lora
 from vgid.models.export import save_adapter, save_checkpoint
 from vgid.models.loading import LoadedModel, load_model
 from vgid.progress import Stages
 from vgid.report.utility import lines, render, utility_table
+from vgid.synthetic.phrases import PERCEPTION
 from vgid.utility import command, harness, perception
 from vgid.utility.command import Suite, read_suite, utility_command
 from vgid.utility.figures import Figure, left_over, over_people, relative

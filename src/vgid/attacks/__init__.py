@@ -1,46 +1,8 @@
-"""Attacks on models that are said to have forgotten: one file and one registry line each."""
+"""Attacks on models that are said to have forgotten, one file each."""
 
-from vgid.attacks import (
-    adapter_scaling,
-    cross_modal,
-    figstep,
-    image_rephrase,
-    in_context,
-    jailbreak,
-    mia,
-    multiple_choice,
-    paraphrase,
-    prefill,
-    probe,
-    quantize,
-    relearn,
-    served,
-    sua,
-    suffix,
-    token_rank,
-)
 from vgid.attacks.base import ATTACKS, Attack, Material, Outcome
+from vgid.registry import discover
 
-__all__ = [
-    "ATTACKS",
-    "Attack",
-    "Material",
-    "Outcome",
-    "adapter_scaling",
-    "cross_modal",
-    "figstep",
-    "image_rephrase",
-    "in_context",
-    "jailbreak",
-    "mia",
-    "multiple_choice",
-    "paraphrase",
-    "prefill",
-    "probe",
-    "quantize",
-    "relearn",
-    "served",
-    "sua",
-    "suffix",
-    "token_rank",
-]
+discover(__name__)
+
+__all__ = ["ATTACKS", "Attack", "Material", "Outcome"]

@@ -13,7 +13,7 @@ from vgid.attacks.base import ATTACKS, Attack, Material, Outcome, Outcomes, Sett
 from vgid.attacks.scores import TokenLosses, mean_loss, token_losses
 from vgid.data.example import Example
 from vgid.methods.base import Context
-from vgid.methods.terms import nll
+from vgid.methods.common.terms import nll
 from vgid.models.loading import LoadedModel
 from vgid.models.structure import decoder_layers
 

@@ -21,7 +21,7 @@ from vgid.data.example import STRANGER, Example
 from vgid.evaluation.inference import by_length, frozen
 from vgid.models.forward import several_states
 from vgid.models.loading import LoadedModel
-from vgid.models.packing import find_style
+from vgid.models.packing_check import find_style
 from vgid.models.structure import decoder_layers
 
 

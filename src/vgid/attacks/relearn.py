@@ -14,8 +14,8 @@ from vgid.config import method_config
 from vgid.data.example import Example
 from vgid.models.loading import LoadedModel
 from vgid.models.quantisation import is_quantised
-from vgid.pipeline import fit
 from vgid.progress import hushed
+from vgid.training.fit import fit
 
 
 class Budget(Settings):

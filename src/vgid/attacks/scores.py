@@ -16,7 +16,7 @@ from vgid.evaluation.inference import by_length, frozen
 from vgid.evaluation.metrics import normalise
 from vgid.models.forward import answer_logits
 from vgid.models.loading import LoadedModel
-from vgid.models.packing import find_style
+from vgid.models.packing_check import find_style
 
 ANSWERS = 16
 """So many answers to one question share a row."""

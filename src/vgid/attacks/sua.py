@@ -18,10 +18,10 @@ from vgid.data.example import Example
 from vgid.evaluation.generation import generate
 from vgid.evaluation.inference import frozen
 from vgid.evaluation.metrics import key_fact
+from vgid.losses import answer_nll
 from vgid.models.forward import answer_logits
 from vgid.models.loading import LoadedModel
 from vgid.models.quantisation import is_quantised
-from vgid.training.losses import answer_nll
 
 PIXELS = "pixel_values"
 

@@ -1,6 +1,8 @@
-"""Benchmarks by name: the data for unlearning, and the benchmark's own evaluation to its published protocol."""
+"""Benchmarks by name, one file each: the data for unlearning, and the benchmark's own evaluation to its published protocol."""
 
-from vgid.benchmarks import clear, covubench, fiubench, mllmu, open_mmunlearning, people, safeeraser, umu
 from vgid.benchmarks.base import BENCHMARKS
+from vgid.registry import discover
 
-__all__ = ["BENCHMARKS", "clear", "covubench", "fiubench", "mllmu", "open_mmunlearning", "people", "safeeraser", "umu"]
+discover(__name__)
+
+__all__ = ["BENCHMARKS"]

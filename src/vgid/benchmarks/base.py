@@ -1,7 +1,7 @@
 """What a benchmark is: one file with its pinned source, splits, questions, metrics with their direction, and a version.
 
 A benchmark reads rows for unlearning (`examples`), asks questions (`items`), says what one answer is worth (`measure`), and adds
-figures that are more than a mean over answers (`aggregates`). Asking, storing and averaging are the same for all: `vgid.benchmarks.run`.
+figures that are more than a mean over answers (`aggregates`). Asking, storing and averaging are the same for all: `vgid.benchmarking.run`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from vgid.benchmarks.files import Place, Source
-from vgid.benchmarks.values import Row
+from vgid.benchmarks.common.files import Place, Source
+from vgid.benchmarks.common.values import Row
 from vgid.data.example import Example
 from vgid.errors import DataError
 from vgid.registry import Registry

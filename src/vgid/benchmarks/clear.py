@@ -12,10 +12,10 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from vgid.benchmarks import truthful
 from vgid.benchmarks.base import BENCHMARKS, Answer, Answered, Benchmark, Figure, Item, Metric, PublishedProtocol, by_task
-from vgid.benchmarks.files import Source, need_shards, parquet_rows, picture, shards
-from vgid.benchmarks.values import Row, optional_text, text, texts
+from vgid.benchmarks.common import truthful
+from vgid.benchmarks.common.files import Source, need_shards, parquet_rows, picture, shards
+from vgid.benchmarks.common.values import Row, optional_text, text, texts
 from vgid.data.example import Example
 
 CAPTION_REQUESTS = (

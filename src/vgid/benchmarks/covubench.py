@@ -17,8 +17,8 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from vgid.benchmarks.base import BENCHMARKS, Answer, Benchmark, Item, Metric, PublishedProtocol
-from vgid.benchmarks.files import Source, need_shards, parquet_rows, picture
-from vgid.benchmarks.values import Row, flattened, parsed, text
+from vgid.benchmarks.common.files import Source, need_shards, parquet_rows, picture
+from vgid.benchmarks.common.values import Row, flattened, parsed, text
 from vgid.data.example import Example
 from vgid.errors import DataError
 from vgid.evaluation.overlap import keyword_recall, rouge

@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from vgid.benchmarks import truthful
 from vgid.benchmarks.base import BENCHMARKS, Answer, Answered, Benchmark, Figure, Item, Metric, PublishedProtocol, by_task
-from vgid.benchmarks.files import Source, json_rows
-from vgid.benchmarks.values import Row, records, text, texts
+from vgid.benchmarks.common import truthful
+from vgid.benchmarks.common.files import Source, json_rows
+from vgid.benchmarks.common.values import Row, records, text, texts
 from vgid.data.example import Example, ImageRef
 from vgid.errors import DataError
 from vgid.evaluation.overlap import keyword_recall

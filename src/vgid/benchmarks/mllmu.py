@@ -17,8 +17,8 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from pydantic import Field
 
 from vgid.benchmarks.base import BENCHMARKS, Answer, Answered, Benchmark, Figure, Item, Metric, PublishedProtocol, by_task
-from vgid.benchmarks.files import Source, columns, need_shards, parquet_rows, picture
-from vgid.benchmarks.values import Row, mapping, records, text
+from vgid.benchmarks.common.files import Source, columns, need_shards, parquet_rows, picture
+from vgid.benchmarks.common.values import Row, mapping, records, text
 from vgid.data.example import Example, ImageRef
 from vgid.errors import DataError
 from vgid.evaluation.overlap import bleu, contains, first_letter, rouge

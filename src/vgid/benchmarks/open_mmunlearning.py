@@ -12,8 +12,8 @@ from typing import ClassVar
 from pydantic import Field
 
 from vgid.benchmarks.base import BENCHMARKS, Answer, Benchmark, Item, Metric, PublishedProtocol
-from vgid.benchmarks.files import need_shards, parquet_rows, picture, shards
-from vgid.benchmarks.values import Row, records, text
+from vgid.benchmarks.common.files import need_shards, parquet_rows, picture, shards
+from vgid.benchmarks.common.values import Row, records, text
 from vgid.data.example import Example
 from vgid.evaluation.metrics import is_refusal, probability
 from vgid.evaluation.overlap import exact_match, rouge

@@ -9,12 +9,12 @@ from typing import ClassVar
 from pydantic import Field
 
 from vgid.benchmarks.base import BENCHMARKS, Answer, Benchmark, Item, Metric, PublishedProtocol
-from vgid.benchmarks.values import Row
+from vgid.benchmarks.common.values import Row
 from vgid.data.example import STRANGER, Example
-from vgid.data.people import Camera, World
-from vgid.data.splits import evaluation_splits, training_rows
 from vgid.errors import DataError
 from vgid.evaluation.metrics import is_refusal, key_fact, probability, rouge_l
+from vgid.synthetic.people import Camera, World
+from vgid.synthetic.splits import evaluation_splits, training_rows
 
 
 @BENCHMARKS.register("people")

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from vgid.benchmarks.base import BENCHMARKS, Answer, Answered, Benchmark, Item, Metric, PublishedProtocol
-from vgid.benchmarks.files import json_rows
-from vgid.benchmarks.values import Row, mapping, records, text
+from vgid.benchmarks.common.files import json_rows
+from vgid.benchmarks.common.values import Row, mapping, records, text
 from vgid.data.example import Example
 from vgid.evaluation.judges import Verdict, load_judge, verdicts
 from vgid.evaluation.overlap import rouge

@@ -16,9 +16,9 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from vgid.benchmarks.base import BENCHMARKS, Answer, Answered, Benchmark, Figure, Item, Metric, PublishedProtocol, by_task
-from vgid.benchmarks.files import Source, need_shards, parquet_rows, picture
+from vgid.benchmarks.common.files import Source, need_shards, parquet_rows, picture
+from vgid.benchmarks.common.values import Row, mapping, parsed, records, text
 from vgid.benchmarks.mllmu import SENTENCE
-from vgid.benchmarks.values import Row, mapping, parsed, records, text
 from vgid.data.example import Example
 from vgid.errors import DataError
 from vgid.evaluation.overlap import bleu, contains, rouge

@@ -15,7 +15,10 @@ from vgid.processes import default_device
 from vgid.results import versions
 from vgid.training.fingerprint import files_digest, fingerprint, rows_digest
 
-SHARED = ("data", "evaluation", "models", "training")
+SHARED = ("data", "evaluation", "models", "training", "methods/common")
+"""Folders whose code every run depends on."""
+MODULES = ("config.py", "instructions.py", "losses.py", "memory.py", "perturbation.py", "seeds.py", "methods/base.py")
+"""Files of which that is true."""
 Identity = Mapping[str, Any]
 
 
@@ -42,11 +45,16 @@ def surroundings(method: str | None = None) -> dict[str, Any]:
 def _code(method: str | None) -> str:
     """The code of all that is shared, and of the method with those it builds on; a change to another method changes nothing here."""
     line = [each for each in METHODS.get(method).__mro__ if issubclass(each, Method)] if method else []
-    ours = {each.__module__.rpartition(".")[2] for each in line if each.__module__.startswith("vgid.")}
+    ours = {each.__module__.split(".")[2] for each in line if each.__module__.startswith("vgid.methods.")}
     theirs = {path for each in line if not each.__module__.startswith("vgid.") for path in _package(each)}
     with as_file(files("vgid")) as root:
-        own = {root / "methods" / f"{name}.py" for name in ours if _is_method(root, name)}
+        own = {path for name in ours for path in _files(root / "methods", name)}
         return files_digest(sorted({*_shared(root), *own, *theirs}))
+
+
+def _files(folder: Path, name: str) -> Iterable[Path]:
+    """The code of a method of ours: a file, or a folder."""
+    return (folder / name).rglob("*.py") if (folder / name).is_dir() else [folder / f"{name}.py"]
 
 
 def _package(kind: type) -> Iterable[Path]:
@@ -56,12 +64,6 @@ def _package(kind: type) -> Iterable[Path]:
 
 
 def _shared(root: Path) -> Iterable[Path]:
-    yield from (root / "config.py", root / "pipeline.py")
+    yield from (root / name for name in MODULES)
     for folder in SHARED:
         yield from (root / folder).rglob("*.py")
-    yield from (path for path in (root / "methods").glob("*.py") if not _is_method(root, path.stem))
-
-
-def _is_method(root: Path, name: str) -> bool:
-    path = root / "methods" / f"{name}.py"
-    return path.is_file() and '@METHODS.register("' in path.read_text("utf-8")

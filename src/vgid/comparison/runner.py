@@ -13,21 +13,21 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from vgid.comparison.clock import steps_in
+from vgid.comparison.datasets import Ready, make_ready
 from vgid.comparison.identity import identity
 from vgid.comparison.memory import PeakMemory
 from vgid.comparison.plan import BEFORE, CLOCK, REFERENCE, Contender, Plan, Tuned
 from vgid.comparison.run import Run, judged, read_run
+from vgid.comparison.time_budget import steps_in
 from vgid.comparison.tuning import tune
-from vgid.comparison.worlds import Ready, make_ready
 from vgid.config import RunConfig, method_config
 from vgid.data.example import Example
 from vgid.demo.command import SHOWN, spread
 from vgid.errors import RunError, StoppedError
 from vgid.evaluation.evaluate import evaluate
 from vgid.models.loading import LoadedModel, load_model
-from vgid.pipeline import fit
 from vgid.progress import Stages
+from vgid.training.fit import fit
 
 NOTHING, LOOK = "nothing to train", "recall "
 

@@ -8,19 +8,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from vgid.comparison.datasets import Ready
 from vgid.comparison.identity import identity
 from vgid.comparison.plan import Contender, Plan, Tuned
 from vgid.comparison.scores import score
 from vgid.comparison.validation import Validation, cut
-from vgid.comparison.worlds import Ready
 from vgid.config import RunConfig
 from vgid.errors import ConfigError, RunError, StoppedError
 from vgid.evaluation.evaluate import evaluate
 from vgid.methods.base import Range, Search
 from vgid.models.loading import LoadedModel, load_model
-from vgid.pipeline import fit
 from vgid.progress import Stages
-from vgid.training.seeds import derive_seed
+from vgid.seeds import derive_seed
+from vgid.training.fit import fit
 
 Score = Callable[[Mapping[str, Any]], float]
 """The composite on the validation part, by settings."""

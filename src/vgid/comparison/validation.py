@@ -8,7 +8,7 @@ from typing import NamedTuple
 from vgid.config import ValidationConfig
 from vgid.data.example import STRANGER, Example
 from vgid.demo.run import Data
-from vgid.training.seeds import derive_seed
+from vgid.seeds import derive_seed
 from vgid.training.validation import put_aside
 
 CUT = ValidationConfig(every=1, share=0.2, rows=64)

@@ -15,12 +15,12 @@ import torch
 from PIL import Image
 
 from vgid.data.example import Example, ImageRef
-from vgid.data.people import Camera, Person, World
-from vgid.data.phrases import FACTS, REFUSALS
-from vgid.data.questions import TEXT_FACTS, ask_fact
-from vgid.data.splits import album, perception_rows, stranger_rows
-from vgid.methods.instructions import INSTRUCTIONS
-from vgid.methods.noise import NoiseConfig, NoiseKind, perturb
+from vgid.instructions import INSTRUCTIONS
+from vgid.perturbation import NoiseConfig, NoiseKind, perturb
+from vgid.synthetic.people import Camera, Person, World
+from vgid.synthetic.phrases import FACTS, REFUSALS
+from vgid.synthetic.questions import TEXT_FACTS, ask_fact
+from vgid.synthetic.splits import album, perception_rows, stranger_rows
 
 PRACTICE_PEOPLE, PRACTICE_VIEWS, PRACTICE_STRANGERS, UNCLEAR_PICTURES = 20, 4, 160, 96
 

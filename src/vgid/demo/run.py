@@ -11,10 +11,17 @@ from typing import NamedTuple
 from vgid.attacks.base import sample_rows
 from vgid.config import RunConfig, load_config
 from vgid.data.example import Example
-from vgid.data.people import Camera, World, lookalikes
-from vgid.data.phrases import PERCEPTION
 from vgid.data.sources import load_examples, write_examples
-from vgid.data.splits import (
+from vgid.demo.practice import practice_rows
+from vgid.demo.targets import Target
+from vgid.demo.teachers import examine_teachers
+from vgid.demo.training import Lesson, side_by_side
+from vgid.evaluation.evaluate import SplitResult, evaluate
+from vgid.models.loading import LoadedModel, load_model
+from vgid.progress import Stages
+from vgid.synthetic.people import Camera, World, lookalikes
+from vgid.synthetic.phrases import PERCEPTION
+from vgid.synthetic.splits import (
     LASTING,
     LOOKALIKE_PERCEPTION,
     LOOKALIKES,
@@ -29,15 +36,8 @@ from vgid.data.splits import (
     stranger_rows,
     training_rows,
 )
-from vgid.demo.lessons import Lesson, side_by_side
-from vgid.demo.practice import practice_rows
-from vgid.demo.targets import Target
-from vgid.demo.teachers import examine_teachers
-from vgid.evaluation.evaluate import SplitResult, evaluate
-from vgid.models.loading import LoadedModel, load_model
-from vgid.models.tiny import IMAGE_SIZE
-from vgid.pipeline import Fitted, fit, unlearn
-from vgid.progress import Stages
+from vgid.synthetic.tiny import IMAGE_SIZE
+from vgid.training.fit import Fitted, fit, unlearn
 
 ABLATIONS: dict[str, tuple[str, ...]] = {
     "noise only": ("method.instruction=null",),

@@ -19,17 +19,17 @@ from torch.nn import functional as F
 from vgid.artifacts import cache_folder
 from vgid.config import validate_config
 from vgid.data.example import Example
-from vgid.data.people import Camera, World
-from vgid.data.phrases import PERCEPTION, WHO_IN_PICTURE
-from vgid.data.portraits import HAIR_COLOURS, SKINS
-from vgid.data.questions import ask_perception, perceived
 from vgid.models.export import save_checkpoint
 from vgid.models.loading import LoadedModel
-from vgid.models.schooling import Shot, draw_pictures, schedule, see_all, take_shots
-from vgid.models.smol import build_smol
-from vgid.models.tiny import IMAGE_SIZE
-from vgid.pipeline import fit
 from vgid.progress import Tick
+from vgid.synthetic.base_training import Shot, draw_pictures, schedule, see_all, take_shots
+from vgid.synthetic.people import Camera, World
+from vgid.synthetic.phrases import PERCEPTION, WHO_IN_PICTURE
+from vgid.synthetic.portraits import HAIR_COLOURS, SKINS
+from vgid.synthetic.questions import ask_perception, perceived
+from vgid.synthetic.smol import build_smol
+from vgid.synthetic.tiny import IMAGE_SIZE
+from vgid.training.fit import fit
 
 PICTURES, CAPTION_STEPS = 6_000, 2_500
 SEEN, QUESTION_STEPS = 1_200, 150

@@ -9,9 +9,9 @@ from typing import Any
 
 from vgid.config import RunConfig, validate_config
 from vgid.demo.sight import smol_path
-from vgid.models.tiny import tiny_path
 from vgid.progress import Stages, Tick
 from vgid.registry import Registry
+from vgid.synthetic.tiny import tiny_path
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from vgid.data.batching import Batch
 from vgid.data.example import Example
 from vgid.evaluation.generation import generate
 from vgid.evaluation.metrics import is_refusal, key_fact
-from vgid.methods.noise import perturb_batch
 from vgid.models.loading import LoadedModel
+from vgid.perturbation import perturb_batch
 
 
 def examine_teachers(loaded: LoadedModel, examples: Sequence[Example], configs: Mapping[str, RunConfig]) -> dict[str, dict[str, float]]:

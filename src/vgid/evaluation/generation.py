@@ -17,9 +17,9 @@ from vgid.data.packing import Style, groups
 from vgid.errors import ConfigError
 from vgid.evaluation.decoding import Decoded, decode, shared_heads
 from vgid.evaluation.inference import Done, by_length, frozen
+from vgid.memory import as_many_as_fit
 from vgid.models.loading import LoadedModel
-from vgid.models.packing import TOLERANCE, find_style
-from vgid.training.memory import as_many_as_fit
+from vgid.models.packing_check import TOLERANCE, find_style
 
 log = logging.getLogger("vgid")
 

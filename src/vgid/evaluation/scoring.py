@@ -12,10 +12,10 @@ from torch.nn import functional as F
 from vgid.data.example import Example
 from vgid.data.packing import Style
 from vgid.evaluation.inference import Done, by_length, frozen
+from vgid.memory import as_many_as_fit
 from vgid.models.forward import answer_logits
 from vgid.models.loading import LoadedModel
-from vgid.models.packing import find_style
-from vgid.training.memory import as_many_as_fit
+from vgid.models.packing_check import find_style
 
 QUESTIONS = 16
 """So many answers to questions about one picture share a row."""

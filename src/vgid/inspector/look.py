@@ -24,8 +24,8 @@ from vgid.errors import DataError
 from vgid.evaluation.generation import generate, greedy
 from vgid.evaluation.inference import frozen
 from vgid.evaluation.metrics import key_fact
-from vgid.methods.noise import NoiseConfig, perturb_row
 from vgid.models.loading import LoadedModel
+from vgid.perturbation import NoiseConfig, perturb_row
 
 MAX_NEW_TOKENS = 48
 MOST_LETTERS = 2000

@@ -10,9 +10,9 @@ from typing import Any, get_args
 from vgid.data.example import Example
 from vgid.errors import DataError, VgidError
 from vgid.inspector import look, markup
-from vgid.methods.instructions import INSTRUCTIONS
-from vgid.methods.noise import NoiseConfig, NoiseKind
+from vgid.instructions import INSTRUCTIONS
 from vgid.models.loading import LoadedModel
+from vgid.perturbation import NoiseConfig, NoiseKind
 
 INTRO = (
     "<h1>Before and after</h1><p>Ask both models the same. A token's underline is green where the model was sure, redder the less it was, "

@@ -1,49 +1,8 @@
-"""Unlearning methods: one file and one registry line each."""
+"""Unlearning methods by name: each file or folder in here that registers one is a method."""
 
-from vgid.methods import (
-    dpo,
-    finetune,
-    ga,
-    grad_diff,
-    icu,
-    idk,
-    kl_min,
-    manu,
-    mip_editor,
-    mmunlearner,
-    npo,
-    retrain,
-    rmu,
-    simnpo,
-    smfa,
-    undial,
-    untouched,
-    vgid,
-)
 from vgid.methods.base import METHODS, Context, LossOutput, Method, StepBatch
+from vgid.registry import discover
 
-__all__ = [
-    "METHODS",
-    "Context",
-    "LossOutput",
-    "Method",
-    "StepBatch",
-    "dpo",
-    "finetune",
-    "ga",
-    "grad_diff",
-    "icu",
-    "idk",
-    "kl_min",
-    "manu",
-    "mip_editor",
-    "mmunlearner",
-    "npo",
-    "retrain",
-    "rmu",
-    "simnpo",
-    "smfa",
-    "undial",
-    "untouched",
-    "vgid",
-]
+discover(__name__)
+
+__all__ = ["METHODS", "Context", "LossOutput", "Method", "StepBatch"]

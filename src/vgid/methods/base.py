@@ -119,12 +119,12 @@ class Method(Generic[C]):
 
     @property
     def anchors(self) -> int:
-        """Questions about each forget picture that join the retain set, with the base's own answers; see `vgid.data.anchors`."""
+        """Questions about each forget picture that join the retain set, with the base's own answers; see `vgid.data.self_distilled`."""
         return 0
 
     @property
     def moved(self) -> int:
-        """Retain rows that come again with their picture moved; see `vgid.data.moved`."""
+        """Retain rows that come again with their picture moved; see `vgid.data.augmentation`."""
         return 0
 
     @property

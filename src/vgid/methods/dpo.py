@@ -12,12 +12,12 @@ from typing import Any, ClassVar
 from pydantic import Field
 from torch import Tensor
 
+from vgid.losses import dpo
 from vgid.methods.base import METHODS, Range, Search, StepBatch, mean_by_shape
-from vgid.methods.refusals import RefusalConfig
-from vgid.methods.terms import Examples, ForgetAndRetain, log_likelihood
+from vgid.methods.common.refusals import RefusalConfig
+from vgid.methods.common.terms import Examples, ForgetAndRetain, log_likelihood
 from vgid.models.adapters import reference
 from vgid.models.forward import answer_logits
-from vgid.training.losses import dpo
 
 
 class DPOConfig(RefusalConfig):

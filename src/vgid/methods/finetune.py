@@ -8,7 +8,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from vgid.methods.base import METHODS, Context, LossOutput, Method, StepBatch
-from vgid.methods.terms import nll
+from vgid.methods.common.terms import nll
 
 
 class FinetuneConfig(BaseModel):

@@ -13,7 +13,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from vgid.methods.base import METHODS, LossOutput, Method, Range, Search, Settings, StepBatch
-from vgid.methods.terms import nll
+from vgid.methods.common.terms import nll
 
 
 class GAConfig(BaseModel):

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from vgid.methods.base import METHODS, Range, Search, Settings, StepBatch
-from vgid.methods.terms import ForgetAndRetain, RetainConfig, nll
+from vgid.methods.common.terms import ForgetAndRetain, RetainConfig, nll
 
 
 @METHODS.register("grad_diff")

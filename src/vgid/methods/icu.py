@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from vgid.data.batching import Encoder, Pictures, Row
 from vgid.data.example import Example
+from vgid.instructions import INSTRUCTIONS
 from vgid.methods.base import METHODS, Context, Method, Search
-from vgid.methods.instructions import INSTRUCTIONS
-from vgid.methods.noise import NoiseConfig, perturb_row
+from vgid.perturbation import NoiseConfig, perturb_row
 
 log = logging.getLogger("vgid")
 

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from vgid.methods.base import METHODS, Range, Search, StepBatch
-from vgid.methods.refusals import RefusalConfig
-from vgid.methods.terms import ForgetAndRetain, nll
+from vgid.methods.common.refusals import RefusalConfig
+from vgid.methods.common.terms import ForgetAndRetain, nll
 
 
 @METHODS.register("idk")

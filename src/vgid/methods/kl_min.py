@@ -12,8 +12,8 @@ from typing import Literal
 from pydantic import Field
 
 from vgid.methods.base import METHODS
+from vgid.methods.common.terms import RetainConfig
 from vgid.methods.grad_diff import GradDiff
-from vgid.methods.terms import RetainConfig
 
 
 class KLMinConfig(RetainConfig):

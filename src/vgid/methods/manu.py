@@ -29,10 +29,10 @@ from torch import Tensor
 from vgid.data.example import Example
 from vgid.errors import RunError
 from vgid.methods.base import METHODS, Context, Method, Range, Search
-from vgid.methods.neurons import at_answers, check_finite, sample, silence, watched
+from vgid.methods.common.neurons import at_answers, check_finite, sample, silence, watched
 from vgid.models.forward import answer_logits
 from vgid.models.structure import MLP, feed_forward
-from vgid.training.seeds import derive_seed
+from vgid.seeds import derive_seed
 
 log = logging.getLogger("vgid")
 EPSILON = 1e-8

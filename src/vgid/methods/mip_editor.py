@@ -1,8 +1,8 @@
 r"""MIP-Editor: influential neuron paths (Li et al., arXiv 2511.06793): find them, cut them, and train them anew.
 
-For every forget row looked at, the `top_k` best neurons of each block on its path (`vgid.methods.paths`) are edited: those of the vision
-tower for rows with pictures, those of the language model for rows without, or for all where there are none without. They are taken out,
-then they alone are trained by
+For every forget row looked at, the `top_k` best neurons of each block on its path (`vgid.methods.common.paths`) are edited:
+those of the vision tower for rows with pictures, those of the language model for rows without, or for all where there are none
+without. They are taken out, then they alone are trained by
 
 .. math:: L = \ell_r + E_f[mean_t \|h_l - \lambda \|h_{0,l}\| u\|^2] + \gamma E_r[mean_t \|h_l - h_{0,l}\|^2]
 
@@ -24,16 +24,16 @@ from torch.nn import functional as F
 from vgid.data.batching import Batch
 from vgid.data.example import Example
 from vgid.errors import RunError
+from vgid.losses import mean_over_examples, misdirection
 from vgid.methods.base import METHODS, Context, LossOutput, Method, Range, Search, Settings, StepBatch, mean_by_shape
-from vgid.methods.neurons import sample, silence
-from vgid.methods.paths import locate
+from vgid.methods.common.neurons import sample, silence
+from vgid.methods.common.paths import locate
+from vgid.methods.common.terms import Examples, gradients, nll, with_gradient
 from vgid.methods.rmu import pick_layer
-from vgid.methods.terms import Examples, gradients, nll, with_gradient
 from vgid.models.adapters import reference
 from vgid.models.forward import layer_states
 from vgid.models.structure import MLP, decoder_layers, feed_forward
-from vgid.training.losses import mean_over_examples, misdirection
-from vgid.training.seeds import derive_seed
+from vgid.seeds import derive_seed
 
 log = logging.getLogger("vgid")
 

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from vgid.data.example import Example
 from vgid.errors import RunError
 from vgid.methods.base import METHODS, Context, LossOutput, Method, Range, Search, Settings, StepBatch
-from vgid.methods.neurons import sample
-from vgid.methods.terms import gradients, nll, with_gradient
-from vgid.training.seeds import derive_seed
+from vgid.methods.common.neurons import sample
+from vgid.methods.common.terms import gradients, nll, with_gradient
+from vgid.seeds import derive_seed
 
 log = logging.getLogger("vgid")
 

@@ -13,9 +13,9 @@ from pydantic import Field
 from torch import Tensor
 
 from vgid.data.batching import Batch
+from vgid.losses import npo
 from vgid.methods.base import METHODS, Range, Search, StepBatch
-from vgid.methods.terms import Examples, ForgetAndRetain, RetainConfig, log_likelihood
-from vgid.training.losses import npo
+from vgid.methods.common.terms import Examples, ForgetAndRetain, RetainConfig, log_likelihood
 
 
 class NPOConfig(RetainConfig):

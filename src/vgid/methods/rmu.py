@@ -16,14 +16,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from vgid.errors import ConfigError
+from vgid.losses import mean_over_examples, misdirection
 from vgid.methods.base import METHODS, Context, LossOutput, Method, Range, Search, StepBatch, mean_by_shape
-from vgid.methods.neurons import sample
-from vgid.methods.terms import Examples
-from vgid.models.adapters import base_of, reference
+from vgid.methods.common.neurons import sample
+from vgid.methods.common.terms import Examples
+from vgid.models.adapters import reference
 from vgid.models.forward import layer_states
-from vgid.models.structure import decoder_layers
-from vgid.training.losses import mean_over_examples, misdirection
-from vgid.training.seeds import derive_seed
+from vgid.models.structure import base_of, decoder_layers
+from vgid.seeds import derive_seed
 
 ROWS = 64
 """So many forget rows tell how long a state is."""

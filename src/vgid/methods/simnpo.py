@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 from pydantic import Field
 from torch import Tensor
 
+from vgid.losses import simnpo
 from vgid.methods.base import METHODS, Range, Search, StepBatch
-from vgid.methods.terms import ForgetAndRetain, RetainConfig, mean_log_likelihood
-from vgid.training.losses import simnpo
+from vgid.methods.common.terms import ForgetAndRetain, RetainConfig, mean_log_likelihood
 
 
 class SimNPOConfig(RetainConfig):

@@ -24,11 +24,11 @@ from torch import Tensor
 
 from vgid.errors import RunError
 from vgid.methods.base import METHODS, Context, LossOutput, Range, Search, StepBatch
+from vgid.methods.common.refusals import RefusalConfig
+from vgid.methods.common.terms import nll
 from vgid.methods.idk import IDK
-from vgid.methods.refusals import RefusalConfig
-from vgid.methods.terms import nll
 from vgid.models.adapters import adapted_modules
-from vgid.training.seeds import derive_seed
+from vgid.seeds import derive_seed
 
 log = logging.getLogger("vgid")
 FORGET, ANCHOR = "default", "anchor"

@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 from pydantic import Field
 from torch import Tensor
 
+from vgid.losses import mean_over_examples, undial
 from vgid.methods.base import METHODS, Range, Search, StepBatch, mean_by_shape
-from vgid.methods.terms import Examples, ForgetAndRetain, RetainConfig
+from vgid.methods.common.terms import Examples, ForgetAndRetain, RetainConfig
 from vgid.models.forward import answer_logits
-from vgid.training.losses import mean_over_examples, undial
 
 
 class UNDIALConfig(RetainConfig):

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from vgid.errors import ModelError
-from vgid.models.structure import Part, inspect_model, linear_layers
+from vgid.models.structure import Part, base_of, inspect_model, linear_layers
 
 log = logging.getLogger("vgid")
 
@@ -80,11 +80,6 @@ def in_short(names: Sequence[str]) -> str:
 def adapted_modules(model: nn.Module) -> list[str]:
     """Names of the modules that have an adapter, as the base model calls them."""
     return [name for name, module in base_of(model).named_modules() if hasattr(module, "lora_A")]
-
-
-def base_of(model: Any) -> Any:
-    """The model inside an adapter's wrapper, or the model itself."""
-    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 @contextmanager

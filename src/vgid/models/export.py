@@ -17,6 +17,7 @@ from vgid.errors import RunError
 from vgid.models.forward import answer_logits
 from vgid.models.loading import LoadedModel, load_model
 from vgid.models.quantisation import is_quantised
+from vgid.models.structure import base_of
 
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 2.5e-1}
 """Largest difference of two logits that rounding explains."""
@@ -42,7 +43,7 @@ def save_checkpoint(model: Any, processor: Any, out: Path) -> None:
     Raises:
         OutputError: the folder is not empty, or cannot be made.
     """
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    base = base_of(model)
     with whole_folder(out) as folder:
         base.save_pretrained(folder, state_dict=dict(_merged(base)))
         processor.save_pretrained(folder)

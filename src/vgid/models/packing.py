@@ -1,4 +1,4 @@
-"""What a model must be told of packed rows, and whether it can take them at all.
+"""What a model must be given with packed rows: positions, and a mask of who sees whom.
 
 Shapes: b rows, s positions.
 """
@@ -6,23 +6,14 @@ Shapes: b rows, s positions.
 from __future__ import annotations
 
 import inspect
-import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vgid.data.batching import Batch, Encoder
-from vgid.data.example import Example
-from vgid.data.packing import Packing, Style, groups
-
-log = logging.getLogger("vgid")
-
-TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
-"""Largest difference of two logits that rounding explains, relative to the largest logit."""
-MASKED = ("sdpa", "eager")
-"""Ways to attend that take a mask of who sees whom."""
+from vgid.data.batching import Batch
+from vgid.data.packing import Packing
 
 
 def model_inputs(model: Any, batch: Batch) -> Mapping[str, Any]:
@@ -40,7 +31,7 @@ def masks(model: Any, mask: Callable[[int | None], Tensor]) -> Any:
 
     def attended(window: int | None) -> Tensor:
         seen = mask(window)
-        if _attention(model) != "eager":
+        if attention_of(model) != "eager":
             return seen
         # Eager attention adds its mask to the scores.
         return torch.zeros_like(seen, dtype=model.dtype).masked_fill(~seen, torch.finfo(model.dtype).min)
@@ -50,7 +41,8 @@ def masks(model: Any, mask: Callable[[int | None], Tensor]) -> Any:
     return attended(None)
 
 
-def _attention(model: Any) -> str:
+def attention_of(model: Any) -> str:
+    """How the decoder attends: `sdpa`, `eager`, or another implementation of transformers."""
     return str(model.config.get_text_config()._attn_implementation)
 
 
@@ -73,47 +65,3 @@ def places_of(model: Any, inputs: Mapping[str, Tensor], packing: Packing) -> tup
 
 def _rope_index(model: Any) -> Any:
     return next((module.get_rope_index for module in model.modules() if hasattr(module, "get_rope_index")), None)
-
-
-def find_style(model: Any, encoder: Encoder, examples: Sequence[Example], questions: int) -> Style | None:
-    """How this model's rows can be packed, found out by comparing packed with plain rows; None, with one warning, if they cannot.
-
-    Without two questions about one picture there is nothing to share, and nothing is said.
-    """
-    several = next((places for places in groups(examples, questions) if len(places) > 1 and examples[places[0]].images), None)
-    if questions < 2 or several is None:
-        return None
-    rows = [examples[place] for place in several[:3]]
-    reason = _obstacle(model, encoder, rows)
-    if reason is None:
-        for style in (Style(questions), Style(questions, look_ahead=True)):
-            reason = _difference(model, encoder, rows, style)
-            if reason is None:
-                return style
-    if reason not in encoder.told:
-        encoder.told.add(str(reason))
-        log.warning("questions about one picture get a row each, which is slower: %s", reason)
-    return None
-
-
-def _obstacle(model: Any, encoder: Encoder, rows: Sequence[Example]) -> str | None:
-    if _attention(model) not in MASKED:
-        return f"{_attention(model)} attention takes no mask of who sees whom"
-    return None
-
-
-@torch.no_grad()
-def _difference(model: Any, encoder: Encoder, rows: Sequence[Example], style: Style) -> str | None:
-    """What is wrong with packed rows; None if their logits are those of plain ones."""
-    from vgid.models.forward import answer_logits
-
-    device, training = next(model.parameters()).device, model.training
-    model.eval()
-    try:
-        plain, packed = (answer_logits(model, encoder.batch(rows, packing=each).to(device)) for each in (None, style))
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        return f"the model refuses packed rows ({type(error).__name__})"
-    finally:
-        model.train(training)
-    worst = ((packed - plain).abs().max() / plain.abs().max()).item()
-    return None if worst <= TOLERANCE.get(plain.dtype, 1e-4) else f"logits of packed rows differ by {worst:.1e} of the largest"

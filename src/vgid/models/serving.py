@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vgid.models.adapters import adapted_modules
-from vgid.models.economy import plain
-from vgid.models.structure import inspect_model
+from vgid.models.structure import base_of, inspect_model
 
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Largest ranks that vLLM can be told."""
@@ -29,7 +28,7 @@ class Serving:
 
 def serving_of(model: Any, rank: int, folder: str) -> Serving:
     """Look at the modules an adapter sits on."""
-    structure = inspect_model(plain(model))
+    structure = inspect_model(base_of(model))
     names = [name for name in adapted_modules(model) if structure.part_of(name) != "language"]
     most = next((limit for limit in VLLM_RANKS if limit >= rank), rank)
     vllm = ["--enable-lora", f"--max-lora-rank {most}", f"--lora-modules forgotten={folder}"]

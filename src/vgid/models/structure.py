@@ -161,6 +161,11 @@ def decoder_layers(model: nn.Module) -> list[nn.Module]:
     return max(lists, key=len)
 
 
+def base_of(model: Any) -> Any:
+    """The model inside a PEFT wrapper, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def unfreeze(model: Any, parts: Iterable[str]) -> Any:
     """Let the parameters of these parts be trained and no others; gives the model back.
 

@@ -13,7 +13,6 @@ import torch
 from vgid.data.sources import load_examples
 from vgid.requests.earlier import Deletion
 from vgid.requests.files import MERGED, digests, files_below
-from vgid.requests.job import Job
 from vgid.requests.keys import Key
 from vgid.requests.outcomes import CHECKS, read_json
 from vgid.requests.record import (
@@ -34,6 +33,7 @@ from vgid.requests.record import (
     Utility,
     Verification,
 )
+from vgid.requests.resolved import Job
 from vgid.requests.state import State, now
 from vgid.results import versions
 

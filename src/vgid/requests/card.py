@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from vgid.artifacts import write_text_atomic
-from vgid.requests.job import Job
 from vgid.requests.outcomes import read_json
+from vgid.requests.resolved import Job
 
 NAME = "README.md"
 

@@ -12,9 +12,9 @@ from vgid.artifacts import check_output, prepare_output, private
 from vgid.errors import ConfigError, RunError
 from vgid.progress import Stages
 from vgid.requests.files import RECORD, SEAL, sha256
-from vgid.requests.job import Job, Order, inputs, read_job
 from vgid.requests.keys import Key, default_key, make_key, read_key
 from vgid.requests.outcomes import read_json
+from vgid.requests.resolved import Job, Order, inputs, read_job
 from vgid.requests.state import State
 from vgid.requests.steps import STEPS
 

@@ -13,9 +13,9 @@ from vgid.data.example import Example
 from vgid.errors import ConfigError, DataError, RunError
 from vgid.requests.files import RECORD, WORK, sha256
 from vgid.requests.keys import Key, default_key, read_key
+from vgid.requests.manifest import verify
 from vgid.requests.record import read_record
 from vgid.requests.request import Demand, read_demand
-from vgid.requests.seal import verify
 
 ANCHORS = 0.5
 """Rows of earlier requests that join the forget side, for each row of the new one, at most."""

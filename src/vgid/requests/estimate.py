@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from vgid.attacks.base import sample_rows
-from vgid.audit.command import ROWS
+from vgid.auditing.command import ROWS
+from vgid.checks import Preflight, as_json
 from vgid.config import RunConfig
 from vgid.data.example import Example
 from vgid.data.sources import load_examples
 from vgid.evaluation.evaluate import evaluate
 from vgid.models.loading import load_model
-from vgid.pipeline import fit, neutral_retain
-from vgid.preflight import Preflight, as_json
 from vgid.progress import Stages
-from vgid.requests.job import Job, Order, read_job
+from vgid.requests.resolved import Job, Order, read_job
 from vgid.requests.steps import EXAMINED, STEPS
+from vgid.training.fit import fit, neutral_retain
 from vgid.training.trainer import count_steps
 from vgid.unlearning import preflight_command
 

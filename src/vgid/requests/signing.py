@@ -12,7 +12,7 @@ from typing import Any
 from vgid.artifacts import MARK
 from vgid.errors import ConfigError, RunError
 from vgid.requests.files import WORK
-from vgid.requests.seal import verify
+from vgid.requests.manifest import verify
 
 SIGNATURE = "record.sig"
 

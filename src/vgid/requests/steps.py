@@ -10,27 +10,27 @@ from typing import Any
 
 from vgid.artifacts import write_json_atomic
 from vgid.attacks.base import sample_rows
-from vgid.audit.command import audit_command
-from vgid.audit.policy import Policy
-from vgid.benchmarks.splits import check_data
+from vgid.auditing.command import audit_command
+from vgid.auditing.policy import Policy
+from vgid.benchmarking.splits import check_data
+from vgid.checks import as_json
+from vgid.checks.screen import screen
 from vgid.data.example import Example
 from vgid.data.sources import Rows, load_examples, write_examples
 from vgid.deployment import export_command, verify_command
 from vgid.errors import DataError, ModelError, RunError
 from vgid.models.loading import load_model
-from vgid.pipeline import neutral_retain
-from vgid.preflight import as_json
-from vgid.preflight.screen import screen
 from vgid.progress import Stages
 from vgid.report.record import write_page
 from vgid.requests.build import build_record
 from vgid.requests.card import write_card
 from vgid.requests.files import MERGED, PAGE, RECORD, SEAL, digests, files_below
-from vgid.requests.job import Job
 from vgid.requests.keys import Key
+from vgid.requests.manifest import write_seal
 from vgid.requests.outcomes import CHECKS, read_json
-from vgid.requests.seal import write_seal
+from vgid.requests.resolved import Job
 from vgid.requests.state import State
+from vgid.training.fit import neutral_retain
 from vgid.unlearning import evaluate_command, preflight_command, unlearn_command
 
 EXAMINED = 200

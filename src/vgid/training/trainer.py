@@ -23,11 +23,11 @@ from vgid.config import TrainingConfig
 from vgid.data.example import Example
 from vgid.data.packing import groups
 from vgid.methods.base import Method, StepBatch
+from vgid.seeds import derive_seed
+from vgid.training.checkpoint_callback import Saver
 from vgid.training.checkpointing import Checkpoints
-from vgid.training.descent import Descent
+from vgid.training.gradient_step import Descent
 from vgid.training.optimizers import build_optimizer
-from vgid.training.saver import Saver
-from vgid.training.seeds import derive_seed
 from vgid.training.signals import Asked, listening
 from vgid.training.state import curves_of, put_result
 from vgid.training.validation import EarlyStop

@@ -11,14 +11,14 @@ from dataclasses import replace
 from random import Random
 
 from vgid.data.example import Example
-from vgid.data.people import Camera, World
-from vgid.data.phrases import PERCEPTION
-from vgid.data.portraits import BACKGROUNDS, CLOTHES, EXPRESSIONS, GLASSES, HAIR_OF
-from vgid.data.questions import ask_perception, perceived
-from vgid.data.splits import album
 from vgid.evaluation.generation import generate
 from vgid.evaluation.metrics import key_fact
 from vgid.models.loading import LoadedModel
+from vgid.synthetic.people import Camera, World
+from vgid.synthetic.phrases import PERCEPTION
+from vgid.synthetic.portraits import BACKGROUNDS, CLOTHES, EXPRESSIONS, GLASSES, HAIR_OF
+from vgid.synthetic.questions import ask_perception, perceived
+from vgid.synthetic.splits import album
 
 PEOPLE, PICTURES = 32, 2
 """Strangers, and pictures of each; every topic is asked about every picture."""

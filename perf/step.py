@@ -1,0 +1,195 @@
+"""A step of VGID, the released way and ours, in one process on the same data: `python benchmarks/step.py --json step.json`.
+
+The released way is written here as plainly as it was published: a deep copy of the model as teacher, one question a row, logits and
+KL at every position, and an optimizer step for forget and retain rows each. Ours is what `vgid unlearn` runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import Stage, build, device_name, measure, peak_flops, rows_about
+from torch import Tensor
+from torch.nn import functional as F
+
+from vgid.data.example import Example
+from vgid.data.packing import Style
+from vgid.methods.base import Context, StepBatch
+from vgid.methods.vgid.method import VGID, VGIDConfig
+from vgid.models.adapters import AdapterConfig, attach_lora
+from vgid.models.forward import all_logits
+from vgid.models.loading import LoadedModel
+
+Rows = list[Example]
+
+
+def steps_of(forget: Rows, retain: Rows, size: int) -> list[StepBatch]:
+    """The rows of each step of an epoch."""
+    return [
+        StepBatch(number, tuple(forget[start : start + size]), tuple(retain[start : start + size]))
+        for number, start in enumerate(range(0, len(forget), size))
+    ]
+
+
+class Released:
+    """The published loop."""
+
+    def __init__(self, loaded: LoadedModel, precision: torch.dtype) -> None:
+        self.teacher = copy.deepcopy(loaded.model).eval().requires_grad_(False)
+        self.model = attach_lora(loaded.model, AdapterConfig(init="gaussian"), seed=0)
+        self.encoder, self.device, self.precision = loaded.encoder, loaded.model.device, precision
+        self.optimizer = torch.optim.AdamW([p for p in self.model.parameters() if p.requires_grad], lr=5e-4)
+
+    def epoch(self, steps: list[StepBatch]) -> None:
+        """Forget rows, a step, retain rows, a step."""
+        self.model.train()
+        for batch in steps:
+            self._step(batch.forget, noisy=True)
+            self._step(batch.retain, noisy=False)
+
+    def _step(self, rows: tuple[Example, ...], *, noisy: bool) -> None:
+        batch = self.encoder.batch(rows).to(self.device)
+        seen = dict(batch.model_inputs)
+        if noisy:
+            seen["pixel_values"] = torch.rand_like(seen["pixel_values"])
+        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+            with torch.no_grad():
+                teacher = self.teacher(**seen, use_cache=False).logits
+            student = self.model(**batch.model_inputs, use_cache=False).logits
+            loss = F.kl_div(student.log_softmax(-1), teacher.log_softmax(-1), log_target=True, reduction="batchmean")
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
+class Ours:
+    """What a run of `vgid unlearn` does in a step."""
+
+    def __init__(self, loaded: LoadedModel, forget: Rows, retain: Rows, questions: int, precision: torch.dtype) -> None:
+        self.model = attach_lora(loaded.model, AdapterConfig(init="gaussian"), seed=0)
+        self.precision, self.device = precision, loaded.model.device
+        self.method = VGID(VGIDConfig(instruction=None, redraw=False, beta=1.0, retain_loss="kl", answers=("recorded",)))
+        packing = Style(questions) if questions > 1 else None
+        self.method.prepare(self.model, Context(loaded.encoder, forget, retain, 0, self.device, packing=packing))
+        fused = self.device.type == "cuda"
+        self.optimizer = torch.optim.AdamW([p for p in self.model.parameters() if p.requires_grad], lr=5e-4, fused=fused)
+
+    def epoch(self, steps: list[StepBatch]) -> None:
+        """Forget and retain rows in turn, one step for both."""
+        self.model.train()
+        for batch in steps:
+            for side in (batch._replace(retain=()), batch._replace(forget=())):
+                self.loss(side).backward()
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+
+    def loss(self, batch: StepBatch) -> Tensor:
+        """Of some rows."""
+        # A context for each pass: casts that are kept longer would hide that the adapter changes.
+        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+            return self.method.loss(self.model, batch).total
+
+
+def plain_loss(ours: Ours, batch: StepBatch) -> float:
+    """The same loss, every row by itself, from logits at all positions."""
+    method, total = ours.method, 0.0
+    for rows, noisy in ((batch.forget, True), (batch.retain, False)):
+        for row in rows:
+            encoded = method.context.encoder.batch([row]).to(ours.device)
+            seen = method.teacher_batch((row,), 0) if noisy else encoded
+            with torch.no_grad():
+                with ours.model.disable_adapter():
+                    p = all_logits(ours.model, seen)[seen.answers.positions].float().log_softmax(-1)
+                q = all_logits(ours.model, encoded)[encoded.answers.positions].float().log_softmax(-1)
+            total += float((p.exp() * (p - q)).sum(-1).mean()) / len(rows)
+    return total
+
+
+def faster_precision(device: str, loaded: LoadedModel, rows: Rows, questions: int) -> torch.dtype:
+    """bf16 where it is faster, as on GPUs and recent CPUs."""
+    if device != "cpu":
+        return torch.bfloat16
+    steps, seconds = steps_of(rows[:questions], rows[:questions], questions), {}
+    for precision in (torch.float32, torch.bfloat16):
+        ours = Ours(copy.deepcopy(loaded), rows, rows, questions, precision)
+        seconds[precision] = min(measure(lambda ours=ours: ours.epoch(steps), 2, device).seconds)
+    return min(seconds, key=lambda precision: seconds[precision])
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Both ways, one after the other; each is gone before the next begins."""
+    device, q = options.device, options.questions
+    stored = torch.bfloat16 if options.shape == "llava-7b" else torch.float32
+    forget, retain = rows_about(options.images, q, seed=1), rows_about(options.images, q, seed=2)
+    steps = steps_of(forget, retain, q)
+
+    def fresh(dtype: torch.dtype = stored) -> LoadedModel:
+        return build(options.shape, options.image_tokens, device, dtype)
+
+    def released() -> Stage:
+        way = Released(fresh(), torch.bfloat16 if device != "cpu" else torch.float32)
+        return measure(lambda: way.epoch(steps), options.epochs, device)
+
+    def ours(precision: torch.dtype) -> tuple[Stage, float]:
+        way = Ours(fresh(), forget, retain, q, precision)
+        return measure(lambda: way.epoch(steps), options.epochs, device), operations(way, steps)
+
+    slow = released()
+    precision = faster_precision(device, fresh(), retain, q)
+    fast, flops = ours(precision)
+    exact = Ours(fresh(torch.float32), forget, retain, q, torch.float32)
+    exact.model.eval()
+    differences = [abs(float(exact.loss(batch).detach()) - plain_loss(exact, batch)) for batch in steps[:2]]
+    tokens = sum(len(exact.method.context.encoder.row(row).text["input_ids"]) for row in (*forget, *retain))
+    figures = {
+        name: {"epoch_s": stage.median, "peak_mb": stage.peak_mb, "epochs_s": stage.seconds, "tokens_per_s": tokens / stage.median}
+        for name, stage in (("released", slow), ("ours", fast))
+    }
+    figures["ours"]["flops_share"] = flops / fast.median / peak_flops(device, precision)
+    return {
+        **figures,
+        "speedup": slow.median / fast.median,
+        "memory_ratio": fast.peak_mb / slow.peak_mb,
+        "loss_max_diff": max(differences),
+        "device": device_name(device),
+        "settings": {**vars(options), "json": None, "precision": str(precision).removeprefix("torch."), "torch": torch.__version__},
+    }
+
+
+def operations(ours: Ours, steps: list[StepBatch]) -> float:
+    """Of the student in an epoch: forward, and backward through frozen weights, 2 each for a weight and a token it reads."""
+    batches = [ours.method.context.batch(rows) for step in steps for rows in (step.forget, step.retain)]
+    read = sum(int((batch.packing.segments >= 0).sum()) if batch.packing else batch.model_inputs["input_ids"].numel() for batch in batches)
+    weights = sum(p.numel() for name, p in ours.model.named_parameters() if "language_model.layers" in name)
+    head = ours.model.get_output_embeddings().weight.numel()
+    return 4.0 * (weights * read + head * sum(len(batch.answers.targets) for batch in batches))
+
+
+def main() -> None:
+    """Parse, run, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=("tiny", "smol", "llava-7b"), default="smol")
+    parser.add_argument("--image-tokens", type=int, default=144)
+    parser.add_argument("--questions", type=int, default=5, help="about each picture")
+    parser.add_argument("--images", type=int, default=2, help="in the forget set, and as many in the retain set")
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    result = run(options)
+    for name in ("released", "ours"):
+        print(f"{name:<9} {result[name]['epoch_s']:8.2f} s an epoch  {result[name]['peak_mb']:8.0f} MB")
+    print(
+        f"{result['speedup']:.1f} times as fast, {result['memory_ratio']:.2f} of the memory, losses differ by {result['loss_max_diff']:.1e}"
+    )
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

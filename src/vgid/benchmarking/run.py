@@ -1,0 +1,130 @@
+"""Ask a model a benchmark's questions, batch by batch, and turn its answers into figures."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from statistics import fmean
+from typing import Any
+
+from vgid.benchmarking.store import AnswerStore, data_fingerprint
+from vgid.benchmarks.base import Answered, Benchmark, Figure, Item, by_task, without_pictures
+from vgid.errors import ConfigError, DataError
+from vgid.evaluation.generation import generate
+from vgid.evaluation.scoring import score
+from vgid.evaluation.statistics import bootstrap_ci
+from vgid.models.loading import LoadedModel
+from vgid.results import versions
+
+Progress = Callable[[int, int], None]
+CHUNK = 512
+"""Questions held at once with their pictures."""
+SCORED_AT_ONCE = 128
+"""Questions whose candidates are scored between two writes; batches of like length are made out of them."""
+
+
+def check_items(benchmark: Benchmark) -> tuple[int, str]:
+    """Read every question once, before any model is loaded; gives their number and a fingerprint of the data.
+
+    Raises:
+        DataError: a row is bad, a key stands twice, or there are no questions.
+    """
+    keys: set[str] = set()
+
+    def once() -> Iterator[Item]:
+        for item in benchmark.items():
+            if item.key in keys:
+                raise DataError("two questions have the same key", where=item.example.where, fix="remove rows that stand in a split twice")
+            keys.add(item.key)
+            yield item
+
+    fingerprint = data_fingerprint(once())
+    if not keys:
+        raise DataError(f"{benchmark.title} has no questions here", where=benchmark.place.root, expected="at least one")
+    return len(keys), fingerprint
+
+
+def run_fingerprint(benchmark: Benchmark, data: str, weights: str) -> str:
+    """What must be equal for an answer to be taken over: model, data, protocol and the versions of what computes.
+
+    `data` is from `check_items`, `weights` from `model_fingerprint`.
+    """
+    protocol = benchmark.protocol.model_dump(mode="json")
+    parts = [benchmark.name, benchmark.version, benchmark.part, protocol, data, weights, versions()]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def ask(
+    benchmark: Benchmark, loaded: LoadedModel, store: AnswerStore, *, total: int, batch_size: int = 64, on_progress: Progress | None = None
+) -> list[Answered]:
+    """Ask every question that the store has no answer to; gives all answers in the benchmark's order.
+
+    Raises:
+        ConfigError: the batch size is not positive.
+        DataError: the processor refuses a row, or it does not fit the model's context.
+    """
+    if batch_size < 1:
+        raise ConfigError("the batch size must be positive", expected="at least 1", got=str(batch_size))
+    answered: list[Answered] = []
+    for chunk in _chunks(benchmark.items(), CHUNK):
+        _generate(loaded, [item for item in chunk if item.max_new_tokens and store.said(item.key) is None], store, batch_size)
+        _score(loaded, [item for item in chunk if item.candidates and store.losses(item.key) is None], store, batch_size)
+        answered += [Answered(without_pictures(item), store.answer(item)) for item in chunk]
+        if on_progress is not None:
+            on_progress(len(answered), total)
+    return answered
+
+
+def _generate(loaded: LoadedModel, items: Sequence[Item], store: AnswerStore, batch_size: int) -> None:
+    for tokens in sorted({item.max_new_tokens for item in items}):
+        group = [item for item in items if item.max_new_tokens == tokens]
+
+        def keep(places: Sequence[int], said: Sequence[str], group: Sequence[Item] = group) -> None:
+            for place, answer in zip(places, said, strict=True):
+                store.add_said(group[place].key, answer)
+
+        generate(loaded, [item.example for item in group], max_new_tokens=tokens, batch_size=batch_size, on_answers=keep)
+
+
+def _score(loaded: LoadedModel, items: Sequence[Item], store: AnswerStore, batch_size: int) -> None:
+    for group in _chunks(items, SCORED_AT_ONCE):
+        asked = [replace(item.example, answer=candidate) for item in group for candidate in item.candidates]
+        scores = iter(score(loaded, asked, batch_size))
+        for item in group:
+            store.add_losses(item.key, tuple(each.loss for each in islice(scores, len(item.candidates))))
+
+
+def _chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    source = iter(items)
+    while chunk := list(islice(source, size)):
+        yield chunk
+
+
+def figures(benchmark: Benchmark, answered: Sequence[Answered], reference: Sequence[Answered] | None = None, seed: int = 0) -> list[Figure]:
+    """Means over answers by split, task and metric, with intervals over people; then the benchmark's own aggregates.
+
+    Raises:
+        DataError: an aggregate needs a reference model and there is none.
+    """
+    made: list[Figure] = []
+    for (split, task), group in by_task(answered).items():
+        worth, people = benchmark.measure_all(group), [each.person for each in group]
+        for metric in worth[0]:
+            values = [one[metric] for one in worth]
+            made.append(Figure(split, task, metric, fmean(values), *bootstrap_ci(values, people, seed=seed), len(values)))
+    return made + benchmark.aggregates(answered, reference, seed)
+
+
+def as_json(benchmark: Benchmark, made: Sequence[Figure]) -> list[dict[str, Any]]:
+    """Figures for `results.json`: numbers and settings, nothing of what was asked or answered."""
+    return [
+        {
+            **{"split": f.split, "task": f.task, "metric": f.metric, "value": f.value, "n": f.n},
+            "interval": None if f.low is None else [f.low, f.high],
+            "direction": benchmark.metrics[f.metric].wanted(f.split),
+        }
+        for f in made
+    ]

@@ -1,0 +1,76 @@
+"""The command line: parse, call one public function, show. Heavy imports wait until a command runs.
+
+One file for each group of commands.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+import typer
+from rich.console import Console
+
+from vgid.commands import audit, bench, compare, data, demo, evaluate, export, forget, inspect, methods, record, unlearn
+from vgid.commands.root import app
+from vgid.commands.show import plain
+from vgid.commands.withheld import withhold
+from vgid.errors import VgidError
+from vgid.progress import launched_as, quieten, tell_on_stderr
+
+__all__ = [
+    "app",
+    "audit",
+    "bench",
+    "compare",
+    "data",
+    "demo",
+    "evaluate",
+    "export",
+    "forget",
+    "inspect",
+    "main",
+    "methods",
+    "record",
+    "unlearn",
+]
+
+
+class _Stopped(SystemExit):
+    """A signal that came while nothing had to be finished first."""
+
+
+def _stop(number: int, _: FrameType | None) -> NoReturn:
+    signal.signal(number, signal.SIG_DFL)
+    raise _Stopped(128 + number)
+
+
+def main() -> None:
+    """Run the command line; a `VgidError` becomes one clear message and its exit code.
+
+    All that is written can be read by its owner only, and tracebacks do not repeat data.
+    """
+    os.umask(0o077)
+    sys.excepthook = withhold
+    quieten()
+    tell_on_stderr(errors_only=launched_as() > 0)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    try:
+        typer.main.get_command(app)(standalone_mode=True)  # typer itself would put its own hook in place
+    except VgidError as error:
+        if launched_as() == 0 or error.exit_code != VgidError.exit_code:  # all processes find the same fault with their input
+            _tell(str(error))
+        sys.exit(error.exit_code)
+    except _Stopped as stopped:
+        name = signal.Signals(int(str(stopped)) - 128).name
+        others = "`vgid forget`, `bench`, `compare` and `evaluate --benchmark` by themselves"
+        _tell(f"stopped by {name}; `vgid unlearn` goes on with --resume, {others}")
+        raise
+
+
+def _tell(text: str) -> None:
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {plain(text)}")

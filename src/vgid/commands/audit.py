@@ -1,0 +1,86 @@
+"""`vgid audit`."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vgid.artifacts import check_output
+from vgid.commands.options import Json, Overwrite, Seed
+from vgid.commands.root import app
+from vgid.commands.show import show_files, terminal
+
+
+class ProfileName(StrEnum):
+    """How much work an audit is."""
+
+    quick = "quick"
+    full = "full"
+
+
+@app.command()
+def audit(
+    model: Annotated[str, typer.Option(help="Folder or hub id of the unlearned model.")],
+    base: Annotated[str, typer.Option(help="The model before unlearning, which knew the facts.")],
+    forget: Annotated[Path, typer.Option(help="What was forgotten: JSONL or parquet file, or a folder.")],
+    retain: Annotated[Path, typer.Option(help="What must still be known.")],
+    adapter: Annotated[Path | None, typer.Option(help="Folder of an adapter for the unlearned model.")] = None,
+    reference: Annotated[
+        str | None, typer.Option("--reference", "--retrained", help="A model that never saw the forget set, attacked in the same way.")
+    ] = None,
+    unseen: Annotated[Path | None, typer.Option(help="Rows about people no model ever met, like the forget rows.")] = None,
+    rewordings: Annotated[Path | None, typer.Option(help="YAML file: other wordings by question or by row id.")] = None,
+    views: Annotated[Path | None, typer.Option(help="Rows with other pictures of the same subjects.")] = None,
+    served: Annotated[str | None, typer.Option(help="URL up to /v1 of a server that is said to serve the model; it is asked, too.")] = None,
+    served_model: Annotated[str | None, typer.Option(help="The model's name there; the first it lists by default.")] = None,
+    policy: Annotated[Path | None, typer.Option(help="YAML file of thresholds; the package's own by default.")] = None,
+    profile: Annotated[ProfileName, typer.Option(help="quick, or full: published budgets.")] = ProfileName.quick,
+    rows: Annotated[int | None, typer.Option(min=1, help="Forget rows, and retain rows, that are asked at most.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Questions that are asked at once.")] = 64,
+    out: Annotated[Path | None, typer.Option(help="Where to write audit.html and audit.json.", file_okay=False)] = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Attack an unlearned model and judge it by a policy. Exit code 0: it passed; 3: it did not."""
+    from vgid.attacks.base import Endpoint
+    from vgid.auditing.command import audit_command
+    from vgid.auditing.policy import load_policy
+    from vgid.auditing.verdict import EXIT_CODE
+    from vgid.progress import Stages
+    from vgid.report.audit import audit_table, verdict_line
+
+    rules = load_policy(policy)
+    if out is not None:
+        check_output(out, overwrite)
+    models = {"base": (base, None), "audited": (model, adapter), "retrained": (reference, None)}
+    with Stages(quiet=as_json) as stages:
+        results = audit_command(
+            models,
+            forget,
+            retain,
+            rules,
+            unseen=unseen,
+            rewordings=rewordings,
+            views=views,
+            served=Endpoint(served, served_model) if served else None,
+            profile=profile.value,
+            rows=rows,
+            seed=seed,
+            batch_size=batch_size,
+            out=out,
+            stages=stages,
+        )
+    if as_json:
+        print(json.dumps(results, indent=2, ensure_ascii=False))
+    else:
+        console = terminal(170)
+        console.print(audit_table(results))
+        console.print(verdict_line(results), soft_wrap=True, highlight=False)
+        show_files(console, out)
+    if results["verdict"]["status"] != "pass":
+        raise typer.Exit(EXIT_CODE)

@@ -1,0 +1,40 @@
+"""`vgid demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vgid.artifacts import check_output, prepare_output
+from vgid.commands.options import Json, Out, Overwrite, Seed
+from vgid.commands.root import app
+from vgid.commands.show import show
+
+
+@app.command()
+def demo(
+    out: Out = Path("runs/demo"),
+    target: Annotated[str, typer.Option(help="tiny: ships with the package; smol: SmolLM2-135M, an extra.")] = "tiny",
+    people: Annotated[int | None, typer.Option(min=2, help="People the model memorises (tiny: 24, smol: 9).")] = None,
+    forget: Annotated[int | None, typer.Option(min=1, help="How many of them it then forgets (tiny: 6, smol: 3).")] = None,
+    seed: Seed = 0,
+    ablation: Annotated[bool, typer.Option("--ablation", help="Also unlearn with noise only, instruction only, both.")] = False,
+    keep_data: Annotated[bool, typer.Option("--keep-data", help="Keep the generated data and all three models.")] = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """A small model memorises fictional people, forgets some of them, and is compared with one that never met them."""
+    from vgid.demo.command import demo_command
+    from vgid.demo.targets import TARGETS
+    from vgid.progress import Stages
+
+    TARGETS.get(target)
+    check_output(out, overwrite)
+    prepare_output(out)
+    with Stages(quiet=as_json) as stages:
+        results = demo_command(
+            out, target=target, people=people, forget=forget, seed=seed, ablation=ablation, keep_data=keep_data, stages=stages
+        )
+    show(results, as_json, out)

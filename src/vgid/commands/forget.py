@@ -1,0 +1,115 @@
+"""`vgid forget` and `vgid purge`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vgid.artifacts import check_output
+from vgid.commands.audit import ProfileName
+from vgid.commands.options import AllowUnknown, Json, Method, Out, Overwrite, Recipe, Sample, Settings, run_config
+from vgid.commands.root import app
+from vgid.commands.show import plain, terminal
+from vgid.errors import ConfigError
+from vgid.progress import launched_as
+
+
+@app.command()
+def forget(
+    request: Annotated[Path, typer.Option(help="The request's folder: rows, and request.yaml if there is one.", file_okay=False)],
+    out: Out,
+    model: Annotated[str | None, typer.Option(help="Folder or hub id of the model that must forget.")] = None,
+    after: Annotated[
+        Path | None, typer.Option(help="Start from an earlier run's result, and keep what it deleted.", file_okay=False)
+    ] = None,
+    earlier: Annotated[list[Path] | None, typer.Option(help="Folder of an earlier request, where it has moved. Repeatable.")] = None,
+    retain: Annotated[Path | None, typer.Option(help="What must stay; by default neutral questions, answered by the model.")] = None,
+    reference: Annotated[str | None, typer.Option(help="A model that never saw the rows, to compare with.")] = None,
+    policy: Annotated[Path | None, typer.Option(help="YAML file of the audit's thresholds; the package's own by default.")] = None,
+    profile: Annotated[ProfileName, typer.Option(help="Of the audit: quick, or full: published budgets.")] = ProfileName.quick,
+    rows: Annotated[int | None, typer.Option(min=1, help="Rows of either set that are examined and attacked at most.")] = None,
+    key: Annotated[Path | None, typer.Option(help="Secret key of the record; OUT.key by default, made where there is none.")] = None,
+    method: Method = None,
+    recipe: Recipe = None,
+    settings: Settings = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Everything random follows from it.")] = None,
+    allow_unknown: AllowUnknown = False,
+    sample: Sample = 32,
+    show_forgotten: Annotated[bool, typer.Option("--show-forgotten", help="Show a row on the screen, and errors' own words.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show plan, memory and time; write nothing.")] = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Honour a deletion request: unlearn, audit, export, and write a record. The same command goes on where it was stopped.
+
+    Exit code 0: done, and the audit passed; 3: done, but it did not; 1: a step failed; 2: bad input.
+    """
+    from vgid.auditing.verdict import EXIT_CODE
+    from vgid.progress import Stages
+    from vgid.requests.command import forget_command
+    from vgid.requests.estimate import plan
+    from vgid.requests.resolved import Order
+    from vgid.requests.screen import plan_panel, summary
+
+    if launched_as() > 0:
+        raise ConfigError("a request is honoured by one process", fix="run the steps by themselves under a launcher; see docs/forget.md")
+    order = Order(
+        model=model,
+        request=request,
+        out=out,
+        config=run_config(method, recipe, settings, None, seed),
+        retain=retain,
+        reference=reference,
+        policy=policy,
+        profile=profile.value,
+        rows=rows,
+        after=after,
+        earlier=tuple(earlier or ()),
+        sample=sample,
+        allow_unknown=allow_unknown,
+    )
+    if dry_run:
+        check_output(out, overwrite, resume=True)
+        with Stages(quiet=True) as stages:
+            found = plan(order, stages, show_forgotten)
+        _print(found.as_json(), as_json, plan_panel(found))
+        if found.preflight.errors:
+            raise typer.Exit(2)
+        return
+    with Stages(quiet=as_json) as stages:
+        done = forget_command(order, key=key, overwrite=overwrite, show_forgotten=show_forgotten, stages=stages)
+    _print(done.record, as_json, summary(done.record, done.sha256, out, done.key))
+    if done.record["conclusion"]["status"] != "pass" or any(
+        each["status"] in ("fail", "inconclusive") for each in (done.record["sequence"] or {"earlier": ()})["earlier"]
+    ):
+        raise typer.Exit(EXIT_CODE)
+
+
+@app.command()
+def purge(
+    run: Annotated[Path, typer.Argument(help="The folder of any vgid run.", file_okay=False)],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed; remove nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove what a run needed while it lasted (caches, answers, checkpoints, adapters of requests), and list what remains."""
+    from vgid.requests.purge import purge as purge_run
+
+    done = purge_run(run, dry_run=dry_run)
+    if as_json:
+        print(json.dumps(done.as_json(), indent=2, ensure_ascii=False))
+        return
+    console = terminal()
+    for name, items in (("would go" if dry_run else "removed", done.removed), ("remains", done.remains)):
+        for path, what in items:
+            console.print(f"{name:<8} {plain(path)}{plain(f'  {what}') if what else ''}", soft_wrap=True, highlight=False)
+    console.print("What a file system, a backup or a tracker has kept of removed files is not reached.", soft_wrap=True, highlight=False)
+
+
+def _print(content: dict[str, Any], as_json: bool, shown: Any) -> None:
+    if as_json:
+        print(json.dumps(content, indent=2, ensure_ascii=False))
+    else:
+        terminal(110).print(shown)

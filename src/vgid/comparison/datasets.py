@@ -1,0 +1,98 @@
+"""A seed's people, the model that memorised them all, and the one that never met those to forget: made once, and kept."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vgid.artifacts import whole_folder, write_json_atomic
+from vgid.comparison.identity import Identity, identity, surroundings
+from vgid.comparison.plan import Plan
+from vgid.config import RunConfig
+from vgid.demo.run import Data, lessons_of, read_data, write_data
+from vgid.demo.training import Lesson, side_by_side
+from vgid.models.loading import load_model
+from vgid.progress import Stages
+from vgid.synthetic.people import World
+
+MODELS = ("base", "retrained")
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A seed's data and where its models lie.
+
+    Attributes:
+        seed: what everything follows from.
+        folder: holds `base` and `retrained`.
+        data: rows and splits.
+        config: how both models came about.
+        identities: what each model depends on.
+        seconds: how long each took to train; both were trained side by side.
+    """
+
+    seed: int
+    folder: Path
+    data: Data
+    config: RunConfig
+    identities: Mapping[str, Identity]
+    seconds: Mapping[str, float]
+
+
+def make_ready(plan: Plan, seed: int, out: Path, stages: Stages) -> Ready:
+    """Draw, memorise and retrain, or take what an earlier comparison left in `out` if it depends on the same things."""
+    folder = out / "worlds" / f"seed-{seed}"
+    data = _draw(plan, seed, folder, stages)
+    config = plan.target.memorising_config(seed)
+    origin = load_model(plan.target.base()).model
+    lessons = lessons_of(plan.target, data, folder, seed)
+    identities = {name: identity(config, [], lesson.rows, origin, {}) for name, lesson in zip(MODELS, lessons, strict=True)}
+    missing = {name: lesson for name, lesson in zip(MODELS, lessons, strict=True) if not _kept(folder, name, identities[name])}
+    if missing:
+        _learn(missing, identities, seed, stages)
+    seconds = {name: _note(folder, name)["seconds"] for name in MODELS}
+    return Ready(seed, folder, data, config, identities, seconds)
+
+
+def _draw(plan: Plan, seed: int, folder: Path, stages: Stages) -> Data:
+    world = World(seed, plan.people, plan.forget)
+    drawn = {"seed": seed, "people": plan.people, "forget": plan.forget, "examined": plan.target.examined, **surroundings()}
+    if not (_note(folder, "data").get("identity") == drawn and (folder / "data").is_dir()):
+        with stages(f"Drawing the people of seed {seed}", "data"):
+            _remove(folder, "data")
+            with whole_folder(folder / "data") as unfinished:
+                write_data(world, unfinished, plan.target.examined)
+            write_json_atomic(folder / "data.json", {"identity": drawn})
+    return read_data(folder / "data")
+
+
+def _learn(lessons: Mapping[str, Lesson], identities: Mapping[str, Identity], seed: int, stages: Stages) -> None:
+    started = time.monotonic()
+    for lesson in lessons.values():
+        _remove(lesson.out.parent, lesson.out.name)
+    with stages(f"Memorising and retraining, seed {seed}", "memorise") as tick:
+        side_by_side(list(lessons.values()), [tick, *[lambda done, total: None] * (len(lessons) - 1)])
+    for name, lesson in lessons.items():
+        taken = round(time.monotonic() - started, 2)
+        write_json_atomic(lesson.out.parent / f"{name}.json", {"identity": identities[name], "seconds": taken})
+
+
+def _kept(folder: Path, name: str, wanted: Identity) -> bool:
+    return (folder / name).is_dir() and _note(folder, name).get("identity") == wanted
+
+
+def _note(folder: Path, name: str) -> dict[str, Any]:
+    """What is known of a model or of the data; the note is written last, so what has none is not whole."""
+    path = folder / f"{name}.json"
+    note: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    return note
+
+
+def _remove(folder: Path, name: str) -> None:
+    (folder / f"{name}.json").unlink(missing_ok=True)
+    shutil.rmtree(folder / name, ignore_errors=True)

@@ -1,0 +1,92 @@
+"""Noise for questions without a picture: other names in place of those they ask about.
+
+A question by name shows its subject as a picture does, and an instruction alone does not make a base overlook it: with the beginning of
+the recorded answer given, an instructed base still says the fact. So its teacher reads an invented name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from random import Random
+
+from vgid.data.example import Example
+from vgid.data.names import FIRST_NAMES, LAST_NAMES
+
+LOOKED_AT = 4000
+"""Rows whose words are counted, at most."""
+FEW, FEWEST = 0.1, 3
+"""A name stands in the questions about few subjects: at most this part of them, or so many."""
+_WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
+_BEGINS = re.compile(r"(?:^|[.?!:\n])[\W_]*$")
+"""What stands before the first word of a sentence."""
+
+
+class Names:
+    """Tells names from other words, and puts invented ones in their place.
+
+    A name is a word with a capital that stands in the questions about few subjects only; the first word of a sentence is one if it has
+    a capital elsewhere too. Rows without a subject count as one each.
+
+    Args:
+        examples: all there are; only those without pictures are looked at.
+    """
+
+    def __init__(self, examples: Iterable[Example]) -> None:
+        subjects: dict[str, set[str]] = defaultdict(set)
+        asked_about: set[str] = set()
+        self._capital: set[str] = set()
+        for example in examples:
+            if not example.images:
+                subject = example.subject or f"\0{example.id}"
+                asked_about.add(subject)
+                for found in _WORD.finditer(example.question):
+                    subjects[found.group().casefold()].add(subject)
+                    if found.group()[0].isupper() and not _begins(found):
+                        self._capital.add(found.group().casefold())
+        most = max(FEWEST, int(FEW * len(asked_about)))
+        self._common = {word for word, found in subjects.items() if len(found) > most}
+
+    def of(self, question: str) -> list[str]:
+        """The words of a question that are names, in their order."""
+        return [found.group() for found in _WORD.finditer(question) if self._is_name(found)]
+
+    def _is_name(self, found: re.Match[str]) -> bool:
+        word = found.group().casefold()
+        return found.group()[0].isupper() and word not in self._common and (word in self._capital or not _begins(found))
+
+    def hide(self, question: str, rng: Random) -> str:
+        """The question with other names, or as it is where it has none: the first becomes a first name, all others last names."""
+        names = set(self.of(question))
+        if not names:
+            return question
+        first = rng.choice([name for group in FIRST_NAMES.values() for name in group])
+        invented: dict[str, str] = {}
+
+        def other(found: re.Match[str]) -> str:
+            word = found.group()
+            if word in names and word not in invented:
+                invented[word] = rng.choice(LAST_NAMES) if invented else first
+            return invented.get(word, word)
+
+        return _WORD.sub(other, question)
+
+
+def _begins(found: re.Match[str]) -> bool:
+    return bool(_BEGINS.search(found.string[: found.start()]))
+
+
+def names_in(forget: Sequence[Example], retain: Sequence[Example]) -> Names:
+    """Names as they can be told from the rows at hand: of a large retain set, evenly spaced rows are looked at."""
+    step = max(1, len(retain) // LOOKED_AT)
+    return Names([*forget, *(retain[place] for place in range(0, len(retain), step))])
+
+
+def hidden(names: Names, examples: Sequence[Example], seed: tuple[object, ...]) -> tuple[Example, ...]:
+    """Examples as the teacher reads them: without a picture, by another name, drawn by `seed` and the row."""
+    return tuple(
+        example if example.images else replace(example, question=names.hide(example.question, Random(f"{seed}/{example.id}")))
+        for example in examples
+    )

@@ -1,0 +1,64 @@
+"""The start-up check of packing: does this model give packed rows the logits of plain ones?"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from vgid.data.batching import Encoder
+from vgid.data.example import Example
+from vgid.data.packing import Style, groups
+from vgid.models.forward import answer_logits
+from vgid.models.packing import attention_of
+
+log = logging.getLogger("vgid")
+
+TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
+"""Largest difference of two logits that rounding explains, relative to the largest logit."""
+MASKED = ("sdpa", "eager")
+"""Ways to attend that take a mask of who sees whom."""
+
+
+def find_style(model: Any, encoder: Encoder, examples: Sequence[Example], questions: int) -> Style | None:
+    """How this model's rows can be packed, found out by comparing packed with plain rows; None, with one warning, if they cannot.
+
+    Without two questions about one picture there is nothing to share, and nothing is said.
+    """
+    several = next((places for places in groups(examples, questions) if len(places) > 1 and examples[places[0]].images), None)
+    if questions < 2 or several is None:
+        return None
+    rows = [examples[place] for place in several[:3]]
+    reason = _obstacle(model, encoder, rows)
+    if reason is None:
+        for style in (Style(questions), Style(questions, look_ahead=True)):
+            reason = _difference(model, encoder, rows, style)
+            if reason is None:
+                return style
+    if reason not in encoder.told:
+        encoder.told.add(str(reason))
+        log.warning("questions about one picture get a row each, which is slower: %s", reason)
+    return None
+
+
+def _obstacle(model: Any, encoder: Encoder, rows: Sequence[Example]) -> str | None:
+    if attention_of(model) not in MASKED:
+        return f"{attention_of(model)} attention takes no mask of who sees whom"
+    return None
+
+
+@torch.no_grad()
+def _difference(model: Any, encoder: Encoder, rows: Sequence[Example], style: Style) -> str | None:
+    """What is wrong with packed rows; None if their logits are those of plain ones."""
+    device, training = next(model.parameters()).device, model.training
+    model.eval()
+    try:
+        plain, packed = (answer_logits(model, encoder.batch(rows, packing=each).to(device)) for each in (None, style))
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        return f"the model refuses packed rows ({type(error).__name__})"
+    finally:
+        model.train(training)
+    worst = ((packed - plain).abs().max() / plain.abs().max()).item()
+    return None if worst <= TOLERANCE.get(plain.dtype, 1e-4) else f"logits of packed rows differ by {worst:.1e} of the largest"

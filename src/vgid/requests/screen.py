@@ -1,0 +1,78 @@
+"""A request on the terminal: the plan before, the outcome after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+
+from vgid.checks.screen import screen
+from vgid.report.audit import COLOURS
+from vgid.report.words import percent
+from vgid.requests.estimate import Plan
+
+
+def summary(record: Mapping[str, Any], digest: str, out: Path, key: Path) -> RenderableType:
+    """What came of it, in one panel."""
+    conclusion, found = record["conclusion"], record["verification"]
+    grid = _grid()
+    grid.add_row(
+        "request", f"{escape(record['request']['id'])}: {record['data']['rows']} rows, {len(record['request']['subjects'])} people"
+    )
+    splits = found["evaluation"]
+    for name in ("forget", "retain"):
+        before, after = (percent(splits[name][model]["accuracy"]) for model in ("base", "unlearned"))
+        grid.add_row(name, f"{before} of the answers before, {after} after")
+    passed = [name for name, each in found["attacks"].items() if each["status"] == "pass"]
+    grid.add_row(
+        "audit", f"{len(passed)} of {len(found['attacks'])} attacks passed; could show nothing: {', '.join(found['untested']) or 'none'}"
+    )
+    if record["sequence"]:
+        grid.add_row("sequence", _sequence(record["sequence"]))
+    grid.add_row("says", escape(conclusion["statement"]))
+    for name, path in (("model", out / "merged"), ("record", out / "record.json"), ("page", out / "record.html")):
+        grid.add_row(name, escape(str(path)))
+    grid.add_row("sha-256", f"{digest} (of record.json: note it elsewhere)")
+    grid.add_row(
+        "key", f"{escape(str(key))}: keep it to look people up and to check the record; destroy it to cut the record off from them"
+    )
+    grid.add_row("next", f"vgid purge {escape(str(out))} removes what the run needed; retire the model before, which still knows")
+    colour = COLOURS[conclusion["status"]]
+    return Panel(grid, title="Request", title_align="left", subtitle=f"[bold {colour}]{conclusion['status']}[/]", subtitle_align="left")
+
+
+def _sequence(sequence: Mapping[str, Any]) -> str:
+    drift, states = sequence["drift"], [each["status"] for each in sequence["earlier"]]
+    counts = ", ".join(f"{states.count(status)} {status}" for status in dict.fromkeys(states))
+    lost = "unknown" if drift["drop"] is None else f"{100 * drift['drop']:.1f} points"
+    return f"{drift['requests']} requests; earlier ones now: {counts}; accuracy on the retain rows lost since the first: {lost}"
+
+
+def plan_panel(plan: Plan) -> RenderableType:
+    """The preflight, and the steps with the time they may take."""
+    grid = _grid()
+    for name, seconds in plan.seconds.items():
+        grid.add_row(name, "a moment" if seconds is None or seconds < 1 else f"about {_duration(seconds)}")
+    grid.add_row("in all", f"about {_duration(sum(each or 0 for each in plan.seconds.values()))}, by {plan.basis}")
+    return Group(
+        screen(plan.preflight), Panel(grid, title="Plan", title_align="left", subtitle="nothing was written", subtitle_align="left")
+    )
+
+
+def _grid() -> Table:
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    return grid
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

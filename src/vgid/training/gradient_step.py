@@ -1,0 +1,184 @@
+"""One step down: the gradients of a method's loss over all rows of a step, in parts that fit into memory and over all processes."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import set_seed
+
+from vgid import processes
+from vgid.config import TrainingConfig
+from vgid.errors import ConfigError, RunError
+from vgid.memory import free_memory, gigabytes, is_out_of_memory
+from vgid.methods.base import LossOutput, Method, StepBatch
+from vgid.seeds import derive_seed
+from vgid.training.shares import Part, parts_of
+
+log = logging.getLogger("vgid")
+Backward = Callable[[Tensor], None]
+
+
+@dataclass
+class StepLoss:
+    """The loss of a step, or of one process's share of it, its parts by name, and the rows whose loss is not finite."""
+
+    total: float = 0.0
+    parts: dict[str, float] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)
+
+    def add(self, out: LossOutput, part: Part) -> None:
+        """Add the loss of some rows."""
+        value = out.total.item()
+        self.total += part.weight * value
+        for name, term in out.parts.items():
+            self.parts[name] = self.parts.get(name, 0.0) + part.weight * float(term)
+        if not math.isfinite(value):
+            self.broken += [row.id for row in (*part.batch.forget, *part.batch.retain)]
+
+
+def together(shares: Iterable[StepLoss]) -> StepLoss:
+    """The loss of a step from the shares of all processes."""
+    out = StepLoss()
+    for share in shares:
+        out.total += share.total
+        out.broken += share.broken
+        for name, value in share.parts.items():
+            out.parts[name] = out.parts.get(name, 0.0) + value
+    return out
+
+
+class Descent:
+    """Fills in the gradients of a step.
+
+    Args:
+        model: never wrapped; its parameters may be spread over processes.
+        method: gives the loss.
+        config: `micro_batch` is read from it.
+        seed: what is random in a step follows from it and the step.
+        backward: of a loss; the trainer's, which knows about scaling.
+        by_engine: gradients are averaged over processes by an engine such as DeepSpeed, which counts passes and so gets one a step.
+
+    Raises:
+        ConfigError: the method's loss cannot be taken apart, or takes other passes for other rows, but is to be.
+    """
+
+    def __init__(
+        self, model: Any, method: Method[Any], config: TrainingConfig, seed: int, backward: Backward, *, by_engine: bool = False
+    ) -> None:
+        self.model, self.method, self.config, self.seed, self.backward, self.by_engine = model, method, config, seed, backward, by_engine
+        self.micro_batch = config.micro_batch
+        self.sharded = processes.is_spread(model)
+        self._halved = False
+        if not method.separable and (self.micro_batch is not None or processes.count() > 1):
+            raise ConfigError(
+                "the loss of this method, with its settings, cannot be taken apart",
+                expected="one process and training.micro_batch=null",
+                got=f"{processes.count()} processes, training.micro_batch={self.micro_batch}",
+            )
+
+        if self.sharded and not method.spreads:
+            raise ConfigError(
+                "this method, with its settings, cannot be trained with parameters spread over processes",
+                expected="training.shard=false, or for vgid method.sparring=0",
+                got="a sharded run",
+                fix="set method.sparring=0: what is forgotten then comes back more easily by fine-tuning",
+            )
+
+    def step(self, batch: StepBatch) -> StepLoss:
+        """Gradients of the mean over all rows, in every process; gives the loss.
+
+        Raises:
+            RunError: the loss or a gradient is not finite, or memory does not suffice; no weight has been touched.
+        """
+        loss = together(processes.exchange(self._mine(batch)))
+        if loss.broken:
+            raise _not_finite("the loss", loss.total, batch, loss.broken)
+        if not (self.sharded or self.by_engine):
+            processes.sum_gradients(self.model.parameters())
+        norm = self._gradient_norm()
+        if not math.isfinite(norm):
+            raise _not_finite("the gradient", norm, batch, [row.id for row in (*batch.forget, *batch.retain)])
+        return loss
+
+    def _mine(self, batch: StepBatch) -> StepLoss:
+        """This process's share; where memory does not suffice, once more in parts of half the size."""
+        try:
+            return self._pass(batch)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            if self._halved or self.sharded or self.by_engine or not self.method.separable:
+                raise self._too_large(error) from error
+        # Out of the except clause, which keeps the tensors of the failed pass alive.
+        self._halve(batch)
+        return self._mine(batch)
+
+    def _pass(self, batch: StepBatch) -> StepLoss:
+        # So that a run that goes on from a checkpoint meets the same randomness as one that never stopped.
+        set_seed(derive_seed(self.seed, "step", batch.step, processes.rank()) % 2**32)
+        share, losses = StepLoss(), []
+        averaged = self.sharded or self.by_engine
+        for part in self._parts(batch):
+            out = self.method.loss(self.model, part.batch)
+            share.add(out, part)
+            if out.total.requires_grad:
+                losses.append(out.total * (part.weight * (processes.count() if averaged else 1)))
+            if losses and not self.by_engine:
+                self.backward(losses.pop())
+        if losses:  # the engine also takes the step
+            if share.broken:
+                raise _not_finite("the loss", share.total, batch, share.broken)
+            self.backward(torch.stack(losses).sum())
+        return share
+
+    def _parts(self, batch: StepBatch) -> list[Part]:
+        if not self.method.separable:
+            return [Part(batch, 1.0)]
+        return parts_of(batch, self.micro_batch, processes.rank(), processes.count(), together=self.sharded)
+
+    def _halve(self, batch: StepBatch) -> None:
+        rows = max(len(part.batch.forget) + len(part.batch.retain) for part in self._parts(batch))
+        self.micro_batch, self._halved = max(1, rows // 2), True
+        log.warning("memory does not hold %d rows at once: from here on %d in twice as many passes", rows, self.micro_batch)
+        self.model.zero_grad(set_to_none=True)
+        free_memory()
+
+    def _too_large(self, error: RuntimeError) -> RunError:
+        return RunError(
+            "memory does not suffice for a step",
+            expected=f"room for {self.micro_batch or 'all'} rows at once",
+            got=f"{str(error).splitlines()[0]}\n  needed before any row: {_memory_needed(self.model, self.config)}",
+            fix="set training.micro_batch=1, use smaller pictures, an adapter in place of all parameters, or more devices",
+        )
+
+    def _gradient_norm(self) -> float:
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        return float(processes.whole(torch.nn.utils.get_total_norm(gradients))) if gradients else 0.0
+
+
+def _not_finite(what: str, value: float, batch: StepBatch, ids: list[str]) -> RunError:
+    return RunError(
+        f"{what} is {value} at step {batch.step + 1}",
+        expected="a finite one",
+        got=f"rows {', '.join(ids)}",
+        fix="lower training.learning_rate, or look at these rows; the last checkpoint, if there is one, is from before",
+    )
+
+
+def _memory_needed(model: Any, config: TrainingConfig) -> str:
+    """What training takes apart from activations, in words: weights, gradients, optimizer, and what the device has."""
+    weights = sum(p.nbytes for p in model.parameters())
+    trained = sum(p.nbytes for p in model.parameters() if p.requires_grad)
+    moments = {"adamw": 2, "muon": 1}[config.optimizer]
+    words = [f"weights {gigabytes(weights)}", f"gradients {gigabytes(trained)}", f"optimizer about {gigabytes(moments * trained)}"]
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        words.append(f"the device {gigabytes(total)}, of which {gigabytes(free)} are free")
+    return "; ".join(words)

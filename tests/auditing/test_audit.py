@@ -1,0 +1,121 @@
+"""Audits of real models: one that still knows, one that is broken, one that never knew."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from tests.attacks.people import WORLD, material, rows
+from vgid.attacks import Outcome
+from vgid.auditing.command import read_rewordings
+from vgid.auditing.policy import Policy
+from vgid.auditing.run import SCHEMA, Answered, _results, audit
+from vgid.commands import app
+from vgid.data.sources import write_examples
+from vgid.errors import ConfigError, DataError
+from vgid.models.loading import LoadedModel, load_model
+from vgid.report.audit import audit_table, verdict_line
+from vgid.synthetic.tiny import tiny_path
+
+POLICY = Policy(attacks={"paraphrase": {"settings": {"wordings": 1}}, "prefill": {}, "cross_modal": {}, "adapter_scaling": {}})
+
+
+PREFILL = Policy(attacks={"prefill": {}})
+
+
+def knowing() -> LoadedModel:
+    return load_model(tiny_path())
+
+
+def broken() -> LoadedModel:
+    loaded = knowing()
+    with torch.no_grad():
+        for parameter in loaded.model.parameters():
+            parameter.zero_()
+    return loaded
+
+
+def test_a_model_that_still_knows_fails() -> None:
+    given = material(5, 3, texts=2)
+    results = audit({"base": knowing, "audited": knowing}, given, POLICY)
+    assert results["schema"] == SCHEMA and results["verdict"]["status"] == "fail"
+    assert results["verdict"]["reasons"][:2] == ["paraphrase", "prefill"] and results["verdict"]["untested"] == ["adapter_scaling"]
+    level = results["attacks"]["paraphrase"]["levels"]["any wording"]
+    assert level["share"] > 0.8 and level["recovered"]["base"] == level["recovered"]["audited"] and level["clean"]["audited"] == 1.0
+    assert set(level["modality"]) == {"image", "text"} and level["control"]["audited"] > 0.8
+    assert results["knowledge"]["known"] > 20 and results["utility"]["ratio"] == 1.0
+    text = json.dumps(results)
+    for row in given.everything:
+        assert row.answer not in text and row.question not in text and not any(word in text for word in row.keywords)
+    assert "fail" in verdict_line(results) and audit_table(results).row_count == 5
+
+
+def test_a_broken_model_fails_on_utility_alone_as_its_reference_would() -> None:
+    results = audit({"base": knowing, "audited": broken, "retrained": broken}, material(5, 3, texts=2), PREFILL)
+    assert results["verdict"]["status"] == "fail" and results["verdict"]["reasons"] == ["utility 0.00 below 0.90"]
+    assert results["attacks"]["prefill"]["reason"] == "utility below floor"
+    level = results["attacks"]["prefill"]["levels"][""]
+    assert level["recovered"]["retrained"] == 0.0 and level["share"] == 0.0 and level["interval"] == [0.0, 0.0]
+
+
+def test_what_was_never_known_decides_nothing() -> None:
+    given = replace(material(1, 3), forget=rows(WORLD.forget), unseen=())
+    results = audit({"base": knowing, "audited": knowing}, given, PREFILL)
+    assert results["attacks"]["prefill"]["reason"] == "never known" and results["verdict"]["status"] == "inconclusive"
+
+
+def test_rows_must_be_there_and_distinct() -> None:
+    given = material(2, 2)
+    with pytest.raises(DataError, match="an audit needs retain rows"):
+        audit({"base": knowing, "audited": knowing}, replace(given, retain=()), POLICY)
+    with pytest.raises(DataError, match="ids of their own"):
+        audit({"base": knowing, "audited": knowing}, replace(given, unseen=given.forget), POLICY)
+
+
+def test_rows_that_one_model_was_not_asked_are_left_out_for_all() -> None:
+    """An optimised suffix may give a fact away, another model's suffix another one."""
+    given = material(5, 3, texts=2)
+    clean = {row.id: 1.0 for row in given.everything}
+    answered = {}
+    for role, missing in (("base", given.forget[0]), ("audited", given.forget[1])):
+        found = {row.id: 1.0 for row in given.forget if row is not missing}
+        answered[role] = Answered(clean, {"prefill": {"": Outcome(found, {})}}, {"prefill": 0.0})
+    results = _results(answered, {"prefill": PREFILL.attack("prefill", "quick")}, given, PREFILL, "quick")
+    level = results["attacks"]["prefill"]["levels"][""]
+    assert level["facts"] == len(given.forget) - 2 and level["recovered"] == {"base": 1.0, "audited": 1.0}
+
+
+def test_command_line(tmp_path: Path) -> None:
+    given = material(5, 3, texts=2)
+    write_examples(tmp_path / "forget.jsonl", given.forget)
+    write_examples(tmp_path / "retain.jsonl", given.retain)
+    (tmp_path / "policy.yaml").write_text("attacks: {prefill: {most: 0.1}}")
+    files = ["--model", str(tiny_path()), "--base", str(tiny_path())]
+    files += ["--forget", str(tmp_path / "forget.jsonl"), "--retain", str(tmp_path / "retain.jsonl")]
+    run = CliRunner().invoke(app, ["audit", *files, "--policy", str(tmp_path / "policy.yaml"), "--out", str(tmp_path / "out"), "--json"])
+    assert run.exit_code == 3, run.output
+    written = json.loads((tmp_path / "out" / "audit.json").read_text())
+    assert written["verdict"] == {"status": "fail", "reasons": ["prefill"], "untested": []} and json.loads(run.stdout) == written
+    (tmp_path / "policy.yaml").write_text("attacks: {prefill: {required: false}, jailbreak: {most: 0.99, settings: {templates: 1}}}\n")
+    lenient = CliRunner().invoke(app, ["audit", *files, "--policy", str(tmp_path / "policy.yaml")])
+    assert lenient.exit_code == 0 and "jailbreak" in lenient.stdout and "pass" in lenient.stdout
+    assert "The forgotten facts can be had back" in (tmp_path / "out" / "audit.html").read_text()
+    nowhere = CliRunner().invoke(app, ["audit", *files, "--served", "localhost:8000"])
+    assert isinstance(nowhere.exception, ConfigError) and "this is no endpoint" in str(nowhere.exception)
+    missing = CliRunner().invoke(app, ["audit", *files, "--policy", str(tmp_path / "none.yaml")])
+    assert isinstance(missing.exception, ConfigError)
+
+
+def test_rewordings_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "words.yaml"
+    file.write_text('"Who is this?": ["Whose picture is this?"]')
+    assert read_rewordings(file) == {"Who is this?": ["Whose picture is this?"]}
+    for text, message in (("a: b", "question or id"), ("a: [", "no valid YAML")):
+        file.write_text(text)
+        with pytest.raises(DataError, match=message):
+            read_rewordings(file)
+    with pytest.raises(DataError, match="no such file of rewordings"):
+        read_rewordings(tmp_path / "none.yaml")

@@ -1,0 +1,216 @@
+"""Unlearning and evaluation of a benchmark in one command: what it leaves, how it goes on, and what it refuses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.benchmarks import fixtures
+from vgid import bench
+from vgid.benchmarking.bench import bench_command, choose, open_sides, read_sides
+from vgid.benchmarks.base import BENCHMARKS
+from vgid.commands import app
+from vgid.config import RunConfig, load_config, method_config
+from vgid.errors import ConfigError, DataError, OutputError, RunError, StoppedError
+from vgid.models.loading import load_model
+from vgid.progress import Stages
+
+QUICK = ["training.steps=2", "validation.every=0", "method.answers=[recorded]", "training.forget_batch=2", "training.retain_batch=2"]
+ONE_WORD = {"max_new_tokens": 2, "few_shot": 0}
+
+
+@pytest.fixture(scope="module")
+def folder(random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The random model with a context that holds a benchmark's questions."""
+    loaded = load_model(random_folder)
+    loaded.processor.tokenizer.model_max_length = 8192
+    path = tmp_path_factory.mktemp("long") / "model"
+    loaded.model.save_pretrained(path)
+    loaded.processor.save_pretrained(path)
+    return path
+
+
+def mllmu(root: Path, *settings: str) -> RunConfig:
+    given = {"data": str(fixtures.write_mllmu(root, people=4)), "train": None, "forget": "5"}
+    return choose(load_config(overrides=[*QUICK, *settings]), "mllmu", given, ONE_WORD)
+
+
+def run(model: Path, config: RunConfig, out: Path, **options: Any) -> dict[str, Any]:
+    with Stages(quiet=True) as stages:
+        return bench_command(str(model), config, out, allow_unknown=True, stages=stages, **options)
+
+
+def test_what_the_command_line_says_comes_before_the_recipe() -> None:
+    recipe = load_config("llava-1.5-7b-mllmu-paper")
+    nothing = {"data": None, "train": None, "forget": None}
+    assert choose(recipe, None, nothing, {}) == recipe
+    changed = choose(recipe, "mllmu", {**nothing, "data": "here", "forget": "10"}, {"few_shot": 0}).benchmark
+    assert changed is not None
+    assert (changed.data, changed.train, changed.forget, changed.protocol) == ("here", None, "10", {"few_shot": 0})
+    with pytest.raises(ConfigError, match=r"(?s)the recipe is for another benchmark.*expected: mllmu.*found: clear"):
+        choose(recipe, "clear", nothing, {})
+    with pytest.raises(ConfigError, match="there is no benchmark to run"):
+        choose(load_config(), None, nothing, {})
+
+
+def test_rows_for_unlearning_may_lie_elsewhere(tmp_path: Path) -> None:
+    given = {"data": str(fixtures.write_mllmu(tmp_path / "a")), "train": str(fixtures.write_mllmu_training(tmp_path / "b")), "forget": "5"}
+    config = choose(load_config(overrides=QUICK), "mllmu", given, {})
+    assert config.benchmark is not None
+    sides = open_sides(config.benchmark)
+    forget, retain = read_sides(sides.trained, config, skip_bad_rows=False)
+    # The training splits have two questions a profile; of eight to retain two steps of two rows are drawn, and validation's share.
+    assert [row.answer for row in forget] == ["Person 0.", "Oslo.", "Person 1.", "Oslo."]
+    assert len(retain) == 8 and next(sides.asked.items()).split == "forget"
+    fewer = config.model_copy(update={"validation": config.validation.model_copy(update={"rows": 1})})
+    assert len(read_sides(sides.trained, fewer, skip_bad_rows=False)[1]) == 2 * 2 + 1
+
+
+def test_one_command_unlearns_and_asks(tmp_path: Path, folder: Path) -> None:
+    config, out = mllmu(tmp_path / "data"), tmp_path / "out"
+    results = run(folder, config, out, reference=str(folder))
+    assert results == json.loads((out / "results.json").read_text()) and results["schema"] == "vgid.benchmark/1"
+    assert set(results["figures"]) == {"base", "unlearned", "retrained"} and results["deviations"] == ONE_WORD
+    assert results["unlearning"]["method"] == "vgid" and results["unlearning"]["config"]["training"]["steps"] == 2
+    assert (results["unlearning"]["forget_rows"], results["unlearning"]["retain_rows"]) == (2, 2)
+    assert "came with a picture" in results["notes"][-1]
+    weights = {name: known["weights"] for name, known in results["models"].items()}
+    assert weights["base"] == weights["retrained"] != weights["unlearned"]
+    assert sorted(path.name for path in out.iterdir()) == [".vgid-run", "report.html", "results.json", "unlearned"]
+    assert (out / "unlearned" / "merged" / "config.json").is_file()
+    page = (out / "report.html").read_text()
+    assert "training.steps" in page and "arXiv 2606.00105" in page and weights["unlearned"][:12] in page
+    for secret in ("Oslo", "Person 0", "Where is home"):
+        assert secret not in page + (out / "results.json").read_text() + (out / "unlearned" / "results.json").read_text()
+    with pytest.raises(OutputError, match="the output folder is not empty"):
+        run(folder, config, out)
+
+
+def test_a_run_that_was_stopped_goes_on(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, out = mllmu(tmp_path / "data"), tmp_path / "out"
+    whole = run(folder, config, tmp_path / "whole")
+    ask, unlearned = bench.ask_models, list[Path]()
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench, "ask_models", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, config, out)
+    monkeypatch.setattr(bench, "ask_models", ask)
+    with pytest.raises(RunError, match=r"(?s)another run.*other settings"):
+        run(folder, mllmu(tmp_path / "data", "training.learning_rate=1e-3"), out)
+    fixtures.write_parquet(tmp_path / "data" / "forget_5", [fixtures.profile(0)])
+    with pytest.raises(RunError, match=r"(?s)another run.*other forget rows"):
+        run(folder, config, out)
+    fixtures.write_mllmu(tmp_path / "data", people=4)
+
+    def count(*arguments: Any, **options: Any) -> None:
+        unlearned.append(arguments[4])
+
+    def stopped(*_: Any, **__: Any) -> None:
+        raise StoppedError("stopped", number=15, fix="give --resume")
+
+    monkeypatch.setattr(bench, "unlearn_rows", stopped)
+    with pytest.raises(StoppedError, match="the same command goes on from here") as told:
+        run(folder, config, tmp_path / "third")
+    assert told.value.exit_code == 143
+    monkeypatch.setattr(bench, "unlearn_rows", count)
+    resumed = run(folder, config, out)
+    assert unlearned == [] and resumed["figures"] == whole["figures"]
+    assert {name: known["weights"] for name, known in resumed["models"].items()} == {
+        name: known["weights"] for name, known in whole["models"].items()
+    }
+
+
+def test_what_cannot_be_run_is_told_first(tmp_path: Path, folder: Path) -> None:
+    data = str(fixtures.write_clear(tmp_path / "clear"))
+    given = {"data": data, "train": None, "forget": "10"}
+    with pytest.raises(ConfigError, match=r"(?s)icu changes the question.*vgid compare"):
+        run(folder, choose(method_config("icu"), "clear", given, {}), tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"(?s)never saw the forget set.*--protocol"):
+        run(folder, choose(load_config(overrides=QUICK), "clear", given, {}), tmp_path / "out")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").touch()
+    with pytest.raises(OutputError, match="not empty"):
+        run(folder, mllmu(tmp_path / "data"), tmp_path / "full")
+    damaged = fixtures.profile(1) | {"image": {"bytes": b"no picture", "path": None}}
+    fixtures.write_parquet(tmp_path / "data" / "forget_5", [fixtures.profile(0), damaged])
+    config = choose(load_config(overrides=QUICK), "mllmu", {"data": str(tmp_path / "data"), "train": None, "forget": None}, ONE_WORD)
+    with pytest.raises(DataError, match=r"parquet:2: image of unknown format"):
+        run(folder, config, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in BENCHMARKS if name != "people"])
+def test_every_benchmark_runs(name: str, tmp_path: Path, folder: Path) -> None:
+    from tests.benchmarks.test_others import WRITERS
+
+    protocol = {"max_new_tokens": 2, **({"generation_tokens": 2} if name == "umu" else {})}
+    part = "10" if name == "clear" else None
+    config = choose(
+        load_config(overrides=QUICK), name, {"data": str(WRITERS[name](tmp_path / "data")), "train": None, "forget": part}, protocol
+    )
+    results = run(folder, config, tmp_path / "out", reference=str(folder))
+    assert set(results["figures"]) == {"base", "unlearned", "retrained"} and results["unlearning"]["forget_rows"] > 0
+
+
+@pytest.mark.slow
+def test_a_killed_command_ends_as_if_nothing_had_happened(tmp_path: Path, folder: Path) -> None:
+    data = fixtures.write_mllmu(tmp_path / "data", people=12, forget=4)
+    settings = [each for value in [*QUICK[1:], "training.steps=12", "training.checkpoint_every=1"] for each in ("--set", value)]
+    protocol = [each for name, value in {**ONE_WORD, "max_new_tokens": 4}.items() for each in ("--protocol", f"{name}={value}")]
+    command = [sys.executable, "-m", "vgid", "bench", "mllmu", "--data", data, "--model", folder, *settings, *protocol, "--allow-unknown"]
+    command += ["--batch-size", "2", "--out"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def kill_when(out: Path, ready: Any) -> None:
+        process = subprocess.Popen(
+            [str(part) for part in (*command, out)], env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
+        started = time.monotonic()
+        while time.monotonic() - started < 180 and not ready(out):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not (out / "results.json").exists()
+
+    def training(out: Path) -> bool:
+        return any((out / "unlearned" / "checkpoint").glob("*"))
+
+    def asking(out: Path) -> bool:
+        file = out / "answers" / "base.jsonl"
+        return file.exists() and file.read_bytes().count(b"\n") > 6
+
+    kill_when(tmp_path / "cut", training)
+    kill_when(tmp_path / "cut", asking)
+    both = []
+    for out in (tmp_path / "cut", tmp_path / "whole"):
+        done = subprocess.run([str(part) for part in (*command, out)], env=environment, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr
+        both.append(json.loads((out / "results.json").read_text()))
+    assert both[0]["figures"] == both[1]["figures"]
+    assert both[0]["models"]["unlearned"]["weights"] == both[1]["models"]["unlearned"]["weights"]
+
+
+def test_the_command_line(tmp_path: Path) -> None:
+    runner = CliRunner()
+    for arguments, message in (
+        (["bench", "--model", "x", "--out", str(tmp_path / "o")], "there is no benchmark to run"),
+        (["bench", "clear", "--recipe", "llava-1.5-7b-mllmu-paper", "--model", "x", "--out", str(tmp_path / "o")], "for another benchmark"),
+        (["bench", "mllmu", "--model", "x", "--out", str(tmp_path / "o")], "MLLMU-Bench needs its data"),
+        (
+            ["bench", "mllmu", "--data", str(tmp_path), "--protocol", "shots=1", "--model", "x", "--out", str(tmp_path / "o")],
+            "cannot be asked",
+        ),
+    ):
+        found = runner.invoke(app, arguments).exception
+        assert isinstance(found, ConfigError | DataError) and message in str(found), arguments

@@ -1,0 +1,67 @@
+"""Anchors by hand: which questions are asked about forget pictures, and which answers are left out."""
+
+from collections.abc import Sequence
+from random import Random
+
+from tests.conftest import png
+from vgid.data.example import STRANGER, Example, ImageRef
+from vgid.data.self_distilled import anchor_rows, lasting_questions
+
+PICTURES = [ImageRef(data=png(seed)) for seed in range(3)]
+
+
+def row(id: str, question: str, picture: int | None, **more: object) -> Example:
+    images = () if picture is None else (PICTURES[picture],)
+    return Example(id, question, "An answer.", images, **more)  # type: ignore[arg-type]
+
+
+FORGET = [
+    row("f1", "Where does this person live?", 0, subject="p", keywords=("New Delhi",)),
+    row("f2", "What is this person's job?", 0, subject="p", keywords=("judge",)),
+    row("f3", "Who is this?", 1, subject="q", keywords=("Mona",)),
+    row("f4", "Where does Mona live?", None, subject="q", keywords=("Oslo",)),
+]
+RETAIN = [
+    row("r1", "Where does that person live?", 2),  # 4 of 6 words are those of f1
+    row("r2", "What colour is the background?", 2),
+    row("r3", "Is there a hat?", 2),
+    row("r4", "Which pet is it?", 2, tags=(STRANGER,)),
+    row("r5", "Name a river in France.", None),
+]
+
+
+def test_questions_that_are_like_forget_questions_or_need_no_picture_or_have_no_answer_are_not_asked() -> None:
+    assert sorted(lasting_questions(FORGET, RETAIN, Random(0))) == ["Is there a hat?", "What colour is the background?"]
+
+
+def test_answers_that_say_what_is_to_be_forgotten_are_left_out() -> None:
+    asked: list[Example] = []
+
+    def answer(rows: Sequence[Example]) -> list[str]:
+        asked.extend(rows)
+        said = {"What colour is the background?": "Red.", "Is there a hat?": "A judge in NEW  Delhi."}
+        return ["" if row.subject == "q" and "a hat" in row.question else said[row.question] for row in rows]
+
+    anchors = anchor_rows(FORGET, RETAIN, 5, 0, answer)
+    # Two pictures, two questions that qualify; the answer with a secret and the empty one are dropped.
+    assert len(asked) == 4 and not any(row.answer for row in asked)
+    assert sorted((row.question, row.answer, row.subject, row.images[0] == PICTURES[0]) for row in anchors) == [
+        ("What colour is the background?", "Red.", "p", True),
+        ("What colour is the background?", "Red.", "q", False),
+    ]
+    assert len({row.id for row in anchors}) == 2 and all(row.tags == ("anchor",) for row in anchors)
+
+
+def test_the_choice_follows_from_the_seed() -> None:
+    def questions(seed: int) -> list[str]:
+        return [row.question for row in anchor_rows(FORGET, RETAIN, 1, seed, lambda rows: ["Red."] * len(rows))]
+
+    assert questions(0) == questions(0) and len({tuple(questions(seed)) for seed in range(9)}) > 1
+
+
+def test_without_pictures_or_questions_there_are_no_anchors() -> None:
+    def never(rows: Sequence[Example]) -> list[str]:
+        raise AssertionError("nothing to ask")
+
+    assert anchor_rows([FORGET[3]], RETAIN, 2, 0, never) == []
+    assert anchor_rows(FORGET, [RETAIN[4]], 2, 0, never) == []

@@ -1,0 +1,114 @@
+"""Cheaper steps are the same steps: checkpointed, compiled, and on a base in 4 bits."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.conftest import example
+from vgid.config import load_config
+from vgid.errors import ConfigError, ModelError
+from vgid.models import quantisation
+from vgid.models.adapters import AdapterConfig, attach_lora
+from vgid.models.forward import answer_logits
+from vgid.models.loading import LoadedModel, load_model
+from vgid.models.memory_saving import checkpointing, compiled
+from vgid.models.structure import decoder_layers
+from vgid.training.fit import fit, unlearn
+
+QUICK = ["training.steps=3", "training.forget_batch=2", "training.retain_batch=2", "method.answers=[recorded]", "validation.every=0"]
+ROWS = [example(1), example(2, image=False), example(3, answer="Oslo."), example(4)]
+
+
+def trained(folder: Path, *overrides: str) -> dict[str, torch.Tensor]:
+    model = fit(load_model(folder), ROWS[:2], ROWS[2:], load_config(None, [*QUICK, *overrides])).loaded.model
+    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("overrides", [(), ("adapter.dropout=0.2",), ("adapter.scope=[projector]",)], ids=str)
+def test_checkpointing_changes_no_weight(random_folder: Path, overrides: tuple[str, ...]) -> None:
+    plain, cheap = trained(random_folder, *overrides), trained(random_folder, "training.gradient_checkpointing=true", *overrides)
+    assert plain.keys() == cheap.keys() and any(value.any() for name, value in cheap.items() if "lora_B" in name)
+    assert all(torch.allclose(plain[name], cheap[name], atol=1e-6) for name in plain)
+
+
+def test_checkpointing_is_undone(random_model: LoadedModel) -> None:
+    model = attach_lora(random_model.model, AdapterConfig(), seed=0)
+    layers = decoder_layers(random_model.model)
+    with checkpointing(model):
+        assert all(layer.gradient_checkpointing for layer in layers)
+    assert len(layers) == 5 and not any(layer.gradient_checkpointing for layer in layers)
+
+
+def test_a_model_without_checkpointing_is_refused(random_model: LoadedModel) -> None:
+    random_model.model.supports_gradient_checkpointing = False
+    with pytest.raises(ModelError, match=r"set training\.gradient_checkpointing=false"), checkpointing(random_model.model):
+        pass
+
+
+@pytest.mark.slow
+def test_compiled_layers_change_no_weight_and_are_undone(random_folder: Path, random_model: LoadedModel) -> None:
+    answers = ("method.sparring=0", "method.states=0")
+    plain, fast = trained(random_folder, *answers), trained(random_folder, "training.torch_compile=true", *answers)
+    assert all(torch.allclose(plain[name], fast[name], atol=1e-4) for name in plain)
+    with compiled(random_model.model):
+        assert all(layer._compiled_call_impl is not None for layer in decoder_layers(random_model.model))
+    assert all(layer._compiled_call_impl is None for layer in decoder_layers(random_model.model))
+
+
+# -- 4 bits ---------------------------------------------------------------------------------------------------------------
+
+bitsandbytes = pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="needs bitsandbytes")
+
+
+def test_a_missing_package_is_named(random_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantisation, "find_spec", lambda _: None)
+    with pytest.raises(ModelError, match=r"(?s)4 bits need a package.*pip install \"vgid\[quant\]\""):
+        load_model(random_folder, quantise="4bit")
+
+
+@bitsandbytes
+def test_the_decoder_alone_is_held_in_4_bits(random_folder: Path) -> None:
+    kinds: dict[str, set[str]] = {}
+    for name, module in load_model(random_folder, quantise="4bit").model.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            kinds.setdefault(type(module).__name__, set()).add(name.split(".")[1] if "." in name else name)
+    assert kinds == {"Linear4bit": {"language_model"}, "Linear": {"vision_tower", "multi_modal_projector", "lm_head"}}
+
+
+@bitsandbytes
+def test_gradients_pass_a_base_in_4_bits_after_it_has_answered(random_folder: Path) -> None:
+    """Compared with a plain model that holds the same rounded weights."""
+    from bitsandbytes.functional import dequantize_4bit
+
+    small, plain = load_model(random_folder, quantise="4bit"), load_model(random_folder)
+    for name, module in small.model.named_modules():
+        if type(module).__name__ == "Linear4bit":
+            plain.model.get_submodule(name).weight.data = dequantize_4bit(module.weight.data, module.weight.quant_state)
+    grads: list[dict[str, torch.Tensor]] = []
+    for loaded in (small, plain):
+        model: Any = attach_lora(loaded.model, AdapterConfig(rank=4), seed=0)
+        batch = loaded.encoder.batch(ROWS)
+        with torch.no_grad():
+            answer_logits(model.eval(), batch)  # on some CPUs bitsandbytes repacks weights here
+        answer_logits(model.train(), batch).square().mean().backward()
+        grads.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    assert grads[0].keys() == grads[1].keys()
+    assert all(torch.allclose(grads[0][name], grads[1][name], rtol=1e-3, atol=1e-6) for name in grads[0])
+
+
+@bitsandbytes
+def test_what_is_written_is_full_precision(random_folder: Path, tmp_path: Path) -> None:
+    config = load_config(None, [*QUICK, "adapter.quantise=4bit"])
+    unlearn(load_model(random_folder, quantise="4bit"), ROWS[:2], ROWS[2:], config, out=tmp_path)
+    merged, base = load_model(tmp_path / "merged").model.state_dict(), load_model(random_folder).model.state_dict()
+    assert merged.keys() == base.keys()
+    changed = {name.rsplit(".", 2)[-2] for name in base if not torch.equal(merged[name], base[name])}
+    assert changed == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+
+
+def test_model_and_configuration_must_agree(random_model: LoadedModel) -> None:
+    with pytest.raises(ConfigError, match=r"(?s)not held as the configuration says.*a model in full"):
+        fit(random_model, ROWS[:2], ROWS[2:], load_config(None, ["adapter.quantise=4bit"]))
