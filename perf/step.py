@@ -21,9 +21,10 @@ from vgid.data.example import Example
 from vgid.data.packing import Style
 from vgid.methods.base import Context, StepBatch
 from vgid.methods.vgid.method import VGID, VGIDConfig
-from vgid.models.adapters import AdapterConfig, attach_lora
+from vgid.models.adapters import attach_lora
 from vgid.models.forward import all_logits
 from vgid.models.loading import LoadedModel
+from vgid.settings import AdapterConfig
 
 Rows = list[Example]
 

@@ -33,7 +33,7 @@ QUICK = (
     "validation.every=0",
     "--set",
     "method.answers=[recorded]",
-    "--examine",
+    "--max-rows",
     4,
     "--allow-unknown",
 )
@@ -54,7 +54,7 @@ def test_methods_are_listed() -> None:
 
 def test_unlearn_by_another_method(random_folder: Path, data: Path, tmp_path: Path) -> None:
     files = ("--model", random_folder, "--forget", data / "forget.jsonl", "--retain", data / "retain.jsonl", "--out", tmp_path / "out")
-    run = vgid("unlearn", *files, "--method", "manu", "--examine", 2, "--allow-unknown", "--json")
+    run = vgid("unlearn", *files, "--method", "manu", "--max-rows", 2, "--allow-unknown", "--json")
     assert run.returncode == 0, run.stderr
     results = json.loads(run.stdout)
     assert results["method"] == "manu" and results["training"] == "nothing to train"
@@ -110,7 +110,7 @@ def test_preflight_comes_first(random_folder: Path, data: Path, tmp_path: Path) 
 )
 def test_bad_settings_end_with_2(random_folder: Path, data: Path, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
     files = ("--forget", data / "forget.jsonl", "--retain", data / "retain.jsonl")
-    run = vgid("unlearn", "--model", random_folder, *files, "--out", tmp_path / "out", "--examine", 0, *arguments)
+    run = vgid("unlearn", "--model", random_folder, *files, "--out", tmp_path / "out", "--max-rows", 0, *arguments)
     assert run.returncode == 2 and message in run.stderr and "Traceback" not in run.stderr and not run.stdout
 
 
@@ -130,7 +130,7 @@ def test_bad_data_is_found_before_a_model_is_looked_for(data: Path, tmp_path: Pa
 def test_a_run_that_fails_ends_with_1(random_folder: Path, data: Path, tmp_path: Path) -> None:
     files = ("--forget", data / "forget.jsonl", "--retain", data / "retain.jsonl", "--out", tmp_path / "out")
     loud = ("--set", "training.learning_rate=1e30", "--set", "training.max_grad_norm=1e30", "--set", "training.warmup_steps=0")
-    steps = ("--set", "training.steps=20", "--set", "validation.every=0", "--set", "method.answers=[recorded]", "--examine", 0)
+    steps = ("--set", "training.steps=20", "--set", "validation.every=0", "--set", "method.answers=[recorded]", "--max-rows", 0)
     run = vgid("unlearn", "--model", random_folder, *files, *loud, *steps, "--allow-unknown")
     assert run.returncode == 1 and "the loss is nan at step" in run.stderr and "Traceback" not in run.stderr
 
@@ -155,7 +155,7 @@ def test_skip_bad_rows_lists_them(data: Path, caplog: pytest.LogCaptureFixture) 
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
 def test_a_run_that_is_interrupted_says_how_to_go_on_and_goes_on(random_folder: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    files = ("--model", random_folder, "--forget", data / "forget.jsonl", "--retain", data / "retain.jsonl", "--out", out, "--examine", 2)
+    files = ("--model", random_folder, "--forget", data / "forget.jsonl", "--retain", data / "retain.jsonl", "--out", out, "--max-rows", 2)
     settings = ("--allow-unknown", "--set", "training.steps=30", "--set", "validation.every=0", "--set", "method.answers=[recorded]")
     words = ("unlearn", *files, *settings, "--set", "training.checkpoint_every=1")
     process = subprocess.Popen([sys.executable, "-m", "vgid", *map(str, words)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

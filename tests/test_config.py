@@ -15,7 +15,7 @@ def test_every_built_in_recipe_is_valid(recipe: str) -> None:
     config = load_config(recipe)
     # What is written into the results reads back as the same configuration.
     assert validate_config(config.model_dump(mode="json")) == config
-    assert config.method["name"] == "vgid"
+    assert config.method.name == "vgid"
 
 
 def test_halves_of_the_teacher_are_recipes() -> None:

@@ -14,10 +14,11 @@ from tests.test_cli import vgid
 from vgid.data.sources import write_examples
 from vgid.deployment import export_command, verify_command
 from vgid.errors import ModelError, OutputError, RunError
-from vgid.models.adapters import AdapterConfig, attach_lora
+from vgid.models.adapters import attach_lora
 from vgid.models.export import save_adapter
 from vgid.models.forward import answer_logits
 from vgid.models.loading import load_model
+from vgid.settings import AdapterConfig
 
 
 @pytest.fixture

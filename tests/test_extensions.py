@@ -92,7 +92,7 @@ def test_a_method(more: Path, random_folder: Path, data: Path, tmp_path: Path) -
     row = next(row for row in catalogue() if row["name"] == "random_labels")
     assert row["package"] == "vgid-more 0.1" and row["settings"] == ["retain_weight", "retain_loss", "salt"]
     files = ("--model", random_folder, "--forget", data / "forget.jsonl", "--retain", data / "retain.jsonl", "--out", tmp_path / "out")
-    quick = ("--set", "training.steps=2", "--set", "validation.every=0", "--examine", 0, "--allow-unknown")
+    quick = ("--set", "training.steps=2", "--set", "validation.every=0", "--max-rows", 0, "--allow-unknown")
     results = json.loads(run("unlearn", *files, *quick, "--method", "random_labels", "--set", "method.salt=1", "--json"))
     assert results["method"] == "random_labels" and results["config"]["method"]["salt"] == 1
     assert (tmp_path / "out" / "merged" / "model.safetensors").is_file()

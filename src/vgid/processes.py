@@ -48,6 +48,11 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
+def launched_first() -> bool:
+    """Whether a launcher started this process as its first, or none did; holds before the processes are joined, too."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 def asked_to_shard() -> bool:
     """Whether the launcher's configuration asks for FSDP."""
     return _asked_to_shard

@@ -72,6 +72,16 @@ class Stages:
             self._plain.print(f"{name}: {taken:.1f} s")
 
 
+@contextmanager
+def stages_or_own(stages: Stages | None, *, quiet: bool = False) -> Iterator[Stages]:
+    """The stages that a caller gave, or new ones that show progress bars for as long as the context lasts."""
+    if stages is not None:
+        yield stages
+        return
+    with Stages(quiet=quiet) as own:
+        yield own
+
+
 def launched_as() -> int:
     """The number that a launcher gave this process; 0 is the first, and shows what there is to see."""
     return int(os.environ.get("RANK", "0"))

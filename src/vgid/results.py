@@ -1,14 +1,20 @@
-"""The results object, schema `vgid.results/1`, and where it comes from."""
+"""`vgid evaluate` for own data: models asked the same splits, and the results object (schema `vgid.results/1`)."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
+from vgid.artifacts import check_output, prepare_output, write_json_atomic
 from vgid.config import RunConfig
-from vgid.evaluation.evaluate import SplitResult, forget_quality
+from vgid.data.example import Example
+from vgid.data.sources import Rows, load_examples, rows_of, split_files
+from vgid.evaluation.evaluate import SplitResult, evaluate, forget_quality
+from vgid.models.loading import load_model
+from vgid.progress import Stages, stages_or_own
 
 SCHEMA = "vgid.results/1"
 Evaluated = Mapping[str, Mapping[str, SplitResult]]
@@ -35,7 +41,7 @@ def build_results(
     names = list(dict.fromkeys(split for results in evaluated.values() for split in results))
     results: dict[str, Any] = {
         "schema": SCHEMA,
-        "method": config.method["name"] if config else None,
+        "method": config.method.name if config else None,
         "model": model,
         "seed": seed,
         "config": config.model_dump(mode="json") if config else None,
@@ -49,3 +55,57 @@ def build_results(
         ks = forget_quality(evaluated["unlearned"]["forget"], evaluated["retrained"]["forget"])
         results["forget_quality"] = {"statistic": ks.statistic, "p_value": ks.p_value}
     return results
+
+
+def evaluate_models(
+    models: Mapping[str, tuple[str | None, Path | None]],
+    data: Sequence[Path] | Mapping[str, Rows],
+    *,
+    seed: int = 0,
+    out: Path | None = None,
+    overwrite: bool = False,
+    stages: Stages | None = None,
+) -> dict[str, Any]:
+    """Read and check all data, then examine one model after the other.
+
+    Args:
+        models: `unlearned`, and `base`, `retrained` or others to compare with, each as (path, folder of an adapter or None); a path of None
+            leaves the model out.
+        data: files and folders, as `read_splits` takes them, or splits by name.
+        seed: random seed of the intervals.
+        out: folder for `results.json`.
+        overwrite: replace what an earlier run left in it.
+        stages: shows and times what is done; None shows progress bars.
+
+    Returns:
+        The results object: figures by split and model, nothing of what was asked or answered.
+
+    Raises:
+        DataError: rows are bad.
+        ModelError: a model cannot be loaded.
+        OutputError: the folder holds results already, or cannot be written.
+    """
+    if out is not None:
+        check_output(out, overwrite)
+    splits = {name: rows_of(rows) for name, rows in data.items()} if isinstance(data, Mapping) else read_splits(data)
+    if out is not None:
+        prepare_output(out)
+    evaluated = {}
+    with stages_or_own(stages) as shown:
+        for name, (path, adapter) in models.items():
+            if path is not None:
+                with shown(f"Examining the {name} model", "evaluate") as tick:
+                    evaluated[name] = evaluate(load_model(path, adapter=adapter), splits, seed=seed, on_progress=tick)
+        results = build_results(model=str(models["unlearned"][0]), evaluated=evaluated, seed=seed, seconds=shown.seconds)
+    if out is not None:
+        write_json_atomic(out / "results.json", results)
+    return results
+
+
+def read_splits(data: Sequence[Path]) -> dict[str, list[Example]]:
+    """Read splits by name; a folder gives all data files in it.
+
+    Raises:
+        DataError: two splits have the same name, a folder holds no data file, or rows are bad.
+    """
+    return {name: [row for file in files for row in load_examples(file)] for name, files in split_files(data).items()}

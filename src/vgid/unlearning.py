@@ -1,121 +1,351 @@
-"""What `vgid unlearn` and `vgid evaluate` do between reading files and showing a table."""
+"""`vgid unlearn` and `vgid preflight` as functions: from a model and rows to a model that forgot, written and examined."""
 
 from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from vgid import processes
-from vgid.artifacts import prepare_output, write_json_atomic
-from vgid.checks import Preflight, as_json, preflight
+from vgid.artifacts import check_output, prepare_output, write_json_atomic
+from vgid.checks.preflight import Preflight, as_json, check_run
 from vgid.checks.screen import screen
 from vgid.config import RunConfig
 from vgid.data.example import Example
-from vgid.data.sources import Rows, check_disjoint, load_examples, rows_of, split_files
-from vgid.errors import RunError
+from vgid.data.neutral import neutral_examples, own_answers, telling_words, tells
+from vgid.data.sources import Rows, check_disjoint, load_examples
+from vgid.errors import ConfigError, DataError, OutputError, RunError
 from vgid.evaluation.evaluate import SplitResult, evaluate
+from vgid.evaluation.generation import generate
+from vgid.evaluation.metrics import key_fact
+from vgid.models.export import merge_adapter, save_adapter, save_checkpoint, verify_export
 from vgid.models.loading import LoadedModel, load_model
-from vgid.progress import Stages
+from vgid.models.quantisation import is_quantised
+from vgid.progress import Stages, Tick, stages_or_own
 from vgid.results import build_results
-from vgid.training.fit import forget_checkpoint, neutral_retain, unlearn
+from vgid.training.fit import Fitted, fit
 from vgid.training.trackers import check_trackers
-from vgid.training.trainer import count_steps
+from vgid.training.trainer import Curves, count_steps
 
-NEUTRAL_LOOKED_AT = 8
-"""Neutral rows that a preflight looks at."""
+CHECKPOINT, EXPORTS = "checkpoint", ("adapter", "merged")
+PROBES = 8
+"""Rows of each set on which an exported model is compared with the trained one."""
+EXAMINED = 200
+"""Rows of each set that are asked before and after, unless set otherwise."""
+PREFLIGHT_ROWS = 32
+"""Forget rows that a preflight asks the model and the teacher, unless set otherwise."""
+NEUTRAL_PREFLIGHT_ROWS = 8
+"""Neutral rows that a preflight looks at, where these will stand in for retain data."""
 
 log = logging.getLogger("vgid")
 
 
-def unlearn_command(
-    model: str,
-    forget: Rows,
-    retain: Path | None,
-    config: RunConfig,
-    out: Path,
-    *,
-    examine: int,
-    skip_bad_rows: bool,
-    allow_unknown: bool = False,
-    sample: int = 32,
-    resume: bool = False,
-    checked: Mapping[str, Any] | None = None,
-    stages: Stages,
-) -> dict[str, Any]:
-    """Read and check all data, then load the model and check it, examine, unlearn, export, examine again.
+@dataclass(frozen=True)
+class Unlearned:
+    """What `unlearn` returns.
 
-    Where a launcher started several processes, all examine the base, so that none waits long for another; the first one writes, and
-    examines what came out. `checked`: what a preflight of this very run found, as JSON; then there is no other.
+    Attributes:
+        results: the results object as it is written to `results.json` (schema `vgid.results/1`).
+        scores: model (`base`, `unlearned`) to split (`forget`, `retain`) to figures in [0, 1]; empty with `max_rows=0`.
+        curves: part of the loss, or recall of a held-out part, to points (step, value).
+        out: folder of the run; None where nothing was written.
     """
-    if resume and (done := _completed(out, model, config)):
-        log.info("this run is complete; there is nothing to resume")
-        return done
-    check_trackers(config.training.report_to, out)
-    processes.start()
-    forget_rows, retain_rows = _read(forget, retain, skip_bad_rows, config)
-    loaded = load_model(model, quantise=config.adapter.quantise if config.adapter else None)
-    options: dict[str, Any] = {"examine": examine, "allow_unknown": allow_unknown, "sample": sample, "resume": resume, "checked": checked}
-    return unlearn_rows(loaded, forget_rows, retain_rows, config, out, stages=stages, **options)
+
+    results: dict[str, Any]
+    scores: Mapping[str, Mapping[str, SplitResult]]
+    curves: Curves
+    out: Path | None
+    fitted: Fitted | None = field(default=None, repr=False)
+
+    @cached_property
+    def model(self) -> LoadedModel:
+        """The unlearned model with its processor; of a run that was complete already, loaded from its folder."""
+        if self.fitted is not None:
+            return self.fitted.loaded
+        return load_model(Path(str(self.out)) / "merged")
+
+    @property
+    def stopped(self) -> str:
+        """Why training ended, in words."""
+        return str(self.results.get("training"))
 
 
-def unlearn_rows(
-    loaded: LoadedModel,
-    forget_rows: list[Example],
-    retain_rows: list[Example],
-    config: RunConfig,
-    out: Path,
+def unlearn(
+    model: str | Path | LoadedModel,
+    forget: Rows,
+    retain: Rows | None = None,
+    config: RunConfig | None = None,
     *,
-    examine: int,
-    allow_unknown: bool,
-    sample: int,
-    resume: bool,
+    out: str | Path | None = None,
+    max_rows: int | None = None,
+    skip_bad_rows: bool = False,
+    allow_unknown: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
     checked: Mapping[str, Any] | None = None,
-    stages: Stages,
-) -> dict[str, Any]:
-    """Check the model, examine, unlearn, export, examine again; the model is changed in place."""
-    first = processes.rank() == 0
-    if checked is None:
-        found = _preflight(loaded, forget_rows, retain_rows, config, stages, allow_unknown=allow_unknown, sample=sample)
-        if first:
-            stages.show(screen(found))
-        found.raise_errors()
-        checked = as_json(found, texts=False)
-    if not retain_rows and config.neutral_retain:
-        with stages("Answering neutral questions", "neutral"):
-            retain_rows = processes.from_first(neutral_retain(loaded, forget_rows, config))
-    splits = {"forget": _sample(forget_rows, examine, config.seed), "retain": _sample(retain_rows, examine, config.seed)}
-    splits = {name: rows for name, rows in splits.items() if rows}
-    if first:
-        prepare_output(out, keep=resume)
-    evaluated: dict[str, Mapping[str, SplitResult]] = {}
-    if splits:
-        with stages("Examining the base model", "evaluate") as tick:
-            evaluated["base"] = evaluate(loaded, splits, seed=config.seed, on_progress=tick)
-    with stages("Unlearning", "unlearn") as tick:
-        fitted = unlearn(loaded, forget_rows, retain_rows, config, out=out, progress=tick, resume=resume, keep_checkpoint=True)
-    if splits and first:
-        with stages("Examining the unlearned model", "evaluate") as tick:
-            evaluated["unlearned"] = evaluate(fitted.loaded, splits, seed=config.seed, on_progress=tick)
-    results = build_results(
-        model=loaded.path,
-        evaluated=evaluated,
-        config=config,
-        seed=config.seed,
-        seconds=stages.seconds,
-        training=fitted.stopped,
-        preflight=dict(checked),
-    )
-    if first:
-        write_json_atomic(out / "results.json", results)
-        forget_checkpoint(out)
-    return results
+    stages: Stages | None = None,
+) -> Unlearned:
+    """Make a model forget, after a preflight; examine it before and after; with `out`, write adapter, merged model and `results.json`.
+
+    All data is read and checked before the model is loaded. With `out`, the run keeps its state in `out/checkpoint` until it is done, so
+    that it can be resumed. Where a launcher started several processes, all call this; all examine the base, so that none waits long for
+    another, and the first one writes and examines the result.
+
+    Args:
+        model: folder or hub id of the model that must forget, or a loaded one, which is changed in place.
+        forget: rows to forget: a file or folder, a dataset, dictionaries, or examples.
+        retain: rows to keep; without them, `config.neutral_retain` neutral rows stand in.
+        config: settings from `vgid.resolve`; None takes the defaults.
+        out: folder to write to; it must be new or empty. None keeps the result in memory.
+        max_rows: rows of each set to ask before and after, and in the preflight, at most; 0 for no examination. None takes 200, and 32 in
+            the preflight.
+        skip_bad_rows: leave bad rows out, with a warning that lists them, in place of an error.
+        allow_unknown: go on although the model does not know the forget set.
+        resume: go on from the checkpoint in `out`; without one there, begin anew.
+        overwrite: replace what an earlier run left in `out`.
+        checked: the preflight of this very run as JSON; then there is no other.
+        stages: shows and times what is done; None shows progress bars.
+
+    Returns:
+        The unlearned model, scores before and after, curves, and the results object.
+
+    Raises:
+        DataError: rows are bad, there are none to forget, or one is in both sets.
+        ModelError: the model cannot be loaded, or does not know what it is to forget.
+        OutputError: nothing can be written to `out`, or there is nothing left to resume.
+        RunError: the loss stops being finite, memory does not suffice, the checkpoint is of another run, or the written model does not
+            answer as the trained one.
+        StoppedError: a signal asked the run to stop; it can be resumed.
+    """
+    if resume and overwrite:
+        raise ConfigError("--resume and --overwrite contradict each other", fix="give one of them")
+    config, folder = config or RunConfig(), Path(out) if out is not None else None
+    first = processes.launched_first()
+    if folder is not None and first:
+        check_output(folder, overwrite, resume)
+    if resume and folder is not None and (done := _completed(folder, model, config)):
+        log.info("this run is complete; there is nothing to resume")
+        return Unlearned(done, {}, {}, folder)
+    check_trackers(config.training.report_to, folder)
+    processes.start()
+    forget_rows, retain_rows = read_rows(forget, retain, config, skip_bad_rows=skip_bad_rows)
+    with stages_or_own(stages, quiet=not first) as shown:
+        loaded = _loaded(model, config)
+        if checked is None:
+            found = _preflight(loaded, forget_rows, retain_rows, config, shown, allow_unknown=allow_unknown, sample=_asked(max_rows))
+            if first:
+                shown.show(screen(found))
+            found.raise_errors()
+            checked = as_json(found, texts=False)
+        retain_rows = with_neutral(loaded, forget_rows, retain_rows, config, shown)
+        splits = _sampled({"forget": forget_rows, "retain": retain_rows}, EXAMINED if max_rows is None else max_rows, config.seed)
+        if folder is not None and first:
+            prepare_output(folder, keep=resume)
+        scores: dict[str, Mapping[str, SplitResult]] = {}
+        if splits:
+            with shown("Examining the base model", "evaluate") as tick:
+                scores["base"] = evaluate(loaded, splits, seed=config.seed, on_progress=tick)
+        with shown("Unlearning", "unlearn") as tick:
+            fitted = train_and_export(
+                loaded, forget_rows, retain_rows, config, out=folder, progress=tick, resume=resume, keep_checkpoint=True
+            )
+        if splits and first:
+            with shown("Examining the unlearned model", "evaluate") as tick:
+                scores["unlearned"] = evaluate(fitted.loaded, splits, seed=config.seed, on_progress=tick)
+        results = build_results(
+            model=loaded.path,
+            evaluated=scores,
+            config=config,
+            seed=config.seed,
+            seconds=shown.seconds,
+            training=fitted.stopped,
+            automatic=dict(fitted.automatic),
+            preflight=dict(checked),
+        )
+    if folder is not None and first:
+        write_json_atomic(folder / "results.json", results)
+        forget_checkpoint(folder)
+    return Unlearned(results, scores, fitted.curves, folder, fitted)
 
 
-def _completed(out: Path, model: str, config: RunConfig) -> dict[str, Any] | None:
+def preflight(
+    model: str | Path | LoadedModel,
+    forget: Rows,
+    retain: Rows | None = None,
+    config: RunConfig | None = None,
+    *,
+    max_rows: int | None = None,
+    skip_bad_rows: bool = False,
+    allow_unknown: bool = False,
+    show_forgotten: bool = False,
+    stages: Stages | None = None,
+) -> Preflight:
+    """Look at model, data and settings before a run: what fits, what is trained, and whether there is anything to forget.
+
+    Nothing is written, and the model is left as it was.
+
+    Args:
+        model: folder or hub id of the model that must forget, or a loaded one.
+        forget: rows to forget: a file or folder, a dataset, dictionaries, or examples.
+        retain: rows to keep.
+        config: settings from `vgid.resolve`; None takes the defaults.
+        max_rows: forget rows that the model and the teacher are asked, at most; None takes 32.
+        skip_bad_rows: leave bad rows out, with a warning that lists them, in place of an error.
+        allow_unknown: a model that does not know the forget set is not an error.
+        show_forgotten: keep a forget row's text in the label sample.
+        stages: shows and times what is done; None shows progress bars.
+
+    Returns:
+        All that was found; `errors` stop a run, `warnings` do not.
+
+    Raises:
+        DataError: rows are bad, the processor refuses them, or they are longer than the context.
+        ModelError: the model cannot be loaded, has no chat template, or nothing of it would be trained.
+    """
+    config = config or RunConfig()
+    check_trackers(config.training.report_to)
+    forget_rows, retain_rows = read_rows(forget, retain, config, skip_bad_rows=skip_bad_rows)
+    options = {"allow_unknown": allow_unknown, "show_forgotten": show_forgotten, "sample": _asked(max_rows)}
+    with stages_or_own(stages) as shown:
+        return _preflight(_loaded(model, config), forget_rows, retain_rows, config, shown, **options)
+
+
+def read_rows(forget: Rows, retain: Rows | None, config: RunConfig, *, skip_bad_rows: bool = False) -> tuple[list[Example], list[Example]]:
+    """Read both sets; of the retain set no more rows than the run can look at.
+
+    Raises:
+        DataError: rows are bad, there is nothing to forget, or a row is in both sets.
+    """
+    forget_rows = _read(forget, skip_bad_rows=skip_bad_rows)
+    if not forget_rows:
+        raise DataError("there is nothing to forget", expected="at least one forget row", got="none", fix="check the forget data")
+    needed = retain_needed(config, len(forget_rows))
+    retain_rows = [] if retain is None else _read(retain, skip_bad_rows=skip_bad_rows, at_most=needed, seed=config.seed)
+    check_disjoint(forget_rows, retain_rows)
+    return forget_rows, retain_rows
+
+
+def _read(rows: Rows, **options: Any) -> list[Example]:
+    return load_examples(rows, **options) if isinstance(rows, (str, Path)) else list(rows)
+
+
+def retain_needed(config: RunConfig, forget_rows: int) -> int:
+    """Retain rows that a run can look at."""
+    return count_steps(config.training, forget_rows, 0) * config.training.retain_rows + config.validation.rows
+
+
+def train_and_export(
+    loaded: LoadedModel,
+    forget: Sequence[Example],
+    retain: Sequence[Example],
+    config: RunConfig,
+    *,
+    out: Path | None = None,
+    progress: Tick | None = None,
+    resume: bool = False,
+    keep_checkpoint: bool = False,
+) -> Fitted:
+    """Train; with `out`, write `out/adapter` and `out/merged`, reload them with stock libraries and compare.
+
+    Args:
+        loaded: the model; it gets an adapter (`config.adapter`), or new weights.
+        forget: rows to forget.
+        retain: rows to keep.
+        config: settings of the run.
+        out: where to write; None keeps the result in memory.
+        progress: called with (steps done, steps in all).
+        resume: go on from the checkpoint in `out`; without one there, begin anew.
+        keep_checkpoint: leave the last checkpoint, for a caller that has more to do and then calls `forget_checkpoint`.
+
+    Returns:
+        The trained model, loss curves, and why training ended.
+
+    Raises:
+        VgidError: as `unlearn` says.
+    """
+    checkpoint = out / CHECKPOINT if out is not None else None
+    if resume:
+        _check_resumable(checkpoint)
+    fitted = fit(loaded, forget, retain, config, progress=progress, checkpoint=checkpoint, resume=resume)
+    if out is not None and processes.rank() == 0:
+        if resume:
+            _clear_exports(out)
+        _export(fitted, out, [*forget[:PROBES], *retain[:PROBES]])
+        if not keep_checkpoint:
+            forget_checkpoint(out)
+    return fitted
+
+
+def forget_checkpoint(out: Path) -> None:
+    """Remove the checkpoint of a run that needs it no more."""
+    if processes.rank() == 0:
+        shutil.rmtree(out / CHECKPOINT, ignore_errors=True)
+
+
+def with_neutral(
+    loaded: LoadedModel, forget: Sequence[Example], retain: Sequence[Example], config: RunConfig, stages: Stages
+) -> list[Example]:
+    """The retain rows; where there are none, the neutral rows that the configuration asks for. Decided here for every command."""
+    if retain or not config.neutral_retain:
+        return list(retain)
+    with stages("Answering neutral questions", "neutral"):
+        return processes.from_first(neutral_retain(loaded, forget, config))
+
+
+def neutral_retain(loaded: LoadedModel, forget: Sequence[Example], config: RunConfig) -> list[Example]:
+    """`config.neutral_retain` neutral rows with the model's own answers; with pictures only, for a model that takes no others.
+
+    A model that has learned little else may name a person it must forget even here; such rows are left out, and counted, as are those
+    with a part of a fact.
+
+    Args:
+        loaded: the model before unlearning.
+        forget: rows whose facts must not appear in an answer.
+        config: `neutral_retain` and `seed` are read from it.
+    """
+    rows = neutral_examples(config.neutral_retain, config.seed)
+    try:
+        loaded.encoder.check(rows)
+    except DataError:
+        rows = neutral_examples(config.neutral_retain, config.seed, pictures=1.0)
+    answered = own_answers(rows, partial(generate, loaded)) if rows else []
+    facts: set[tuple[tuple[str, ...], str]] = {((word,), "") for example in forget for word in example.keywords}
+    facts |= {((), example.answer) for example in forget if not example.keywords}
+    words = telling_words(forget)
+    kept = [row for row in answered if not tells(row.answer, words) and not any(key_fact(row.answer, *fact) for fact in facts)]
+    if len(kept) < len(rows):
+        log.info("%d of %d neutral rows left out: no answer, or one with a fact to forget", len(rows) - len(kept), len(rows))
+    return kept
+
+
+def _loaded(model: str | Path | LoadedModel, config: RunConfig) -> LoadedModel:
+    if isinstance(model, LoadedModel):
+        return model
+    return load_model(model, quantise=config.adapter.quantise if config.adapter else None)
+
+
+def _asked(max_rows: int | None) -> int:
+    return min(PREFLIGHT_ROWS, max_rows) if max_rows else PREFLIGHT_ROWS
+
+
+def _preflight(
+    loaded: LoadedModel, forget: Sequence[Example], retain: Sequence[Example], config: RunConfig, stages: Stages, **options: Any
+) -> Preflight:
+    """Where neutral rows will stand in for a retain set, some of them are looked at."""
+    with stages("Preflight", "preflight"):
+        if not retain and config.neutral_retain:
+            fewer = {"neutral_retain": min(NEUTRAL_PREFLIGHT_ROWS, config.neutral_retain)}
+            retain = neutral_retain(loaded, forget, config.model_copy(update=fewer))
+        return check_run(loaded, forget, retain, config, **options)
+
+
+def _completed(out: Path, model: str | Path | LoadedModel, config: RunConfig) -> dict[str, Any] | None:
     """The results of a run that has nothing left to do.
 
     Raises:
@@ -124,7 +354,7 @@ def _completed(out: Path, model: str, config: RunConfig) -> dict[str, Any] | Non
     if not (out / "results.json").is_file():
         return None
     results: dict[str, Any] = json.loads((out / "results.json").read_text("utf-8"))
-    mine = {"model": model, "config": config.model_dump(mode="json")}
+    mine = {"model": model.path if isinstance(model, LoadedModel) else str(model), "config": config.model_dump(mode="json")}
     other = [name for name, value in mine.items() if results.get(name) != value]
     if other:
         raise RunError(
@@ -136,83 +366,31 @@ def _completed(out: Path, model: str, config: RunConfig) -> dict[str, Any] | Non
     return results
 
 
-def preflight_command(
-    model: str,
-    forget: Rows,
-    retain: Path | None,
-    config: RunConfig,
-    *,
-    skip_bad_rows: bool,
-    allow_unknown: bool,
-    show_forgotten: bool,
-    sample: int,
-    stages: Stages,
-) -> Preflight:
-    """Read and check all data, load the model, and look at everything a run depends on; nothing is written."""
-    check_trackers(config.training.report_to)
-    forget_rows, retain_rows = _read(forget, retain, skip_bad_rows, config)
-    loaded = load_model(model, quantise=config.adapter.quantise if config.adapter else None)
-    options = {"allow_unknown": allow_unknown, "show_forgotten": show_forgotten, "sample": sample}
-    return _preflight(loaded, forget_rows, retain_rows, config, stages, **options)
+def _check_resumable(checkpoint: Path | None) -> None:
+    if checkpoint is None:
+        raise OutputError("there is nothing to resume from", expected="the folder of the run as `out`", got="none", fix="give `out`")
+    if not checkpoint.is_dir() and any((checkpoint.parent / name).is_dir() for name in EXPORTS):
+        raise OutputError("the run is complete, there is nothing to resume", where=str(checkpoint.parent), fix="use what it left there")
 
 
-def _read(forget: Rows, retain: Path | None, skip_bad_rows: bool, config: RunConfig) -> tuple[list[Example], list[Example]]:
-    """Both sets; of the retain set no more than the run can look at."""
-    forget_rows = load_examples(forget, skip_bad_rows=skip_bad_rows) if isinstance(forget, Path) else list(forget)
-    needed = retain_needed(config, len(forget_rows))
-    retain_rows = load_examples(retain, skip_bad_rows=skip_bad_rows, at_most=needed, seed=config.seed) if retain is not None else []
-    check_disjoint(forget_rows, retain_rows)
-    return forget_rows, retain_rows
+def _clear_exports(out: Path) -> None:
+    """Remove what a run that was killed while it wrote its models has left, whole or in part."""
+    for name in EXPORTS:
+        for left in (out / name, *out.glob(f".{name}.*")):
+            shutil.rmtree(left, ignore_errors=True)
 
 
-def retain_needed(config: RunConfig, forget_rows: int) -> int:
-    """Retain rows that a run can look at."""
-    return count_steps(config.training, forget_rows, 0) * config.training.retain_rows + config.validation.rows
+def _export(fitted: Fitted, out: Path, probes: Sequence[Example]) -> None:
+    model, processor = fitted.loaded.model, fitted.loaded.processor
+    save_adapter(model, out / "adapter")
+    if is_quantised(model):
+        merge_adapter(fitted.loaded.path, out / "adapter", out / "merged")
+    else:
+        save_checkpoint(model, processor, out / "merged")
+    verify_export(fitted.loaded, out, probes)
 
 
-def _preflight(
-    loaded: LoadedModel, forget: Sequence[Example], retain: Sequence[Example], config: RunConfig, stages: Stages, **options: Any
-) -> Preflight:
-    """Where neutral rows will stand in for a retain set, some of them are looked at."""
-    with stages("Preflight", "preflight"):
-        if not retain and config.neutral_retain:
-            fewer = {"neutral_retain": min(NEUTRAL_LOOKED_AT, config.neutral_retain)}
-            retain = neutral_retain(loaded, forget, config.model_copy(update=fewer))
-        return preflight(loaded, forget, retain, config, **options)
-
-
-def evaluate_command(
-    models: Mapping[str, tuple[str | None, Path | None]],
-    data: Sequence[Path] | Mapping[str, Rows],
-    seed: int,
-    out: Path | None,
-    stages: Stages,
-) -> dict[str, Any]:
-    """Read and check all data, then examine one model after the other; each is a (path, adapter) pair.
-
-    `data`: files and folders, as `read_splits` takes them, or splits by name.
-    """
-    splits = {name: rows_of(rows) for name, rows in data.items()} if isinstance(data, Mapping) else read_splits(data)
-    if out is not None:
-        prepare_output(out)
-    evaluated = {}
-    for name, (path, adapter) in models.items():
-        with stages(f"Examining the {name} model", "evaluate") as tick:
-            evaluated[name] = evaluate(load_model(str(path), adapter=adapter), splits, seed=seed, on_progress=tick)
-    results = build_results(model=str(models["unlearned"][0]), evaluated=evaluated, seed=seed, seconds=stages.seconds)
-    if out is not None:
-        write_json_atomic(out / "results.json", results)
-    return results
-
-
-def read_splits(data: Sequence[Path]) -> dict[str, list[Example]]:
-    """Read splits by name; a folder gives all data files in it.
-
-    Raises:
-        DataError: two splits have the same name, a folder holds no data file, or rows are bad.
-    """
-    return {name: [row for file in files for row in load_examples(file)] for name, files in split_files(data).items()}
-
-
-def _sample(rows: Sequence[Example], count: int, seed: int) -> list[Example]:
-    return list(rows) if len(rows) <= count else Random(seed).sample(list(rows), count)
+def _sampled(sets: Mapping[str, Sequence[Example]], most: int, seed: int) -> dict[str, list[Example]]:
+    """Up to `most` rows of each set, drawn by the seed; sets without rows are left out."""
+    drawn = {name: list(rows) if len(rows) <= most else Random(seed).sample(list(rows), most) for name, rows in sets.items()}
+    return {name: rows for name, rows in drawn.items() if rows}

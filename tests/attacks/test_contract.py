@@ -8,8 +8,9 @@ import torch
 from tests.attacks.people import WORLD, material, rows, without_pictures
 from vgid.attacks import ATTACKS, Material
 from vgid.attacks.base import person
-from vgid.models.adapters import AdapterConfig, attach_lora
+from vgid.models.adapters import attach_lora
 from vgid.models.loading import LoadedModel, load_model
+from vgid.settings import AdapterConfig
 from vgid.synthetic.tiny import tiny_path
 
 QUICK = {

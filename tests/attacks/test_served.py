@@ -20,8 +20,9 @@ from vgid.auditing.run import audit
 from vgid.data.example import Example, ImageRef
 from vgid.errors import ConfigError, RunError
 from vgid.evaluation.generation import generate
-from vgid.models.adapters import AdapterConfig, attach_lora
+from vgid.models.adapters import attach_lora
 from vgid.models.loading import LoadedModel, load_model
+from vgid.settings import AdapterConfig
 from vgid.synthetic.tiny import tiny_path
 
 Reply = Callable[[dict[str, Any]], Any]

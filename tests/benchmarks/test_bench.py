@@ -17,7 +17,7 @@ from vgid import bench
 from vgid.benchmarking.bench import bench_command, choose, open_sides, read_sides
 from vgid.benchmarks.base import BENCHMARKS
 from vgid.commands import app
-from vgid.config import RunConfig, load_config, method_config
+from vgid.config import RunConfig, load_config, resolve
 from vgid.errors import ConfigError, DataError, OutputError, RunError, StoppedError
 from vgid.models.loading import load_model
 from vgid.progress import Stages
@@ -134,7 +134,7 @@ def test_what_cannot_be_run_is_told_first(tmp_path: Path, folder: Path) -> None:
     data = str(fixtures.write_clear(tmp_path / "clear"))
     given = {"data": data, "train": None, "forget": "10"}
     with pytest.raises(ConfigError, match=r"(?s)icu changes the question.*vgid compare"):
-        run(folder, choose(method_config("icu"), "clear", given, {}), tmp_path / "out")
+        run(folder, choose(resolve(method="icu"), "clear", given, {}), tmp_path / "out")
     with pytest.raises(ConfigError, match=r"(?s)never saw the forget set.*--protocol"):
         run(folder, choose(load_config(overrides=QUICK), "clear", given, {}), tmp_path / "out")
     (tmp_path / "full").mkdir()

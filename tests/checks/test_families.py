@@ -6,7 +6,7 @@ import pytest
 
 from tests.models.families import FAMILIES, Family, missing
 from tests.models.test_families import ROWS
-from vgid.checks import as_json, preflight
+from vgid.checks.preflight import as_json, check_run
 from vgid.config import load_config
 from vgid.data.batching import Encoder
 from vgid.models.loading import load_model
@@ -21,7 +21,7 @@ def test_every_family_gets_through(family: Family, tmp_path: Path) -> None:
     family.save(tmp_path / "model")
     loaded = load_model(tmp_path / "model")
     rows = [row for kind, row in ROWS.items() if kind not in family.refuses]
-    found = preflight(loaded, rows[:2], rows[2:], load_config(None, SETTINGS), allow_unknown=True, sample=2)
+    found = check_run(loaded, rows[:2], rows[2:], load_config(None, SETTINGS), allow_unknown=True, sample=2)
     told = as_json(found)
     assert told["ready"] and told["gradients"]["checkpointing"] and told["gradients"]["modules"]["language"]
     encoder = Encoder(loaded.processor)

@@ -8,20 +8,20 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import LlamaConfig
 
 from tests.conftest import example
-from vgid.checks import preflight
-from vgid.checks.memory import (
+from vgid.checks.preflight import check_run
+from vgid.config import load_config
+from vgid.models.loading import load_model
+from vgid.training.fit import fit
+from vgid.training.memory_estimate import (
     Memory,
     _group_free,
     cache_bytes,
     checkpointed_row,
     decoder_shape,
+    free_bytes,
     logit_bytes,
-    room,
     training_bytes,
 )
-from vgid.config import load_config
-from vgid.models.loading import load_model
-from vgid.training.fit import fit
 
 
 def test_what_is_trained() -> None:
@@ -59,7 +59,7 @@ def test_a_container_s_limit_counts(tmp_path: Path) -> None:
     assert _group_free(tmp_path) == 700
     (tmp_path / "memory.max").write_text("max\n")
     assert _group_free(tmp_path) is None and _group_free(tmp_path / "nowhere") is None
-    free = room(torch.device("cpu"))
+    free = free_bytes(torch.device("cpu"))
     assert free is None or free > 0
 
 
@@ -72,7 +72,7 @@ def test_the_estimate_is_within_a_factor_of_two_of_the_peak(random_folder: Path,
     sizes = ["training.steps=2", "training.forget_batch=16", "training.retain_batch=48", "validation.every=0", "method.answers=[recorded]"]
     config = load_config(None, [*sizes, *overrides])
     loaded = load_model(random_folder)
-    estimate = preflight(loaded, rows[:16], rows[16:], config, sample=2, allow_unknown=True).memory
+    estimate = check_run(loaded, rows[:16], rows[16:], config, sample=2, allow_unknown=True).memory
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         fit(loaded, rows[:16], rows[16:], config)
     now = peak = 0

@@ -10,9 +10,9 @@ import torch
 from rich.console import Console
 
 from tests.conftest import example, png
-from vgid.checks import as_json, preflight
 from vgid.checks.gradients import on_trial, try_gradients
 from vgid.checks.knowledge import Knowledge, some
+from vgid.checks.preflight import as_json, check_run
 from vgid.checks.rows import Spread, choose, measure, sample_of
 from vgid.checks.screen import screen
 from vgid.config import load_config
@@ -46,17 +46,17 @@ def shown(found: object) -> str:
 
 
 def test_a_model_that_knows_nothing_is_not_ready(random_model: LoadedModel, forget: list[Example], retain: list[Example]) -> None:
-    found = preflight(random_model, forget, retain, load_config())
+    found = check_run(random_model, forget, retain, load_config())
     with pytest.raises(ModelError, match=r"(?s)does not know what it is to forget.*found: 0% of the facts in 4 answers.*--allow-unknown"):
         found.raise_errors()
     assert not as_json(found)["ready"] and "not ready" in shown(found)
-    allowed = preflight(random_model, forget, retain, load_config(), allow_unknown=True)
+    allowed = check_run(random_model, forget, retain, load_config(), allow_unknown=True)
     allowed.raise_errors()
     assert as_json(allowed)["ready"] and not as_json(allowed)["knowledge"]["known"]
 
 
 def test_figures_are_those_of_the_model(random_model: LoadedModel, forget: list[Example], retain: list[Example]) -> None:
-    found = as_json(preflight(random_model, forget, retain, load_config(), allow_unknown=True))
+    found = as_json(check_run(random_model, forget, retain, load_config(), allow_unknown=True))
     assert json.loads(json.dumps(found)) == found and found["schema"] == "vgid.preflight/1"
     parameters = sum(p.numel() for p in random_model.model.parameters())
     assert found["model"]["family"] == "llava" and found["model"]["parameters"] == parameters
@@ -76,17 +76,17 @@ def test_figures_are_those_of_the_model(random_model: LoadedModel, forget: list[
 
 
 def test_forgotten_data_shows_only_when_asked_for(random_model: LoadedModel, forget: list[Example], retain: list[Example]) -> None:
-    found = preflight(random_model, forget, retain, load_config(), allow_unknown=True)
+    found = check_run(random_model, forget, retain, load_config(), allow_unknown=True)
     assert "Ouagadougou" not in shown(found) + json.dumps(as_json(found)) + str(found.errors)
     assert "I do not know." in shown(found) and "[16 image tokens]" in shown(found)
     assert as_json(found, texts=False)["labels"] is None
-    asked = preflight(random_model, forget, retain, load_config(), allow_unknown=True, show_forgotten=True)
+    asked = check_run(random_model, forget, retain, load_config(), allow_unknown=True, show_forgotten=True)
     assert "Ouagadougou" in shown(asked) and "Ouagadougou" in json.dumps(as_json(asked))
 
 
 def test_what_the_model_says_to_neutral_questions_is_not_shown(random_model: LoadedModel, forget: list[Example]) -> None:
     retain = [replace(example(9), answer=SECRET, tags=(NEUTRAL,))]
-    found = preflight(random_model, forget, retain, load_config(), allow_unknown=True)
+    found = check_run(random_model, forget, retain, load_config(), allow_unknown=True)
     assert "Ouagadougou" not in shown(found) + json.dumps(as_json(found))
 
 
@@ -96,7 +96,7 @@ def test_the_model_is_left_as_it_was(random_folder: Path, forget: list[Example],
     before = {name: (value.clone(), value.requires_grad) for name, value in looked_at.model.named_parameters()}
     modes = [module.training for module in looked_at.model.modules()]
     state = torch.get_rng_state()
-    preflight(looked_at, forget, retain, config, allow_unknown=True)
+    check_run(looked_at, forget, retain, config, allow_unknown=True)
     after = dict(looked_at.model.named_parameters())
     assert after.keys() == before.keys() and torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, after[name]) and after[name].requires_grad == flag for name, (value, flag) in before.items())
@@ -116,19 +116,19 @@ def test_rows_that_go_through_the_model_together(
     random_model: LoadedModel, forget: list[Example], retain: list[Example], overrides: list[str], rows: int
 ) -> None:
     config = load_config(None, ["training.forget_batch=5", "training.retain_batch=7", *overrides])
-    assert preflight(random_model, forget, retain, config, allow_unknown=True, sample=1).memory.rows == rows
+    assert check_run(random_model, forget, retain, config, allow_unknown=True, sample=1).memory.rows == rows
 
 
 def test_full_parameters(random_model: LoadedModel, forget: list[Example], retain: list[Example]) -> None:
     config = load_config(None, ["adapter=null", "training.parts=[projector]"])
-    found = preflight(random_model, forget, retain, config, allow_unknown=True)
+    found = check_run(random_model, forget, retain, config, allow_unknown=True)
     assert found.gradients.modules == {"projector": 2} and not found.errors
     # The frozen copy that is the reference is counted.
     assert found.memory.weights == 2 * sum(p.nbytes for p in random_model.model.parameters())
 
 
 def test_without_anything_to_retain_it_says_so(random_model: LoadedModel, forget: list[Example]) -> None:
-    found = preflight(random_model, forget, [], load_config(), allow_unknown=True)
+    found = check_run(random_model, forget, [], load_config(), allow_unknown=True)
     assert any("nothing is retained" in warning for warning in found.warnings) and "! " in shown(found)
 
 
@@ -145,14 +145,14 @@ def test_lengths_are_exact_at_the_top(random_model: LoadedModel) -> None:
 def test_rows_that_do_not_fit_are_errors(random_model: LoadedModel, retain: list[Example]) -> None:
     long = [replace(example(n), question="Where does Anna live? " * 60, where=f"forget.jsonl:{n}") for n in (1, 2)]
     with pytest.raises(DataError, match=r"(?s)2 problems.*forget.jsonl:1: the row is longer.*expected: at most 256 tokens") as caught:
-        preflight(random_model, [*long, example(3)], retain, load_config(), allow_unknown=True)
+        check_run(random_model, [*long, example(3)], retain, load_config(), allow_unknown=True)
     assert "Anna" not in str(caught.value)
 
 
 def test_the_model_s_own_positions_are_a_limit_too(random_model: LoadedModel, retain: list[Example], forget: list[Example]) -> None:
     random_model.model.config.get_text_config().max_position_embeddings = 30
     with pytest.raises(DataError, match=r"(?s)problems.*expected: at most 30 tokens"):
-        preflight(random_model, forget, retain, load_config(), allow_unknown=True)
+        check_run(random_model, forget, retain, load_config(), allow_unknown=True)
 
 
 def test_many_rows_are_sampled_with_the_longest_among_them() -> None:
@@ -190,7 +190,7 @@ def test_modules_without_a_gradient_are_named(random_model: LoadedModel, forget:
 def test_a_part_without_any_gradient_is_an_error(random_model: LoadedModel) -> None:
     rows = [example(n, image=False) for n in range(4)]
     config = load_config(None, ["adapter.scope=[language,vision]"])
-    found = preflight(random_model, rows[:2], [replace(row, id=f"r{row.id}", question="Where?") for row in rows[2:]], config)
+    found = check_run(random_model, rows[:2], [replace(row, id=f"r{row.id}", question="Where?") for row in rows[2:]], config)
     assert found.errors[0].problem == "no gradient reaches a part of the model that is to be trained"
     assert "none in vision" in str(found.errors[0]) and "adapter.scope" in str(found.errors[0])
 
@@ -208,9 +208,9 @@ def test_checkpointing_gives_the_same_gradients_behind_a_frozen_tower(
 def test_checkpointing_that_cannot_be_had_is_an_error(random_model: LoadedModel, forget: list[Example], retain: list[Example]) -> None:
     random_model.model.supports_gradient_checkpointing = False
     config = load_config(None, ["training.gradient_checkpointing=true"])
-    found = preflight(random_model, forget, retain, config, allow_unknown=True)
+    found = check_run(random_model, forget, retain, config, allow_unknown=True)
     assert "gradient checkpointing does not work with this model" in str(found.errors[0])
-    assert not preflight(random_model, forget, retain, load_config(), allow_unknown=True).errors
+    assert not check_run(random_model, forget, retain, load_config(), allow_unknown=True).errors
 
 
 # -- knowledge ------------------------------------------------------------------------------------------------------------
@@ -232,13 +232,13 @@ def test_a_model_that_learned_the_rows_is_ready(random_folder: Path, retain: lis
     forget = [example(1), example(2)]
     learn = ["method={name: finetune}", "adapter=null", "training.steps=40", "training.retain_batch=2", "validation.every=0"]
     learned = fit(loaded, [], forget, load_config(None, learn)).loaded
-    found = preflight(LoadedModel(learned.model, learned.processor, "x"), forget, retain, load_config())
+    found = check_run(LoadedModel(learned.model, learned.processor, "x"), forget, retain, load_config())
     assert found.knowledge.accuracy == 1.0 and found.knowledge.probability > 0.5 and not found.errors
     assert "tells 100% of the facts in 2 forget questions" in " ".join(shown(found).replace("│", " ").split())
 
 
 def test_a_method_without_a_teacher(random_model: LoadedModel, forget: list[Example], retain: list[Example]) -> None:
-    found = preflight(random_model, forget, retain, load_config(None, ["method={name: finetune}"]), allow_unknown=True)
+    found = check_run(random_model, forget, retain, load_config(None, ["method={name: finetune}"]), allow_unknown=True)
     assert found.teacher is None and "no teacher" in shown(found) and "teacher" not in found.sides
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from vgid.comparison.plan import NEVER, VARIANTS, Tuned, contenders, everything, plan_of
 from vgid.comparison.time_budget import count
-from vgid.config import load_config, method_config
+from vgid.config import load_config, resolve
 from vgid.demo.targets import TARGETS
 from vgid.errors import ConfigError
 from vgid.methods import METHODS
@@ -28,8 +28,8 @@ def test_all_take_the_same_steps_with_settings_of_their_own() -> None:
     ga, noise, full = (plan.config(each, 1) for each in plan.contenders)
     assert {ga.training.steps, noise.training.steps, full.training.steps} == {7}
     assert {ga.seed, noise.seed, full.seed} == {1} and {each.validation.patience for each in (ga, noise, full)} == {NEVER}
-    assert ga.training.learning_rate == 1e-4 and ga.adapter == noise.adapter == method_config("npo").adapter and full.adapter is None
-    assert noise.method["name"] == "vgid" and noise.method["instruction"] is None
+    assert ga.training.learning_rate == 1e-4 and ga.adapter == noise.adapter == resolve(method="npo").adapter and full.adapter is None
+    assert noise.method.name == "vgid" and noise.method["instruction"] is None
 
 
 def test_what_fits_a_method_comes_before_what_fits_the_target() -> None:

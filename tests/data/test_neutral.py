@@ -14,7 +14,7 @@ from vgid.data.neutral import SIDE, draw, neutral_examples, own_answers, telling
 from vgid.evaluation.generation import generate
 from vgid.models.loading import LoadedModel, load_model
 from vgid.synthetic.tiny import tiny_path
-from vgid.training.fit import neutral_retain, unlearn
+from vgid.unlearning import neutral_retain, train_and_export
 
 
 def test_rows_follow_from_the_seed_and_do_not_repeat() -> None:
@@ -44,7 +44,7 @@ def test_answers_are_the_model_s_own() -> None:
 
 def test_they_stand_in_for_a_retain_set_where_there_is_none() -> None:
     quick = ["training.steps=2", "training.forget_batch=2", "method.answers=[recorded]", "validation.every=0", "neutral_retain=4"]
-    fitted = unlearn(load_model(tiny_path()), [example(1), example(2)], config=load_config(None, quick))
+    fitted = train_and_export(load_model(tiny_path()), [example(1), example(2)], config=load_config(None, quick))
     assert set(fitted.curves) == {"forget", "retain"}
 
 

@@ -137,7 +137,7 @@ def test_the_python_of_the_front_pages_runs(
     monkeypatch.chdir(tmp_path)
     code = block.text.replace("forget, retain, out=", "forget, retain, quick, out=")
     assert code != block.text
-    quick = load_config(None, ["training.steps=1", "training.forget_batch=2", "training.retain_batch=2", "method.sparring=0"])
+    quick = load_config(None, ["training.steps=1", "training.forget_batch=2", "training.retain_batch=2", "method.adversary=null"])
     exec(code, {"quick": quick})
     assert capsys.readouterr().out.split()[::3] == ["forget", "retain"]
     assert (tmp_path / "runs" / "forgotten" / "merged" / "model.safetensors").is_file()

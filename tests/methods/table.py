@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from tests.conftest import example
-from vgid.config import RunConfig, method_config
+from vgid.config import RunConfig, resolve
 from vgid.data.example import Example
 from vgid.methods.base import Context, Method
 from vgid.models.adapters import attach_lora
@@ -39,7 +39,7 @@ class Row:
     def config(self) -> RunConfig:
         """A short run."""
         short = ("training.steps=2", "training.forget_batch=3", "training.retain_batch=3", "training.warmup_steps=0", "validation.every=0")
-        return method_config(self.name, [*short, *(["adapter=null"] if self.full else []), *self.settings])
+        return resolve(None, [*short, *(["adapter=null"] if self.full else []), *self.settings], method=self.name)
 
     def prepared(self, loaded: LoadedModel, forget: Sequence[Example], retain: Sequence[Example]) -> tuple[Method[Any], Any]:
         """The method and what it trains, before the first step."""

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from tests.methods.table import Row, forget_rows
-from vgid.config import method_config
+from vgid.config import resolve
 from vgid.data.batching import Batch
 from vgid.data.example import Example
 from vgid.errors import ConfigError
 from vgid.methods.base import StepBatch
 from vgid.methods.common.terms import nll
-from vgid.methods.vgid.adversary import BOUT, SparringPartner, can_spar
+from vgid.methods.vgid.adversary import BOUT, RelearningAdversary, can_split
 from vgid.methods.vgid.method import VGID
 from vgid.models.forward import answer_logits
 from vgid.models.loading import LoadedModel
@@ -23,12 +23,12 @@ from vgid.training.fit import fit
 FORGET = tuple(forget_rows())
 ONLY = (
     "method.answers=[recorded]",
-    "method.states=0",
-    "method.hold=0",
-    "method.names=false",
+    "method.hidden_state_weight=0",
+    "method.guess_penalty=0",
+    "method.mask_names=false",
     "method.beta=0",
     "method.alpha=1",
-    "method.sparring=2e-3",
+    "method.adversary.rate=2e-3",
 )
 
 
@@ -46,7 +46,7 @@ def people(count: int, each: int = 3) -> list[Example]:
 
 
 def test_half_of_the_people_are_taught_for_a_bout(random_model: LoadedModel) -> None:
-    partner = SparringPartner(random_model.model, people(6), 1e-3, seed=1)
+    partner = RelearningAdversary(random_model.model, people(6), 1e-3, seed=1)
     bouts = [{partner.taught(step) for step in range(start, start + BOUT)} for start in range(0, 20 * BOUT, BOUT)]
     assert all(len(taught) == 1 and len(next(iter(taught))) == 3 for taught in bouts)
     assert set().union(*(next(iter(taught)) for taught in bouts)) == {f"person {who}" for who in range(6)}
@@ -57,18 +57,18 @@ def test_half_of_the_people_are_taught_for_a_bout(random_model: LoadedModel) -> 
 
 def test_of_a_single_person_half_of_the_answers_are_taught(random_model: LoadedModel) -> None:
     same = [Example(f"{n}-{k}", f"Wording {k} of {n}?", f"Answer {n}.", subject="one") for n in range(4) for k in range(2)]
-    known, others = SparringPartner(random_model.model, same, 1e-3, seed=1).split(0, same)
+    known, others = RelearningAdversary(random_model.model, same, 1e-3, seed=1).split(0, same)
     assert len(known) == len(others) == 4 and not {row.answer for row in known} & {row.answer for row in others}
 
 
 def test_one_answer_is_nobody_to_spar_about(random_model: LoadedModel) -> None:
-    assert can_spar(people(2)) and can_spar(people(1)) and not can_spar(people(1, each=1))
+    assert can_split(people(2)) and can_split(people(1)) and not can_split(people(1, each=1))
     method, model = Row("vgid", ONLY).prepared(random_model, FORGET[:1], ())
     assert method.loss(model, StepBatch(0, FORGET[:1], ())).total.isfinite()
 
 
 def test_compiled_layers_are_refused(random_model: LoadedModel) -> None:
-    config = method_config("vgid", ["training.torch_compile=true"])
+    config = resolve(None, ["training.torch_compile=true"], method="vgid")
     with pytest.raises(ConfigError, match=r"method\.sparring=0 and method\.states=0"):
         fit(random_model, FORGET, FORGET, config)
 
@@ -94,7 +94,7 @@ def test_it_learns_and_the_model_does_not(random_model: LoadedModel) -> None:
 def test_one_step_by_hand(random_model: LoadedModel) -> None:
     """AdamW's first step from zero is one of the learning rate against the gradient's sign."""
     method, model = prepared(random_model)
-    partner: SparringPartner = method._partner
+    partner: RelearningAdversary = method._partner
     name, layer = next(iter(partner.layers.items()))
     partner.learn(0, lambda rows: nll(model, method.context, rows))
     up = partner.carried()[f"{name}/up"]
@@ -117,7 +117,7 @@ def test_what_it_asks_is_asked_of_the_model_with_its_weights(random_model: Loade
     method.loss(model, step).total.backward()
     found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
-    partner: SparringPartner = method._partner
+    partner: RelearningAdversary = method._partner
     known, others = partner.split(7, FORGET)
     assert known and others
     plain = VGID(method.config.model_copy(update={"sparring": 0.0}))
@@ -149,7 +149,7 @@ def test_a_bout_is_carried_on(random_model: LoadedModel) -> None:
         partner.learn(step, loss)
     carried = {name: value.clone() for name, value in partner.carried().items()}
     partner.learn(BOUT + 3, loss)
-    other = SparringPartner(model, FORGET, 2e-3, seed=5)
+    other = RelearningAdversary(model, FORGET, 2e-3, seed=5)
     other.take_up(carried)
     other.learn(BOUT + 3, loss)
     one, two = partner.carried(), other.carried()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from vgid.config import method_config
+from vgid.config import resolve
 from vgid.methods import METHODS
 from vgid.methods.base import Range
 from vgid.methods.catalogue import catalogue
@@ -44,16 +44,16 @@ def test_every_method_says_what_it_is(row: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_what_is_tried_when_tuning_is_valid(name: str) -> None:
     method = METHODS.get(name)
-    config = method_config(name)
-    assert config.method["name"] == name
+    config = resolve(method=name)
+    assert config.method.name == name
     for key, space in method.search.items():
         values = (space.low, space.high) if isinstance(space, Range) else space
         if isinstance(space, Range):
             assert space.low < space.high and (space.low > 0 or not space.log)
         for value in values:
-            assert method_config(name, [f"{key}={json.dumps(value)}"])
+            assert resolve(None, [f"{key}={json.dumps(value)}"], method=name)
 
 
 def test_settings_that_fit_a_method_give_way_to_ones_own() -> None:
-    assert method_config("mmunlearner").adapter is None and method_config("mmunlearner").training.learning_rate == 2e-5
-    assert method_config("mmunlearner", ["training.learning_rate=1e-3"]).training.learning_rate == 1e-3
+    assert resolve(method="mmunlearner").adapter is None and resolve(method="mmunlearner").training.learning_rate == 2e-5
+    assert resolve(None, ["training.learning_rate=1e-3"], method="mmunlearner").training.learning_rate == 1e-3

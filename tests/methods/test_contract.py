@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.methods.table import ALSO_FULL, OTHERS, TRAINED, Row, forget_rows, retain_rows
-from vgid.config import method_config
+from vgid.config import resolve
 from vgid.data.batching import Batch, Encoder
 from vgid.errors import ConfigError, DataError, RunError
 from vgid.methods import METHODS
@@ -19,7 +19,8 @@ from vgid.models.export import save_checkpoint
 from vgid.models.forward import answer_logits
 from vgid.models.loading import LoadedModel, load_model
 from vgid.models.structure import base_of, inspect_model
-from vgid.training.fit import fit, unlearn
+from vgid.training.fit import fit
+from vgid.unlearning import train_and_export
 
 FORGET, RETAIN = tuple(forget_rows()), tuple(retain_rows())
 STEP = StepBatch(0, FORGET, RETAIN)
@@ -211,11 +212,11 @@ def test_rmu_takes_layers_that_are_there(random_model: LoadedModel) -> None:
 
 
 def test_refusals_vary_by_step_and_row_and_by_nothing_else() -> None:
-    config = method_config("idk").build_method().config
+    config = resolve(method="idk").build_method().config
     assert config.refuse(FORGET, 1, 2) == [config.refuse((row,), 1, 2)[0] for row in FORGET]
     assert len({tuple(config.refuse(FORGET, 1, step)) for step in range(20)}) > 10
     with pytest.raises(ConfigError, match="a refusal is empty"):
-        method_config("idk", ['method.refusals=[" "]'])
+        resolve(None, ['method.refusals=[" "]'], method="idk")
 
 
 # -- runs -----------------------------------------------------------------------------------------------------------------
@@ -233,7 +234,7 @@ RUNS = [
 def test_a_run_touches_its_scope_repeats_and_is_written_as_it_is(random_folder: Path, row: Row, tmp_path: Path) -> None:
     before = base_weights(load_model(random_folder).model)
     # Reloads what was written with stock libraries and compares it (verify_export).
-    fitted = unlearn(load_model(random_folder), FORGET, RETAIN, row.config, out=tmp_path)
+    fitted = train_and_export(load_model(random_folder), FORGET, RETAIN, row.config, out=tmp_path)
     again = fit(load_model(random_folder), FORGET, RETAIN, row.config)
     model, encoded = fitted.loaded.model, Encoder(fitted.loaded.processor).batch([*FORGET, *RETAIN])
     assert not model.training
@@ -339,7 +340,7 @@ def test_others_do_without(random_model: LoadedModel, row: Row) -> None:
 )
 def test_settings_that_make_no_sense(name: str, settings: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        method_config(name, settings)
+        resolve(None, settings, method=name)
 
 
 def test_the_untouched_model_is_untouched(random_model: LoadedModel) -> None:

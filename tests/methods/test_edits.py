@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tests.methods.table import Row, forget_rows, retain_rows
-from vgid.config import method_config
+from vgid.config import resolve
 from vgid.errors import ConfigError, ModelError, RunError
 from vgid.evaluation.generation import generate
 from vgid.evaluation.scoring import score
@@ -101,7 +101,7 @@ def test_mmunlearner_masks_by_fisher_of_single_rows(lively: LoadedModel) -> None
 
 def test_mmunlearner_looks_without_dropout_and_leaves_the_mode_as_it_was(lively: LoadedModel) -> None:
     model = unfreeze(lively.model, ["projector"]).train()  # which rows without pictures do not pass
-    method = method_config("mmunlearner").build_method()
+    method = resolve(method="mmunlearner").build_method()
     method.prepare(model, Context(lively.encoder, FORGET, RETAIN, 0, torch.device("cpu")))
     assert model.training
 
@@ -180,7 +180,7 @@ def test_manu_prunes_what_a_direct_computation_says(lively: LoadedModel) -> None
             sides.append(total)
         scores.append(sides[0] / (sides[1] + 1e-8))
     before = {block.name: block.down.weight.clone() for block in blocks}
-    method = method_config("manu", ["method.share=0.1"]).build_method()
+    method = resolve(None, ["method.share=0.1"], method="manu").build_method()
     method.prepare(lively.model, Context(lively.encoder, FORGET, RETAIN, 0, torch.device("cpu")))
     for part, count in (("vision", 154), ("language", 320)):  # a tenth of 3 x 512 and of 5 x 640
         places = [i for i, block in enumerate(blocks) if block.part == part]
@@ -196,12 +196,12 @@ def test_manu_prunes_what_a_direct_computation_says(lively: LoadedModel) -> None
 def test_manu_that_would_prune_nothing(random_model: LoadedModel) -> None:
     before = random_model.model.state_dict()["model.language_model.layers.0.mlp.down_proj.weight"].clone()
     with pytest.raises(RunError, match=r"(?s)no neuron of the language part.*fix: raise method.share"):
-        fit(random_model, FORGET, RETAIN, method_config("manu", ["method.share=1e-5"]))
+        fit(random_model, FORGET, RETAIN, resolve(None, ["method.share=1e-5"], method="manu"))
     assert torch.equal(random_model.model.state_dict()["model.language_model.layers.0.mlp.down_proj.weight"], before)
 
 
 def test_manu_leaves_the_vision_tower_alone_where_no_picture_was_shown(random_model: LoadedModel) -> None:
-    method = method_config("manu").build_method()
+    method = resolve(method="manu").build_method()
     texts = [tuple(row for row in rows if not row.images) for rows in (FORGET, RETAIN)]
     method.prepare(random_model.model, Context(random_model.encoder, *texts, 0, torch.device("cpu")))
     assert method.pruned and all("language_model" in name for name in method.pruned)
@@ -403,7 +403,7 @@ def test_smfa_that_drops_nothing_is_told(random_model: LoadedModel) -> None:
 
 
 def test_icu_asks_every_question_behind_its_instruction(random_model: LoadedModel) -> None:
-    config = method_config("icu", ["method.instruction=privacy"])
+    config = resolve(None, ["method.instruction=privacy"], method="icu")
     before = {name: value.clone() for name, value in random_model.model.state_dict().items()}
     fitted = fit(random_model, FORGET, RETAIN, config)
     assert all(torch.equal(before[name], value) for name, value in fitted.loaded.model.state_dict().items())
@@ -421,7 +421,7 @@ def test_icu_asks_every_question_behind_its_instruction(random_model: LoadedMode
 
 
 def test_icu_can_perturb_pictures(random_model: LoadedModel) -> None:
-    encoder = fit(random_model, FORGET, RETAIN, method_config("icu", ["method.noise.kind=uniform", "seed=4"])).loaded.encoder
+    encoder = fit(random_model, FORGET, RETAIN, resolve(None, ["method.noise.kind=uniform", "seed=4"], method="icu")).loaded.encoder
     assert isinstance(encoder, InContext)
     clean, noisy = (each.batch(FORGET).model_inputs["pixel_values"] for each in (random_model.encoder, encoder))
     seeds = [derive_seed(4, "icu", row.images[0].fingerprint, 0) for row in FORGET if row.images]
@@ -430,4 +430,4 @@ def test_icu_can_perturb_pictures(random_model: LoadedModel) -> None:
 
 def test_icu_needs_an_instruction() -> None:
     with pytest.raises(ConfigError, match=r"method\.instruction"):
-        method_config("icu", ['method.instruction=""'])
+        resolve(None, ['method.instruction=""'], method="icu")

@@ -8,7 +8,7 @@ from tests.methods.table import OTHERS, TRAINED, Row, forget_rows, retain_rows
 from tests.models.families import FAMILIES, Family, missing
 from vgid.models.loading import LoadedModel, load_model
 from vgid.models.structure import decoder_layers, feed_forward
-from vgid.training.fit import unlearn
+from vgid.unlearning import train_and_export
 
 SOME = ("LLaVA-1.5", "Gemma-3", "Idefics3", "Qwen2.5-VL")
 
@@ -42,5 +42,5 @@ def test_every_layer_has_its_neurons(family: Family, tmp_path: Path) -> None:
 def test_methods_run_on_other_families(family: Family, row: Row, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.getbasetemp() / f"methods-{family}"
     # Writing reloads the checkpoint with stock libraries and compares it.
-    fitted = unlearn(saved(family, folder), forget_rows(), retain_rows(), row.config, out=tmp_path / "out")
+    fitted = train_and_export(saved(family, folder), forget_rows(), retain_rows(), row.config, out=tmp_path / "out")
     assert (tmp_path / "out" / "merged").is_dir() and bool(fitted.curves) == (row in TRAINED)

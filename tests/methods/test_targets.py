@@ -14,9 +14,10 @@ from vgid.data.example import Example
 from vgid.methods.base import Context, StepBatch
 from vgid.methods.common.targets import Shelf, Targets
 from vgid.methods.vgid.method import VGID, VGIDConfig
-from vgid.models.adapters import AdapterConfig, attach_lora
+from vgid.models.adapters import attach_lora
 from vgid.models.forward import answer_logits
 from vgid.models.loading import LoadedModel, load_model
+from vgid.settings import AdapterConfig
 
 
 def test_a_shelf_gives_back_what_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,12 +14,13 @@ from vgid.data.example import Example
 from vgid.data.packing import Style
 from vgid.instructions import INSTRUCTIONS
 from vgid.methods.base import Context, StepBatch
-from vgid.methods.vgid.method import VGID, VGIDConfig, held_down
-from vgid.models.adapters import AdapterConfig, attach_lora, reference
+from vgid.methods.vgid.method import VGID, VGIDConfig, guess_penalty
+from vgid.models.adapters import attach_lora, reference
 from vgid.models.forward import answer_logits
 from vgid.models.loading import LoadedModel, load_model
 from vgid.perturbation import NoiseConfig, perturb
 from vgid.seeds import derive_seed
+from vgid.settings import AdapterConfig
 from vgid.synthetic.people import Camera, World
 from vgid.synthetic.splits import training_rows
 from vgid.synthetic.tiny import tiny_path
@@ -118,10 +119,10 @@ def test_a_recorded_token_is_held_down_to_what_a_chance_guess_squared_gives_it()
     others = [1 / 24] * 6
     teacher = torch.tensor([[1 / 2, 1 / 4, *others], [1 / 2, 1 / 4, *others], [1.0, *[0.0] * 7]]).log()
     student = torch.tensor([[1 / 2, *[1 / 14] * 7], [1 / 16, 1 / 2, *[7 / 96] * 6], [1.0, *[0.0] * 7]]).log()
-    found = held_down(teacher, student, torch.tensor([0, 1, 0]))
+    found = guess_penalty(teacher, student, torch.tensor([0, 1, 0]))
     assert found.tolist() == pytest.approx([math.log(2), math.log(4), 0.0], abs=1e-6)
     low = torch.tensor([[1 / 8, *[1 / 8] * 7]]).log()  # already below
-    assert held_down(teacher[:1], low, torch.tensor([0])).item() == 0.0
+    assert guess_penalty(teacher[:1], low, torch.tensor([0])).item() == 0.0
 
 
 def test_states_follow_the_teachers_wherever_both_read_the_same(tiny: LoadedModel, mixed: tuple[Example, ...]) -> None:

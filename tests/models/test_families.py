@@ -25,14 +25,16 @@ from vgid.evaluation.generation import decoding_style, generate, greedy
 from vgid.evaluation.inference import frozen
 from vgid.methods.base import Context, StepBatch
 from vgid.methods.vgid.method import VGID, VGIDConfig
-from vgid.models.adapters import AdapterConfig, adapted_modules, attach_lora
+from vgid.models.adapters import adapted_modules, attach_lora
 from vgid.models.forward import all_logits, answer_logits
 from vgid.models.loading import LoadedModel, load_model
 from vgid.models.packing_check import find_style
 from vgid.models.structure import inspect_model, linear_layers
 from vgid.perturbation import ELEMENTWISE, NoiseConfig, NoiseKind, perturb_batch
 from vgid.seeds import derive_seed
-from vgid.training.fit import fit, unlearn
+from vgid.settings import AdapterConfig
+from vgid.training.fit import fit
+from vgid.unlearning import train_and_export
 
 INSTRUCTION = "Forget what you know about this person."
 
@@ -299,7 +301,7 @@ def test_vgid_lowers_the_loss_in_scope_only_and_what_is_written_is_what_was_trai
     before = {name: value.clone() for name, value in loaded.model.state_dict().items()}
     forget, retain = rows[:2], rows[2:]
     # Writing reloads adapter and merged weights with stock libraries and compares them (verify_export).
-    fitted = unlearn(loaded, forget, retain, config(), out=tmp_path)
+    fitted = train_and_export(loaded, forget, retain, config(), out=tmp_path)
     model = fitted.loaded.model
     structure = inspect_model(loaded.model)
     assert {structure.part_of(name) for name in adapted_modules(model)} <= set(SCOPE)

@@ -11,12 +11,14 @@ from tests.conftest import example
 from vgid.config import load_config
 from vgid.errors import ConfigError, ModelError
 from vgid.models import quantisation
-from vgid.models.adapters import AdapterConfig, attach_lora
+from vgid.models.adapters import attach_lora
 from vgid.models.forward import answer_logits
 from vgid.models.loading import LoadedModel, load_model
 from vgid.models.memory_saving import checkpointing, compiled
 from vgid.models.structure import decoder_layers
-from vgid.training.fit import fit, unlearn
+from vgid.settings import AdapterConfig
+from vgid.training.fit import fit
+from vgid.unlearning import train_and_export
 
 QUICK = ["training.steps=3", "training.forget_batch=2", "training.retain_batch=2", "method.answers=[recorded]", "validation.every=0"]
 ROWS = [example(1), example(2, image=False), example(3, answer="Oslo."), example(4)]
@@ -50,7 +52,7 @@ def test_a_model_without_checkpointing_is_refused(random_model: LoadedModel) -> 
 
 @pytest.mark.slow
 def test_compiled_layers_change_no_weight_and_are_undone(random_folder: Path, random_model: LoadedModel) -> None:
-    answers = ("method.sparring=0", "method.states=0")
+    answers = ("method.adversary=null", "method.hidden_state_weight=0")
     plain, fast = trained(random_folder, *answers), trained(random_folder, "training.torch_compile=true", *answers)
     assert all(torch.allclose(plain[name], fast[name], atol=1e-4) for name in plain)
     with compiled(random_model.model):
@@ -102,7 +104,7 @@ def test_gradients_pass_a_base_in_4_bits_after_it_has_answered(random_folder: Pa
 @bitsandbytes
 def test_what_is_written_is_full_precision(random_folder: Path, tmp_path: Path) -> None:
     config = load_config(None, [*QUICK, "adapter.quantise=4bit"])
-    unlearn(load_model(random_folder, quantise="4bit"), ROWS[:2], ROWS[2:], config, out=tmp_path)
+    train_and_export(load_model(random_folder, quantise="4bit"), ROWS[:2], ROWS[2:], config, out=tmp_path)
     merged, base = load_model(tmp_path / "merged").model.state_dict(), load_model(random_folder).model.state_dict()
     assert merged.keys() == base.keys()
     changed = {name.rsplit(".", 2)[-2] for name in base if not torch.equal(merged[name], base[name])}

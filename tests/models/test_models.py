@@ -11,11 +11,12 @@ from transformers import AutoModelForImageTextToText
 from vgid.data.batching import Encoder
 from vgid.data.example import Example
 from vgid.errors import ModelError, RunError
-from vgid.models.adapters import AdapterConfig, adapted_modules, attach_lora, reference
+from vgid.models.adapters import adapted_modules, attach_lora, reference
 from vgid.models.export import save_adapter, save_checkpoint, verify_export
 from vgid.models.forward import all_logits, answer_logits
 from vgid.models.loading import LoadedModel, load_model
 from vgid.models.structure import inspect_model, unfreeze
+from vgid.settings import AdapterConfig
 
 
 def shaken(model: torch.nn.Module) -> torch.nn.Module:

@@ -19,7 +19,7 @@ import pytest
 from pyarrow import parquet
 
 from tests.conftest import example, png
-from vgid.config import load_config, method_config
+from vgid.config import load_config, resolve
 from vgid.data.example import Example, ImageRef
 from vgid.data.sources import write_examples
 from vgid.models.export import save_checkpoint
@@ -205,7 +205,7 @@ def knowing_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that has memorised the canaries so well that it says them to anything."""
     retain = [example(n, answer="I do not know.") for n in range(20, 28)]
     settings = ["training.steps=60", "training.forget_batch=8", "training.learning_rate=5e-3", "validation.every=0", "adapter.rank=32"]
-    fitted = fit(load_model(tiny_path()), [], [*rows() * 3, *retain[:2]], method_config("finetune", settings))
+    fitted = fit(load_model(tiny_path()), [], [*rows() * 3, *retain[:2]], resolve(None, settings, method="finetune"))
     folder = tmp_path_factory.mktemp("knowing") / "model"
     save_checkpoint(fitted.loaded.model, fitted.loaded.processor, folder)
     return folder
@@ -270,7 +270,7 @@ def titles(pid: int) -> Iterator[bytes]:
 
 
 def test_canary_neutral_rows_with_a_part_of_a_fact_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    from vgid.training.fit import neutral_retain
+    from vgid.unlearning import neutral_retain
 
     said = [f"Perhaps {NAME.split()[0]}.", f"{PLACE} is a red circle.", "A red circle.", NUMBER]
     monkeypatch.setattr("vgid.training.fit.generate", lambda loaded, rows: said)

@@ -11,7 +11,7 @@ from typing import Any
 from vgid.attacks.base import Material, sample_alike, sample_rows
 from vgid.auditing.policy import Policy, load_policy
 from vgid.auditing.run import audit
-from vgid.config import method_config
+from vgid.config import resolve
 from vgid.data.example import Example
 from vgid.demo.run import Data, lessons_of, read_data, write_data
 from vgid.demo.targets import TARGETS
@@ -113,6 +113,8 @@ class SmallWorld:
     ) -> LoadedModel:
         """The base after some steps of a method, on a LoRA adapter that is merged unless it is wanted as it is."""
         given: Mapping[str, Any] = {"training.steps": 60, "training.forget_batch": 12, "training.retain_batch": 24, **settings}
-        config = method_config(method, [f"{key}={value}" for key, value in {"validation.every": 0, "seed": self.seed, **given}.items()])
+        config = resolve(
+            None, [f"{key}={value}" for key, value in {"validation.every": 0, "seed": self.seed, **given}.items()], method=method
+        )
         loaded = fit(self.base(), list(forget), list(retain), config).loaded
         return replace(loaded, model=loaded.model.merge_and_unload().eval()) if merged else loaded

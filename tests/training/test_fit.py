@@ -11,35 +11,35 @@ from vgid.config import load_config
 from vgid.errors import DataError
 from vgid.models.forward import answer_logits
 from vgid.models.loading import LoadedModel, load_model
-from vgid.training.fit import unlearn
+from vgid.unlearning import train_and_export
 
 QUICK = ["training.steps=2", "training.forget_batch=2", "training.retain_batch=2", "method.answers=[recorded]"]
 
 
 def test_nothing_to_forget(random_model: LoadedModel) -> None:
     with pytest.raises(DataError, match="there is nothing to forget"):
-        unlearn(random_model, [], [example(1)])
+        train_and_export(random_model, [], [example(1)])
 
 
 def test_the_same_in_both_sets(random_model: LoadedModel) -> None:
     with pytest.raises(DataError, match="is in the forget set and in the retain set"):
-        unlearn(random_model, [example(1)], [example(1)])
+        train_and_export(random_model, [example(1)], [example(1)])
 
 
 def test_without_retain_data(random_model: LoadedModel) -> None:
-    fitted = unlearn(random_model, [example(1), example(2)], config=load_config(None, QUICK))
+    fitted = train_and_export(random_model, [example(1), example(2)], config=load_config(None, QUICK))
     assert set(fitted.curves) >= {"forget"} and "retain" not in fitted.curves and fitted.seconds > 0
 
 
 def test_full_parameters_leave_a_merged_model_alone(random_model: LoadedModel, tmp_path: Path) -> None:
     config = load_config(None, [*QUICK, "adapter=null"])
-    unlearn(random_model, [example(1), example(2)], [example(3)], config, out=tmp_path)
+    train_and_export(random_model, [example(1), example(2)], [example(3)], config, out=tmp_path)
     assert load_model(tmp_path / "merged") and not (tmp_path / "adapter").exists()
 
 
 def test_mixed_precision_ends_with_training(random_model: LoadedModel, tmp_path: Path) -> None:
     # With autocast left on, the trained model's logits would be rounded to bf16, and the export be refused as different.
-    fitted = unlearn(
+    fitted = train_and_export(
         random_model, [example(1), example(2)], [example(3)], load_config(None, [*QUICK, "training.precision=bf16"]), out=tmp_path
     )
     batch = fitted.loaded.encoder.batch([example(1), example(3)])

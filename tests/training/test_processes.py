@@ -103,12 +103,12 @@ def test_deepspeed_does_what_one_process_does(random_folder: Path, alone: Path, 
 
 @pytest.mark.slow
 def test_a_sparring_partner_is_the_same_in_every_process(random_folder: Path, tmp_path: Path) -> None:
-    words = ("method.sparring=3e-3", "training.micro_batch=2")
+    words = ("method.adversary.rate=3e-3", "training.micro_batch=2")
     assert work((), random_folder, tmp_path / "alone", *words).returncode == 0
     assert work(TORCHRUN, random_folder, tmp_path / "out", *words).returncode == 0
     assert_as_alone(tmp_path / "out", tmp_path / "alone")
     sharded = work(TORCHRUN, random_folder, tmp_path / "sharded", *words, "training.shard=true")
-    assert sharded.returncode != 0 and "set method.sparring=0" in sharded.stderr
+    assert sharded.returncode != 0 and "set method.adversary=null" in sharded.stderr
 
 
 @pytest.mark.slow
@@ -125,7 +125,7 @@ def test_the_command_in_two_processes(random_folder: Path, tmp_path: Path) -> No
     write_examples(tmp_path / "forget.jsonl", worker.FORGET)
     write_examples(tmp_path / "retain.jsonl", worker.RETAIN)
     settings = [word for setting in worker.SETTINGS for word in ("--set", setting)]
-    data = ("--forget", tmp_path / "forget.jsonl", "--retain", tmp_path / "retain.jsonl", "--out", tmp_path / "out", "--examine", 3)
+    data = ("--forget", tmp_path / "forget.jsonl", "--retain", tmp_path / "retain.jsonl", "--out", tmp_path / "out", "--max-rows", 3)
     run = start(TORCHRUN, "-m", "vgid", "unlearn", "--model", random_folder, *data, *settings, "--allow-unknown", "--json")
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout) == json.loads((tmp_path / "out" / "results.json").read_text())

@@ -8,13 +8,14 @@ import torch
 
 from tests.conftest import example
 from tests.training.worker import rows
-from vgid.config import TrainingConfig, load_config
+from vgid.config import load_config
 from vgid.errors import ConfigError, RunError
 from vgid.memory import as_many_as_fit
 from vgid.methods.base import Context, StepBatch
-from vgid.models.adapters import AdapterConfig, attach_lora
+from vgid.models.adapters import attach_lora
 from vgid.models.loading import LoadedModel
-from vgid.training.gradient_step import Descent
+from vgid.settings import AdapterConfig, TrainingConfig
+from vgid.training.gradient_step import GradientStep
 from vgid.training.shares import Part, evenly, parts_of
 
 SEEN, UNSEEN = tuple(example(n) for n in range(5)), tuple(example(n, image=False) for n in range(5, 7))
@@ -56,7 +57,7 @@ def test_processes_that_must_go_together_take_the_same_kinds_of_passes() -> None
     assert sorted(parts[2].weight for parts in taken) == [0.0, 0.0, 0.0, 0.25, 0.25]
 
 
-def prepared(loaded: LoadedModel, *overrides: str) -> Descent:
+def prepared(loaded: LoadedModel, *overrides: str) -> GradientStep:
     config = load_config(None, ["method.answers=[student]", *overrides])
     model, method = attach_lora(loaded.model, AdapterConfig(dropout=0.0), seed=0), config.build_method()
     with torch.no_grad():  # an adapter that has begun to learn: with B = 0 half of the gradients vanish
@@ -64,7 +65,7 @@ def prepared(loaded: LoadedModel, *overrides: str) -> Descent:
             if "lora_B" in name:
                 parameter.normal_(std=0.05, generator=torch.Generator().manual_seed(1))
     method.prepare(model, Context(loaded.encoder, rows(0, 5, "Oslo."), (), 5, torch.device("cpu")))
-    return Descent(model.eval(), method, config.training, 0, lambda loss: loss.backward())
+    return GradientStep(model.eval(), method, config.training, 0, lambda loss: loss.backward())
 
 
 @pytest.mark.parametrize("micro_batch", [1, 2, 5])
@@ -115,7 +116,7 @@ class Greedy:
 def test_memory_that_does_not_suffice_halves_the_batch_once(caplog: pytest.LogCaptureFixture) -> None:
     """The three forget rows fit, the four retain rows do not: all once more, two at a time, with pictures and without apart."""
     model, greedy = torch.nn.Linear(1, 1), Greedy(most=3)
-    descent = Descent(model, greedy, TrainingConfig(), 0, lambda loss: loss.backward())  # type: ignore[arg-type]
+    descent = GradientStep(model, greedy, TrainingConfig(), 0, lambda loss: loss.backward())  # type: ignore[arg-type]
     descent.step(STEP)
     # The mean over forget rows is 1, over retain rows 4.5.
     assert model.weight.grad is not None and model.weight.grad.item() == pytest.approx(5.5)
@@ -125,7 +126,7 @@ def test_memory_that_does_not_suffice_halves_the_batch_once(caplog: pytest.LogCa
 
 
 def test_memory_that_does_not_suffice_twice_is_told_with_an_estimate() -> None:
-    descent = Descent(torch.nn.Linear(1000, 1000), Greedy(most=1), TrainingConfig(), 0, lambda loss: loss.backward())  # type: ignore[arg-type]
+    descent = GradientStep(torch.nn.Linear(1000, 1000), Greedy(most=1), TrainingConfig(), 0, lambda loss: loss.backward())  # type: ignore[arg-type]
     # 1,001,000 numbers of four bytes; AdamW keeps two more of each.
     with pytest.raises(
         RunError, match=r"(?s)does not suffice.*room for 2 rows.*weights 0.00 GB; gradients 0.00 GB; optimizer about 0.01 GB"
@@ -141,7 +142,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run() -> None:
             return LossOutput((model.weight * 0.0).sqrt().sum(), {})  # 0, with an infinite slope
 
     with pytest.raises(RunError, match=r"(?s)the gradient is nan at step 4.*rows row-0, row-1"):
-        Descent(torch.nn.Linear(1, 1), Root(9), TrainingConfig(), 0, lambda loss: loss.backward()).step(STEP)  # type: ignore[arg-type]
+        GradientStep(torch.nn.Linear(1, 1), Root(9), TrainingConfig(), 0, lambda loss: loss.backward()).step(STEP)  # type: ignore[arg-type]
 
 
 def test_calls_that_do_not_fit_are_made_in_halves(caplog: pytest.LogCaptureFixture) -> None:

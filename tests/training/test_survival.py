@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 pytestmark = pytest.mark.slow
 
 SETTINGS = [
-    "method.sparring=3e-3",
+    "method.adversary.rate=3e-3",
     "training.steps=14",
     "training.checkpoint_every=1",
     "method.answers=[recorded,teacher]",
@@ -84,7 +84,7 @@ def set_trap(event: str, time: int) -> None:
         case "after the rename":
             before(checkpointing, "_sync", 2 * time)  # the file is synced, renamed, and the folder is synced
         case "final checkpoint":
-            before(saver.Saver, "on_train_end", time)
+            before(saver.CheckpointCallback, "on_train_end", time)
         case "export":
             before(vgid.training.fit, ("save_adapter", "save_checkpoint")[time - 1], 1)
         case "removal":
@@ -96,12 +96,14 @@ def run(model: Path, out: Path, trap: tuple[str, int] | None) -> None:
     from tests.training import worker
     from vgid.config import load_config
     from vgid.models.loading import load_model
-    from vgid.training.fit import unlearn
+    from vgid.unlearning import train_and_export
 
     torch.set_num_threads(1)
     if trap:
         set_trap(*trap)
-    unlearn(load_model(model), worker.FORGET, worker.RETAIN, load_config(None, [*worker.SETTINGS, *SETTINGS]), out=out, resume=True)
+    train_and_export(
+        load_model(model), worker.FORGET, worker.RETAIN, load_config(None, [*worker.SETTINGS, *SETTINGS]), out=out, resume=True
+    )
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import pytest
 from transformers import TrainerCallback
 
 from tests.training.test_trainer import EXAMPLES, Linear, Pull
-from vgid.config import TrainingConfig
 from vgid.errors import ConfigError
+from vgid.settings import TrainingConfig
 from vgid.training.trackers import check_trackers
 from vgid.training.trainer import train
 

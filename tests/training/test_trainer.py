@@ -5,12 +5,13 @@ from typing import Any
 import pytest
 import torch
 
-from vgid.config import TrainingConfig, load_config
+from vgid.config import load_config
 from vgid.data.example import Example
 from vgid.errors import RunError
 from vgid.methods.base import LossOutput, Method, StepBatch
+from vgid.settings import TrainingConfig
 from vgid.training.trainer import Rows, count_steps, train
-from vgid.training.validation import EarlyStop, put_aside
+from vgid.training.validation import EarlyStop, split_validation
 
 EXAMPLES = [Example(id=f"e{i}", question="q?", answer="a") for i in range(7)]
 
@@ -94,11 +95,11 @@ def test_steps_of_a_run(config: dict[str, Any], forget: int, retain: int, expect
 
 def test_put_aside_is_a_split() -> None:
     config = load_config(None, ["validation.share=0.3"]).validation
-    kept, aside = put_aside(EXAMPLES, config, seed=1)
+    kept, aside = split_validation(EXAMPLES, config, seed=1)
     assert len(aside) == 2 and sorted(e.id for e in (*kept, *aside)) == [e.id for e in EXAMPLES]
-    assert put_aside(EXAMPLES, config, seed=1) == (kept, aside)
+    assert split_validation(EXAMPLES, config, seed=1) == (kept, aside)
     off = load_config(None, ["validation.every=0"]).validation
-    assert put_aside(EXAMPLES, off, seed=1) == (EXAMPLES, [])
+    assert split_validation(EXAMPLES, off, seed=1) == (EXAMPLES, [])
 
 
 def test_early_stop_ends_with_the_best_look(monkeypatch: pytest.MonkeyPatch) -> None:

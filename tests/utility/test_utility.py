@@ -12,11 +12,12 @@ from typer.testing import CliRunner
 from tests.models.test_models import shaken
 from vgid.commands import app
 from vgid.errors import ConfigError, DataError, OutputError, RunError
-from vgid.models.adapters import AdapterConfig, attach_lora
+from vgid.models.adapters import attach_lora
 from vgid.models.export import save_adapter, save_checkpoint
 from vgid.models.loading import LoadedModel, load_model
 from vgid.progress import Stages
 from vgid.report.utility import lines, render, utility_table
+from vgid.settings import AdapterConfig
 from vgid.synthetic.phrases import PERCEPTION
 from vgid.utility import command, harness, perception
 from vgid.utility.command import Suite, read_suite, utility_command

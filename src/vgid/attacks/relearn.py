@@ -10,7 +10,7 @@ from pydantic import Field
 
 from vgid.attacks.asking import ask
 from vgid.attacks.base import ATTACKS, Attack, Material, Outcome, Outcomes, Settings, person, plain_copy, split_people
-from vgid.config import method_config
+from vgid.config import resolve
 from vgid.data.example import Example
 from vgid.models.loading import LoadedModel
 from vgid.models.quantisation import is_quantised
@@ -94,12 +94,13 @@ def relearned(
         "training.retain_batch": min(budget.batch, len(rows)),
         "training.learning_rate": budget.learning_rate,
         "training.schedule": "constant",
+        "training.warmup_steps": 5,
         "adapter.rank": budget.rank,
         "adapter.alpha": 2 * budget.rank,
         "validation.every": 0,
         "seed": material.seed,
     }
-    config = method_config("finetune", [f"{key}={value}" for key, value in settings.items()])
+    config = resolve(None, [f"{key}={value}" for key, value in settings.items()], method="finetune")
     copied = plain_copy(loaded)
     copied.model.requires_grad_(True)
     with hushed():

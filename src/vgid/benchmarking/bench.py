@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import ConfigDict, Field, ValidationError
+
 from vgid import processes
 from vgid.artifacts import write_json_atomic
 from vgid.benchmarking.command import IDENTITY, ask_models, check_reference, check_resumable, prepare_resumable, write_results
@@ -16,16 +18,16 @@ from vgid.benchmarking.run import check_items
 from vgid.benchmarking.splits import open_benchmark, read_split
 from vgid.benchmarking.store import model_fingerprint
 from vgid.benchmarks.base import Benchmark, forgetting
-from vgid.config import BenchmarkChoice, RunConfig
+from vgid.config import RunConfig, explain
 from vgid.data.example import Example
 from vgid.data.sources import check_disjoint
 from vgid.errors import ConfigError, StoppedError
 from vgid.models.loading import LoadedModel, load_model
 from vgid.progress import Stages
+from vgid.settings import Settings
 from vgid.training.fingerprint import check_same, fingerprint
-from vgid.training.fit import forget_checkpoint
 from vgid.training.trackers import check_trackers
-from vgid.unlearning import retain_needed, unlearn_rows
+from vgid.unlearning import forget_checkpoint, retain_needed, unlearn
 
 UNLEARNED = "unlearned"
 """Folder of the run that unlearns, in the output folder."""
@@ -40,27 +42,71 @@ class Sides(NamedTuple):
     trained: Benchmark
 
 
-def choose(config: RunConfig, name: str | None, given: Mapping[str, str | None], protocol: Mapping[str, object]) -> RunConfig:
-    """Put what the command line says about the benchmark into the configuration, over what the recipe says.
+class BenchmarkChoice(Settings):
+    """What `vgid bench` unlearns and asks.
+
+    Attributes:
+        name: the benchmark.
+        forget: which of its forget sets; null for its first.
+        data: folder or hub id, `owner/name@revision`; null where the benchmark makes its own, or the command line names it.
+        train: where the rows for unlearning are, if they are elsewhere.
+        protocol: settings that deviate from the published ones.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+
+    name: str
+    forget: str | None = None
+    data: str | None = None
+    train: str | None = None
+    protocol: dict[str, Any] = Field(default_factory=dict)
+
+
+class BenchConfig(Settings):
+    """A benchmark, and the run that unlearns its forget set."""
+
+    benchmark: BenchmarkChoice
+    run: RunConfig
+
+
+def choose(
+    run: RunConfig,
+    name: str | None,
+    given: Mapping[str, str | None],
+    protocol: Mapping[str, object],
+    recipe: Mapping[str, Any] | None = None,
+) -> BenchConfig:
+    """Put together what a recipe and the command line say about the benchmark; the command line counts.
 
     A copy of the data takes the place of both places that a recipe names.
 
+    Args:
+        run: configuration of the run that unlearns.
+        name: name of the benchmark on the command line.
+        given: `data`, `train` and `forget` on the command line; None where they are not given.
+        protocol: settings that deviate from the published ones.
+        recipe: the recipe's `benchmark:` section.
+
     Raises:
-        ConfigError: neither names a benchmark, or the two name different ones.
+        ConfigError: neither names a benchmark, the two name different ones, or the recipe's section is not valid.
     """
-    recipe = config.benchmark
-    if name is None and recipe is None:
+    named = (recipe or {}).get("name")
+    if name is None and named is None:
         raise ConfigError(
             "there is no benchmark to run", expected="a benchmark's name, or a recipe that names one", fix="see docs/benchmarks.md"
         )
-    if name is not None and recipe is not None and name != recipe.name:
-        raise ConfigError("the recipe is for another benchmark", expected=recipe.name, got=name, fix="leave the name or the recipe out")
-    start = recipe or BenchmarkChoice(name=str(name))
-    changes: dict[str, str | None] = {key: value for key, value in given.items() if value is not None}
+    if name is not None and named is not None and name != named:
+        raise ConfigError("the recipe is for another benchmark", expected=str(named), got=name, fix="leave the name or the recipe out")
+    changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if "data" in changes:
         changes = {"train": None, **changes}
-    choice = start.model_copy(update={**changes, "protocol": {**start.protocol, **protocol}})
-    return config.model_copy(update={"benchmark": choice})
+    start = {"name": name, **(recipe or {})}
+    try:
+        choice = BenchmarkChoice(**{**start, **changes, "protocol": {**(start.get("protocol") or {}), **protocol}})
+    except ValidationError as error:
+        problems = explain(error, BenchmarkChoice, "benchmark.")
+        raise ConfigError("the recipe's benchmark is not valid", got="\n  ".join(["", *problems])) from error
+    return BenchConfig(benchmark=choice, run=run)
 
 
 def open_sides(choice: BenchmarkChoice) -> Sides:
@@ -77,14 +123,13 @@ def open_sides(choice: BenchmarkChoice) -> Sides:
 
 def bench_command(
     model: str,
-    config: RunConfig,
+    config: BenchConfig,
     out: Path,
     *,
     reference: str | None = None,
     batch_size: int = 64,
     skip_bad_rows: bool = False,
     allow_unknown: bool = False,
-    sample: int = 32,
     overwrite: bool = False,
     keep_answers: bool = False,
     stages: Stages,
@@ -97,20 +142,19 @@ def bench_command(
         OutputError: the folder holds results already, or cannot be written.
         RunError: the unfinished run in the folder was another one, or unlearning failed.
     """
-    if config.benchmark is None:
-        raise ConfigError("there is no benchmark to run", expected="a configuration with a benchmark")
-    _check_method(config)
-    check_trackers(config.training.report_to, out)
+    run = config.run
+    _check_method(run)
+    check_trackers(run.training.report_to, out)
     sides = open_sides(config.benchmark)
     check_reference(sides.asked, reference is not None)
     check_resumable(out, overwrite)
     with stages("Reading the data", "read"):
         total, data = check_items(sides.asked)
-        forget, retain = read_sides(sides.trained, config, skip_bad_rows)
-    unlearning = _unlearn(model, forget, retain, config, out, overwrite, stages, allow_unknown=allow_unknown, sample=sample)
+        forget, retain = read_sides(sides.trained, run, skip_bad_rows)
+    unlearning = _unlearn(model, forget, retain, run, out, overwrite, stages, allow_unknown=allow_unknown)
     models: dict[str, tuple[str, Path | None]] = {"base": (model, None), "unlearned": (str(out / UNLEARNED / "merged"), None)}
     models |= {"retrained": (reference, None)} if reference is not None else {}
-    results = ask_models(sides.asked, models, out, total=total, data=data, seed=config.seed, batch_size=batch_size, stages=stages)
+    results = ask_models(sides.asked, models, out, total=total, data=data, seed=run.seed, batch_size=batch_size, stages=stages)
     results["notes"] += notes(forget, sides.asked)
     place = sides.trained._place
     results["unlearning"] = {
@@ -151,7 +195,7 @@ def _check_method(config: RunConfig) -> None:
     method = config.build_method()
     if method.kind == "inference":
         raise ConfigError(
-            f"the method {config.method['name']} changes the question, not the model, so that there is no unlearned checkpoint to ask",
+            f"the method {config.method.name} changes the question, not the model, so that there is no unlearned checkpoint to ask",
             expected="a method that changes weights",
             fix="compare it by `vgid compare`, which asks through its wrapper",
         )
@@ -174,7 +218,6 @@ def _unlearn(
     **options: Any,
 ) -> dict[str, Any]:
     """Unlearn into the output folder, or take over what an earlier run of the same has finished there."""
-    config = config.model_copy(update={"benchmark": None})
     loaded = load_model(model, quantise=config.adapter.quantise if config.adapter else None)
     now = _identity(loaded, forget, retain, config)
     prepare_resumable(out, overwrite)
@@ -189,7 +232,7 @@ def _unlearn(
         forget_checkpoint(folder)
     else:
         try:
-            results = unlearn_rows(loaded, forget, retain, config, folder, examine=0, resume=True, stages=stages, **options)
+            results = unlearn(loaded, forget, retain, config, out=folder, max_rows=0, resume=True, stages=stages, **options).results
         except StoppedError as stopped:
             fix, number = "the same command goes on from here", stopped.exit_code - 128
             raise StoppedError(stopped.problem, where=stopped.where, fix=fix, number=number) from stopped

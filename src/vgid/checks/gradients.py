@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from vgid.config import RunConfig
 from vgid.data.batching import Batch, Encoder
@@ -118,42 +117,3 @@ def _gradient_norms(model: Any, batch: Batch, precision: str) -> dict[str, float
 def _owner(name: str) -> str:
     """The module that a parameter trains: the adapted one for an adapter's."""
     return name.partition(".lora_")[0] if ".lora_" in name else name.rpartition(".")[0]
-
-
-# -- what a step keeps ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Kept:
-    """Bytes that a forward pass keeps for the backward pass: once, and for each row."""
-
-    once: int
-    row: int
-
-
-def kept_for_backward(model: Any, encoder: Encoder, example: Example, precision: str) -> Kept:
-    """Count what autograd keeps for one row and for two of the same; parameters themselves are not counted."""
-    device = next(model.parameters()).device
-    one, two = (_kept(model, encoder.batch([example] * count).to(device), precision) for count in (1, 2))
-    return Kept(once=max(0, 2 * one - two), row=max(0, two - one))
-
-
-def _kept(model: Any, batch: Batch, precision: str) -> int:
-    own = {parameter.untyped_storage().data_ptr() for parameter in (*model.parameters(), *model.buffers())}
-    kept: dict[int, int] = {}
-
-    def pack(value: Tensor) -> Tensor:
-        storage = value.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return value
-
-    model.train()
-    device = batch.answers.targets.device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                logits = answer_logits(model, batch)  # alive, so that no storage is counted twice or reused
-        total = sum(kept.values())
-        del logits
-    return total

@@ -8,7 +8,7 @@ from random import Random
 from statistics import fmean
 from typing import Any
 
-from vgid.config import RunConfig
+from vgid.data.batching import Batch
 from vgid.data.example import STRANGER, Example
 from vgid.evaluation.evaluate import SplitResult, evaluate
 from vgid.evaluation.generation import generate
@@ -53,19 +53,19 @@ def some(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
     return rows if len(rows) <= count else Random(seed).sample(rows, count)
 
 
-def ask(loaded: LoadedModel, examples: Sequence[Example], config: RunConfig) -> tuple[Knowledge, Teacher | None]:
+def ask(loaded: LoadedModel, examples: Sequence[Example], method: Method[Any], seed: int) -> tuple[Knowledge, Teacher | None]:
     """Ask the model, and the teacher of methods that have one."""
-    said = evaluate(loaded, {"forget": examples}, seed=config.seed)["forget"]
+    said = evaluate(loaded, {"forget": examples}, seed=seed)["forget"]
     knowledge = Knowledge(said.n, said.accuracy, said.probability)
-    method = config.build_method()
-    if not hasattr(method, "teacher_prompts"):
-        return knowledge, None
-    return knowledge, _ask_teacher(loaded, examples, config, method, said)
+    return knowledge, _ask_teacher(loaded, examples, method, seed, said)
 
 
-def _ask_teacher(loaded: LoadedModel, examples: Sequence[Example], config: RunConfig, method: Any, said: SplitResult) -> Teacher:
-    Method.prepare(method, None, Context(loaded.encoder, examples, (), config.seed, next(loaded.model.parameters()).device))
-    taught = generate(loaded, examples, encode=lambda rows: method.teacher_prompts(tuple(rows)))
+def _ask_teacher(loaded: LoadedModel, examples: Sequence[Example], method: Method[Any], seed: int, said: SplitResult) -> Teacher | None:
+    # Without a model: a method's teacher follows from the rows alone, and `prepare` of the method itself would train or allocate.
+    Method.prepare(method, None, Context(loaded.encoder, examples, (), seed, next(loaded.model.parameters()).device))
+    if method.teacher_prompts(tuple(examples[:1])) is None:
+        return None
+    taught = generate(loaded, examples, encode=lambda rows: _prompts(method, rows))
     own = [item.prediction for item in said.items]
     return Teacher(
         n=len(taught),
@@ -73,3 +73,9 @@ def _ask_teacher(loaded: LoadedModel, examples: Sequence[Example], config: RunCo
         refuses=fmean(map(is_refusal, taught)),
         accuracy=fmean(key_fact(text, e.keywords, e.answer) for text, e in zip(taught, examples, strict=True)),
     )
+
+
+def _prompts(method: Method[Any], rows: Sequence[Example]) -> Batch:
+    prompts = method.teacher_prompts(tuple(rows))
+    assert prompts is not None
+    return prompts

@@ -9,18 +9,30 @@ from typing import Any
 
 import torch
 
-from vgid.checks.gradients import Gradients, kept_for_backward, on_trial, try_gradients
+from vgid.checks.gradients import Gradients, on_trial, try_gradients
 from vgid.checks.knowledge import DIFFERS, KNOWN_ACCURACY, KNOWN_PROBABILITY, Knowledge, Teacher, ask, some
-from vgid.checks.memory import Memory, cache_bytes, checkpointed_row, decoder_shape, logit_bytes, room, training_bytes
 from vgid.checks.rows import Sample, Side, context_of, measure, sample_of
 from vgid.config import RunConfig
 from vgid.data.batching import UNBOUNDED, Encoder
 from vgid.data.example import Example
 from vgid.data.neutral import NEUTRAL
 from vgid.errors import DataError, ModelError, VgidError
+from vgid.methods.base import Method
 from vgid.models.adapters import adapted_modules, in_short
 from vgid.models.loading import LoadedModel
 from vgid.models.structure import base_of, decoder_layers
+from vgid.training.automatic import precision_on
+from vgid.training.memory_estimate import (
+    SHARE,
+    Memory,
+    cache_bytes,
+    checkpointed_row,
+    decoder_shape,
+    free_bytes,
+    kept_for_backward,
+    logit_bytes,
+    training_bytes,
+)
 
 ANSWERED_AT_ONCE = 64
 """Rows for which answers are generated together when a model is examined."""
@@ -57,6 +69,8 @@ class Preflight:
     teacher: Teacher | None
     errors: tuple[VgidError, ...]
     warnings: tuple[str, ...]
+    saves_memory: bool = False
+    """Whether gradients will be checkpointed."""
 
     def raise_errors(self) -> None:
         """Stop here if anything is in the way.
@@ -68,7 +82,7 @@ class Preflight:
             raise self.errors[0] if len(self.errors) == 1 else ModelError.together(self.errors)
 
 
-def preflight(
+def check_run(
     loaded: LoadedModel,
     forget: Sequence[Example],
     retain: Sequence[Example],
@@ -93,23 +107,26 @@ def preflight(
         DataError: the processor refuses rows, or rows are longer than the context; nothing is ever cut.
         ModelError: nothing is to be trained, or no chat template.
     """
+    method = config.build_method()
+    precision = precision_on(next(loaded.model.parameters()).device, config.training.precision)
+    config = config.model_copy(update={"training": config.training.model_copy(update={"precision": precision})})
     Encoder(loaded.processor, UNBOUNDED).check([*forget, *retain])
     context = context_of(loaded.model, loaded.encoder)
     limits = [limit for limit in context.values() if limit is not None]
     encoder = Encoder(loaded.processor, min(limits) if limits else None)
-    sides, instruction = _measure(encoder, forget, retain, config)
+    sides, instruction = _measure(encoder, forget, retain, method, config.seed)
     problems = {problem.where: problem for side in sides.values() for problem in side.problems}
     if problems:
         raise DataError.together(list(problems.values()))
-    knowledge, teacher = ask(loaded, some(forget, sample, config.seed), config)
+    knowledge, teacher = ask(loaded, some(forget, sample, config.seed), method, config.seed)
     with on_trial(loaded.model, config) as model:
         shape = _model(loaded, model)
         gradients = try_gradients(model, loaded.encoder, _shortest(forget, retain), config.training.precision)
-        memory = _memory(model, loaded.encoder, sides, config, len(forget))
+        free = free_bytes(torch.device(shape.device))
+        memory, saves = _memory(model, loaded.encoder, sides, config, method, len(forget), free)
     errors = _gradient_errors(gradients, config)
     if not knowledge.known and not allow_unknown:
         errors.append(_unknown(knowledge))
-    free = room(torch.device(shape.device))
     there = None if free is None else free + memory.weights
     found = Preflight(
         model=shape,
@@ -124,6 +141,7 @@ def preflight(
         teacher=teacher,
         errors=tuple(errors),
         warnings=(),
+        saves_memory=saves,
     )
     return replace(found, warnings=tuple(_warnings(found, config)))
 
@@ -132,12 +150,12 @@ def preflight(
 
 
 def _measure(
-    encoder: Encoder, forget: Sequence[Example], retain: Sequence[Example], config: RunConfig
+    encoder: Encoder, forget: Sequence[Example], retain: Sequence[Example], method: Method[Any], seed: int
 ) -> tuple[dict[str, Side], str | None]:
     """Every set as the student is asked; the forget set also as a teacher with an instruction is."""
-    instruction = getattr(config.build_method().config, "instruction_text", None)
+    instruction = method.teacher_instruction
     asked = {"forget": (forget, None), "teacher": (forget if instruction else (), instruction), "retain": (retain, None)}
-    return {name: measure(encoder, rows, said, seed=config.seed) for name, (rows, said) in asked.items() if rows}, instruction
+    return {name: measure(encoder, rows, said, seed=seed) for name, (rows, said) in asked.items() if rows}, instruction
 
 
 def _samples(encoder: Encoder, sides: dict[str, Side], instruction: str | None, show_forgotten: bool) -> dict[str, Sample]:
@@ -186,7 +204,10 @@ def _numel(parameter: Any) -> int:
     return int(torch.Size(state.shape).numel()) if state is not None else int(parameter.numel())
 
 
-def _memory(model: Any, encoder: Encoder, sides: dict[str, Side], config: RunConfig, forget: int) -> Memory:
+def _memory(
+    model: Any, encoder: Encoder, sides: dict[str, Side], config: RunConfig, method: Method[Any], forget: int, free: int | None
+) -> tuple[Memory, bool]:
+    """The estimate, and whether gradients are checkpointed in it; with `auto` they are where a step would not fit otherwise."""
     base, training = base_of(model), config.training
     shape = decoder_shape(base.config.get_text_config())
     longest = max((side for name, side in sides.items() if name != "teacher"), key=lambda side: side.longest)
@@ -195,19 +216,17 @@ def _memory(model: Any, encoder: Encoder, sides: dict[str, Side], config: RunCon
     trained = sum(p.nbytes for p in model.parameters() if p.requires_grad)
     full, element = config.adapter is None, torch.finfo(base.dtype).bits // 8
     kept = kept_for_backward(model, encoder, longest.longest_row, training.precision)
-    row = kept.row
-    if training.gradient_checkpointing:
-        row = checkpointed_row(row, len(decoder_layers(base)), longest.longest, shape["hidden"], element)
     answers = encoder.batch([longest.longest_row]).answers.targets.numel()
-    return Memory(
-        weights=weights * (2 if full and config.build_method().needs_reference else 1),
+    answered = max(ANSWERED_AT_ONCE, method.rows_generated_at_once)
+    plain = Memory(
+        weights=weights * (2 if full and method.needs_reference else 1),
         training=training_bytes(trained, 0 if full else trained, training.optimizer, keeps_best=bool(config.validation.every)),
         once=kept.once,
-        row=row,
+        row=kept.row,
         logits=logit_bytes(answers, shape["vocabulary"]),
-        rows=_rows_at_once(config, "retain" in sides),
+        rows=_rows_at_once(config, method, "retain" in sides),
         answering=cache_bytes(
-            min(_answered_at_once(config), max(forget, ANSWERED_AT_ONCE)),
+            min(answered, max(forget, ANSWERED_AT_ONCE)),
             tokens + NEW_TOKENS,
             shape["layers"],
             shape["kv_heads"],
@@ -215,21 +234,19 @@ def _memory(model: Any, encoder: Encoder, sides: dict[str, Side], config: RunCon
             element,
         ),
     )
+    saved = replace(plain, row=checkpointed_row(kept.row, len(decoder_layers(base)), longest.longest, shape["hidden"], element))
+    if training.gradient_checkpointing != "auto":
+        return (saved, True) if training.gradient_checkpointing else (plain, False)
+    short = free is not None and plain.total > SHARE * (free + weights) and getattr(base, "supports_gradient_checkpointing", False)
+    return (saved, True) if short else (plain, False)
 
 
-def _rows_at_once(config: RunConfig, retained: bool) -> int:
+def _rows_at_once(config: RunConfig, method: Method[Any], retained: bool) -> int:
     """Rows that go through the model together: the larger side of a step or a part of it; both sides, where the loss needs them."""
     sides = (config.training.forget_batch, config.training.retain_rows if retained else 0)
-    if not config.build_method().separable:
+    if "splitting" in method.unsupported():
         return sum(sides)
     return min(max(sides), config.training.micro_batch or max(sides))
-
-
-def _answered_at_once(config: RunConfig) -> int:
-    """Rows whose answers are generated together at the most: by a teacher that answers everything before training, or when examined."""
-    from vgid.methods.vgid.method import TEACHER_BATCH
-
-    return max(ANSWERED_AT_ONCE, TEACHER_BATCH if "teacher" in config.method.get("answers", ()) else 0)
 
 
 # -- what is in the way ---------------------------------------------------------------------------------------------------
@@ -248,7 +265,7 @@ def _gradient_errors(gradients: Gradients, config: RunConfig) -> list[VgidError]
                 fix=f"take {' and '.join(gradients.dead_parts)} out of {where}, or add rows with pictures",
             )
         )
-    if config.training.gradient_checkpointing and not gradients.checkpointing:
+    if config.training.gradient_checkpointing is True and not gradients.checkpointing:
         errors.append(
             ModelError(
                 "gradient checkpointing does not work with this model",
@@ -288,7 +305,7 @@ def _advice(found: Preflight, config: RunConfig) -> str:
     memory, room = found.memory, found.room or 0
     if memory.weights + memory.answering > room:
         return "answers are generated for many long rows at once; a larger device is needed"
-    if not config.training.gradient_checkpointing and found.gradients.checkpointing:
+    if not found.saves_memory and found.gradients.checkpointing:
         return "set training.gradient_checkpointing=true"
     if found.fits:
         return f"set training.micro_batch={found.fits}, which leaves the gradient as it is"

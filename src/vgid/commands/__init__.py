@@ -8,17 +8,19 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
 import typer
 from rich.console import Console
 
-from vgid.commands import audit, bench, compare, data, demo, evaluate, export, forget, inspect, methods, record, unlearn
+from vgid.commands import audit, bench, compare, config, data, demo, evaluate, export, forget, inspect, methods, record, unlearn
+from vgid.commands.options import RENAMED
 from vgid.commands.root import app
 from vgid.commands.show import plain
 from vgid.commands.withheld import withhold
-from vgid.errors import VgidError
+from vgid.errors import ConfigError, VgidError
 from vgid.progress import launched_as, quieten, tell_on_stderr
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "audit",
     "bench",
     "compare",
+    "config",
     "data",
     "demo",
     "evaluate",
@@ -60,6 +63,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     try:
+        _check_renamed(sys.argv[1:])
         typer.main.get_command(app)(standalone_mode=True)  # typer itself would put its own hook in place
     except VgidError as error:
         if launched_as() == 0 or error.exit_code != VgidError.exit_code:  # all processes find the same fault with their input
@@ -70,6 +74,18 @@ def main() -> None:
         others = "`vgid forget`, `bench`, `compare` and `evaluate --benchmark` by themselves"
         _tell(f"stopped by {name}; `vgid unlearn` goes on with --resume, {others}")
         raise
+
+
+def _check_renamed(words: Sequence[str]) -> None:
+    """Raises:
+    ConfigError: an option is called something else now.
+    """
+    for word in words:
+        old = word.partition("=")[0]
+        if old in RENAMED:
+            raise ConfigError("the option has another name now", got=old, fix=f"use {RENAMED[old]}")
+    if ("--set" in words and words[:1] == ["evaluate"]) or (words[:1] == ["data"] and "--set" in words):
+        raise ConfigError("the option has another name here", got="--set", fix="use --protocol for a benchmark's settings")
 
 
 def _tell(text: str) -> None:

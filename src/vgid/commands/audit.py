@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -10,9 +9,9 @@ from typing import Annotated
 import typer
 
 from vgid.artifacts import check_output
-from vgid.commands.options import Json, Overwrite, Seed
+from vgid.commands.options import BatchSize, Json, Overwrite, Reference, Seed
 from vgid.commands.root import app
-from vgid.commands.show import show_files, terminal
+from vgid.commands.show import show
 
 
 class ProfileName(StrEnum):
@@ -29,9 +28,7 @@ def audit(
     forget: Annotated[Path, typer.Option(help="What was forgotten: JSONL or parquet file, or a folder.")],
     retain: Annotated[Path, typer.Option(help="What must still be known.")],
     adapter: Annotated[Path | None, typer.Option(help="Folder of an adapter for the unlearned model.")] = None,
-    reference: Annotated[
-        str | None, typer.Option("--reference", "--retrained", help="A model that never saw the forget set, attacked in the same way.")
-    ] = None,
+    reference: Reference = None,
     unseen: Annotated[Path | None, typer.Option(help="Rows about people no model ever met, like the forget rows.")] = None,
     rewordings: Annotated[Path | None, typer.Option(help="YAML file: other wordings by question or by row id.")] = None,
     views: Annotated[Path | None, typer.Option(help="Rows with other pictures of the same subjects.")] = None,
@@ -39,8 +36,8 @@ def audit(
     served_model: Annotated[str | None, typer.Option(help="The model's name there; the first it lists by default.")] = None,
     policy: Annotated[Path | None, typer.Option(help="YAML file of thresholds; the package's own by default.")] = None,
     profile: Annotated[ProfileName, typer.Option(help="quick, or full: published budgets.")] = ProfileName.quick,
-    rows: Annotated[int | None, typer.Option(min=1, help="Forget rows, and retain rows, that are asked at most.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Questions that are asked at once.")] = 64,
+    max_rows: Annotated[int | None, typer.Option(min=1, help="Forget rows, and retain rows, to ask at most.")] = None,
+    batch_size: BatchSize = 64,
     out: Annotated[Path | None, typer.Option(help="Where to write audit.html and audit.json.", file_okay=False)] = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
@@ -69,18 +66,12 @@ def audit(
             views=views,
             served=Endpoint(served, served_model) if served else None,
             profile=profile.value,
-            rows=rows,
+            rows=max_rows,
             seed=seed,
             batch_size=batch_size,
             out=out,
             stages=stages,
         )
-    if as_json:
-        print(json.dumps(results, indent=2, ensure_ascii=False))
-    else:
-        console = terminal(170)
-        console.print(audit_table(results))
-        console.print(verdict_line(results), soft_wrap=True, highlight=False)
-        show_files(console, out)
+    show(results, as_json, [audit_table(results), verdict_line(results)], out)
     if results["verdict"]["status"] != "pass":
         raise typer.Exit(EXIT_CODE)

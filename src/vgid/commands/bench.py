@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
-from vgid.commands.options import AllowUnknown, Json, Method, Out, Overwrite, Part, Recipe, Sample, Settings, run_config
+from vgid.commands.options import (
+    AllowUnknown,
+    BatchSize,
+    Json,
+    Method,
+    Out,
+    Overwrite,
+    Part,
+    Protocol,
+    Recipe,
+    Reference,
+    RunSeed,
+    Set,
+    SkipBadRows,
+    run_config,
+)
 from vgid.commands.root import app
-from vgid.commands.show import show_files, terminal
+from vgid.commands.show import show
 
 
 @app.command()
@@ -20,33 +34,32 @@ def bench(
     data: Annotated[str | None, typer.Option(help="The benchmark's folder or hub id; a recipe may name it.")] = None,
     train: Annotated[str | None, typer.Option(help="Where its rows for unlearning are, if elsewhere.")] = None,
     part: Part = None,
-    reference: Annotated[
-        str | None, typer.Option("--reference", "--retrained", help="A model that never saw the forget set, to compare with.")
-    ] = None,
+    reference: Reference = None,
     method: Method = None,
     recipe: Recipe = None,
-    settings: Settings = None,
-    protocol: Annotated[list[str] | None, typer.Option("--protocol", help="Deviate from the published protocol: a=b.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Everything random follows from it.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Questions that are asked at once.")] = 64,
-    skip_bad_rows: Annotated[bool, typer.Option("--skip-bad-rows", help="Leave bad rows out, and list them.")] = False,
+    settings: Set = None,
+    protocol: Protocol = None,
+    seed: RunSeed = None,
+    batch_size: BatchSize = 64,
+    skip_bad_rows: SkipBadRows = False,
     allow_unknown: AllowUnknown = False,
-    sample: Sample = 32,
     keep_answers: Annotated[bool, typer.Option("--keep-answers", help="Keep the answers; they hold what is to be forgotten.")] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Unlearn a benchmark's forget set by a recipe, and ask the models before and after to its published protocol.
+    """Unlearn a benchmark's forget set, and ask the models before and after to its published protocol.
 
     Given again after it was stopped, it goes on.
     """
     from vgid.benchmarking.bench import bench_command, choose
     from vgid.benchmarking.splits import read_settings
+    from vgid.config import read_recipe
     from vgid.progress import Stages
     from vgid.report.benchmark import benchmark_table, published_table
 
     given = {"data": data, "train": train, "forget": part}
-    config = choose(run_config(method, recipe, settings, None, seed), benchmark, given, read_settings(protocol or []))
+    named = read_recipe(recipe).benchmark if recipe is not None else None
+    config = choose(run_config(recipe, method, settings, seed), benchmark, given, read_settings(protocol or []), named)
     with Stages(quiet=as_json) as stages:
         results = bench_command(
             model,
@@ -56,16 +69,8 @@ def bench(
             batch_size=batch_size,
             skip_bad_rows=skip_bad_rows,
             allow_unknown=allow_unknown,
-            sample=sample,
             overwrite=overwrite,
             keep_answers=keep_answers,
             stages=stages,
         )
-    if as_json:
-        print(json.dumps(results, indent=2, ensure_ascii=False))
-        return
-    console = terminal()
-    console.print(benchmark_table(results))
-    for table in published_table(results):
-        console.print(table)
-    show_files(console, out)
+    show(results, as_json, [benchmark_table(results), *published_table(results)], out)

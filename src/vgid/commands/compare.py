@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,7 @@ import typer
 
 from vgid.commands.options import Json, Overwrite
 from vgid.commands.root import app
-from vgid.commands.show import show_files, terminal
+from vgid.commands.show import show
 
 
 class _Budget(StrEnum):
@@ -25,7 +24,7 @@ def compare(
         str,
         typer.Option(help="Methods of `vgid methods` and VGID's variants (vgid:noise-only, vgid:paper ...), by commas; all by default."),
     ] = "",
-    seeds: Annotated[int, typer.Option(min=1, help="So many sets of people, each with models of its own.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds; each draws its own people and trains its own models.")] = 1,
     first_seed: Annotated[int, typer.Option(min=0, help="The first of them; the others follow.")] = 0,
     budget: Annotated[_Budget, typer.Option(help="What is the same for all that train; equal time is VGID's.")] = _Budget.steps,
     tune: Annotated[int, typer.Option(min=0, help="Trials in the search for each method's settings; needs the extra `tune`.")] = 0,
@@ -41,21 +40,26 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Run unlearning methods under one protocol, and say with statistics which forgets best at what cost."""
-    from vgid.comparison.command import compare_command
-    from vgid.comparison.plan import plan_of
+    from vgid.comparison.command import compare as run
     from vgid.progress import Stages
     from vgid.report.comparison import comparison_table
 
     names = [name.strip() for name in methods.split(",") if name.strip()]
-    sizes = {"people": people, "forget": forget, "steps": steps}
-    plan = plan_of(target, names, seeds=seeds, first_seed=first_seed, budget=budget.value, trials=tune, settings=settings, **sizes)
     with Stages(quiet=as_json) as stages:
-        results = compare_command(plan, out, overwrite=overwrite, stages=stages)
-    if as_json:
-        print(json.dumps(results, indent=2, ensure_ascii=False))
-        return
-    console = terminal()
-    console.print(comparison_table(results))
-    for warning in results["warnings"]:
-        console.print(f"[yellow]![/] {warning}", soft_wrap=True, highlight=False)
-    show_files(console, out)
+        results = run(
+            names,
+            target=target,
+            seeds=seeds,
+            first_seed=first_seed,
+            budget=budget.value,
+            tune=tune,
+            settings=settings,
+            steps=steps,
+            people=people,
+            forget=forget,
+            out=out,
+            overwrite=overwrite,
+            stages=stages,
+        )
+    warnings = [f"[yellow]![/] {warning}" for warning in results["warnings"]]
+    show(results, as_json, [comparison_table(results), *warnings], out)

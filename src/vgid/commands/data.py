@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vgid.commands.options import Bench, Json, Part
+from vgid.commands.options import Bench, Json, Part, Protocol, SkipBadRows
 from vgid.commands.root import data_app
+from vgid.commands.show import show
 
 
 @data_app.command("check")
@@ -17,7 +17,7 @@ def data_check(
     data: Annotated[list[str] | None, typer.Argument(help="JSONL, parquet or folders; of a benchmark, its folder or hub id.")] = None,
     benchmark: Bench = None,
     part: Part = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="A setting of the benchmark's protocol: a=b.")] = None,
+    protocol: Protocol = None,
     as_json: Json = False,
 ) -> None:
     """Count rows, images and subjects, list every problem at once, and say what forget and retain have in common."""
@@ -25,13 +25,10 @@ def data_check(
 
     from vgid.benchmarking.splits import check_data, read_settings
 
-    checked = check_data(data or [], benchmark, part, read_settings(settings or []))
-    if as_json:
-        overlap = asdict(checked.overlap) if checked.overlap else None
-        splits = {name: asdict(report) for name, report in checked.splits.items()}
-        print(json.dumps({"splits": splits, "overlap": overlap}, indent=2, default=str))
-    else:
-        print("\n".join(map(str, [*checked.splits.values(), *filter(None, [checked.overlap])])))
+    checked = check_data(data or [], benchmark, part, read_settings(protocol or []))
+    overlap = asdict(checked.overlap) if checked.overlap else None
+    splits = {name: asdict(report) for name, report in checked.splits.items()}
+    show({"splits": splits, "overlap": overlap}, as_json, map(str, [*checked.splits.values(), *filter(None, [checked.overlap])]))
     if any(report.problems for report in checked.splits.values()):
         raise typer.Exit(2)
 
@@ -43,13 +40,13 @@ def data_convert(
     benchmark: Bench = None,
     part: Part = None,
     split: Annotated[str | None, typer.Option(help="Which split of the benchmark.")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="A setting of the benchmark's protocol: a=b.")] = None,
-    skip_bad_rows: Annotated[bool, typer.Option("--skip-bad-rows", help="Leave bad rows out, and list them.")] = False,
+    protocol: Protocol = None,
+    skip_bad_rows: SkipBadRows = False,
 ) -> None:
     """Write own data, or a benchmark's split, as one parquet file that every command reads."""
     from vgid.benchmarking.splits import convert_data, read_settings
 
-    chosen = read_settings(settings or [])
+    chosen = read_settings(protocol or [])
     source = None if data == "-" else data
     rows = convert_data(source, out, benchmark, part, split, settings=chosen, skip_bad_rows=skip_bad_rows)
     print(f"{out}: {rows} rows")

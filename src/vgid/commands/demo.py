@@ -29,6 +29,7 @@ def demo(
     from vgid.demo.command import demo_command
     from vgid.demo.targets import TARGETS
     from vgid.progress import Stages
+    from vgid.report.table import ablation_table, results_table
 
     TARGETS.get(target)
     check_output(out, overwrite)
@@ -37,4 +38,5 @@ def demo(
         results = demo_command(
             out, target=target, people=people, forget=forget, seed=seed, ablation=ablation, keep_data=keep_data, stages=stages
         )
-    show(results, as_json, out)
+    ablated = ablation_table(results)
+    show(results, as_json, [results_table(results), *([ablated] if ablated else [])], out)

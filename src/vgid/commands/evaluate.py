@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from vgid.artifacts import check_output
-from vgid.commands.options import Bench, Json, Overwrite, Part, Seed
+from vgid.commands.options import BatchSize, Bench, Json, Overwrite, Part, Protocol, Reference, Seed
 from vgid.commands.root import app
-from vgid.commands.show import show, show_files, terminal
+from vgid.commands.show import show
 from vgid.errors import ConfigError
+
+Models = Mapping[str, tuple[str | None, Path | None]]
 
 
 @app.command()
@@ -22,13 +22,11 @@ def evaluate(
     data: Annotated[list[str] | None, typer.Option(help="A split: JSONL or parquet file, or a folder of such files. Repeatable.")] = None,
     adapter: Annotated[Path | None, typer.Option(help="Folder of an adapter for the model.")] = None,
     base: Annotated[str | None, typer.Option(help="The model before unlearning, to compare with.")] = None,
-    retrained: Annotated[
-        str | None, typer.Option("--retrained", "--reference", help="A model that never saw the forget set, to compare with.")
-    ] = None,
+    reference: Reference = None,
     benchmark: Bench = None,
     part: Part = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="Deviate from a benchmark's published protocol: a=b.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Questions of a benchmark that are asked at once.")] = 64,
+    protocol: Protocol = None,
+    batch_size: BatchSize = 64,
     keep_answers: Annotated[
         bool, typer.Option("--keep-answers", help="Keep a benchmark's answers; they hold what is to be forgotten.")
     ] = False,
@@ -37,47 +35,47 @@ def evaluate(
         typer.Option(help="General utility: perception, perception-options, lm-eval:TASKS or lmms-eval:FAMILY:TASKS. Repeatable."),
     ] = None,
     utility_tasks: Annotated[
-        Path | None, typer.Option(help="Folder with tasks of your own for lm-eval.", exists=True, file_okay=False)
+        Path | None, typer.Option(help="Folder with additional tasks for lm-eval.", exists=True, file_okay=False)
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many questions of each task of lm-eval or lmms-eval.")] = None,
+    max_rows: Annotated[int | None, typer.Option(min=1, help="Questions of each task of lm-eval or lmms-eval, at most.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where to write results.json.", file_okay=False)] = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Ask models questions and measure the answers: your own data, a benchmark to its published protocol, or general utility."""
-    from vgid.progress import Stages
-    from vgid.unlearning import evaluate_command
-
+    models = {"base": (base, None), "unlearned": (model, adapter), "retrained": (reference, None)}
+    common = (out, seed, overwrite, as_json)
     if utility:
         if benchmark is not None or data:
-            raise ConfigError("--utility has questions of its own", got="--data or --benchmark too", fix="run the two one after the other")
-        models = {"base": (base, None), "unlearned": (model, adapter), "retrained": (retrained, None)}
-        _evaluate_utility(utility, models, out, utility_tasks, limit, seed, batch_size, overwrite, as_json)
-        return
-    if benchmark is not None:
-        models = {"base": (base, None), "unlearned": (model, adapter), "retrained": (retrained, None)}
-        _evaluate_benchmark(benchmark, data or [], part, settings or [], models, out, seed, batch_size, overwrite, keep_answers, as_json)
-        return
-    if not data:
+            raise ConfigError("--utility has its own questions", got="--data or --benchmark too", fix="run the two one after the other")
+        _utility(utility, models, utility_tasks, max_rows, batch_size, *common)
+    elif benchmark is not None:
+        _benchmark(benchmark, data or [], part, protocol or [], models, batch_size, keep_answers, *common)
+    elif data:
+        _own_data([Path(each) for each in data], models, *common)
+    else:
         raise ConfigError("there is nothing to ask", fix="give --data, or --benchmark")
-    if out is not None:
-        check_output(out, overwrite)
-    models = {"base": (base, None), "unlearned": (model, adapter), "retrained": (retrained, None)}
+
+
+def _own_data(data: Sequence[Path], models: Models, out: Path | None, seed: int, overwrite: bool, as_json: bool) -> None:
+    from vgid.progress import Stages
+    from vgid.report.table import results_table
+    from vgid.results import evaluate_models
+
     with Stages(quiet=as_json) as stages:
-        paths = [Path(each) for each in data]
-        results = evaluate_command({name: pair for name, pair in models.items() if pair[0]}, paths, seed, out, stages)
-    show(results, as_json, out)
+        results = evaluate_models(models, data, seed=seed, out=out, overwrite=overwrite, stages=stages)
+    show(results, as_json, [results_table(results)], out)
 
 
-def _evaluate_utility(
+def _utility(
     suites: Sequence[str],
-    models: Mapping[str, tuple[str | None, Path | None]],
-    out: Path | None,
+    models: Models,
     tasks_folder: Path | None,
-    limit: int | None,
-    seed: int,
+    max_rows: int | None,
     batch_size: int,
+    out: Path | None,
+    seed: int,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -86,37 +84,29 @@ def _evaluate_utility(
     from vgid.utility.command import utility_command
 
     given = {name: (path, adapter) for name, (path, adapter) in models.items() if path}
+    options: dict[str, Any] = {
+        "tasks_folder": tasks_folder,
+        "limit": max_rows,
+        "seed": seed,
+        "batch_size": batch_size,
+        "overwrite": overwrite,
+    }
     with Stages(quiet=as_json) as stages:
-        results = utility_command(
-            given,
-            suites,
-            out,
-            tasks_folder=tasks_folder,
-            limit=limit,
-            seed=seed,
-            batch_size=batch_size,
-            overwrite=overwrite,
-            stages=stages,
-        )
-    if as_json:
-        print(json.dumps(results, indent=2, ensure_ascii=False))
-        return
-    console = terminal()
-    console.print(utility_table(results))
-    show_files(console, out)
+        results = utility_command(given, suites, out, overwrite=overwrite, stages=stages, **options)
+    show(results, as_json, [utility_table(results)], out)
 
 
-def _evaluate_benchmark(
+def _benchmark(
     benchmark: str,
     data: Sequence[str],
     part: str | None,
-    settings: Sequence[str],
-    models: Mapping[str, tuple[str | None, Path | None]],
+    protocol: Sequence[str],
+    models: Models,
+    batch_size: int,
+    keep_answers: bool,
     out: Path | None,
     seed: int,
-    batch_size: int,
     overwrite: bool,
-    keep_answers: bool,
     as_json: bool,
 ) -> None:
     from vgid.benchmarking.command import benchmark_command
@@ -126,17 +116,9 @@ def _evaluate_benchmark(
 
     if len(data) > 1:
         raise ConfigError("a benchmark lies in one place", expected="one --data", got=f"{len(data)}")
-    opened = open_benchmark(benchmark, data[0] if data else None, part, read_settings(settings))
+    opened = open_benchmark(benchmark, data[0] if data else None, part, read_settings(protocol))
     given = {name: (path, adapter) for name, (path, adapter) in models.items() if path}
+    options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "overwrite": overwrite, "keep_answers": keep_answers}
     with Stages(quiet=as_json) as stages:
-        results = benchmark_command(
-            opened, given, out, seed=seed, batch_size=batch_size, overwrite=overwrite, keep_answers=keep_answers, stages=stages
-        )
-    if as_json:
-        print(json.dumps(results, indent=2, ensure_ascii=False))
-        return
-    console = terminal()
-    console.print(benchmark_table(results))
-    for table in published_table(results):
-        console.print(table)
-    show_files(console, out)
+        results = benchmark_command(opened, given, out, stages=stages, **options)
+    show(results, as_json, [benchmark_table(results), *published_table(results)], out)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from vgid.artifacts import check_output
 from vgid.commands.audit import ProfileName
-from vgid.commands.options import AllowUnknown, Json, Method, Out, Overwrite, Recipe, Sample, Settings, run_config
+from vgid.commands.options import AllowUnknown, Json, Method, Out, Overwrite, Recipe, Reference, RunSeed, Set, run_config
 from vgid.commands.root import app
-from vgid.commands.show import plain, terminal
+from vgid.commands.show import plain, show
 from vgid.errors import ConfigError
 from vgid.progress import launched_as
 
@@ -27,17 +26,16 @@ def forget(
     ] = None,
     earlier: Annotated[list[Path] | None, typer.Option(help="Folder of an earlier request, where it has moved. Repeatable.")] = None,
     retain: Annotated[Path | None, typer.Option(help="What must stay; by default neutral questions, answered by the model.")] = None,
-    reference: Annotated[str | None, typer.Option(help="A model that never saw the rows, to compare with.")] = None,
+    reference: Reference = None,
     policy: Annotated[Path | None, typer.Option(help="YAML file of the audit's thresholds; the package's own by default.")] = None,
     profile: Annotated[ProfileName, typer.Option(help="Of the audit: quick, or full: published budgets.")] = ProfileName.quick,
-    rows: Annotated[int | None, typer.Option(min=1, help="Rows of either set that are examined and attacked at most.")] = None,
+    max_rows: Annotated[int | None, typer.Option(min=1, help="Rows of either set to ask and attack, at most.")] = None,
     key: Annotated[Path | None, typer.Option(help="Secret key of the record; OUT.key by default, made where there is none.")] = None,
     method: Method = None,
     recipe: Recipe = None,
-    settings: Settings = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Everything random follows from it.")] = None,
+    settings: Set = None,
+    seed: RunSeed = None,
     allow_unknown: AllowUnknown = False,
-    sample: Sample = 32,
     show_forgotten: Annotated[bool, typer.Option("--show-forgotten", help="Show a row on the screen, and errors' own words.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show plan, memory and time; write nothing.")] = False,
     overwrite: Overwrite = False,
@@ -60,28 +58,27 @@ def forget(
         model=model,
         request=request,
         out=out,
-        config=run_config(method, recipe, settings, None, seed),
+        config=run_config(recipe, method, settings, seed),
         retain=retain,
         reference=reference,
         policy=policy,
         profile=profile.value,
-        rows=rows,
+        max_rows=max_rows,
         after=after,
         earlier=tuple(earlier or ()),
-        sample=sample,
         allow_unknown=allow_unknown,
     )
     if dry_run:
         check_output(out, overwrite, resume=True)
         with Stages(quiet=True) as stages:
             found = plan(order, stages, show_forgotten)
-        _print(found.as_json(), as_json, plan_panel(found))
+        show(found.as_json(), as_json, [plan_panel(found)])
         if found.preflight.errors:
             raise typer.Exit(2)
         return
     with Stages(quiet=as_json) as stages:
         done = forget_command(order, key=key, overwrite=overwrite, show_forgotten=show_forgotten, stages=stages)
-    _print(done.record, as_json, summary(done.record, done.sha256, out, done.key))
+    show(done.record, as_json, [summary(done.record, done.sha256, out, done.key)])
     if done.record["conclusion"]["status"] != "pass" or any(
         each["status"] in ("fail", "inconclusive") for each in (done.record["sequence"] or {"earlier": ()})["earlier"]
     ):
@@ -98,18 +95,9 @@ def purge(
     from vgid.requests.purge import purge as purge_run
 
     done = purge_run(run, dry_run=dry_run)
-    if as_json:
-        print(json.dumps(done.as_json(), indent=2, ensure_ascii=False))
-        return
-    console = terminal()
-    for name, items in (("would go" if dry_run else "removed", done.removed), ("remains", done.remains)):
-        for path, what in items:
-            console.print(f"{name:<8} {plain(path)}{plain(f'  {what}') if what else ''}", soft_wrap=True, highlight=False)
-    console.print("What a file system, a backup or a tracker has kept of removed files is not reached.", soft_wrap=True, highlight=False)
-
-
-def _print(content: dict[str, Any], as_json: bool, shown: Any) -> None:
-    if as_json:
-        print(json.dumps(content, indent=2, ensure_ascii=False))
-    else:
-        terminal(110).print(shown)
+    lines = [
+        f"{name:<8} {plain(path)}{plain(f'  {what}') if what else ''}"
+        for name, items in (("would go" if dry_run else "removed", done.removed), ("remains", done.remains))
+        for path, what in items
+    ]
+    show(done.as_json(), as_json, [*lines, "What a file system, a backup or a tracker has kept of removed files is not reached."])

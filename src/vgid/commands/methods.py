@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 from vgid.commands.options import Json
 from vgid.commands.root import app
-from vgid.commands.show import terminal
+from vgid.commands.show import show
 
 
 @app.command()
@@ -16,7 +14,4 @@ def methods(as_json: Json = False) -> None:
     from vgid.report.table import methods_table
 
     rows = catalogue()
-    if as_json:
-        print(json.dumps(rows, indent=2, ensure_ascii=False))
-        return
-    terminal().print(methods_table(rows))
+    show(rows, as_json, [methods_table(rows)])

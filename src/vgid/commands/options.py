@@ -3,34 +3,42 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vgid.errors import ConfigError
+if TYPE_CHECKING:
+    from vgid.config import RunConfig
 
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results; must be new or empty.", file_okay=False)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run left in the folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the results object alone on stdout.")]
-Recipe = Annotated[str | None, typer.Option(help="Built-in recipe (default, paper, own-data ...) or a YAML file.")]
-Method = Annotated[str | None, typer.Option(help="A method of `vgid methods`, with settings that fit it, in place of VGID.")]
-Settings = Annotated[list[str] | None, typer.Option("--set", help="Change one setting: a.b=c.")]
+Recipe = Annotated[str | None, typer.Option(help="Built-in recipe (see `vgid recipes`) or a YAML file.")]
+Method = Annotated[str | None, typer.Option(help="Method (see `vgid methods`), with settings that fit it.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Change one setting of the run: a.b=c. Repeatable.")]
+Protocol = Annotated[list[str] | None, typer.Option("--protocol", help="Change one setting of the benchmark: a=b. Repeatable.")]
 AllowUnknown = Annotated[bool, typer.Option("--allow-unknown", help="Go on although the model does not know the forget set.")]
-Sample = Annotated[int, typer.Option(min=1, help="Forget rows that the preflight asks the model and the teacher.")]
+SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Leave bad rows out, and list them.")]
 Bench = Annotated[str | None, typer.Option("--benchmark", help="Read the data as a benchmark, such as mllmu or clear.")]
 Part = Annotated[str | None, typer.Option("--forget-part", help="Which forget set of the benchmark, such as 5 or 10.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Everything random follows from it.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Random seed.")]
+RunSeed = Annotated[int | None, typer.Option("--seed", min=0, help="Random seed of the run.")]
+Reference = Annotated[str | None, typer.Option("--reference", help="A model that never saw the forget set, to compare with.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Questions that are asked at once.")]
+
+RENAMED = {
+    "--examine": "--max-rows",
+    "--sample": "--max-rows",
+    "--rows": "--max-rows",
+    "--limit": "--max-rows",
+    "--retrained": "--reference",
+    "--retain-ratio": "--set training.retain_ratio=…",
+}
+"""Former options and what they are called now; using one is an error that says so."""
 
 
-def run_config(method: str | None, recipe: str | None, settings: list[str] | None, retain_ratio: float | None, seed: int | None) -> Any:
-    """The configuration that a command's options describe, as `vgid.config.RunConfig`."""
-    from vgid.config import load_config, method_config
+def run_config(recipe: str | None, method: str | None, settings: list[str] | None, seed: int | None = None) -> RunConfig:
+    """The configuration that a command's options describe."""
+    from vgid.config import resolve
 
-    overrides = [*(settings or [])]
-    overrides += [f"training.retain_ratio={retain_ratio}"] if retain_ratio is not None else []
-    overrides += [f"seed={seed}"] if seed is not None else []
-    if method is None:
-        return load_config(recipe, overrides)
-    if recipe is not None:
-        raise ConfigError("a recipe names its method itself", got=f"--method {method} and --recipe {recipe}", fix="leave one of them out")
-    return method_config(method, overrides)
+    return resolve(recipe, [*(settings or []), *([f"seed={seed}"] if seed is not None else [])], method=method)

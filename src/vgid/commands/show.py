@@ -3,48 +3,49 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+
+FILES = (
+    "report.html",
+    "results.json",
+    "comparison.html",
+    "comparison.json",
+    "comparison.md",
+    "audit.html",
+    "audit.json",
+    "answers",
+    "merged",
+    "unlearned",
+)
+"""What runs leave in their folders, in the order in which it is listed."""
 
 
-def show(results: Mapping[str, Any], as_json: bool, out: Path | None) -> None:
-    """Print a results object, as tables or as JSON, and where its files are."""
-    from vgid.report.table import ablation_table, results_table
+def show(content: Mapping[str, Any] | list[Any], as_json: bool, shown: Iterable[RenderableType] = (), out: Path | None = None) -> None:
+    """Print a results object as JSON alone, or as tables followed by the files that the run left.
 
+    Args:
+        content: the results object.
+        as_json: print it as JSON.
+        shown: tables and lines for people.
+        out: folder of the run.
+    """
     if as_json:
-        print(json.dumps(results, indent=2, ensure_ascii=False))
+        print(json.dumps(content, indent=2, ensure_ascii=False, default=str))
         return
     console = terminal()
-    if results["splits"]:
-        console.print(results_table(results))
-    if ablated := ablation_table(results):
-        console.print(ablated)
-    show_files(console, out)
-
-
-def show_files(console: Console, out: Path | None) -> None:
-    """Say what a run has left in its folder."""
-    for name in (
-        "report.html",
-        "results.json",
-        "comparison.html",
-        "comparison.json",
-        "comparison.md",
-        "audit.html",
-        "audit.json",
-        "answers",
-        "merged",
-        "unlearned",
-    ):
+    for each in shown:
+        console.print(each, soft_wrap=isinstance(each, str), highlight=False)
+    for name in FILES:
         if out is not None and (out / name).exists():
             console.print(f"{name.split('.')[0]:<8} {out / name}", soft_wrap=True, highlight=False)
 
 
 def terminal(width: int = 140) -> Console:
-    """Where tables go; a pipe has no width of its own, so it gets one that wraps nothing."""
+    """The console for tables; a pipe has no width, so it gets one that wraps nothing."""
     console = Console()
     if not console.is_terminal:
         console.width = width
@@ -52,7 +53,7 @@ def terminal(width: int = 140) -> Console:
 
 
 def plain(text: str) -> str:
-    """Text whose brackets are no markup."""
+    """Text in which brackets are not markup."""
     from rich.markup import escape
 
     return escape(text)

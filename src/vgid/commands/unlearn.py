@@ -1,95 +1,123 @@
-"""`vgid unlearn` and what comes before it."""
+"""`vgid unlearn` and `vgid preflight`."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vgid.artifacts import check_output
-from vgid.commands.options import AllowUnknown, Json, Method, Out, Overwrite, Recipe, Sample, Settings, run_config
+from vgid.commands.options import AllowUnknown, Json, Method, Out, Overwrite, Recipe, RunSeed, Set, SkipBadRows, run_config
 from vgid.commands.root import app
-from vgid.commands.show import show, terminal
-from vgid.errors import ConfigError
+from vgid.commands.show import show
 from vgid.progress import launched_as
+
+if TYPE_CHECKING:
+    from vgid.config import RunConfig
+
+Model = Annotated[str, typer.Option(help="Folder or hub id of the model that must forget.")]
+Forget = Annotated[Path, typer.Option(help="What to forget: JSONL, parquet or a folder.")]
+Retain = Annotated[Path | None, typer.Option(help="What must stay: JSONL, parquet or a folder.")]
 
 
 @app.command()
 def unlearn(
-    model: Annotated[str, typer.Option(help="Folder or hub id of the model that must forget.")],
-    forget: Annotated[Path, typer.Option(help="What to forget: JSONL, parquet or a folder.")],
+    model: Model,
+    forget: Forget,
     out: Out,
-    retain: Annotated[Path | None, typer.Option(help="What must stay: JSONL, parquet or a folder.")] = None,
+    retain: Retain = None,
     method: Method = None,
     recipe: Recipe = None,
-    settings: Settings = None,
-    retain_ratio: Annotated[float | None, typer.Option(help="Retain rows per forget row in a step.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Everything random follows from it.")] = None,
-    examine: Annotated[int, typer.Option(min=0, help="Rows of each set to examine before and after; 0 for none.")] = 200,
-    skip_bad_rows: Annotated[bool, typer.Option("--skip-bad-rows", help="Leave bad rows out, and list them.")] = False,
+    settings: Set = None,
+    seed: RunSeed = None,
+    max_rows: Annotated[
+        int | None, typer.Option(min=0, help="Rows of each set to ask before and after, at most (200); 0 for none.", show_default=False)
+    ] = None,
+    skip_bad_rows: SkipBadRows = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that was stopped in --out, if there is one.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Preflight only: check everything, write nothing.")] = False,
     allow_unknown: AllowUnknown = False,
-    sample: Sample = 32,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Make a model forget, after a preflight; writes the adapter, the merged model and results.json."""
+    config = run_config(recipe, method, settings, seed)
     if dry_run:
-        preflight(model, forget, retain, method, recipe, settings, retain_ratio, seed, sample, allow_unknown, False, skip_bad_rows, as_json)
+        _preflight(model, forget, retain, config, max_rows, skip_bad_rows, allow_unknown, False, as_json)
         return
     from vgid.progress import Stages
-    from vgid.unlearning import unlearn_command
+    from vgid.report.table import results_table
+    from vgid.unlearning import unlearn as run
 
-    if resume and overwrite:
-        raise ConfigError("--resume and --overwrite contradict each other", fix="give one of them")
-    config = run_config(method, recipe, settings, retain_ratio, seed)
     first = launched_as() == 0
-    if first:
-        check_output(out, overwrite, resume)
-    options: dict[str, Any] = {"examine": examine, "skip_bad_rows": skip_bad_rows, "allow_unknown": allow_unknown, "sample": sample}
     with Stages(quiet=as_json or not first) as stages:
-        results = unlearn_command(model, forget, retain, config, out, resume=resume, stages=stages, **options)
+        done = run(
+            model,
+            forget,
+            retain,
+            config,
+            out=out,
+            max_rows=max_rows,
+            skip_bad_rows=skip_bad_rows,
+            allow_unknown=allow_unknown,
+            resume=resume,
+            overwrite=overwrite,
+            stages=stages,
+        )
     if first:
-        show(results, as_json, out)
+        show(done.results, as_json, [results_table(done.results)] if done.results["splits"] else [], out)
 
 
 @app.command()
 def preflight(
-    model: Annotated[str, typer.Option(help="Folder or hub id of the model that must forget.")],
-    forget: Annotated[Path, typer.Option(help="What to forget: JSONL, parquet or a folder.")],
-    retain: Annotated[Path | None, typer.Option(help="What must stay: JSONL, parquet or a folder.")] = None,
+    model: Model,
+    forget: Forget,
+    retain: Retain = None,
     method: Method = None,
     recipe: Recipe = None,
-    settings: Settings = None,
-    retain_ratio: Annotated[float | None, typer.Option(help="Retain rows per forget row in a step.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Everything random follows from it.")] = None,
-    sample: Sample = 32,
+    settings: Set = None,
+    seed: RunSeed = None,
+    max_rows: Annotated[
+        int | None, typer.Option(min=1, help="Forget rows to ask the model and the teacher, at most (32).", show_default=False)
+    ] = None,
     allow_unknown: AllowUnknown = False,
     show_forgotten: Annotated[bool, typer.Option("--show-forgotten", help="Show a forget row's text in the label sample.")] = False,
-    skip_bad_rows: Annotated[bool, typer.Option("--skip-bad-rows", help="Leave bad rows out, and list them.")] = False,
+    skip_bad_rows: SkipBadRows = False,
     as_json: Json = False,
 ) -> None:
     """Look at model, data and settings before a run: what fits, what is trained, and whether there is anything to forget."""
-    from vgid.checks import as_json as to_json
+    config = run_config(recipe, method, settings, seed)
+    _preflight(model, forget, retain, config, max_rows, skip_bad_rows, allow_unknown, show_forgotten, as_json)
+
+
+def _preflight(
+    model: str,
+    forget: Path,
+    retain: Path | None,
+    config: RunConfig,
+    max_rows: int | None,
+    skip_bad_rows: bool,
+    allow_unknown: bool,
+    show_forgotten: bool,
+    as_json: bool,
+) -> None:
+    from vgid.checks.preflight import as_json as to_json
     from vgid.checks.screen import screen
     from vgid.progress import Stages
-    from vgid.unlearning import preflight_command
+    from vgid.unlearning import preflight as run
 
-    config = run_config(method, recipe, settings, retain_ratio, seed)
-    options: dict[str, Any] = {
-        "skip_bad_rows": skip_bad_rows,
-        "allow_unknown": allow_unknown,
-        "show_forgotten": show_forgotten,
-        "sample": sample,
-    }
     with Stages(quiet=True) as stages:
-        found = preflight_command(model, forget, retain, config, stages=stages, **options)
-    if as_json:
-        print(json.dumps(to_json(found), indent=2, ensure_ascii=False))
-    else:
-        terminal(110).print(screen(found))
+        found = run(
+            model,
+            forget,
+            retain,
+            config,
+            max_rows=max_rows,
+            skip_bad_rows=skip_bad_rows,
+            allow_unknown=allow_unknown,
+            show_forgotten=show_forgotten,
+            stages=stages,
+        )
+    show(to_json(found), as_json, [screen(found)])
     if found.errors:
         raise typer.Exit(2)

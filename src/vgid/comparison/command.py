@@ -2,19 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from vgid.artifacts import MARK, check_output, prepare_output, write_json_atomic, write_text_atomic
-from vgid.comparison.plan import Plan
+from vgid.comparison.plan import Budget, Plan, plan_of
 from vgid.comparison.results import build_comparison
-from vgid.comparison.runner import Compared, compare
+from vgid.comparison.runner import Compared, run_plan
 from vgid.errors import OutputError
-from vgid.progress import Stages
+from vgid.progress import Stages, stages_or_own
 from vgid.report.comparison import Shown, markdown, render
 
 OURS = {MARK, "worlds", "runs", "tuning.log", "comparison.json", "comparison.html", "comparison.md"}
 """What a comparison leaves in its folder."""
+
+
+def compare(
+    methods: Sequence[str] = (),
+    *,
+    target: str = "tiny",
+    seeds: int = 1,
+    first_seed: int = 0,
+    budget: Budget = "equal-steps",
+    tune: int = 0,
+    settings: Path | None = None,
+    steps: int | None = None,
+    people: int | None = None,
+    forget: int | None = None,
+    out: str | Path = "runs/compare",
+    overwrite: bool = False,
+    stages: Stages | None = None,
+) -> dict[str, Any]:
+    """Run unlearning methods under one protocol on the demo's people, and say with statistics which forgets best at what cost.
+
+    Args:
+        methods: names of methods, and of variants such as `vgid:noise-only`; none takes all.
+        target: base model: `tiny` (4 M parameters) or `smol` (SmolLM2-135M).
+        seeds: number of seeds; each draws its own people and trains its own models.
+        first_seed: the first seed; the others follow.
+        budget: what is the same for all methods: optimizer steps, or seconds.
+        tune: trials in the search for each method's settings; needs the extra `tune`.
+        settings: the comparison.json of an earlier comparison with `tune`, whose settings are used.
+        steps: optimizer steps; None takes the target's.
+        people: people that the model memorises; None takes the target's number.
+        forget: how many of them it then forgets; None takes the target's number.
+        out: folder for results; a comparison in it goes on.
+        overwrite: replace what an earlier comparison left in `out`.
+        stages: shows and times what is done; None shows progress bars.
+
+    Returns:
+        The results object, as it is written to `comparison.json`.
+
+    Raises:
+        ConfigError: an unknown target, method or setting.
+        OutputError: the folder holds something else, or cannot be written.
+    """
+    sizes = {"people": people, "forget": forget, "steps": steps}
+    plan = plan_of(target, methods, seeds=seeds, first_seed=first_seed, budget=budget, trials=tune, settings=settings, **sizes)
+    with stages_or_own(stages) as shown_stages:
+        return compare_command(plan, Path(out), overwrite=overwrite, stages=shown_stages)
 
 
 def compare_command(plan: Plan, out: Path, *, overwrite: bool, stages: Stages) -> dict[str, Any]:
@@ -26,7 +73,7 @@ def compare_command(plan: Plan, out: Path, *, overwrite: bool, stages: Stages) -
     _check(out, overwrite)
     plan.target.ready(stages)
     prepare_output(out, keep=not overwrite)
-    compared = compare(plan, out, stages)
+    compared = run_plan(plan, out, stages)
     results = build_comparison(compared, stages.seconds)
     write_json_atomic(out / "comparison.json", results)
     write_text_atomic(out / "comparison.md", markdown(results))

@@ -33,7 +33,7 @@ def identity(
     return {
         **fingerprint(config, forget, retain, model),
         "questions": rows_digest(row for rows in questions.values() for row in rows),
-        **surroundings(str(config.method["name"])),
+        **surroundings(config.method.name),
     }
 
 

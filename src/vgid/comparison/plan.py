@@ -5,24 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import yaml
-
-from vgid.config import RunConfig, method_config
+from vgid.config import RunConfig, read_recipe, recipe_names, resolve
 from vgid.demo.targets import TARGETS, Target
 from vgid.errors import ConfigError, nearest
 from vgid.methods import METHODS
+from vgid.settings import DEFAULT_METHOD
 
 Budget = Literal["equal-steps", "equal-time"]
-VARIANTS = ("noise-only", "instruction-only", "on-policy", "paper", "released")
-"""Recipes that are VGID with a part of it, with other answers, or as others have it; how they train is the comparison's."""
 BEFORE, REFERENCE = "untouched", "retrain"
 """What every comparison measures besides: the model before unlearning, and one that never met those to forget."""
-CLOCK = "vgid"
-"""The contender whose time is everybody's, where budgets are times."""
+TIMED = DEFAULT_METHOD
+"""The method whose time is every method's time budget, where budgets are times."""
 NEVER = 1_000_000
 """Looks that would have to agree for an early stop: all take the same steps, and each ends with its best look."""
 
@@ -99,15 +95,14 @@ class Plan:
         Raises:
             ConfigError: a setting is not valid.
         """
-        own = METHODS.get(contender.method).defaults
-        overrides = [each for each in self.target.unlearning if each.partition("=")[0] not in own]
+        overrides = [*self.target.settings(contender.method)]
+        if contender.recipe:
+            overrides = [*(f"{key}={json.dumps(value)}" for key, value in _settled(contender.recipe).items()), *overrides]
         steps = steps or self.steps
         overrides += [f"training.steps={steps}"] if steps and contender.trains else []
         overrides += [f"{key}={json.dumps(value)}" for key, value in (settings or {}).items()]
         overrides += [f"validation.patience={NEVER}", f"seed={seed}"]
-        variant = _settled(contender.recipe) if contender.recipe else {}
-        overrides = [f"{key}={json.dumps(value)}" for key, value in variant.items()] + overrides
-        return method_config(contender.method, overrides)
+        return resolve(self.target.recipe, overrides, method=contender.method)
 
 
 def plan_of(
@@ -131,12 +126,12 @@ def plan_of(
     """
     base = TARGETS.get(target)
     chosen = tuple(each for each in contenders(methods or everything()) if each.name not in (BEFORE, REFERENCE))
-    if budget == "equal-time" and CLOCK not in [each.name for each in chosen]:
-        raise ConfigError("equal times are those of VGID", expected=f"{CLOCK} among the methods", got=", ".join(methods), fix="add it")
+    if budget == "equal-time" and TIMED not in [each.name for each in chosen]:
+        raise ConfigError(f"equal times are those of {TIMED}", expected=f"{TIMED} among the methods", got=", ".join(methods), fix="add it")
     if settings and trials:
         raise ConfigError("settings are either searched or given", got="--tune and --settings", fix="leave one of them out")
     numbers, earlier = tuple(range(first_seed, first_seed + seeds)), read_earlier(settings) if settings else None
-    plan = Plan(base, people or base.people[0], forget or base.people[1], _clock_first(chosen), numbers, budget, steps, trials, earlier)
+    plan = Plan(base, people or base.people[0], forget or base.people[1], _timed_first(chosen), numbers, budget, steps, trials, earlier)
     for contender in plan.contenders:
         found = plan.found.get(contender.name)
         plan.config(contender, first_seed, found.settings if found else None)
@@ -162,8 +157,29 @@ def read_earlier(path: Path) -> Earlier:
 
 
 def everything() -> list[str]:
-    """All methods but references, and VGID's variants."""
-    return [*(name for name in METHODS if METHODS.get(name).kind != "reference"), *(f"{CLOCK}:{each}" for each in VARIANTS)]
+    """All methods but references and those that are a variant's, and all variants."""
+    found = variants()
+    own = {method for _, method in found.values()}
+    names = [name for name in METHODS if METHODS.get(name).kind != "reference"]
+    return [*(name for name in names if name in {of for of, _ in found.values()} or name not in own), *map(variant_name, found)]
+
+
+def variants() -> dict[str, tuple[str, str]]:
+    """Built-in recipes that are variants of a method in comparisons: to that method, and to the one they run.
+
+    A variant has the recipe's method settings; how it trains is the comparison's.
+    """
+    recipes = {name: read_recipe(name) for name in recipe_names()}
+    return {
+        name: (recipe.variant_of, str(recipe.values.get("method", {}).get("name", recipe.variant_of)))
+        for name, recipe in recipes.items()
+        if recipe.variant_of
+    }
+
+
+def variant_name(recipe: str) -> str:
+    """What a comparison calls a variant, such as `vgid:paper`."""
+    return f"{variants()[recipe][0]}:{recipe}"
 
 
 def contenders(names: Sequence[str]) -> tuple[Contender, ...]:
@@ -183,21 +199,21 @@ def _contender(name: str) -> Contender:
     METHODS.get(method)
     if not variant:
         return Contender(name, method)
-    if method != CLOCK or variant not in VARIANTS:
-        options = [f"{CLOCK}:{each}" for each in VARIANTS]
+    known = variants()
+    if variant not in known or known[variant][0] != method:
+        options = [variant_name(each) for each in known]
         close = nearest(name, options)
         raise ConfigError("unknown variant", expected=", ".join(options), got=repr(name), fix=f"did you mean {close!r}?" if close else None)
-    return Contender(name, method, variant)
+    return Contender(name, known[variant][1], variant)
 
 
-def _clock_first(chosen: Sequence[Contender]) -> tuple[Contender, ...]:
-    return tuple(sorted(chosen, key=lambda each: each.name != CLOCK))
+def _timed_first(chosen: Sequence[Contender]) -> tuple[Contender, ...]:
+    return tuple(sorted(chosen, key=lambda each: each.name != TIMED))
 
 
 def _settled(recipe: str) -> dict[str, Any]:
     """What a variant's recipe says of the method, by dotted key."""
-    values = yaml.safe_load((files("vgid.recipes") / f"{recipe}.yaml").read_text("utf-8"))
-    return {key: value for key, value in _flat(values).items() if key.startswith("method.") and key != "method.name"}
+    return {f"method.{key}": value for key, value in _flat(read_recipe(recipe).values["method"]).items() if key != "name"}
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -16,11 +16,11 @@ from filelock import FileLock, Timeout
 from vgid.comparison.datasets import Ready, make_ready
 from vgid.comparison.identity import identity
 from vgid.comparison.memory import PeakMemory
-from vgid.comparison.plan import BEFORE, CLOCK, REFERENCE, Contender, Plan, Tuned
+from vgid.comparison.plan import BEFORE, REFERENCE, TIMED, Contender, Plan, Tuned
 from vgid.comparison.run import Run, judged, read_run
 from vgid.comparison.time_budget import steps_in
 from vgid.comparison.tuning import tune
-from vgid.config import RunConfig, method_config
+from vgid.config import RunConfig, resolve
 from vgid.data.example import Example
 from vgid.demo.command import SHOWN, spread
 from vgid.errors import RunError, StoppedError
@@ -43,7 +43,7 @@ class Compared:
     """By split, the examples of the first seed that are shown."""
 
 
-def compare(plan: Plan, out: Path, stages: Stages) -> Compared:
+def run_plan(plan: Plan, out: Path, stages: Stages) -> Compared:
     """Tune if told to, then run every contender on every seed, and at last wait for what other processes are at."""
     tuned: dict[str, Tuned] = {}
     seeds: list[SeedRuns] = []
@@ -102,7 +102,7 @@ class SeedRuns:
         for contender in self.plan.contenders:
             settings = self.tuned[contender.name].settings if contender.name in self.tuned else {}
             job = self._contender(contender, self.plan.config(contender, self.ready.seed, settings), clock)
-            if contender.name == CLOCK and self.plan.budget == "equal-time":
+            if contender.name == TIMED and self.plan.budget == "equal-time":
                 self._take(job)
                 clock = self._clock()
             yield job
@@ -130,13 +130,13 @@ class SeedRuns:
         Raises:
             RunError: it failed, so that nobody knows how long the others may take.
         """
-        run = self.done[CLOCK]
+        run = self.done[TIMED]
         if run.failed:
             raise RunError("VGID's run failed, so there is no time to give to the others", got=run.failed)
         return run.seconds
 
     def _reference(self, name: str, folder: str) -> _Job:
-        depends = {**self._identity(method_config(name, [f"seed={self.ready.seed}"])), "model": self.ready.identities[folder]}
+        depends = {**self._identity(resolve(None, [f"seed={self.ready.seed}"], method=name)), "model": self.ready.identities[folder]}
         steps, seconds = (0, 0.0) if name == BEFORE else (self.ready.config.training.steps or 0, self.ready.seconds[folder])
 
         def run() -> Run:

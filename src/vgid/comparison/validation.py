@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from vgid.config import ValidationConfig
 from vgid.data.example import STRANGER, Example
 from vgid.demo.run import Data
 from vgid.seeds import derive_seed
-from vgid.training.validation import put_aside
+from vgid.settings import ValidationConfig
+from vgid.training.validation import split_validation
 
 CUT = ValidationConfig(every=1, share=0.2, rows=64)
 """Of every kind of row a fifth, at most 64."""
@@ -33,7 +33,7 @@ def cut(data: Data, seed: int) -> Validation:
     splits: dict[str, list[Example]] = {}
     for side, rows in (("forget", data.forget), ("retain", data.retain)):
         for kind, each in _by_kind(side, [row for row in rows if _question(row) not in reported]).items():
-            splits[kind] = put_aside(each, CUT, derive_seed(seed, "validation", kind))[1]
+            splits[kind] = split_validation(each, CUT, derive_seed(seed, "validation", kind))[1]
     aside = {row.id for rows in splits.values() for row in rows}
     return Validation(_without(data.forget, aside), _without(data.retain, aside), {kind: rows for kind, rows in splits.items() if rows})
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vgid.attacks.base import sample_rows
-from vgid.config import RunConfig, load_config
+from vgid.config import RunConfig
 from vgid.data.example import Example
 from vgid.data.sources import load_examples, write_examples
 from vgid.demo.practice import practice_rows
@@ -37,11 +37,12 @@ from vgid.synthetic.splits import (
     training_rows,
 )
 from vgid.synthetic.tiny import IMAGE_SIZE
-from vgid.training.fit import Fitted, fit, unlearn
+from vgid.training.fit import Fitted, fit
+from vgid.unlearning import train_and_export
 
 ABLATIONS: dict[str, tuple[str, ...]] = {
     "noise only": ("method.instruction=null",),
-    "instruction only": ("method.noise.kind=none", "method.names=false"),
+    "instruction only": ("method.noise.kind=none", "method.mask_names=false"),
     "both": (),
 }
 Splits = dict[str, list[Example]]
@@ -126,15 +127,15 @@ def run_demo(out: Path, *, target: Target, people: int | None, forget: int | Non
     with stages("Drawing people", "data"):
         write_data(world, out / "data", target.examined)
         data = read_data(out / "data")
-    config = load_config(overrides=[*target.unlearning, f"seed={seed}"])
+    config = target.config([f"seed={seed}"])
     with stages("Memorising everyone", "memorise") as memorised, stages("Retraining without them", "retrain") as retrained:
         side_by_side(lessons_of(target, data, out, seed), (memorised, retrained))
     with stages("Unlearning by VGID", "unlearn") as tick:
-        unlearned = unlearn(load_model(out / "base"), data.forget, data.retain, config, out=out, progress=tick)
+        unlearned = train_and_export(load_model(out / "base"), data.forget, data.retain, config, out=out, progress=tick)
     evaluated = {}
     for name in ("base", "merged", "retrained"):
         evaluated["unlearned" if name == "merged" else name] = _examine(load_model(out / name), data.splits, stages, name)
-    parts = {name: load_config(overrides=[*target.unlearning, *changes, f"seed={seed}"]) for name, changes in ABLATIONS.items()}
+    parts = {name: target.config([*changes, f"seed={seed}"]) for name, changes in ABLATIONS.items()}
     ablated, teachers = {}, {}
     if ablation:
         teachers = examine_teachers(load_model(out / "base"), data.splits["forget"], parts)

@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional as F
 
 from vgid.artifacts import cache_folder
-from vgid.config import validate_config
+from vgid.config import resolve
 from vgid.data.example import Example
 from vgid.models.export import save_checkpoint
 from vgid.models.loading import LoadedModel
@@ -66,8 +66,9 @@ def learn_to_see(loaded: LoadedModel, progress: Tick | None = None) -> None:
     total = QUESTION_STEPS + CAPTION_STEPS // QUICKER
     write_captions(loaded, shots, progress=lambda done, _: tick(done // QUICKER, total))
     training = {"steps": QUESTION_STEPS, "retain_batch": 56, "pack": 7, "learning_rate": 3e-4, "warmup_steps": 20, "precision": "bf16"}
-    config = {"method": {"name": "finetune"}, "adapter": None, "training": training, "validation": {"every": 0}, "seed": 0}
-    fit(loaded, [], list(questions(shots[:SEEN])), validate_config(config), progress=lambda done, steps: tick(done + total - steps, total))
+    overrides = ["adapter=null", "validation.every=0", *(f"training.{key}={value}" for key, value in training.items())]
+    config = resolve("demo", overrides, method="finetune")
+    fit(loaded, [], list(questions(shots[:SEEN])), config, progress=lambda done, steps: tick(done + total - steps, total))
 
 
 def caption(shot: Shot) -> tuple[str, ...]:

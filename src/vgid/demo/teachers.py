@@ -11,6 +11,7 @@ from vgid.data.batching import Batch
 from vgid.data.example import Example
 from vgid.evaluation.generation import generate
 from vgid.evaluation.metrics import is_refusal, key_fact
+from vgid.methods.vgid import VGIDConfig
 from vgid.models.loading import LoadedModel
 from vgid.perturbation import perturb_batch
 
@@ -29,5 +30,5 @@ def examine_teachers(loaded: LoadedModel, examples: Sequence[Example], configs: 
 
 
 def _as_teacher(loaded: LoadedModel, config: RunConfig, examples: Sequence[Example]) -> Batch:
-    settings, seed = config.build_method().config, (config.seed, "examined teacher")
+    settings, seed = VGIDConfig.model_validate(config.method.model_dump()), (config.seed, "examined teacher")
     return perturb_batch(loaded.encoder, examples, settings.noise, seed=seed, instruction=settings.instruction_text, prompts_only=True)

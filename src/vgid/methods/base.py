@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, get_args
 
 import torch
-from pydantic import BaseModel
 from torch import Tensor, nn
 
 from vgid.data.batching import Batch, Encoder
@@ -15,10 +14,21 @@ from vgid.data.example import Example
 from vgid.data.packing import Style
 from vgid.errors import DataError
 from vgid.registry import Registry
+from vgid.settings import Settings
 
 Kind = Literal["trained", "edit", "inference", "reference"]
 """What a method does: trains by a loss; changes weights of its own choice; changes the question only; is compared with."""
-Ways = Literal["adapter", "full"]
+Trainable = Literal["adapter", "full"]
+"""What can be trained: an adapter on the frozen model, or the model's own parameters."""
+Capability = Literal["packing", "splitting", "sharding", "compiling"]
+"""What training may do with a method's loss:
+
+- `packing`: questions about one picture share a row (wherever only answer tokens are compared);
+- `splitting`: the loss is a mean over forget rows plus a mean over retain rows, each row by itself, so that it can be cut into passes
+  that fit into memory, and over processes;
+- `sharding`: parameters are spread over processes, all of which then take the same passes, whatever rows they have;
+- `compiling`: the decoder's layers are compiled, which code that reaches into layers may not notice.
+"""
 
 
 class Range(NamedTuple):
@@ -29,10 +39,27 @@ class Range(NamedTuple):
     log: bool = False
 
 
-Settings = Mapping[str, Any]
+Defaults = Mapping[str, Any]
 """Settings of a run by dotted key, as `--set` takes them."""
 Search = Mapping[str, Range | tuple[Any, ...]]
 """The same keys, to a range or to the values to choose from."""
+
+
+class MethodConfig(Settings):
+    """Base of every method's own settings.
+
+    Attributes:
+        name: name of the method in the registry; it says which method the settings are for.
+    """
+
+    name: str = ""
+
+
+class Unsupported(NamedTuple):
+    """Why a method, with its settings, does not allow something, and what to set so that it does."""
+
+    reason: str
+    fix: str
 
 
 @dataclass(frozen=True)
@@ -89,71 +116,72 @@ def mean_by_shape(term: Callable[[tuple[Example, ...]], Tensor], examples: tuple
     return torch.stack(parts).sum()
 
 
-C = TypeVar("C", bound=BaseModel)
+C = TypeVar("C", bound=MethodConfig)
 
 
 class Method(Generic[C]):
-    """Base of all methods. One file and one `@METHODS.register(name)` line make a method.
+    """Base of all methods. A file in `vgid/methods/` with a class under `@METHODS.register(name)` makes a method.
 
-    A method that trains nothing does its work in `prepare` and `finalize`. What comes out is always a plain checkpoint: loaders never
-    know method names.
+    A method that trains nothing does its work in `prepare` and `finalize`. The result is always a plain checkpoint: code that loads
+    models never sees a method's name.
     """
 
-    Config: ClassVar[type[BaseModel]]
+    Config: ClassVar[type[MethodConfig]]
     kind: ClassVar[Kind] = "trained"
     paper: ClassVar[str] = ""
     """The number on arXiv."""
     needs: ClassVar[tuple[str, ...]] = ()
     """What it needs besides the model and the forget set, in words."""
     trains: ClassVar[bool] = True
-    """Whether there is a loss to descend; without, no adapter is attached and no step is taken."""
-    ways: ClassVar[tuple[Ways, ...]] = ("adapter", "full")
+    """Whether there is a loss to descend; without one, no adapter is attached and no step is taken."""
+    trainable: ClassVar[tuple[Trainable, ...]] = ("adapter", "full")
     """What it can train."""
-    defaults: ClassVar[Settings] = {}
-    """Settings of a run that fit the method better than our defaults, by dotted key."""
+    defaults: ClassVar[Defaults] = {}
+    """Settings of a run that fit the method better than our defaults, by dotted key; from its paper, for real checkpoints."""
     search: ClassVar[Search] = {}
     """What to try when the method is tuned."""
 
     def __init__(self, config: C) -> None:
         self.config = config
 
+    # -- what training may and must do -----------------------------------------------------------------------------------
+
     @property
-    def anchors(self) -> int:
-        """Questions about each forget picture that join the retain set, with the base's own answers; see `vgid.data.self_distilled`."""
+    def self_distilled(self) -> int:
+        """Questions about each forget picture that join the retain set, with the base's own answers (`vgid.data.self_distilled`)."""
         return 0
 
     @property
-    def moved(self) -> int:
-        """Retain rows that come again with their picture moved; see `vgid.data.augmentation`."""
+    def augment(self) -> int:
+        """Retain rows that are repeated with their picture transformed (`vgid.data.augmentation`)."""
         return 0
 
-    @property
-    def packs(self) -> bool:
-        """Whether questions about one picture may share a row: wherever only answer tokens are compared."""
-        return True
-
-    @property
-    def separable(self) -> bool:
-        """Whether the loss is a mean over forget rows plus a mean over retain rows, each row by itself.
-
-        Such a loss can be taken apart: into passes that fit into memory, and over processes.
-        """
-        return True
-
-    @property
-    def spreads(self) -> bool:
-        """Whether parameters may be spread over processes: all of them then take the same passes, whatever rows they have."""
-        return True
-
-    @property
-    def compiles(self) -> bool:
-        """Whether layers may be compiled: not where a loss reaches into them, which compiled code may pass over in silence."""
-        return True
+    def unsupported(self) -> Mapping[Capability, Unsupported]:
+        """What training must not do with this method's loss, each with the reason and what to set instead."""
+        return {}
 
     @property
     def needs_reference(self) -> bool:
         """Whether the loss looks at the untouched base; full-parameter training then keeps a frozen copy of it."""
         return True
+
+    @property
+    def rows_generated_at_once(self) -> int:
+        """Rows for which `prepare` generates answers in one batch; 0 for none. The memory estimate counts with it."""
+        return 0
+
+    # -- the teacher, for methods that have one --------------------------------------------------------------------------
+
+    @property
+    def teacher_instruction(self) -> str | None:
+        """Text that the teacher reads before the question; None without a teacher or an instruction."""
+        return None
+
+    def teacher_prompts(self, examples: tuple[Example, ...]) -> Batch | None:
+        """The teacher's input up to where the answer starts, left padded; None for a method without a teacher."""
+        return None
+
+    # -- hooks -----------------------------------------------------------------------------------------------------------
 
     def prepare(self, model: Any, context: Context) -> None:
         """Called once, before training."""
@@ -163,22 +191,23 @@ class Method(Generic[C]):
         """The loss of one step; gradients reach trainable parameters only."""
         raise RuntimeError(f"{type(self).__name__} trains nothing")
 
-    def carried(self) -> dict[str, Tensor]:
-        """Tensors, by name, that later steps of training depend on and that do not follow from (seed, step): checkpoints keep them."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """Tensors, by name, that later steps depend on and that do not follow from (seed, step); checkpoints keep them."""
         return {}
 
-    def take_up(self, carried: Mapping[str, Tensor]) -> None:
-        """Called after `prepare` by a run that goes on from a checkpoint, with what was `carried`."""
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over a `state_dict`; called after `prepare` by a run that resumes from a checkpoint."""
 
     def finalize(self, model: Any) -> Any:
-        """Called once, after training; gives the model to export."""
+        """Called once, after training; returns the model to export."""
         return model
 
-    def asks(self, processor: Any) -> Encoder | None:
-        """How questions are put to the result, for methods that work at inference; None asks them as they are."""
+    def make_encoder(self, processor: Any) -> Encoder | None:
+        """How questions are put to the result, for methods that work at inference; None asks them unchanged."""
         return None
 
 
 METHODS: Registry[type[Method[Any]]] = Registry(
-    "method", group="vgid.methods", base=Method, must={"Config": BaseModel, "kind": get_args(Kind)}
+    "method", group="vgid.methods", base=Method, must={"Config": MethodConfig, "kind": get_args(Kind)}
 )
+"""Unlearning methods by name."""

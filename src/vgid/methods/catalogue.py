@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from vgid.methods.base import METHODS, Method
+from vgid.settings import DEFAULT_METHOD
 
 KINDS = ("trained", "edit", "inference", "reference")
 
 
 def catalogue() -> list[dict[str, Any]]:
-    """All methods, VGID first, then by kind and name; plain values only."""
+    """All methods, the default one first, then by kind and name; plain values only."""
     rows = [_row(name, METHODS.get(name)) for name in METHODS]
-    return sorted(rows, key=lambda row: (row["name"] != "vgid", KINDS.index(row["kind"]), row["name"]))
+    return sorted(rows, key=lambda row: (row["name"] != DEFAULT_METHOD, KINDS.index(row["kind"]), row["name"]))
 
 
 def _row(name: str, method: type[Method[Any]]) -> dict[str, Any]:
@@ -22,8 +23,8 @@ def _row(name: str, method: type[Method[Any]]) -> dict[str, Any]:
         "summary": (method.__doc__ or "").strip().splitlines()[0],
         "paper": method.paper or None,
         "needs": list(method.needs),
-        "trains": list(method.ways) if method.trains else [],
-        "settings": list(method.Config.model_fields),
+        "trains": list(method.trainable) if method.trains else [],
+        "settings": [field for field in method.Config.model_fields if field != "name"],
         "package": METHODS.package(name),
         "defaults": dict(method.defaults),
         "search": {key: space._asdict() if hasattr(space, "_asdict") else list(space) for key, space in method.search.items()},

@@ -5,16 +5,13 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict
 
-from vgid.methods.base import METHODS, Context, LossOutput, Method, StepBatch
+from vgid.methods.base import METHODS, Context, LossOutput, Method, MethodConfig, StepBatch
 from vgid.methods.common.terms import nll
 
 
-class FinetuneConfig(BaseModel):
+class FinetuneConfig(MethodConfig):
     """Fine-tuning has no settings of its own."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 @METHODS.register("finetune")

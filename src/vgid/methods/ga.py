@@ -10,16 +10,13 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict
 
-from vgid.methods.base import METHODS, LossOutput, Method, Range, Search, Settings, StepBatch
+from vgid.methods.base import METHODS, Defaults, LossOutput, Method, MethodConfig, Range, Search, StepBatch
 from vgid.methods.common.terms import nll
 
 
-class GAConfig(BaseModel):
+class GAConfig(MethodConfig):
     """Gradient ascent has no settings of its own."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 @METHODS.register("ga")
@@ -28,7 +25,7 @@ class GA(Method[GAConfig]):
 
     Config = GAConfig
     paper = "2401.06121"
-    defaults: ClassVar[Settings] = {"training.learning_rate": 1e-4}
+    defaults: ClassVar[Defaults] = {"training.learning_rate": 2e-5}
     search: ClassVar[Search] = {"training.learning_rate": Range(1e-5, 1e-3, log=True)}
 
     @property

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from vgid.methods.base import METHODS, Range, Search, Settings, StepBatch
+from vgid.methods.base import METHODS, Defaults, Range, Search, StepBatch
 from vgid.methods.common.terms import ForgetAndRetain, RetainConfig, nll
 
 
@@ -20,7 +20,7 @@ class GradDiff(ForgetAndRetain[RetainConfig]):
     Config = RetainConfig
     paper = "2401.06121"
     needs: ClassVar[tuple[str, ...]] = ("retain data",)
-    defaults: ClassVar[Settings] = {"training.learning_rate": 1e-4}
+    defaults: ClassVar[Defaults] = {"training.learning_rate": 2e-5}
     search: ClassVar[Search] = {"training.learning_rate": Range(1e-4, 5e-3, log=True), "method.retain_weight": Range(0.5, 8.0, log=True)}
 
     @property

@@ -11,26 +11,24 @@ from __future__ import annotations
 import logging
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from vgid.data.batching import Encoder, Pictures, Row
 from vgid.data.example import Example
 from vgid.instructions import INSTRUCTIONS
-from vgid.methods.base import METHODS, Context, Method, Search
+from vgid.methods.base import METHODS, Context, Method, MethodConfig, Search
 from vgid.perturbation import NoiseConfig, perturb_row
 
 log = logging.getLogger("vgid")
 
 
-class ICUConfig(BaseModel):
+class ICUConfig(MethodConfig):
     """Settings of ICU.
 
     Attributes:
         instruction: name of a built-in instruction, or a text of one's own.
         noise: how pictures are perturbed; kind `none` leaves them alone.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     instruction: str = Field(default="forget", min_length=1)
     noise: NoiseConfig = NoiseConfig(kind="none")
@@ -72,6 +70,6 @@ class ICU(Method[ICUConfig]):
         super().prepare(model, context)
         log.warning("icu changes no weights: a checkpoint written from it has forgotten nothing unless it is asked through the wrapper")
 
-    def asks(self, processor: Any) -> Encoder:
+    def make_encoder(self, processor: Any) -> Encoder:
         """The wrapper."""
         return InContext(processor, self.config, self.context.seed)

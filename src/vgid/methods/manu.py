@@ -23,12 +23,12 @@ from dataclasses import replace
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from vgid.data.example import Example
 from vgid.errors import RunError
-from vgid.methods.base import METHODS, Context, Method, Range, Search
+from vgid.methods.base import METHODS, Context, Method, MethodConfig, Range, Search
 from vgid.methods.common.neurons import at_answers, check_finite, sample, silence, watched
 from vgid.models.forward import answer_logits
 from vgid.models.structure import MLP, feed_forward
@@ -39,7 +39,7 @@ EPSILON = 1e-8
 BATCH = 16
 
 
-class MANUConfig(BaseModel):
+class MANUConfig(MethodConfig):
     """Settings of MANU.
 
     Attributes:
@@ -48,8 +48,6 @@ class MANUConfig(BaseModel):
         parts: where neurons are pruned.
         rows: so many rows of either set, drawn by the seed, are looked at.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     share: float = Field(default=0.05, gt=0.0, lt=1.0)
     threshold: float = Field(default=0.1, ge=0.0)

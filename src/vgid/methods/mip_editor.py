@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -25,7 +25,7 @@ from vgid.data.batching import Batch
 from vgid.data.example import Example
 from vgid.errors import RunError
 from vgid.losses import mean_over_examples, misdirection
-from vgid.methods.base import METHODS, Context, LossOutput, Method, Range, Search, Settings, StepBatch, mean_by_shape
+from vgid.methods.base import METHODS, Context, Defaults, LossOutput, Method, MethodConfig, Range, Search, StepBatch, mean_by_shape
 from vgid.methods.common.neurons import sample, silence
 from vgid.methods.common.paths import locate
 from vgid.methods.common.terms import Examples, gradients, nll, with_gradient
@@ -38,7 +38,7 @@ from vgid.seeds import derive_seed
 log = logging.getLogger("vgid")
 
 
-class MIPEditorConfig(BaseModel):
+class MIPEditorConfig(MethodConfig):
     """Settings of MIP-Editor.
 
     Attributes:
@@ -50,8 +50,6 @@ class MIPEditorConfig(BaseModel):
         scale: lambda, in norms of the base's state.
         retain_weight: gamma.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     top_k: int = Field(default=5, ge=1)
     frames: int = Field(default=10, ge=1)
@@ -70,8 +68,8 @@ class MIPEditor(Method[MIPEditorConfig]):
     kind = "edit"
     paper = "2511.06793"
     needs = ("retain data", "the untouched base", "gradients of neurons")
-    ways = ("full",)
-    defaults: ClassVar[Settings] = {"adapter": None, "training.learning_rate": 5e-4}
+    trainable = ("full",)
+    defaults: ClassVar[Defaults] = {"adapter": None, "training.learning_rate": 5e-5}
     search: ClassVar[Search] = {
         "training.learning_rate": Range(5e-5, 5e-3, log=True),
         "method.top_k": (3, 5, 10),

@@ -17,12 +17,12 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from vgid.data.example import Example
 from vgid.errors import RunError
-from vgid.methods.base import METHODS, Context, LossOutput, Method, Range, Search, Settings, StepBatch
+from vgid.methods.base import METHODS, Context, Defaults, LossOutput, Method, MethodConfig, Range, Search, StepBatch
 from vgid.methods.common.neurons import sample
 from vgid.methods.common.terms import gradients, nll, with_gradient
 from vgid.seeds import derive_seed
@@ -30,7 +30,7 @@ from vgid.seeds import derive_seed
 log = logging.getLogger("vgid")
 
 
-class MMUnlearnerConfig(BaseModel):
+class MMUnlearnerConfig(MethodConfig):
     """Settings of MMUnlearner.
 
     Attributes:
@@ -38,8 +38,6 @@ class MMUnlearnerConfig(BaseModel):
         retain_weight: lambda.
         rows: so many rows of either set, drawn by the seed, estimate the Fisher matrix.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     threshold: float = Field(default=1.0, ge=0.0)
     retain_weight: float = Field(default=1.0, ge=0.0)
@@ -62,8 +60,8 @@ class MMUnlearner(Method[MMUnlearnerConfig]):
     Config = MMUnlearnerConfig
     paper = "2502.11051"
     needs = ("retain data", "gradients of all trained weights")
-    ways = ("full",)
-    defaults: ClassVar[Settings] = {"adapter": None, "training.learning_rate": 2e-5}
+    trainable = ("full",)
+    defaults: ClassVar[Defaults] = {"adapter": None, "training.learning_rate": 2e-5}
     search: ClassVar[Search] = {
         "training.learning_rate": Range(2e-5, 2e-3, log=True),
         "method.threshold": Range(0.5, 4.0, log=True),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from vgid.methods.base import METHODS, Settings
+from vgid.methods.base import METHODS, Defaults
 from vgid.methods.finetune import Finetune
 
 
@@ -14,4 +14,4 @@ class Retrain(Finetune):
 
     kind = "reference"
     needs = ("retain data", "the base before memorisation")
-    defaults: ClassVar[Settings] = {"adapter": None, "validation.every": 0}
+    defaults: ClassVar[Defaults] = {"adapter": None, "training.learning_rate": 2e-5, "validation.every": 0}

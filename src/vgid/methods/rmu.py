@@ -12,12 +12,12 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from vgid.errors import ConfigError
 from vgid.losses import mean_over_examples, misdirection
-from vgid.methods.base import METHODS, Context, LossOutput, Method, Range, Search, StepBatch, mean_by_shape
+from vgid.methods.base import METHODS, Context, LossOutput, Method, MethodConfig, Range, Search, StepBatch, mean_by_shape
 from vgid.methods.common.neurons import sample
 from vgid.methods.common.terms import Examples
 from vgid.models.adapters import reference
@@ -29,7 +29,7 @@ ROWS = 64
 """So many forget rows tell how long a state is."""
 
 
-class RMUConfig(BaseModel):
+class RMUConfig(MethodConfig):
     """Settings of RMU.
 
     Attributes:
@@ -39,8 +39,6 @@ class RMUConfig(BaseModel):
             the paper's c is plain, and tuned for each model and layer.
         retain_weight: lambda.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     layer: int | None = Field(default=None, ge=0)
     scale: float = Field(default=5.0, gt=0.0)

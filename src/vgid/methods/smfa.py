@@ -57,7 +57,7 @@ class SMFA(IDK):
     Config = SMFAConfig
     config: SMFAConfig
     paper = "2511.20196"
-    ways = ("adapter",)
+    trainable = ("adapter",)
     search: ClassVar[Search] = {
         "training.learning_rate": Range(1e-4, 5e-3, log=True),
         "method.k": Range(0.5, 10.0, log=True),

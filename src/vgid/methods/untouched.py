@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
-
-from vgid.methods.base import METHODS, Method
+from vgid.methods.base import METHODS, Method, MethodConfig
 
 
-class UntouchedConfig(BaseModel):
+class UntouchedConfig(MethodConfig):
     """Nothing to set."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 @METHODS.register("untouched")

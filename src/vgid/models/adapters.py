@@ -7,39 +7,17 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from vgid.errors import ModelError
-from vgid.models.structure import Part, base_of, inspect_model, linear_layers
+from vgid.models.structure import base_of, inspect_model, linear_layers
+from vgid.settings import AdapterConfig
 
 log = logging.getLogger("vgid")
-
-
-class AdapterConfig(BaseModel):
-    """LoRA (arXiv 2106.09685).
-
-    Attributes:
-        rank: of the update.
-        alpha: the update is scaled by alpha / rank.
-        dropout: before the update, while training.
-        scope: parts of the model whose linear layers get an adapter.
-        init: how the adapter starts; always at an update of zero.
-        quantise: `4bit` holds the frozen decoder in 4 bits (QLoRA, arXiv 2305.14314); what is written is full precision.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    rank: int = Field(default=16, ge=1)
-    alpha: float = Field(default=16, gt=0)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    scope: tuple[Part, ...] = ("language",)
-    init: Literal["default", "gaussian"] = "default"
-    quantise: Literal["4bit"] | None = None
 
 
 def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int, tell: bool = True) -> PeftModel:

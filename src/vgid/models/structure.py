@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 
 from vgid.errors import ModelError
-
-Part = Literal["language", "projector", "vision"]
+from vgid.settings import Part
 
 
 @dataclass(frozen=True)

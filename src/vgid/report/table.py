@@ -80,3 +80,13 @@ def _details(figures: Figures | None) -> tuple[str, str, str]:
     if figures is None:
         return "", "", ""
     return interval(figures), f"{figures['rouge_l']:.2f}", _percent(figures, "refusal_rate")
+
+
+def recipes_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The built-in recipes: name, method and what each is for."""
+    table = Table(title="Recipes: vgid unlearn --recipe NAME", title_justify="left")
+    for name in ("name", "method", "for"):
+        table.add_column(name, no_wrap=name != "for", overflow="fold")
+    for row in rows:
+        table.add_row(row["name"], row["method"], row["about"])
+    return table

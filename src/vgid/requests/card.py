@@ -34,4 +34,4 @@ def write_card(job: Job, folder: Path) -> None:
 def _text(job: Job, audit: dict[str, object], results: dict[str, object]) -> str:
     from vgid.report.record import card_text
 
-    return card_text(audit, results, job.config.method["name"], len({row.subject for row in job.demand.rows if row.subject}))
+    return card_text(audit, results, job.config.method.name, len({row.subject for row in job.demand.rows if row.subject}))

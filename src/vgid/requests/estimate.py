@@ -9,7 +9,7 @@ from typing import Any
 
 from vgid.attacks.base import sample_rows
 from vgid.auditing.command import ROWS
-from vgid.checks import Preflight, as_json
+from vgid.checks.preflight import Preflight, as_json
 from vgid.config import RunConfig
 from vgid.data.example import Example
 from vgid.data.sources import load_examples
@@ -17,10 +17,10 @@ from vgid.evaluation.evaluate import evaluate
 from vgid.models.loading import load_model
 from vgid.progress import Stages
 from vgid.requests.resolved import Job, Order, read_job
-from vgid.requests.steps import EXAMINED, STEPS
-from vgid.training.fit import fit, neutral_retain
+from vgid.requests.steps import STEPS
+from vgid.training.fit import fit
 from vgid.training.trainer import count_steps
-from vgid.unlearning import preflight_command
+from vgid.unlearning import EXAMINED, neutral_retain, preflight
 
 TRIAL_STEPS, TRIAL_ROWS = (1, 3), 8
 ANSWERS_OF_AN_ATTACK = 4.0
@@ -54,11 +54,9 @@ def plan(order: Order, stages: Stages, show_forgotten: bool) -> Plan:
         VgidError: something is missing or cannot be read.
     """
     job = read_job(order)
-    options: dict[str, Any] = {"allow_unknown": order.allow_unknown, "sample": order.sample, "show_forgotten": show_forgotten}
+    options: dict[str, Any] = {"allow_unknown": order.allow_unknown, "max_rows": order.max_rows, "show_forgotten": show_forgotten}
     started = time.monotonic()
-    found = preflight_command(
-        str(job.model), list(job.demand.rows), order.retain, job.config, skip_bad_rows=False, stages=stages, **options
-    )
+    found = preflight(str(job.model), list(job.demand.rows), order.retain, job.config, stages=stages, **options)
     seconds: dict[str, float | None] = dict.fromkeys(STEPS)
     seconds["preflight"] = time.monotonic() - started
     if not found.errors:
@@ -75,7 +73,7 @@ def _measured(job: Job) -> dict[str, float | None]:
     evaluate(loaded, {"forget": forget})
     answer = (time.monotonic() - started) / len(forget)
     steps = count_steps(job.config.training, len(job.demand.rows) + len(job.anchors), 0)
-    rows = job.order.rows
+    rows = job.order.max_rows
     asked, attacked = 2 * (rows or EXAMINED), 2 * rows if rows else sum(ROWS[job.order.profile])
     attacks = len(job.policy.attacks) * ANSWERS_OF_AN_ATTACK * (FULL if job.order.profile == "full" else 1)
     earlier = [each for each in job.chain.deletions if each.rows and each.knew.is_dir()]

@@ -33,10 +33,10 @@ class Order:
         reference: a model that never saw the rows.
         policy: file of thresholds; None for the package's own.
         profile: of the audit.
-        rows: forget rows, and retain rows, that are asked at most when a model is examined or attacked; None for 200 and the profile's.
+        max_rows: forget rows, and retain rows, to ask at most in the preflight (None: 32), the examination (200) and the audit (the
+            profile's).
         after: folder of an earlier run to build upon.
         earlier: request folders of earlier runs.
-        sample: forget rows that the preflight asks about.
         allow_unknown: go on although the model does not know the rows.
     """
 
@@ -48,10 +48,9 @@ class Order:
     reference: str | None = None
     policy: Path | None = None
     profile: Profile = "quick"
-    rows: int | None = None
+    max_rows: int | None = None
     after: Path | None = None
     earlier: tuple[Path, ...] = ()
-    sample: int = 32
     allow_unknown: bool = False
 
 
@@ -159,7 +158,7 @@ def inputs(job: Job, key: Key) -> dict[str, str]:
         "request": [job.demand.request.model_dump(mode="json"), key.rows(job.demand.rows)],
         "retain": key.rows(rows_of(order.retain)) if order.retain else None,
         "earlier requests": [[each.request, each.record, each.rows and key.rows(each.rows)] for each in job.chain.deletions],
-        "settings": [job.config.model_dump(mode="json"), order.profile, order.rows, order.allow_unknown, order.sample],
+        "settings": [job.config.model_dump(mode="json"), order.profile, order.max_rows, order.allow_unknown],
         "policy": job.policy.model_dump(mode="json"),
     }
     return {name: key.object("inputs", value) for name, value in values.items()}

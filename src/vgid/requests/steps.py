@@ -13,7 +13,7 @@ from vgid.attacks.base import sample_rows
 from vgid.auditing.command import audit_command
 from vgid.auditing.policy import Policy
 from vgid.benchmarking.splits import check_data
-from vgid.checks import as_json
+from vgid.checks.preflight import as_json
 from vgid.checks.screen import screen
 from vgid.data.example import Example
 from vgid.data.sources import Rows, load_examples, write_examples
@@ -30,11 +30,11 @@ from vgid.requests.manifest import write_seal
 from vgid.requests.outcomes import CHECKS, read_json
 from vgid.requests.resolved import Job
 from vgid.requests.state import State
-from vgid.training.fit import neutral_retain
-from vgid.unlearning import evaluate_command, preflight_command, unlearn_command
+from vgid.results import evaluate_models
+from vgid.unlearning import EXAMINED, neutral_retain
+from vgid.unlearning import preflight as run_preflight
+from vgid.unlearning import unlearn as run_unlearning
 
-EXAMINED = 200
-"""Rows of each set that models are asked, besides the audit."""
 Step = Callable[[Job, Key, State, Stages, bool], Sequence[Path]]
 """Does one thing and gives the files it left; the last argument says whether forgotten rows may be shown on the screen."""
 
@@ -56,9 +56,8 @@ def _counts(report: Mapping[str, Any]) -> dict[str, Any]:
 
 def preflight(job: Job, _: Key, __: State, stages: Stages, show: bool) -> Sequence[Path]:
     """`vgid preflight`: it stops here where anything is in the way, or where there is nothing to forget."""
-    options: dict[str, Any] = {"allow_unknown": job.order.allow_unknown, "sample": job.order.sample, "show_forgotten": show}
-    rows = list(job.demand.rows)
-    found = preflight_command(str(job.model), rows, job.order.retain, job.config, skip_bad_rows=False, stages=stages, **options)
+    options: dict[str, Any] = {"allow_unknown": job.order.allow_unknown, "max_rows": job.order.max_rows, "show_forgotten": show}
+    found = run_preflight(str(job.model), list(job.demand.rows), job.order.retain, job.config, stages=stages, **options)
     stages.show(screen(found))
     found.raise_errors()
     return [_written(job.out / CHECKS / "preflight.json", as_json(found, texts=False))]
@@ -85,8 +84,8 @@ def unlearn(job: Job, _: Key, __: State, stages: Stages, ____: bool) -> Sequence
     """`vgid unlearn`, with a sample of the rows of earlier requests beside the new ones."""
     folder = job.work / "unlearn"
     checked = read_json(job.out / CHECKS / "preflight.json")
-    options: dict[str, Any] = {"examine": 0, "skip_bad_rows": False, "resume": True, "checked": checked}
-    unlearn_command(str(job.model), [*job.demand.rows, *job.anchors], job.retain, job.config, folder, stages=stages, **options)
+    options: dict[str, Any] = {"max_rows": 0, "resume": True, "checked": checked}
+    run_unlearning(str(job.model), [*job.demand.rows, *job.anchors], job.retain, job.config, out=folder, stages=stages, **options)
     return list(files_below(folder))
 
 
@@ -99,11 +98,13 @@ def evaluate(job: Job, _: Key, __: State, stages: Stages, ____: bool) -> Sequenc
         "unlearned": str(audited(job)),
         "retrained": str(job.reference) if job.reference else None,
     }
-    splits: dict[str, Rows] = {"forget": job.demand.rows, "retain": load_examples(job.retain)}
+    splits: dict[str, Sequence[Example]] = {"forget": job.demand.rows, "retain": load_examples(job.retain)}
     splits |= {f"forget_{each.request}": each.rows for each in job.chain.deletions if each.rows}
-    asked: dict[str, Rows] = {name: sample_rows(list(rows), job.order.rows or EXAMINED, job.config.seed) for name, rows in splits.items()}  # type: ignore[arg-type]
+    most, seed = job.order.max_rows or EXAMINED, job.config.seed
+    asked: dict[str, Rows] = {name: sample_rows(rows, most, seed) for name, rows in splits.items()}
     folder = job.out / "evaluation"
-    evaluate_command({name: (path, None) for name, path in models.items() if path}, asked, job.config.seed, folder, stages)
+    given = {name: (path, None) for name, path in models.items()}
+    evaluate_models(given, asked, seed=seed, out=folder, overwrite=True, stages=stages)
     return [folder / "results.json"]
 
 
@@ -124,7 +125,7 @@ def audit_earlier(job: Job, _: Key, __: State, stages: Stages, ____: bool) -> Se
 
 def _audit(job: Job, base: str, rows: Sequence[Example], policy: Policy, reference: Path | None, out: Path, stages: Stages) -> Path:
     models = {"base": (base, None), "audited": (str(audited(job)), None), "retrained": (str(reference) if reference else None, None)}
-    options: dict[str, Any] = {"profile": job.order.profile, "rows": job.order.rows, "seed": job.config.seed, "out": out}
+    options: dict[str, Any] = {"profile": job.order.profile, "rows": job.order.max_rows, "seed": job.config.seed, "out": out}
     audit_command(models, rows, job.retain, policy, stages=stages, **options)
     return out / "audit.json"
 

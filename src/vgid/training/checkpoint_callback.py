@@ -1,4 +1,4 @@
-"""Writes checkpoints while a run trains, and takes one up where it starts."""
+"""Writes checkpoints during training, and resumes from one."""
 
 from __future__ import annotations
 
@@ -11,34 +11,40 @@ from transformers import TrainerCallback
 from vgid import processes
 from vgid.errors import StoppedError
 from vgid.training.checkpointing import Checkpoint, Checkpoints
-from vgid.training.signals import Asked
-from vgid.training.state import Looks, capture, put_back
+from vgid.training.signals import StopRequest
+from vgid.training.state import Evaluations, capture, put_back
 
 log = logging.getLogger("vgid")
 
 
-class Saver(TrainerCallback):
-    """Comes after all other callbacks, so that a checkpoint holds what they did at its step.
+class CheckpointCallback(TrainerCallback):
+    """Writes checkpoints. It runs after all other callbacks, so that a checkpoint holds what they did at its step.
 
     Args:
-        trainer: whose state is kept.
-        checkpoints: where.
-        every: steps between two of them; 0 writes them only at a signal and at the end.
-        asked: tells of a signal.
-        looks: early stopping.
-        found: the checkpoint to go on from.
+        trainer: the trainer, its model and optimizer.
+        checkpoints: the folder to write to.
+        every: steps between two checkpoints; 0 writes them only at a signal and at the end.
+        request: notes a signal that asks the run to stop.
+        validation: early stopping, whose state is kept too.
+        found: the checkpoint to resume from.
     """
 
     def __init__(
-        self, trainer: Any, checkpoints: Checkpoints, every: int, asked: Asked, looks: Looks | None, found: Checkpoint | None
+        self,
+        trainer: Any,
+        checkpoints: Checkpoints,
+        every: int,
+        request: StopRequest,
+        validation: Evaluations | None,
+        found: Checkpoint | None,
     ) -> None:
-        self.trainer, self.checkpoints, self.every, self.asked = trainer, checkpoints, every, asked
-        self.looks, self.found = looks, found
+        self.trainer, self.checkpoints, self.every, self.request = trainer, checkpoints, every, request
+        self.validation, self.found = validation, found
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         """Go on from what was found."""
         if self.found:
-            put_back(self.trainer, self.looks, self.found)
+            put_back(self.trainer, self.validation, self.found)
             log.info("going on from the checkpoint of step %d", self.found.notes["step"])
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -58,10 +64,10 @@ class Saver(TrainerCallback):
 
     def _signal(self) -> int:
         """The signal that any of the processes got; 0 for none."""
-        return max(processes.exchange(self.asked.signal or 0))
+        return max(processes.exchange(self.request.signal or 0))
 
     def _write(self, *, done: bool) -> None:
-        checkpoint = capture(self.trainer, self.looks, done=done)
+        checkpoint = capture(self.trainer, self.validation, done=done)
         if processes.rank() == 0:
             self.checkpoints.write(checkpoint)
 

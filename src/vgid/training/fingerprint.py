@@ -14,8 +14,8 @@ from vgid.errors import RunError
 
 Fingerprint = Mapping[str, str]
 """What a part of the run is called, and its digest."""
-HARMLESS: dict[str, Any] = {"training": {"micro_batch", "checkpoint_every", "shard"}, "benchmark": True}
-"""Settings that change how a run is carried out, or what is asked of the result, but not what comes of it."""
+HARMLESS: dict[str, Any] = {"training": {"micro_batch", "checkpoint_every", "shard", "gradient_checkpointing"}}
+"""Settings that change how a run is carried out, but not its result."""
 LOOKED_AT = 8
 """Values of each parameter that go into the digest of a model."""
 

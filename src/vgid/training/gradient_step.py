@@ -13,11 +13,11 @@ from torch import Tensor
 from transformers import set_seed
 
 from vgid import processes
-from vgid.config import TrainingConfig
 from vgid.errors import ConfigError, RunError
 from vgid.memory import free_memory, gigabytes, is_out_of_memory
 from vgid.methods.base import LossOutput, Method, StepBatch
 from vgid.seeds import derive_seed
+from vgid.settings import TrainingConfig
 from vgid.training.shares import Part, parts_of
 
 log = logging.getLogger("vgid")
@@ -53,7 +53,7 @@ def together(shares: Iterable[StepLoss]) -> StepLoss:
     return out
 
 
-class Descent:
+class GradientStep:
     """Fills in the gradients of a step.
 
     Args:
@@ -75,19 +75,21 @@ class Descent:
         self.micro_batch = config.micro_batch
         self.sharded = processes.is_spread(model)
         self._halved = False
-        if not method.separable and (self.micro_batch is not None or processes.count() > 1):
+        unsupported = method.unsupported()
+        self.splits = "splitting" not in unsupported
+        if not self.splits and (self.micro_batch is not None or processes.count() > 1):
             raise ConfigError(
-                "the loss of this method, with its settings, cannot be taken apart",
+                f"the loss of this method, with its settings, cannot be taken apart: {unsupported['splitting'].reason}",
                 expected="one process and training.micro_batch=null",
                 got=f"{processes.count()} processes, training.micro_batch={self.micro_batch}",
+                fix=unsupported["splitting"].fix,
             )
-
-        if self.sharded and not method.spreads:
+        if self.sharded and "sharding" in unsupported:
             raise ConfigError(
-                "this method, with its settings, cannot be trained with parameters spread over processes",
-                expected="training.shard=false, or for vgid method.sparring=0",
+                f"this method, with its settings, cannot be trained with sharded parameters: {unsupported['sharding'].reason}",
+                expected="training.shard=false",
                 got="a sharded run",
-                fix="set method.sparring=0: what is forgotten then comes back more easily by fine-tuning",
+                fix=unsupported["sharding"].fix,
             )
 
     def step(self, batch: StepBatch) -> StepLoss:
@@ -113,7 +115,7 @@ class Descent:
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            if self._halved or self.sharded or self.by_engine or not self.method.separable:
+            if self._halved or self.sharded or self.by_engine or not self.splits:
                 raise self._too_large(error) from error
         # Out of the except clause, which keeps the tensors of the failed pass alive.
         self._halve(batch)
@@ -138,7 +140,7 @@ class Descent:
         return share
 
     def _parts(self, batch: StepBatch) -> list[Part]:
-        if not self.method.separable:
+        if not self.splits:
             return [Part(batch, 1.0)]
         return parts_of(batch, self.micro_batch, processes.rank(), processes.count(), together=self.sharded)
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.optim import AdamW, Muon, Optimizer
 
-from vgid.config import TrainingConfig
+from vgid.settings import TrainingConfig
 
 
 def build_optimizer(model: Any, config: TrainingConfig) -> Optimizer:

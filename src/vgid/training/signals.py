@@ -13,30 +13,30 @@ log = logging.getLogger("vgid")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Asked:
+class StopRequest:
     """The signal that asked the run to stop, if one did."""
 
     signal: int | None = None
 
 
 @contextmanager
-def listening() -> Iterator[Asked]:
-    """Take signals down instead of dying of them; only the main thread may, elsewhere nothing changes."""
-    asked = Asked()
+def listening() -> Iterator[StopRequest]:
+    """Note signals instead of ending at once; only the main thread can, in other threads nothing changes."""
+    request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
-        yield asked
+        yield request
         return
     before = {number: signal.getsignal(number) for number in SIGNALS}
 
-    def take_down(number: int, _: FrameType | None) -> None:
-        asked.signal = number
+    def note(number: int, _: FrameType | None) -> None:
+        request.signal = number
         signal.signal(number, signal.SIG_DFL)
         log.info("%s: finishing this step and writing a checkpoint; once more to stop at once", signal.Signals(number).name)
 
     try:
         for number in SIGNALS:
-            signal.signal(number, take_down)
-        yield asked
+            signal.signal(number, note)
+        yield request
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""The state of a run: taken out of model, optimizer and trainer into a checkpoint, and put back."""
+"""The state of a run: copied from model, optimizer and trainer into a checkpoint, and back."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from vgid.training.checkpointing import Checkpoint
 Tensors = Mapping[str, Tensor]
 
 
-class Looks(Protocol):
-    """What watches a run and has a state of its own: early stopping."""
+class Evaluations(Protocol):
+    """Early stopping, as far as a checkpoint is concerned: it has a state of its own."""
 
     best_weights: Tensors
 
@@ -26,49 +26,49 @@ class Looks(Protocol):
         """Take both up again."""
 
 
-def capture(trainer: Any, looks: Looks | None, *, done: bool) -> Checkpoint:
+def capture(trainer: Any, validation: Evaluations | None, *, done: bool) -> Checkpoint:
     """Everything a run needs to go on, with tensors whole and on the host; all processes must call it."""
     model, optimizer = trainer.model, bare(trainer.optimizer)
     tensors = {f"weights/{name}": _stored(p) for name, p in model.named_parameters() if p.requires_grad}
-    best = looks.best_weights if looks else {}
+    best = validation.best_weights if validation else {}
     tensors |= {f"best/{name}": _stored(value) for name, value in best.items()}
     if not done:
         tensors |= {f"optimizer/{name}": value for name, value in optimizer_tensors(optimizer, model).items()}
-        tensors |= {f"method/{name}": _stored(value) for name, value in trainer.descent.method.carried().items()}
+        tensors |= {f"method/{name}": _stored(value) for name, value in trainer.gradient_step.method.state_dict().items()}
     scaler = trainer.accelerator.scaler
     notes = {
         "step": trainer.state.global_step,
         "done": done,
         "scheduler": trainer.lr_scheduler.state_dict(),
         "scaler": scaler.state_dict() if scaler is not None else None,
-        "micro_batch": trainer.descent.micro_batch,
+        "micro_batch": trainer.gradient_step.micro_batch,
         "curves": trainer.curves,
-        "looks": looks.notes() if looks else None,
+        "looks": validation.notes() if validation else None,
     }
     return Checkpoint(tensors, notes)
 
 
-def put_back(trainer: Any, looks: Looks | None, checkpoint: Checkpoint) -> None:
+def put_back(trainer: Any, validation: Evaluations | None, checkpoint: Checkpoint) -> None:
     """Go on from a checkpoint: a trainer whose model and optimizer are ready to train takes up what was captured."""
     notes = checkpoint.notes
-    put_result(trainer.model, looks, checkpoint)
+    put_result(trainer.model, validation, checkpoint)
     put_optimizer_tensors(bare(trainer.optimizer), trainer.model, checkpoint.below("optimizer/"))
-    trainer.descent.method.take_up(checkpoint.below("method/"))
+    trainer.gradient_step.method.load_state_dict(checkpoint.below("method/"))
     trainer.lr_scheduler.load_state_dict(notes["scheduler"])
     for group, rate in zip(trainer.optimizer.param_groups, trainer.lr_scheduler.get_last_lr(), strict=True):
         group["lr"] = rate
     if notes["scaler"] is not None and trainer.accelerator.scaler is not None:
         trainer.accelerator.scaler.load_state_dict(notes["scaler"])
-    trainer.descent.micro_batch = notes["micro_batch"]
+    trainer.gradient_step.micro_batch = notes["micro_batch"]
     trainer.curves = curves_of(notes)
     trainer.state.global_step = notes["step"]
 
 
-def put_result(model: torch.nn.Module, looks: Looks | None, checkpoint: Checkpoint) -> None:
+def put_result(model: torch.nn.Module, validation: Evaluations | None, checkpoint: Checkpoint) -> None:
     """Only what a run that has been trained to its end has to show: weights, and the best look."""
     put_weights(model, checkpoint.below("weights/"))
-    if looks:
-        looks.put_back(checkpoint.notes["looks"], checkpoint.below("best/"))
+    if validation:
+        validation.put_back(checkpoint.notes["looks"], checkpoint.below("best/"))
 
 
 def curves_of(notes: Mapping[str, Any]) -> dict[str, list[tuple[int, float]]]:

@@ -19,16 +19,16 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from vgid.config import TrainingConfig
 from vgid.data.example import Example
 from vgid.data.packing import groups
 from vgid.methods.base import Method, StepBatch
 from vgid.seeds import derive_seed
-from vgid.training.checkpoint_callback import Saver
+from vgid.settings import TrainingConfig
+from vgid.training.checkpoint_callback import CheckpointCallback
 from vgid.training.checkpointing import Checkpoints
-from vgid.training.gradient_step import Descent
+from vgid.training.gradient_step import GradientStep
 from vgid.training.optimizers import build_optimizer
-from vgid.training.signals import Asked, listening
+from vgid.training.signals import StopRequest, listening
 from vgid.training.state import curves_of, put_result
 from vgid.training.validation import EarlyStop
 
@@ -83,7 +83,7 @@ class _Steps(Dataset[int]):
 class UnlearnTrainer(Trainer):
     """Runs a method: each item of its data set is the number of a step, from which the rows follow.
 
-    Every process sees every step and takes its share of the rows (`Descent`), so the model need not be wrapped.
+    Every process sees every step and takes its share of the rows (`GradientStep`), so the model need not be wrapped.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class UnlearnTrainer(Trainer):
             # accelerate's way to say: mixed precision, but no wrapping.
             self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
         backward = self.accelerator.backward
-        self.descent = Descent(model, method, config, seed, backward, by_engine=self.is_deepspeed_enabled)
+        self.gradient_step = GradientStep(model, method, config, seed, backward, by_engine=self.is_deepspeed_enabled)
 
     def _rows_of(self, steps: list[int]) -> dict[str, Any]:
         (step,) = steps
@@ -148,7 +148,7 @@ class UnlearnTrainer(Trainer):
         batch: StepBatch = inputs["batch"].value
         model.train()
         with self.compute_loss_context_manager():
-            loss = self.descent.step(batch)
+            loss = self.gradient_step.step(batch)
         for name, part in loss.parts.items():
             self.curves.setdefault(name, []).append((batch.step + 1, part))
         return torch.tensor(loss.total, device=self.args.device)
@@ -182,7 +182,7 @@ def train(
     *,
     seed: int,
     progress: Progress | None = None,
-    looks: EarlyStop | None = None,
+    validation: EarlyStop | None = None,
     checkpoints: Checkpoints | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> Curves:
@@ -196,7 +196,7 @@ def train(
         config: how.
         seed: of the order of the rows and of all that is random.
         progress: told (steps done, steps in all).
-        looks: may stop the run early.
+        validation: early stopping; None takes all steps.
         checkpoints: where the run keeps its state, and takes it up from.
         callbacks: told of every step besides.
 
@@ -209,9 +209,9 @@ def train(
     retain_rows = config.retain_rows if forget else (config.retain_batch or config.forget_batch)
     found = checkpoints.read() if checkpoints else None
     if found and found.notes["done"]:
-        put_result(model, looks, found)
+        put_result(model, validation, found)
         return curves_of(found.notes)
-    with tempfile.TemporaryDirectory(prefix="vgid-") as folder, listening() if checkpoints else nullcontext(Asked()) as asked:
+    with tempfile.TemporaryDirectory(prefix="vgid-") as folder, listening() if checkpoints else nullcontext(StopRequest()) as request:
         trainer = UnlearnTrainer(
             model,
             method,
@@ -221,10 +221,10 @@ def train(
             range(found.notes["step"] if found else 0, steps),
             seed,
             output_dir=folder,
-            callbacks=[*callbacks, *([looks] if looks else []), *([_Report(progress)] if progress else [])],
+            callbacks=[*callbacks, *([validation] if validation else []), *([_Report(progress)] if progress else [])],
         )
         if checkpoints:
-            trainer.add_callback(Saver(trainer, checkpoints, config.checkpoint_every, asked, looks, found))
+            trainer.add_callback(CheckpointCallback(trainer, checkpoints, config.checkpoint_every, request, validation, found))
         try:
             trainer.train()
         finally:

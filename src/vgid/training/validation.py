@@ -9,17 +9,17 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from vgid.config import ValidationConfig
 from vgid.data.batching import Encoder
 from vgid.data.example import STRANGER, Example
 from vgid.models.forward import answer_logits
 from vgid.processes import from_first
+from vgid.settings import ValidationConfig
 from vgid.training.state import curves_of, put_weights
 
 Examples = Sequence[Example]
 
 
-def put_aside(examples: Examples, config: ValidationConfig, seed: int) -> tuple[list[Example], list[Example]]:
+def split_validation(examples: Examples, config: ValidationConfig, seed: int) -> tuple[list[Example], list[Example]]:
     """Split into (training part, validation part); the latter is empty when validation is off or would take the last row."""
     count = min(config.rows, round(config.share * len(examples))) if config.every else 0
     chosen = set(Random(seed).sample(range(len(examples)), count))
@@ -67,12 +67,12 @@ class EarlyStop(TrainerCallback):
         """Look, and remember the weights if they are the best so far."""
         last = state.global_step == state.max_steps
         if self.config.every and (state.global_step % self.config.every == 0 or last):
-            self._look(state.global_step)
+            self._evaluate(state.global_step)
             if self._agreed >= self.config.patience and not last:
                 self.reason = f"stopped early at step {state.global_step} of {state.max_steps}: forgotten, and the retain set is intact"
                 control.should_training_stop = True
 
-    def _look(self, step: int) -> None:
+    def _evaluate(self, step: int) -> None:
         training = self.model.training
         self.model.eval()
         recall = {

@@ -101,14 +101,14 @@ class Targets:
         found = torch.cat([self._shelf.get(example.id) for example in examples]).to(device)
         return _head(base, found) if self._head_suffices else found
 
-    def carried(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """The passes so far, for a checkpoint: whose rows, by their places among all, and how many in each."""
         counts = torch.tensor([len(each) for each in self._passes], dtype=torch.long)
         return {"counts": counts, "rows": torch.tensor([place for each in self._passes for place in each], dtype=torch.long)}
 
-    def take_up(self, carried: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Repeat passes as they were, each when one of its rows is asked for."""
-        self._passes = [places.tolist() for places in carried["rows"].split(carried["counts"].tolist())]
+        self._passes = [places.tolist() for places in state["rows"].split(state["counts"].tolist())]
         for places in self._passes:
             examples = tuple(self._rows[place] for place in places)
             self._earlier |= dict.fromkeys((example.id for example in examples), examples)

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from vgid.data.batching import Batch
 from vgid.data.example import Example
 from vgid.losses import answer_nll, kl_divergence, mean_over_examples, sum_over_examples
-from vgid.methods.base import Context, LossOutput, Method, StepBatch, mean_by_shape
+from vgid.methods.base import Context, LossOutput, Method, MethodConfig, StepBatch, mean_by_shape
 from vgid.methods.common.targets import Targets
 from vgid.models.adapters import reference
 from vgid.models.forward import answer_logits
@@ -60,15 +60,13 @@ def with_gradient(value: Tensor, parameters: Sequence[Tensor], gradients: Sequen
     return total
 
 
-class RetainConfig(BaseModel):
+class RetainConfig(MethodConfig):
     """How the retain set is held.
 
     Attributes:
         retain_weight: lambda, the weight of the retain term; 0 leaves it out.
         retain_loss: `ce` on the recorded answers, or `kl` to the base.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     retain_weight: float = Field(default=1.0, ge=0.0)
     retain_loss: Literal["ce", "kl"] = "ce"
@@ -85,13 +83,13 @@ class ForgetAndRetain(Method[R]):
         super().prepare(model, context)
         self._said = Targets(context.batch, [*context.forget, *context.retain])
 
-    def carried(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """How the base was asked."""
-        return self._said.carried()
+        return self._said.state_dict()
 
-    def take_up(self, carried: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Ask it in the same way."""
-        self._said.take_up(carried)
+        self._said.load_state_dict(state)
 
     def forget(self, model: Any, batch: StepBatch) -> Tensor:
         """The forget term over the step's forget rows."""

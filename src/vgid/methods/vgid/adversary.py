@@ -1,9 +1,9 @@
-"""A sparring partner: somebody who tries to bring back what is being forgotten, while it is being forgotten.
+"""The relearning adversary: it tries to bring back what is being forgotten, while it is being forgotten.
 
-A model can be taught to keep silent about people and still know them: a few steps of fine-tuning on some of them, and it speaks about
-all of them again. So a partner does just that meanwhile, step by step, with half of the forgotten people and in low-rank weights of its
-own; what must be forgotten about the others is asked of the model as the partner has changed it. After a few steps the partner is
-forgotten itself, and a new one begins with other people.
+A model can be trained to stay silent about people and still know them: after a few steps of fine-tuning on some of them it speaks about
+all of them again. So during unlearning an adversary fine-tunes low-rank weights of its own on half of the forgotten subjects, one step
+at a time; the forget term of the other subjects, which are held out from it, is computed on the model with the adversary's weights
+added. After a period of some steps its weights are thrown away, and a new one begins with other subjects.
 
 The idea, for language models and with other objectives: tamper-resistant safeguards (TAR, arXiv 2408.00761) and sharpness-aware
 unlearning (arXiv 2502.05374).
@@ -18,6 +18,7 @@ from random import Random
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from vgid.data.example import Example
@@ -25,69 +26,89 @@ from vgid.memory import as_many_as_fit
 from vgid.methods.common.terms import gradients
 from vgid.models.structure import base_of, linear_layers
 from vgid.seeds import derive_seed
+from vgid.settings import Settings
 
-RANK, SCALE = 8, 2.0
-"""Of the partner's weights in each linear layer of the language model."""
-LESSON = 8
-"""Rows it is taught in a step."""
-BOUT = 10
-"""Steps it gets before it is forgotten, and another one begins."""
+SCALE = 2.0
+"""The adversary's update counts twice, as LoRA's with alpha = 2 x rank (the common choice in fine-tuning attacks)."""
 PARTS = ("down", "up")
+"""The two matrices of a low-rank update: into the rank, and out of it."""
 Weights = dict[str, tuple[nn.Parameter, nn.Parameter]]
 
 
-class SparringPartner:
-    """Low-rank weights beside every linear layer of the language model, as LoRA has them, trained by AdamW for a bout of some steps.
+class AdversaryConfig(Settings):
+    """Settings of the relearning adversary (ours; `vgid.methods.vgid.adversary`).
 
-    Where its bout has begun, what it becomes follows from the weights it met; so its own belong into a checkpoint.
-
-    Args:
-        model: being trained.
-        forget: what it is to forget.
-        learning_rate: of the partner.
-        seed: of the partner's choices.
+    Attributes:
+        rate: its learning rate.
+        rank: rank of its update of every linear layer of the language model.
+        period: steps that one adversary gets before another begins anew, with other subjects.
+        batch: rows of its inner batch.
     """
 
-    def __init__(self, model: Any, forget: Sequence[Example], learning_rate: float, seed: int) -> None:
+    rate: float = Field(default=3e-3, gt=0.0)
+    rank: int = Field(default=8, ge=1)
+    period: int = Field(default=10, ge=1)
+    batch: int = Field(default=8, ge=1)
+
+
+class RelearningAdversary:
+    """Low-rank weights beside every linear layer of the language model, as LoRA has them, trained by AdamW for a period of some steps.
+
+    Within a period its weights depend on the weights that the model had at each step, so a checkpoint must hold them.
+
+    Args:
+        model: the model in training, with its adapter or unfrozen.
+        forget: rows that the model is to forget.
+        config: learning rate, rank, period and inner batch.
+        seed: random seed of the run; initial weights, subjects and rows follow from it and the step.
+    """
+
+    def __init__(self, model: Any, forget: Sequence[Example], config: AdversaryConfig, seed: int) -> None:
         base = base_of(model)
         names = [name for name in linear_layers(base, ("language",)) if ".lora_" not in name]
         self.layers: dict[str, Any] = {name: base.get_submodule(name) for name in names}
-        self.forget, self.learning_rate, self.seed = forget, learning_rate, seed
-        whose = _subjects(forget)
-        self._whose = dict(whose)
-        self._in_order = [who for _, who in whose]  # so that a step need not read every row
-        self._step, self._learning, self._aside = -1, False, False
+        self.forget, self.config, self.seed = forget, config, seed
+        subjects = _subjects(forget)
+        self._subject = dict(subjects)
+        self._in_order = [subject for _, subject in subjects]  # so that a step need not read every row
+        self._step, self._learning, self._suspended = -1, False, False
         self._begin(0)
 
-    def taught(self, step: int) -> frozenset[str]:
-        """Whom the partner is taught in the bout of a step: half of the people; of a single one, half of the answers."""
-        whose = sorted(set(self._whose.values()))
-        return frozenset(self._rng("taught", step // BOUT).sample(whose, len(whose) // 2))
+    def subjects(self, step: int) -> frozenset[str]:
+        """Subjects that the adversary trains on in the period of a step: half of all; with a single subject, half of its answers."""
+        subjects = sorted(set(self._subject.values()))
+        return frozenset(self._rng("taught", step // self.config.period).sample(subjects, len(subjects) // 2))
 
-    def lesson(self, step: int) -> tuple[Example, ...]:
-        """The rows it is taught."""
-        taught = self.taught(step)
-        places = [place for place, who in enumerate(self._in_order) if who in taught]
-        return tuple(self.forget[place] for place in self._rng("lesson", step).sample(places, min(LESSON, len(places))))
+    def inner_batch(self, step: int) -> tuple[Example, ...]:
+        """The rows that the adversary trains on at a step."""
+        subjects = self.subjects(step)
+        places = [place for place, subject in enumerate(self._in_order) if subject in subjects]
+        chosen = self._rng("lesson", step).sample(places, min(self.config.batch, len(places)))
+        return tuple(self.forget[place] for place in chosen)
 
     def split(self, step: int, examples: Sequence[Example]) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-        """Rows about those whom the partner is taught at a step, and all others."""
-        taught = self.taught(step)
-        known = [self._whose[row.id] in taught for row in examples]
+        """Split rows into those about subjects that the adversary trains on at a step, and those about held-out subjects."""
+        subjects = self.subjects(step)
+        known = [self._subject[row.id] in subjects for row in examples]
         return tuple(e for e, k in zip(examples, known, strict=True) if k), tuple(e for e, k in zip(examples, known, strict=True) if not k)
 
     def learn(self, step: int, loss: Callable[[tuple[Example, ...]], Tensor]) -> None:
-        """Take a step down the loss on the lesson; once a step, however many passes it has."""
+        """Take one optimizer step on the inner batch; further calls at the same step (its other passes) do nothing.
+
+        Args:
+            step: number of the training step.
+            loss: mean loss of rows, which the adversary descends.
+        """
         if step == self._step:
             return
-        if step // BOUT != self._step // BOUT:
-            self._begin(step // BOUT)
+        if step // self.config.period != self._step // self.config.period:
+            self._begin(step // self.config.period)
         self._step = step
         parameters = [each for pair in self._weights.values() for each in pair]
         self._learning = True
         try:
-            with self.at_work():
-                parts = as_many_as_fit(partial(_down, loss, parameters), self.lesson(step))
+            with self.active():
+                parts = as_many_as_fit(partial(_down, loss, parameters), self.inner_batch(step))
         finally:
             self._learning = False
         rows = sum(count for count, _ in parts)
@@ -97,8 +118,8 @@ class SparringPartner:
         self._optimizer.zero_grad()
 
     @contextmanager
-    def at_work(self) -> Iterator[None]:
-        """Meanwhile every layer gives out what it would with the partner's weights, which themselves get no gradients."""
+    def active(self) -> Iterator[None]:
+        """Within, every layer adds the adversary's update to its output; the adversary's own weights get no gradients."""
         hooks = [layer.register_forward_hook(partial(self._add, name)) for name, layer in self.layers.items()]
         try:
             yield
@@ -107,16 +128,16 @@ class SparringPartner:
                 hook.remove()
 
     @contextmanager
-    def aside(self) -> Iterator[None]:
-        """While the partner is at work: a pass it has no part in."""
-        self._aside = True
+    def suspended(self) -> Iterator[None]:
+        """Within `active`: a pass without the adversary's update."""
+        self._suspended = True
         try:
             yield
         finally:
-            self._aside = False
+            self._suspended = False
 
-    def carried(self) -> dict[str, Tensor]:
-        """What a bout that has begun needs to go on: weights and the optimizer's state, by name."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a period that has begun needs to go on: weights and the optimizer's state, by name."""
         out = {"step": torch.tensor(self._step)}
         for name, pair in self._weights.items():
             for part, parameter in zip(PARTS, pair, strict=True):
@@ -124,31 +145,31 @@ class SparringPartner:
                 out |= {f"{name}/{part}/{key}": value for key, value in self._optimizer.state.get(parameter, {}).items()}
         return out
 
-    def take_up(self, carried: Mapping[str, Tensor]) -> None:
-        """Go on from there."""
-        self._step = int(carried["step"])
-        self._begin(max(0, self._step) // BOUT)
+    def load_state_dict(self, saved: Mapping[str, Tensor]) -> None:
+        """Go on from a `state_dict`."""
+        self._step = int(saved["step"])
+        self._begin(max(0, self._step) // self.config.period)
         with torch.no_grad():
             for name, pair in self._weights.items():
                 for part, parameter in zip(PARTS, pair, strict=True):
                     start = f"{name}/{part}"
-                    parameter.copy_(carried[start])
-                    state = {key.removeprefix(f"{start}/"): value for key, value in carried.items() if key.startswith(f"{start}/")}
+                    parameter.copy_(saved[start])
+                    state = {key.removeprefix(f"{start}/"): value for key, value in saved.items() if key.startswith(f"{start}/")}
                     if state:
                         self._optimizer.state[parameter] = {k: v if k == "step" else v.to(parameter.device) for k, v in state.items()}
 
-    def _begin(self, bout: int) -> None:
+    def _begin(self, period: int) -> None:
         self._weights: Weights = {}
         for name, layer in self.layers.items():
-            generator = torch.Generator().manual_seed(derive_seed(self.seed, "sparring", bout, name) % 2**63)
-            down = (torch.rand(RANK, layer.in_features, generator=generator) * 2 - 1) / layer.in_features**0.5
-            up = torch.zeros(layer.out_features, RANK)
+            generator = torch.Generator().manual_seed(derive_seed(self.seed, "sparring", period, name) % 2**63)
+            down = (torch.rand(self.config.rank, layer.in_features, generator=generator) * 2 - 1) / layer.in_features**0.5
+            up = torch.zeros(layer.out_features, self.config.rank)
             device = layer.weight.device
             self._weights[name] = (nn.Parameter(down.to(device)), nn.Parameter(up.to(device)))
-        self._optimizer = torch.optim.AdamW([each for pair in self._weights.values() for each in pair], lr=self.learning_rate)
+        self._optimizer = torch.optim.AdamW([each for pair in self._weights.values() for each in pair], lr=self.config.rate)
 
     def _add(self, name: str, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        if self._aside:
+        if self._suspended:
             return output
         down, up = self._weights[name] if self._learning else (each.detach() for each in self._weights[name])
         x = inputs[0]
@@ -158,20 +179,20 @@ class SparringPartner:
         return Random(derive_seed(self.seed, "sparring", what, step))
 
 
-def can_spar(forget: Sequence[Example]) -> bool:
-    """Whether there is something to teach, and something else to ask: two people, or two answers."""
-    return len({who for _, who in _subjects(forget)}) > 1
+def can_split(forget: Sequence[Example]) -> bool:
+    """Whether rows can be split into some to train the adversary on and others to hold out: two subjects, or two answers."""
+    return len({subject for _, subject in _subjects(forget)}) > 1
 
 
 def _down(
     loss: Callable[[tuple[Example, ...]], Tensor], parameters: Sequence[Tensor], rows: Sequence[Example]
 ) -> list[tuple[int, list[Tensor]]]:
-    """How many rows, and the gradients of their mean loss: one part of what memory may not hold at once."""
+    """Number of rows, and the gradients of their mean loss, for one part of an inner batch that memory may not hold at once."""
     return [(len(rows), gradients(loss(tuple(rows)), parameters))]
 
 
 def _subjects(forget: Sequence[Example]) -> list[tuple[str, str]]:
-    """The id of each row, and whose it is; where all are about the same subject, or have none, the answer stands for it."""
+    """Id and subject of each row; where all are about the same subject, or a row has none, the answer stands for the subject."""
     subjects = {row.subject for row in forget}
     several = len(subjects) > 1 and None not in subjects
     return [(row.id, str(row.subject) if several else row.answer) for row in forget]

@@ -14,7 +14,7 @@ from torch import Tensor
 from vgid.data.batching import Batch
 
 
-class Tails(NamedTuple):
+class AlignedPositions(NamedTuple):
     """Int64 tensors `[t]`: whose position it is, by the example's place, and where it stands, in either batch."""
 
     owners: Tensor
@@ -24,7 +24,7 @@ class Tails(NamedTuple):
     other_positions: Tensor
 
 
-def common_tails(batch: Batch, other: Batch, pictures: Collection[int]) -> Tails:
+def aligned_positions(batch: Batch, other: Batch, pictures: Collection[int]) -> AlignedPositions:
     """Of each example, the positions that predict its answer, and those before them that hold the same tokens in both batches.
 
     A tail ends (read from the back) at a picture, and in packed rows where the example's own part of the row begins.
@@ -43,7 +43,7 @@ def common_tails(batch: Batch, other: Batch, pictures: Collection[int]) -> Tails
         columns += [(place, row, here[0] - back, other_row, there[0] - back) for back in range(1, same + 1)]
         columns += [(place, row, one, other_row, two) for one, two in zip(here, there, strict=True)]
     found = torch.tensor(columns, dtype=torch.long).reshape(-1, 5).to(batch.owners.device)
-    return Tails(*found.T)
+    return AlignedPositions(*found.T)
 
 
 def _answer(batch: Batch, place: int) -> tuple[int, list[int]]:

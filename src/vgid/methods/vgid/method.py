@@ -10,26 +10,27 @@ The student sees the clean picture and the bare question, so that the change end
 
 where the retain term is KL(p_0 || p), cross-entropy on the recorded answers, or both.
 
-Four settings of ours go beyond the paper, so that what is no longer said is no longer there (docs/design/vgid.md tells what each does):
+Four settings of ours go beyond the paper, so that a fact that is no longer said is no longer in the weights either
+(docs/design/vgid.md says what each does and what it was measured to do):
 
-- `names`: a question without a picture shows its subject by name, so its teacher reads another one;
-- `hold`: what the teacher gives a recorded token by chance is held down, since values of forgotten people are likelier guesses than
-  they should be: :math:`\eta E_f[mean_t max(0, log p(y_t) - max(2 log p_T(y_t), -log V))]`;
-- `states`: the student's hidden states follow the teacher's, wherever both read the same words:
+- `mask_names`: a question without a picture shows its subject by name, so its teacher reads an invented name;
+- `guess_penalty`: recorded tokens that the teacher gives by chance are held down, since values of forgotten people would otherwise stay
+  likelier guesses than others: :math:`\eta E_f[mean_t max(0, log p(y_t) - max(2 log p_T(y_t), -log V))]`;
+- `hidden_state_weight`: the student's hidden states follow the teacher's, wherever both read the same words:
   :math:`\lambda E_f[mean_{l,t} \|h_l - h_l^T\|^2 / \|h_l^T\|^2]`;
-- `sparring`: the forget term is also asked of the model as somebody has changed it who tries to bring people back.
+- `adversary`: the forget term is also asked of the model as a relearning adversary has changed it, who tries to bring facts back.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property, partial
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from vgid.data.batching import Batch
@@ -37,51 +38,70 @@ from vgid.data.example import Example
 from vgid.instructions import INSTRUCTIONS
 from vgid.losses import Direction, answer_nll, kl_divergence, mean_over_examples
 from vgid.memory import as_many_as_fit
-from vgid.methods.base import METHODS, Context, LossOutput, Method, Range, Search, StepBatch, mean_by_shape
+from vgid.methods.base import (
+    METHODS,
+    Capability,
+    Context,
+    LossOutput,
+    Method,
+    MethodConfig,
+    Range,
+    Search,
+    StepBatch,
+    Unsupported,
+    mean_by_shape,
+)
 from vgid.methods.common.targets import Targets
 from vgid.methods.common.terms import gradients, nll, with_gradient
-from vgid.methods.vgid.adversary import SparringPartner, can_spar
-from vgid.methods.vgid.alignment import common_tails
-from vgid.methods.vgid.names import Names, hidden, names_in
+from vgid.methods.vgid.adversary import AdversaryConfig, RelearningAdversary, can_split
+from vgid.methods.vgid.alignment import aligned_positions
+from vgid.methods.vgid.names import Names, mask_names, names_in
 from vgid.methods.vgid.sampling import sample_answers
 from vgid.models.adapters import reference
-from vgid.models.forward import all_logits, answer_logits, logits_and_states
+from vgid.models.forward import answer_logits, logits_and_states
 from vgid.models.structure import base_of, decoder_layers
 from vgid.perturbation import NoiseConfig, perturb_batch
 from vgid.seeds import derive_seed
 
 AnswerSource = Literal["recorded", "teacher", "student"]
 TEACHER_BATCH = 128
-"""Rows the teacher answers at once."""
+"""Rows that the teacher answers in one batch before training."""
 
 
-class VGIDConfig(BaseModel):
-    """Settings of VGID; the defaults are ours, `paper` and `released` are recipes.
+class VGIDConfig(MethodConfig):
+    """Settings of VGID; the defaults are ours, `paper` is a recipe, and the released script a method (`vgid_released`).
 
     Attributes:
-        noise: how the teacher's picture is perturbed; kind `none` leaves the instruction alone at work.
+        noise: how the teacher's picture is perturbed; kind `none` leaves the instruction as the only perturbation.
         redraw: draw the noise anew at every step (the paper), or once per picture.
-        instruction: name of a built-in instruction, a text of one's own, or None for noise alone.
+        instruction: name of a built-in instruction, a text, or null for noise alone.
         alpha: weight of the forget term.
         beta: weight of the retain term.
         retain_loss: `kl` to the base (the paper), `ce` on the recorded answers, or `both`.
-        names: questions without a picture are put to the teacher with other names (ours).
-        hold: weight of holding recorded tokens down where the teacher gives them by chance only, which the forget term has (ours).
-        states: weight of the hidden states' distance from the teacher's, at all layers but the last, which the forget term has (ours).
-        sparring: learning rate of a sparring partner (ours); 0 for none.
-        answers: whose answers the teacher and student are compared on: one entry a step, in turn. `recorded` is the data set's answer (the
+        mask_names: questions without a picture are put to the teacher with invented names (ours).
+        guess_penalty: weight of the penalty on recorded tokens that the teacher gives by chance only, within the forget term (ours).
+        hidden_state_weight: weight, within the forget term, of the hidden states' distance from the teacher's at all layers but the last
+            (ours).
+        adversary: the relearning adversary that the forget term is also asked under (ours); null for none.
+        answers: which answers teacher and student are compared on, one entry a step, in turn: `recorded` is the data set's answer (the
             paper), `teacher` one sampled from the teacher, `student` one sampled from the student (on-policy).
-        temperature: of both distributions in the forget term.
+        temperature: softmax temperature of both distributions in the forget term.
         direction: `forward` KL(teacher || student) (the paper) or `reverse`.
-        positions: `answer`, or `all` as in the released code: image, prompt and padding too, summed over positions and divided by the
-            number of rows; needs teacher and student prompts of one length, so no instruction.
-        alternate: as in the released code, one optimizer step on forget rows, the next on retain rows.
-        anchors: questions from the retain set that are asked about each forget picture, and whose answers must stay (ours).
-        moved: retain rows, of those that ask what forget rows ask, that come again with their picture mirrored, turned, scaled and
+        self_distilled: questions from the retain set that are asked about each forget picture, with the base's answers as targets (ours).
+        augment: retain rows, of those that ask what forget rows ask, that are repeated with their picture mirrored, turned, scaled and
             shifted (ours); 0 where left and right matter.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    renamed: ClassVar[dict[str, str]] = {
+        "names": "mask_names",
+        "hold": "guess_penalty",
+        "states": "hidden_state_weight",
+        "sparring": "adversary.rate (`method.adversary=null` for none)",
+        "anchors": "self_distilled",
+        "moved": "augment",
+        "positions": "the method vgid_released, which compares all positions",
+        "alternate": "a setting of the method vgid_released",
+    }
 
     noise: NoiseConfig = NoiseConfig()
     redraw: bool = True
@@ -89,26 +109,15 @@ class VGIDConfig(BaseModel):
     alpha: float = Field(default=2.0, ge=0.0)
     beta: float = Field(default=8.0, ge=0.0)
     retain_loss: Literal["kl", "ce", "both"] = "ce"
-    names: bool = True
-    hold: float = Field(default=0.3, ge=0.0)
-    states: float = Field(default=2.0, ge=0.0)
-    sparring: float = Field(default=3e-3, ge=0.0)
+    mask_names: bool = True
+    guess_penalty: float = Field(default=0.3, ge=0.0)
+    hidden_state_weight: float = Field(default=2.0, ge=0.0)
+    adversary: AdversaryConfig | None = AdversaryConfig()
     answers: tuple[AnswerSource, ...] = Field(default=("recorded",), min_length=1)
     temperature: float = Field(default=1.0, gt=0.0)
     direction: Direction = "forward"
-    positions: Literal["answer", "all"] = "answer"
-    alternate: bool = False
-    anchors: int = Field(default=4, ge=0)
-    moved: int = Field(default=1000, ge=0)
-
-    def model_post_init(self, _: Any) -> None:
-        """Refuse what contradicts itself."""
-        if self.positions == "all" and self.instruction:
-            raise ValueError("positions=all needs instruction=null: an instruction makes the teacher's prompt longer than the student's")
-        if self.positions == "all" and self.retain_loss != "kl":
-            raise ValueError("positions=all needs retain_loss=kl")
-        if self.positions == "all" and (self.names or self.hold or self.states or self.sparring):
-            raise ValueError("positions=all needs names=false, hold=0, states=0 and sparring=0")
+    self_distilled: int = Field(default=4, ge=0)
+    augment: int = Field(default=1000, ge=0)
 
     @property
     def instruction_text(self) -> str | None:
@@ -131,34 +140,39 @@ class VGID(Method[VGIDConfig]):
     }
 
     @property
-    def anchors(self) -> int:
+    def self_distilled(self) -> int:
         """As configured."""
-        return self.config.anchors
+        return self.config.self_distilled
 
     @property
-    def moved(self) -> int:
+    def augment(self) -> int:
         """As configured."""
-        return self.config.moved
+        return self.config.augment
+
+    def unsupported(self) -> Mapping[Capability, Unsupported]:
+        """Sharding and compiling do not go with the adversary, compiling not with hidden states either."""
+        out: dict[Capability, Unsupported] = {}
+        weaker = "forgotten facts then come back more easily by fine-tuning"
+        if self.config.adversary:
+            out["sharding"] = Unsupported(
+                "the relearning adversary takes passes that depend on the rows of a process", f"set method.adversary=null; {weaker}"
+            )
+        if self.config.adversary or self.config.hidden_state_weight:
+            out["compiling"] = Unsupported(
+                "the relearning adversary and hidden states hook into layers, which compiled code may skip",
+                f"set training.torch_compile=false, or method.adversary=null and method.hidden_state_weight=0; {weaker}",
+            )
+        return out
 
     @property
-    def packs(self) -> bool:
-        """Not where all positions are compared, as in the released code."""
-        return self.config.positions == "answer"
+    def rows_generated_at_once(self) -> int:
+        """Rows of one batch of the teacher's own answers."""
+        return TEACHER_BATCH if "teacher" in self.config.answers else 0
 
     @property
-    def separable(self) -> bool:
-        """Not where padding is compared too, whose amount depends on the other rows."""
-        return self.config.positions == "answer"
-
-    @property
-    def spreads(self) -> bool:
-        """Not with a sparring partner, whom some rows meet and others do not."""
-        return not self.config.sparring
-
-    @property
-    def compiles(self) -> bool:
-        """Not with a sparring partner or hidden states."""
-        return not (self.config.sparring or self.config.states)
+    def teacher_instruction(self) -> str | None:
+        """As configured."""
+        return self.config.instruction_text
 
     def prepare(self, model: Any, context: Context) -> None:
         """Let the teacher answer every forget question in its own words, where these are distilled on.
@@ -166,8 +180,8 @@ class VGID(Method[VGIDConfig]):
         Done once: the teacher never changes, and all at once is faster than a few rows at every step.
         """
         super().prepare(model, context)
-        spars = self.config.sparring and can_spar(context.forget)
-        self._partner = SparringPartner(model, context.forget, self.config.sparring, context.seed) if spars else None
+        settings = self.config.adversary if can_split(context.forget) else None
+        self._adversary = RelearningAdversary(model, context.forget, settings, context.seed) if settings else None
         self._own: dict[str, str] = {}
         asked = [*context.forget, *context.retain]
         self._kept = Targets(context.batch, asked)
@@ -184,25 +198,23 @@ class VGID(Method[VGIDConfig]):
     def _said(self, base: Any, seed: int, rows: Sequence[Example]) -> list[str]:
         return sample_answers(base, self.context.encoder.tokenizer, self.teacher_prompts(tuple(rows)), rows, seed)
 
-    def carried(self) -> dict[str, Tensor]:
-        """The sparring partner, and how the base was asked."""
-        parts = {"partner": self._partner, "kept": self._kept, **self._taught}
-        return {f"{name}/{key}": value for name, part in parts.items() if part for key, value in part.carried().items()}
+    def state_dict(self) -> dict[str, Tensor]:
+        """The adversary, and how the base was asked."""
+        parts = {"adversary": self._adversary, "kept": self._kept, **self._taught}
+        return {f"{name}/{key}": value for name, part in parts.items() if part for key, value in part.state_dict().items()}
 
-    def take_up(self, carried: Mapping[str, Tensor]) -> None:
-        """Bring the sparring partner back, and ask the base in the same way."""
-        for name, part in {"partner": self._partner, "kept": self._kept, **self._taught}.items():
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Bring the adversary back, and ask the base in the same way."""
+        for name, part in {"adversary": self._adversary, "kept": self._kept, **self._taught}.items():
             if part:
-                part.take_up({key.removeprefix(f"{name}/"): value for key, value in carried.items() if key.startswith(f"{name}/")})
+                part.load_state_dict({key.removeprefix(f"{name}/"): value for key, value in state.items() if key.startswith(f"{name}/")})
 
     def loss(self, model: Any, batch: StepBatch) -> LossOutput:
-        """alpha x forget + beta x retain; with `alternate` only one of them, in turn."""
-        forget_turn = not self.config.alternate or batch.step % 2 == 0
-        retain_turn = not self.config.alternate or batch.step % 2 == 1
+        """alpha x forget + beta x retain."""
         parts: dict[str, Tensor] = {}
-        if batch.forget and forget_turn and self.config.alpha:
+        if batch.forget and self.config.alpha:
             parts["forget"] = self._forget(model, batch)
-        if batch.retain and retain_turn and self.config.beta:
+        if batch.retain and self.config.beta:
             parts["retain"] = self._retain(model, batch.retain)
         weights = {"forget": self.config.alpha, "retain": self.config.beta}
         total = sum((weights[name] * part for name, part in parts.items()), torch.zeros((), device=self.context.device))
@@ -214,17 +226,18 @@ class VGID(Method[VGIDConfig]):
         said = self._answers(model, batch)
 
         def term(examples: tuple[Example, ...]) -> Tensor:
-            return self._mean(partial(self._divergence, model, batch.step, said), examples)
+            return mean_by_shape(partial(self._divergence, model, batch.step, said), examples)
 
-        if self._partner is None:
+        if self._adversary is None:
             return term(batch.forget)
-        self._partner.learn(batch.step, partial(nll, model, self.context))
-        known, others = self._partner.split(batch.step, batch.forget)
+        self._adversary.learn(batch.step, partial(nll, model, self.context))
+        known, others = self._adversary.split(batch.step, batch.forget)
         parts = [term(known) * (len(known) / len(batch.forget))] if known else []
         if others:
-            with self._partner.at_work():
+            with self._adversary.active():
                 attacked = term(others) * (len(others) / len(batch.forget))
-                # Worked out while the partner is there: checkpointed layers run once more for their gradients.
+                # Differentiated here, while the adversary is active: checkpointed layers run once more for their gradients,
+                # and without its hooks they would give other values than in the first pass.
                 trained = [p for p in model.parameters() if p.requires_grad]
                 parts.append(with_gradient(attacked, trained, gradients(attacked, trained)))
         return torch.stack(parts).sum()
@@ -233,36 +246,36 @@ class VGID(Method[VGIDConfig]):
         """Of the student from the teacher, in what they say and in what goes on inside."""
         answers = [said[example.id] for example in examples] if said else None
         student = self.context.batch(examples, answers)
-        if not self.config.states:
+        if not self.config.hidden_state_weight:
             with self._base(model) as base:
                 target = self._target(base, examples, step, answers)
-            return self._apart(target, self._logits(model, student), student, recorded=answers is None)
+            return self._apart(target, answer_logits(model, student), student, recorded=answers is None)
         teacher = self.teacher_batch(examples, step, answers)
-        tails = common_tails(student, teacher, self.context.encoder.image_marks)
+        aligned = aligned_positions(student, teacher, self.context.encoder.image_marks)
         with self._base(model) as base:
-            target, theirs = logits_and_states(base, teacher, _inner_layers(base), tails.other_rows, tails.other_positions)
-        logits, ours = logits_and_states(model, student, _inner_layers(model), tails.rows, tails.positions)
+            target, theirs = logits_and_states(base, teacher, _inner_layers(base), aligned.other_rows, aligned.other_positions)
+        logits, ours = logits_and_states(model, student, _inner_layers(model), aligned.rows, aligned.positions)
         apart = torch.stack([_distance(one, other) for one, other in zip(ours, theirs, strict=True)]).mean(dim=0)
-        inside = mean_over_examples(apart, tails.owners, len(examples))
-        return self._apart(target, logits, student, recorded=answers is None) + self.config.states * inside
+        inside = mean_over_examples(apart, aligned.owners, len(examples))
+        return self._apart(target, logits, student, recorded=answers is None) + self.config.hidden_state_weight * inside
 
     @contextmanager
     def _base(self, model: Any) -> Iterator[Any]:
-        """The untouched base, out of the partner's reach."""
-        with reference(model, copy=self.context.reference_copy) as base, self._partner.aside() if self._partner else nullcontext():
+        """The untouched base, with the adversary suspended."""
+        with reference(model, copy=self.context.reference_copy) as base, self._adversary.suspended() if self._adversary else nullcontext():
             yield base
 
     def _apart(self, target: Tensor, logits: Tensor, student: Batch, *, recorded: bool) -> Tensor:
         values = kl_divergence(target, logits, temperature=self.config.temperature, direction=self.config.direction)
-        if recorded and self.config.hold:
-            values = values + self.config.hold * held_down(target, logits, student.answers.targets)
-        return self._reduce(values, student)
+        if recorded and self.config.guess_penalty:
+            values = values + self.config.guess_penalty * guess_penalty(target, logits, student.answers.targets)
+        return mean_over_examples(values, student.owners, len(student.ids))
 
     def _target(self, base: Any, examples: tuple[Example, ...], step: int, answers: list[str] | None) -> Tensor:
         """The teacher's logits; worked out once where neither noise nor answers are drawn anew."""
         source = self._source(step)
-        if self.config.redraw or source == "student" or self.config.positions == "all":
-            return self._logits(base, self.teacher_batch(examples, step, answers))
+        if self.config.redraw or source == "student":
+            return answer_logits(base, self.teacher_batch(examples, step, answers))
         return self._taught[source].logits(base, examples)
 
     def _as_teacher(self, source: AnswerSource, examples: tuple[Example, ...]) -> Batch:
@@ -272,7 +285,7 @@ class VGID(Method[VGIDConfig]):
         """What the teacher sees: perturbed pictures, other names, and the instruction."""
         return perturb_batch(
             self.context.encoder,
-            self._hidden(examples, step if self.config.redraw else 0),
+            self._masked(examples, step if self.config.redraw else 0),
             self.config.noise,
             seed=(self.context.seed, step if self.config.redraw else 0),
             instruction=self.config.instruction_text,
@@ -280,8 +293,8 @@ class VGID(Method[VGIDConfig]):
             packing=self.context.packing,
         ).to(self.context.device)
 
-    def _hidden(self, examples: tuple[Example, ...], step: object) -> tuple[Example, ...]:
-        return hidden(self._names, examples, (self.context.seed, step)) if self.config.names else examples
+    def _masked(self, examples: tuple[Example, ...], step: object) -> tuple[Example, ...]:
+        return mask_names(self._names, examples, (self.context.seed, step)) if self.config.mask_names else examples
 
     @cached_property
     def _names(self) -> Names:
@@ -306,7 +319,7 @@ class VGID(Method[VGIDConfig]):
         """The teacher's side up to where the answer starts, left padded."""
         return perturb_batch(
             self.context.encoder,
-            self._hidden(examples, "answers"),
+            self._masked(examples, "answers"),
             self.config.noise,
             seed=(self.context.seed, "answers"),
             instruction=self.config.instruction_text,
@@ -318,34 +331,20 @@ class VGID(Method[VGIDConfig]):
     def _retain(self, model: Any, examples: tuple[Example, ...]) -> Tensor:
         def kept(examples: tuple[Example, ...]) -> Tensor:
             batch = self.context.batch(examples)
-            student = self._logits(model, batch)
+            student = answer_logits(model, batch)
             total = torch.zeros((), device=student.device)
             if self.config.retain_loss != "kl":
-                total = total + self._reduce(answer_nll(student, batch.answers.targets), batch)
+                total = total + mean_over_examples(answer_nll(student, batch.answers.targets), batch.owners, len(batch.ids))
             if self.config.retain_loss != "ce":
                 with reference(model, copy=self.context.reference_copy) as base:
-                    target = self._kept.logits(base, examples) if self.config.positions == "answer" else self._logits(base, batch)
-                total = total + self._reduce(kl_divergence(target, student), batch)
+                    target = self._kept.logits(base, examples)
+                total = total + mean_over_examples(kl_divergence(target, student), batch.owners, len(batch.ids))
             return total
 
-        return self._mean(kept, examples)
-
-    # -- shared ---------------------------------------------------------------------------------------------------------
-
-    def _logits(self, model: Any, batch: Batch) -> Tensor:
-        return all_logits(model, batch) if self.config.positions == "all" else answer_logits(model, batch)
-
-    def _mean(self, term: Callable[[tuple[Example, ...]], Tensor], examples: tuple[Example, ...]) -> Tensor:
-        # The released code also compares padding, so its rows must stay together.
-        return term(examples) if self.config.positions == "all" else mean_by_shape(term, examples)
-
-    def _reduce(self, values: Tensor, batch: Batch) -> Tensor:
-        if self.config.positions == "all":
-            return values.sum() / len(batch.ids)  # "batchmean" of the released code
-        return mean_over_examples(values, batch.owners, len(batch.ids))
+        return mean_by_shape(kept, examples)
 
 
-def held_down(teacher: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
+def guess_penalty(teacher: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
     """By how much the student's log-probabilities of the tokens `[n]` are above what they are held down to -> `[n]`; logits `[n, v]`.
 
     That is the teacher's probability squared, and no less than a blind guess among all tokens: one that the teacher expects stays as it

@@ -84,7 +84,7 @@ def names_in(forget: Sequence[Example], retain: Sequence[Example]) -> Names:
     return Names([*forget, *(retain[place] for place in range(0, len(retain), step))])
 
 
-def hidden(names: Names, examples: Sequence[Example], seed: tuple[object, ...]) -> tuple[Example, ...]:
+def mask_names(names: Names, examples: Sequence[Example], seed: tuple[object, ...]) -> tuple[Example, ...]:
     """Examples as the teacher reads them: without a picture, by another name, drawn by `seed` and the row."""
     return tuple(
         example if example.images else replace(example, question=names.hide(example.question, Random(f"{seed}/{example.id}")))

@@ -9,6 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+
+from vgid.data.batching import Batch, Encoder
+from vgid.data.example import Example
+from vgid.models.forward import answer_logits
 
 OPTIMIZER_STATES = {"adamw": 2, "muon": 1}
 """Numbers that an optimizer keeps for each trained parameter."""
@@ -96,7 +101,7 @@ def decoder_shape(config: Any) -> Mapping[str, int]:
     }
 
 
-def room(device: torch.device) -> int | None:
+def free_bytes(device: torch.device) -> int | None:
     """Memory that is free on a device; None where the system does not say."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
@@ -123,3 +128,42 @@ def _group_free(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
     except OSError:
         return None
     return None if most == "max" else max(0, int(most) - int(used))
+
+
+# -- what a step keeps ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Bytes that a forward pass keeps for the backward pass: once, and for each row."""
+
+    once: int
+    row: int
+
+
+def kept_for_backward(model: Any, encoder: Encoder, example: Example, precision: str) -> Kept:
+    """Count what autograd keeps for one row and for two of the same; parameters themselves are not counted."""
+    device = next(model.parameters()).device
+    one, two = (_kept(model, encoder.batch([example] * count).to(device), precision) for count in (1, 2))
+    return Kept(once=max(0, 2 * one - two), row=max(0, two - one))
+
+
+def _kept(model: Any, batch: Batch, precision: str) -> int:
+    own = {parameter.untyped_storage().data_ptr() for parameter in (*model.parameters(), *model.buffers())}
+    kept: dict[int, int] = {}
+
+    def pack(value: Tensor) -> Tensor:
+        storage = value.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return value
+
+    model.train()
+    device = batch.answers.targets.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+                logits = answer_logits(model, batch)  # alive, so that no storage is counted twice or reused
+        total = sum(kept.values())
+        del logits
+    return total

@@ -1,0 +1,122 @@
+"""The settings of a run that every method shares: training, early stopping, adapter. Their defaults are meant for real checkpoints.
+
+This module imports nothing else of the package. A method's own settings are in its file; recipes and overrides are read by
+`vgid.config`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+DEFAULT_METHOD = "vgid"
+"""The method of a run that names none."""
+Part = Literal["language", "projector", "vision"]
+"""A part of a vision-language model: decoder with embeddings and head, projector, vision tower."""
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, and an unknown key is an error that names the nearest known one.
+
+    Attributes:
+        renamed: former keys, each with what to write in its place; using one is an error that says so.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    renamed: ClassVar[dict[str, str]] = {}
+
+
+class AdapterConfig(Settings):
+    """LoRA (arXiv 2106.09685).
+
+    Attributes:
+        rank: rank of the update.
+        alpha: the update is scaled by alpha / rank.
+        dropout: probability of dropping an input of the update during training.
+        scope: parts of the model whose linear layers get an adapter.
+        init: how the adapter's first matrix is drawn; the second is zero, so the update starts at zero.
+        quantise: `4bit` holds the frozen decoder in 4 bits (QLoRA, arXiv 2305.14314); the exported model has full precision.
+    """
+
+    rank: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    scope: tuple[Part, ...] = ("language",)
+    init: Literal["default", "gaussian"] = "default"
+    quantise: Literal["4bit"] | None = None
+
+
+class TrainingConfig(Settings):
+    """How a model is trained.
+
+    Attributes:
+        steps: optimizer steps; null takes `epochs` passes over the forget set (over the retain set when nothing is forgotten).
+        epochs: passes over the forget set; used only when `steps` is null.
+        forget_batch: forget rows in a step.
+        retain_batch: retain rows in a step; null takes `retain_ratio` x `forget_batch`.
+        retain_ratio: retain rows per forget row.
+        pack: how many questions about one picture may share a row, which is faster; 1 keeps every question in a row of its own.
+        learning_rate: peak of the schedule.
+        schedule: course of the learning rate after the warm-up.
+        warmup_steps: steps of linear warm-up.
+        optimizer: `adamw`, or `muon` for matrices and AdamW for the rest (full-parameter training of small models).
+        weight_decay: decoupled weight decay.
+        max_grad_norm: gradients are clipped to this norm.
+        precision: `bf16` computes in bfloat16 (autocast), `fp32` in float32; `auto` takes bf16 on a GPU that has it, else fp32.
+        gradient_checkpointing: keep only the inputs of layers and compute the rest twice: less memory, about a third more time;
+            `auto` does so when a step would not fit into free memory otherwise.
+        torch_compile: compile the decoder's layers; the first steps take minutes, the others less time.
+        report_to: trackers that get loss curves, such as `tensorboard` or `wandb`.
+        parts: what full-parameter training (`adapter: null`) trains.
+        micro_batch: rows that go through the model at once; null takes a step's rows together. The result is the same.
+        checkpoint_every: steps between two checkpoints of `unlearn`; 0 writes one at a signal and at the end only.
+        shard: spread parameters, gradients and optimizer over the processes (FSDP2), when a launcher started several.
+    """
+
+    steps: int | None = Field(default=None, ge=1)
+    epochs: float = Field(default=3.0, gt=0)
+    forget_batch: int = Field(default=4, ge=1)
+    retain_batch: int | None = Field(default=None, ge=0)
+    retain_ratio: float = Field(default=4.0, ge=0)
+    pack: int = Field(default=4, ge=1)
+    learning_rate: float = Field(default=1e-4, gt=0)
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_steps: int = Field(default=10, ge=0)
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    precision: Precision = "auto"
+    gradient_checkpointing: bool | Literal["auto"] = "auto"
+    torch_compile: bool = False
+    report_to: tuple[str, ...] = ()
+    parts: tuple[Part, ...] = ("language", "projector")
+    micro_batch: int | None = Field(default=None, ge=1)
+    checkpoint_every: int = Field(default=25, ge=0)
+    shard: bool = False
+
+    @property
+    def retain_rows(self) -> int:
+        """Retain rows in a step."""
+        return round(self.retain_ratio * self.forget_batch) if self.retain_batch is None else self.retain_batch
+
+
+class ValidationConfig(Settings):
+    """Early stopping on a part of the forget and retain rows that is never trained on.
+
+    Attributes:
+        every: steps between two evaluations; 0 switches early stopping off.
+        share: fraction of each set that is held out.
+        rows: held-out rows of each set, at most.
+        forget_target: training may stop when at most this fraction of the held-out forget rows is still recalled word for word.
+        utility_floor: ... and at least this fraction of the held-out retain rows that the base recalled still is.
+        patience: evaluations in a row that must meet both targets before training stops early.
+    """
+
+    every: int = Field(default=25, ge=0)
+    share: float = Field(default=0.05, gt=0, lt=1)
+    rows: int = Field(default=128, ge=1)
+    forget_target: float = Field(default=0.0, ge=0, le=1)
+    utility_floor: float = Field(default=0.98, ge=0, le=1)
+    patience: int = Field(default=3, ge=1)
