@@ -15,6 +15,7 @@ import pytest
 import typer
 import yaml
 
+import vgid
 from tests.conftest import example
 from tests.docs.markdown import ROOT, Block, blocks
 from vgid.commands import app
@@ -23,9 +24,9 @@ from vgid.config import load_config
 from vgid.data.sources import write_examples
 from vgid.methods import METHODS
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCKS = [block for page in PAGES for block in blocks(page)]
-LANGUAGES = {"sh", "python", "json", "yaml", "toml", "text", ""}
+LANGUAGES = {"sh", "python", "json", "yaml", "toml", "text", "bibtex", ""}
 CODE = re.compile(r"(?<!`)`(vgid [^`\n]+)`(?!`)")
 """A command inside a line of text."""
 
@@ -166,12 +167,12 @@ def test_every_block_says_what_it_is() -> None:
 
 @pytest.mark.parametrize("block", of("python"))
 def test_calls_fit_the_functions(block: Block) -> None:
-    """Calls of what a block imports: so many arguments, and those names."""
+    """Calls of what a block imports, by name or as an attribute of `vgid`: their number of arguments and their names."""
     tree, known = ast.parse(block.text), {}
     for node in [node for node in tree.body if isinstance(node, ast.ImportFrom)]:
         known |= {each.asname or each.name: getattr(importlib.import_module(str(node.module)), each.name) for each in node.names}
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in known]
-    for call in calls:
-        function = known[call.func.id]  # type: ignore[attr-defined]
+    for call in [node for node in ast.walk(tree) if isinstance(node, ast.Call)]:
+        name = ast.unparse(call.func)
+        function = getattr(vgid, name.removeprefix("vgid.")) if re.fullmatch(r"vgid\.\w+", name) else known.get(name)
         if inspect.isfunction(function) and not any(isinstance(each, ast.Starred) for each in call.args):
             inspect.signature(function).bind(*call.args, **{str(each.arg): each.value for each in call.keywords})

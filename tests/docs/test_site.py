@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from tests.docs.markdown import ROOT
+from tests.docs.markdown import ROOT, missing_links
 
 LOADS = {"script": "src", "img": "src", "link": "href", "iframe": "src", "source": "src"}
 LINKS = {"script", "link", "img", "a", "iframe", "source"}
@@ -76,7 +76,12 @@ def test_the_reference_holds_the_docstrings(site: Path) -> None:
     assert all(name in text for name in ("load_model", "Base of all methods", "ForgetAndRetain", "Raises"))
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"])
 def test_links_out_of_the_front_pages(name: str) -> None:
-    for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", (ROOT / name).read_text()):
-        assert urlsplit(link).scheme or (ROOT / link).exists(), link
+    assert missing_links(ROOT / name) == []
+
+
+def test_a_missing_file_would_be_noticed(tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    page.write_text("[a](https://x.example) [b](README.md#top) [c](docs/no.md) [d](../../actions/workflows/no.yml) [e](../../pulls)\n")
+    assert missing_links(page) == ["docs/no.md", "../../actions/workflows/no.yml", "../../pulls"]
