@@ -21,6 +21,7 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/pytest -q tests/test_layers.py tests/docs/test_words.py tests/docs/test_readme.py
 	$(BIN)/zensical build --strict
 
 docs: install
