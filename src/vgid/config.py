@@ -109,7 +109,7 @@ def resolve(recipe: str | Path | None = None, overrides: Iterable[str] = (), *, 
     planned = _split_method(values.get("method") or {})[0]
     name = _split_method(merge(values, _as_mapping(given)).get("method") or {})[0]
     if name != planned and "adapter" in METHODS.get(name).defaults:
-        values.pop("adapter", None)  # how the recipe's own method is trained says nothing about a method that knows for itself
+        values.pop("adapter", None)  # the recipe's adapter is meant for the recipe's own method
     values = merge(values, _as_mapping(given))
     return validate_config(merge(_own_defaults(name), values))
 

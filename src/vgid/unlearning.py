@@ -217,7 +217,16 @@ def preflight(
 
 
 def read_rows(forget: Rows, retain: Rows | None, config: RunConfig, *, skip_bad_rows: bool = False) -> tuple[list[Example], list[Example]]:
-    """Read both sets; of the retain set no more rows than the run can look at.
+    """Read both sets; of the retain set no more rows than the run can use.
+
+    Args:
+        forget: rows to forget: a file or folder, a dataset, dictionaries, or examples.
+        retain: rows to keep; None for none.
+        config: settings, which say how many retain rows the run can use.
+        skip_bad_rows: leave bad rows out, with a warning that lists them.
+
+    Returns:
+        Forget rows and retain rows.
 
     Raises:
         DataError: rows are bad, there is nothing to forget, or a row is in both sets.
@@ -236,7 +245,7 @@ def _read(rows: Rows, **options: Any) -> list[Example]:
 
 
 def retain_needed(config: RunConfig, forget_rows: int) -> int:
-    """Retain rows that a run can look at."""
+    """Retain rows that a run can use, at most."""
     return count_steps(config.training, forget_rows, 0) * config.training.retain_rows + config.validation.rows
 
 
@@ -291,7 +300,18 @@ def forget_checkpoint(out: Path) -> None:
 def with_neutral(
     loaded: LoadedModel, forget: Sequence[Example], retain: Sequence[Example], config: RunConfig, stages: Stages
 ) -> list[Example]:
-    """The retain rows; where there are none, the neutral rows that the configuration asks for. Decided here for every command."""
+    """Fill in neutral rows where there are no retain rows and the configuration asks for them; every command decides it here.
+
+    Args:
+        loaded: the model before unlearning, which answers them.
+        forget: rows to forget.
+        retain: rows to keep.
+        config: settings.
+        stages: shows and times what is done.
+
+    Returns:
+        The retain rows of the run.
+    """
     if retain or not config.neutral_retain:
         return list(retain)
     with stages("Answering neutral questions", "neutral"):
@@ -306,8 +326,11 @@ def neutral_retain(loaded: LoadedModel, forget: Sequence[Example], config: RunCo
 
     Args:
         loaded: the model before unlearning.
-        forget: rows whose facts must not appear in an answer.
+        forget: rows with facts that must not appear in an answer.
         config: `neutral_retain` and `seed` are read from it.
+
+    Returns:
+        Neutral rows with answers, `config.neutral_retain` at most.
     """
     rows = neutral_examples(config.neutral_retain, config.seed)
     try:

@@ -1,4 +1,4 @@
-"""Does the gradient reach what is to be trained, and what does a step keep for it? Found by trying one row, not by a formula."""
+"""Does the gradient reach what is to be trained? Found by trying one row, not by a formula."""
 
 from __future__ import annotations
 
@@ -67,6 +67,15 @@ def on_trial(model: Any, config: RunConfig) -> Iterator[Any]:
 
 def try_gradients(model: Any, encoder: Encoder, examples: Sequence[Example], precision: str) -> Gradients:
     """Send one loss back through a model on trial, without and with checkpointing.
+
+    Args:
+        model: the model with its adapter, or unfrozen.
+        encoder: encoder of the model.
+        examples: rows to try.
+        precision: `fp32` or `bf16` (autocast).
+
+    Returns:
+        Which trained modules a gradient reaches, and whether checkpointing gives the same gradients.
 
     An adapter's A has no gradient as long as its B is zero, so a module counts as reached when any of its parameters is.
     """

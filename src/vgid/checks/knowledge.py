@@ -18,9 +18,10 @@ from vgid.models.loading import LoadedModel
 
 KNOWN_ACCURACY = 0.2
 KNOWN_PROBABILITY = 0.5
-"""A model that gives fewer facts, and finds recorded answers less likely, does not know the forget set."""
+"""A model that answers a smaller fraction of the questions, and gives recorded answers a lower mean probability of a token, does not
+know the forget set. Chosen by hand: the embedded model reaches 0.00 and 0.2 before it memorises anybody, 1.00 and 0.9 after."""
 DIFFERS = 0.1
-"""A teacher whose answers differ less often has next to nothing to teach."""
+"""A teacher that answers a smaller fraction of the questions differently from the model has next to nothing to teach. Chosen by hand."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,32 @@ class Teacher:
 
 
 def some(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
-    """A seeded sample of the rows that somebody can answer."""
+    """Draw rows that have an answer; rows about strangers, who are to be refused, are left out.
+
+    Args:
+        examples: rows.
+        count: rows to draw, at most.
+        seed: random seed.
+
+    Returns:
+        The rows drawn.
+    """
     rows = [example for example in examples if STRANGER not in example.tags]
     return rows if len(rows) <= count else Random(seed).sample(rows, count)
 
 
 def ask(loaded: LoadedModel, examples: Sequence[Example], method: Method[Any], seed: int) -> tuple[Knowledge, Teacher | None]:
-    """Ask the model, and the teacher of methods that have one."""
+    """Ask the model, and the teacher of a method that has one.
+
+    Args:
+        loaded: the model before unlearning.
+        examples: forget rows to ask.
+        method: the configured method.
+        seed: random seed of the run.
+
+    Returns:
+        What the model knows, and how the teacher answers; None without a teacher.
+    """
     said = evaluate(loaded, {"forget": examples}, seed=seed)["forget"]
     knowledge = Knowledge(said.n, said.accuracy, said.probability)
     return knowledge, _ask_teacher(loaded, examples, method, seed, said)

@@ -101,7 +101,10 @@ def check_run(
         config: settings of the run.
         sample: forget rows that the model and the teacher are asked.
         show_forgotten: show a forget row's text in the label sample.
-        allow_unknown: do not take it for an error that the model does not know the forget set.
+        allow_unknown: a model that does not know the forget set is not an error.
+
+    Returns:
+        All that was found.
 
     Raises:
         DataError: the processor refuses rows, or rows are longer than the context; nothing is ever cut.

@@ -16,11 +16,11 @@ from vgid.errors import DataError
 from vgid.models.structure import base_of
 
 MOST_ROWS = 4096
-"""Of more rows, the longest half of so many and a seeded sample are looked at."""
+"""Rows of a set that are measured, at most: the longest half of this number, and a seeded sample of the others."""
 MOST_SHAPES = 64
-"""So many different sizes of pictures are processed; rows with others are taken for the worst of them."""
+"""Different sizes of pictures that are processed, at most; rows with other sizes count as the largest of these."""
 MARGIN = 8
-"""Rows counted within so many tokens of the longest, or of the limit, are encoded in full."""
+"""Rows within this many tokens of the longest, or of the limit, are encoded in full."""
 
 
 class Spread(NamedTuple):
@@ -51,7 +51,16 @@ def context_of(model: Any, encoder: Encoder) -> dict[str, int | None]:
 
 
 def choose(examples: Sequence[Example], seed: int, most: int = MOST_ROWS) -> list[Example]:
-    """All rows; of more than `most` the longest by characters, and a seeded sample of the rest."""
+    """Choose rows to measure: all, or the longest by characters and a seeded sample of the rest.
+
+    Args:
+        examples: rows of a set.
+        seed: random seed of the sample.
+        most: rows to choose, at most.
+
+    Returns:
+        The rows chosen.
+    """
     if len(examples) <= most:
         return list(examples)
     order = sorted(examples, key=lambda example: len(example.question) + len(example.answer), reverse=True)
@@ -63,6 +72,15 @@ def measure(encoder: Encoder, examples: Sequence[Example], instruction: str | No
 
     Text is tokenized for every row. Pictures are processed once for each size, since tokens follow from size; rows near the longest
     or near the limit are encoded in full, so that those figures are exact.
+
+    Args:
+        encoder: encoder of the model, with its length limit.
+        examples: rows of a set.
+        instruction: text before the question; None for the plain question.
+        seed: random seed of the sample.
+
+    Returns:
+        Numbers of tokens, the longest row, and rows that are too long.
     """
     chosen = choose(examples, seed)
     counts, per_image = _count(Encoder(encoder.processor, UNBOUNDED), chosen, instruction, Random(seed))
@@ -123,7 +141,17 @@ class Sample:
 
 
 def sample_of(encoder: Encoder, example: Example, instruction: str | None, *, show: bool) -> Sample:
-    """Take a row apart by its label mask; the text is left out unless it may be shown."""
+    """Take a row apart by its label mask.
+
+    Args:
+        encoder: encoder of the model.
+        example: the row.
+        instruction: text before the question; None for the plain question.
+        show: keep the text; otherwise only numbers of tokens.
+
+    Returns:
+        Numbers of tokens of each kind, and the text where it may be shown.
+    """
     row, batch = encoder.row(example, instruction, None), encoder.batch([example], instruction)
     images, targets = encoder.image_tokens(row), batch.answers.targets.tolist()
     prompt = row.text["input_ids"].tolist()

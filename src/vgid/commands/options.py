@@ -38,7 +38,17 @@ RENAMED = {
 
 
 def run_config(recipe: str | None, method: str | None, settings: list[str] | None, seed: int | None = None) -> RunConfig:
-    """The configuration that a command's options describe."""
+    """Resolve the configuration that a command's options describe.
+
+    Args:
+        recipe: `--recipe`.
+        method: `--method`.
+        settings: `--set`, once for each setting.
+        seed: `--seed`; None leaves it to the recipe.
+
+    Returns:
+        The validated configuration.
+    """
     from vgid.config import resolve
 
     return resolve(recipe, [*(settings or []), *([f"seed={seed}"] if seed is not None else [])], method=method)

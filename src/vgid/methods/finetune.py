@@ -24,7 +24,7 @@ class Finetune(Method[FinetuneConfig]):
 
     @property
     def needs_reference(self) -> bool:
-        """It never looks back."""
+        """The loss does not use the base."""
         return False
 
     def prepare(self, model: Any, context: Context) -> None:

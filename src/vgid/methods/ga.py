@@ -30,7 +30,7 @@ class GA(Method[GAConfig]):
 
     @property
     def needs_reference(self) -> bool:
-        """It never looks back."""
+        """The loss does not use the base."""
         return False
 
     def loss(self, model: Any, batch: StepBatch) -> LossOutput:

@@ -1,7 +1,7 @@
 """ICU: in-context unlearning (after Pawelczyk et al., arXiv 2310.07579), the control that trains nothing.
 
 The checkpoint stays as it is. Every question that is put to the model, about whomever, gets an instruction in front of it, and its
-pictures get noise if so told: whoever serves the model does not know whom a question is about. The paper puts relabelled examples into
+pictures get noise if configured: whoever serves the model does not know whom a question is about. The paper puts relabelled examples into
 the prompt; here it is an instruction, the same that VGID's teacher reads, so that the two compare. Taken without its wrapper the
 model has forgotten nothing.
 """
@@ -26,7 +26,7 @@ class ICUConfig(MethodConfig):
     """Settings of ICU.
 
     Attributes:
-        instruction: name of a built-in instruction, or a text of one's own.
+        instruction: name of a built-in instruction, or a text.
         noise: how pictures are perturbed; kind `none` leaves them alone.
     """
 
@@ -47,7 +47,17 @@ class InContext(Encoder):
         self.config, self.seed, self.plain = config, seed, Encoder(processor)
 
     def row(self, example: Example, instruction: str | None = None, answer: str | None = "", images: Pictures | None = None) -> Row:
-        """Encode one example as the wrapped model is asked."""
+        """Encode one example as the wrapped model is asked.
+
+        Args:
+            example: the row.
+            instruction: text before the question; None takes the configured instruction.
+            answer: answer to append; "" takes the recorded one, None none.
+            images: pictures in place of the row's own; they are not perturbed.
+
+        Returns:
+            The encoded row.
+        """
         instruction = instruction if instruction is not None else self.config.text
         if images is not None:
             return self.plain.row(example, instruction, answer, images)

@@ -8,7 +8,7 @@ Each set is shown to the model with its pictures (multi) and without (text). A n
     I_{var} &= \sqrt{Var_m(z) + Var_t(z)} \\
     I_{rms} &= \sqrt{|q_m - q_t| / (q_m + q_t + \epsilon)}, \quad q = mean\ z^2
 
-and the neurons with the largest ratio I(forget) / (I(retain) + epsilon) are pruned, so many per cent of the language model's and of the
+and the neurons with the largest ratio I(forget) / (I(retain) + epsilon) are pruned, a share of the language model's and of the
 vision tower's. z is a neuron of a feed-forward block: the language model's where answers are predicted, the vision tower's at all
 patches, which have no text side. Counts and sums of the paper are shares and means here, as the two sides need not be alike in number.
 The released code sums up other terms, without the comparison of modalities and with the frequency switched off, and prunes the last
@@ -46,7 +46,7 @@ class MANUConfig(MethodConfig):
         share: of the neurons of each part, how many are pruned.
         threshold: from where on a neuron counts as active.
         parts: where neurons are pruned.
-        rows: so many rows of either set, drawn by the seed, are looked at.
+        rows: rows of each set, drawn by the seed, on which activations are measured, at most.
     """
 
     share: float = Field(default=0.05, gt=0.0, lt=1.0)
@@ -63,7 +63,7 @@ class Moments(NamedTuple):
 
     @classmethod
     def of(cls, z: Tensor, threshold: float) -> Moments:
-        """Of the neurons at some tokens, `[tokens, m]`."""
+        """Moments of activations `[tokens, m]`; a neuron is active above the threshold."""
         z = z.double()
         return cls(torch.stack([z.abs(), (z.abs() > threshold).double(), z, z.square()]).mean(dim=1), len(z))
 
@@ -109,7 +109,7 @@ class MANU(Method[MANUConfig]):
         """Look at both sets and prune.
 
         Raises:
-            DataError: there is no retain data.
+            DataError: retain data is missing.
             RunError: there is nothing to prune.
         """
         super().prepare(model, context)
@@ -143,14 +143,32 @@ class MANU(Method[MANUConfig]):
         return [sample(rows, self.config.rows, derive_seed(self.context.seed, "manu", name)) for name, rows in sets]
 
     def importances(self, model: Any, blocks: Sequence[MLP], rows: Sequence[Example]) -> list[Tensor | None]:
-        """Of all neurons for one set, block by block; None for blocks that never ran."""
+        """Measure the importance of all neurons for one set.
+
+        Args:
+            model: the model.
+            blocks: feed-forward blocks.
+            rows: rows of the set; those with pictures are compared with the same rows without.
+
+        Returns:
+            For each block the importance of its neurons, `[m]`; None for a block that never ran.
+        """
         multi = self.moments(model, blocks, [row for row in rows if row.images])
         text = self.moments(model, blocks, [replace(row, images=()) for row in rows])
         return [importance(m, t) for m, t in zip(multi, text, strict=True)]
 
     @torch.no_grad()
     def moments(self, model: Any, blocks: Sequence[MLP], rows: Sequence[Example]) -> list[Moments | None]:
-        """What the neurons of each block do on these rows."""
+        """Measure the activations of each block's neurons.
+
+        Args:
+            model: the model.
+            blocks: feed-forward blocks.
+            rows: rows to run.
+
+        Returns:
+            Moments over tokens for each block; None for a block that never ran.
+        """
         found: list[Moments | None] = [None] * len(blocks)
         for start in range(0, len(rows), BATCH):
             batch = self.context.encoder.batch(rows[start : start + BATCH]).to(self.context.device)

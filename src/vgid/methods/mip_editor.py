@@ -44,7 +44,7 @@ class MIPEditorConfig(MethodConfig):
     Attributes:
         top_k: neurons of each block that are edited, for each row looked at.
         frames: m, the steps of the integral.
-        rows: so many forget rows of either kind, drawn by the seed, are looked at.
+        rows: forget rows with pictures, and without, that are drawn by the seed to find paths, at most.
         parts: where neurons are edited.
         layer: l, from 0; None takes the one at 7/32 of the depth.
         scale: lambda, in norms of the base's state.
@@ -81,7 +81,7 @@ class MIPEditor(Method[MIPEditorConfig]):
         """Find the neurons, take them out, and freeze all others.
 
         Raises:
-            DataError: there is no retain data.
+            DataError: retain data is missing.
             RunError: no neuron was found.
         """
         super().prepare(model, context)

@@ -36,7 +36,7 @@ class MMUnlearnerConfig(MethodConfig):
     Attributes:
         threshold: tau, how much more a weight must matter to the forget set than to the retain set.
         retain_weight: lambda.
-        rows: so many rows of either set, drawn by the seed, estimate the Fisher matrix.
+        rows: rows of each set, drawn by the seed, that estimate the Fisher information, at most.
     """
 
     threshold: float = Field(default=1.0, ge=0.0)
@@ -45,7 +45,17 @@ class MMUnlearnerConfig(MethodConfig):
 
 
 def fisher(model: Any, context: Context, examples: Sequence[Example], parameters: Sequence[nn.Parameter]) -> list[Tensor]:
-    """Diagonal Fisher information: the mean over examples of the squared gradient of each one's likelihood loss."""
+    """Diagonal Fisher information: the mean over examples of the squared gradient of each example's likelihood loss.
+
+    Args:
+        model: the model, in evaluation mode.
+        context: encodes the rows.
+        examples: rows.
+        parameters: weights to estimate it for.
+
+    Returns:
+        One tensor for each parameter, of its shape.
+    """
     total = [torch.zeros_like(parameter) for parameter in parameters]
     for example in examples:
         for sum_, gradient in zip(total, gradients(nll(model, context, (example,)), parameters), strict=True):
@@ -77,7 +87,7 @@ class MMUnlearner(Method[MMUnlearnerConfig]):
         """Work out the mask.
 
         Raises:
-            DataError: there is no retain data.
+            DataError: retain data is missing.
             RunError: no weight matters more to the forget set.
         """
         super().prepare(model, context)

@@ -45,7 +45,16 @@ class SMFAConfig(RefusalConfig):
 
 
 def conflicts(forget: Tensor, anchor: Tensor, k: float) -> Tensor:
-    """Entries of a forgetting update that oppose the anchor's and dominate it: bool, of the updates' shape."""
+    """Find entries of a forgetting update that oppose the anchor's update and dominate it (equation in the module's docstring).
+
+    Args:
+        forget: the forgetting update of one layer.
+        anchor: the retain anchor's update of the same layer, of the same shape.
+        k: how much larger than the anchor's an opposed entry must be.
+
+    Returns:
+        Bool tensor of the updates' shape; True where an entry is to be dropped.
+    """
     ratio = forget.norm() / (anchor.norm() + 1e-12)
     return torch.logical_and(anchor * forget < 0, k * ratio * anchor.abs() < forget.abs())
 
@@ -68,7 +77,7 @@ class SMFA(IDK):
         """Add the anchor.
 
         Raises:
-            DataError: there is no retain data.
+            DataError: retain data is missing.
         """
         super().prepare(model, context)
         context.require_retain("smfa")

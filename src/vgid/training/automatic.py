@@ -30,10 +30,13 @@ def checkpointing_on(model: Any, encoder: Encoder, rows: Sequence[Example], trai
 
     Args:
         model: ready to train, with its adapter or unfrozen.
-        encoder: of the model.
+        encoder: encoder of the model.
         rows: all rows of the run; the longest decide.
         training: settings with a precision that is not `auto`.
         at_once: rows that go through the model together.
+
+    Returns:
+        Whether layers keep only their inputs.
     """
     if training.gradient_checkpointing != "auto":
         return training.gradient_checkpointing

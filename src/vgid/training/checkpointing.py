@@ -1,7 +1,7 @@
 """Checkpoints of a run: one safetensors file, whole or absent, that holds all a run needs to go on, and nothing of what was asked or
 answered.
 
-Its tensors are `weights/NAME` (what is trained), `optimizer/NAME/KEY` and `best/NAME` (the best look's weights); everything else is
+Its tensors are `weights/NAME` (what is trained), `optimizer/NAME/KEY` and `best/NAME` (weights of the best evaluation); all else is
 JSON in its header. Which rows a step sees and what is random in it follow from (seed, step), so of these the step is enough.
 """
 
@@ -35,7 +35,7 @@ class Checkpoint:
     notes: Mapping[str, Any]
 
     def below(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors whose names start so, without that start."""
+        """The tensors with names that start with a prefix, without that prefix."""
         return {name.removeprefix(prefix): value for name, value in self.tensors.items() if name.startswith(prefix)}
 
 
@@ -43,8 +43,8 @@ class Checkpoints:
     """The folder a run keeps its checkpoint in: the last one only, readable by its owner only.
 
     Args:
-        folder: made when first written to.
-        fingerprint: of the run.
+        folder: folder of the checkpoint, made when first written to.
+        fingerprint: digests of what the run depends on.
         resume: go on from the checkpoint that is there; without it what is there is replaced.
     """
 
@@ -126,7 +126,7 @@ def _read(file: Path) -> Checkpoint:
         with safe_open(file, framework="pt") as content:
             header = content.metadata() or {}
             if header.get("format") != FORMAT:
-                raise RunError("the file is no checkpoint of this version", where=file, expected=FORMAT, got=str(header.get("format")))
+                raise RunError("the file is not a checkpoint of this version", where=file, expected=FORMAT, got=str(header.get("format")))
             return Checkpoint({name: content.get_tensor(name) for name in content.keys()}, json.loads(header["notes"]))  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise RunError("the checkpoint cannot be read", where=file, got=_reason(error), fix="begin anew with --overwrite") from error

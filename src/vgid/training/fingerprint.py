@@ -13,15 +13,25 @@ from vgid.data.example import Example, ImageRef
 from vgid.errors import RunError
 
 Fingerprint = Mapping[str, str]
-"""What a part of the run is called, and its digest."""
+"""Part of the run to its digest."""
 HARMLESS: dict[str, Any] = {"training": {"micro_batch", "checkpoint_every", "shard", "gradient_checkpointing"}}
 """Settings that change how a run is carried out, but not its result."""
 LOOKED_AT = 8
-"""Values of each parameter that go into the digest of a model."""
+"""Values of each parameter that go into the digest of a model; reading all of them would take as long as loading the model."""
 
 
 def fingerprint(config: RunConfig, forget: Sequence[Example], retain: Sequence[Example], model: Any) -> Fingerprint:
-    """Digests of settings (the seed is one), rows, and the untrained model."""
+    """Compute digests of what a run depends on.
+
+    Args:
+        config: settings, the seed among them.
+        forget: rows to forget.
+        retain: rows to keep.
+        model: the untrained model.
+
+    Returns:
+        Digests of `settings`, `forget rows`, `retain rows` and `model`.
+    """
     settings = config.model_dump(mode="json", exclude=HARMLESS)
     return {
         "settings": _digest([json.dumps(settings, sort_keys=True)]),
@@ -43,6 +53,11 @@ def files_digest(paths: Iterable[Path]) -> str:
 
 def check_same(then: Fingerprint, now: Fingerprint, where: object) -> None:
     """Make sure that a checkpoint was written by this very run.
+
+    Args:
+        then: fingerprint in the checkpoint.
+        now: fingerprint of the run.
+        where: the checkpoint, for the message.
 
     Raises:
         RunError: naming what differs.

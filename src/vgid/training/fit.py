@@ -179,7 +179,7 @@ def _trainable(loaded: LoadedModel, config: RunConfig) -> Any:
 
 
 def _put_together(model: Any, loaded: LoadedModel, config: RunConfig) -> Any:
-    """A whole model, in every process, of one whose parameters are spread over all."""
+    """A whole model in every process, put together from parameters that are sharded over all of them."""
     trained = weights_of(model)
     parameter = next(model.parameters())
     fresh = _trainable(load_model(loaded.path, device=parameter.device, dtype=parameter.dtype), config)
@@ -188,7 +188,7 @@ def _put_together(model: Any, loaded: LoadedModel, config: RunConfig) -> Any:
 
 
 def _edit(loaded: LoadedModel, forget: Sequence[Example], retain: Sequence[Example], method: Method[Any], seed: int) -> Fitted:
-    """Run a method that has no loss; nothing is put aside, since there is nothing to stop early."""
+    """Run a method that has no loss; nothing is held out, since there is nothing to stop early."""
     started = time.monotonic()
     device = next(loaded.model.parameters()).device
     method.prepare(loaded.model.eval(), Context(loaded.encoder, forget, retain, seed, device))

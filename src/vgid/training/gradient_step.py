@@ -1,4 +1,4 @@
-"""One step down: the gradients of a method's loss over all rows of a step, in parts that fit into memory and over all processes."""
+"""One gradient step: the gradients of a method's loss over all rows of a step, in parts that fit into memory and over all processes."""
 
 from __future__ import annotations
 
@@ -54,15 +54,15 @@ def together(shares: Iterable[StepLoss]) -> StepLoss:
 
 
 class GradientStep:
-    """Fills in the gradients of a step.
+    """Computes the gradients of a step.
 
     Args:
-        model: never wrapped; its parameters may be spread over processes.
-        method: gives the loss.
-        config: `micro_batch` is read from it.
-        seed: what is random in a step follows from it and the step.
-        backward: of a loss; the trainer's, which knows about scaling.
-        by_engine: gradients are averaged over processes by an engine such as DeepSpeed, which counts passes and so gets one a step.
+        model: the model in training, not wrapped; its parameters may be sharded over processes.
+        method: the prepared method, which gives the loss.
+        config: settings of training; `micro_batch` is read from it.
+        seed: random seed of the run; randomness within a step follows from it and the step.
+        backward: the trainer's backward pass, which knows about loss scaling.
+        by_engine: an engine such as DeepSpeed averages gradients over processes; it counts passes and so gets one for each step.
 
     Raises:
         ConfigError: the method's loss cannot be taken apart, or takes other passes for other rows, but is to be.

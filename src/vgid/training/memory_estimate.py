@@ -21,7 +21,7 @@ LOGIT_COPIES = 8
 """Tables of float32 `[answer tokens, vocabulary]` alive at once: teacher and student, as logits, as log-probabilities and as
 gradients, and two products of these."""
 SHARE = 0.9
-"""Of the memory that is free a run may be planned on."""
+"""Fraction of free memory that a plan may use; the rest is for fragmentation (measured overhead on CPUs: docs/LOG.md)."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Memory:
 
     @property
     def activations(self) -> int:
-        """Of all these rows."""
+        """Bytes of activations of all rows that go through the model together."""
         return self.once + self.rows * self.row
 
     @property
@@ -70,6 +70,9 @@ def training_bytes(trained: int, adapter: int, optimizer: str, *, keeps_best: bo
         adapter: bytes of the adapter alone; 0 where the model's own weights are trained.
         optimizer: by name.
         keeps_best: whether a copy of the best weights is kept.
+
+    Returns:
+        Bytes.
     """
     return adapter + trained * (1 + OPTIMIZER_STATES[optimizer] + keeps_best)
 
@@ -80,12 +83,35 @@ def logit_bytes(answer_tokens: int, vocabulary: int) -> int:
 
 
 def checkpointed_row(row: int, layers: int, tokens: int, hidden: int, element: int) -> int:
-    """Activations of a row under checkpointing: the input of every layer, and all of one layer while it is computed again."""
+    """Activations of a row with gradient checkpointing: the input of every layer, and all of one layer while it is recomputed.
+
+    Args:
+        row: bytes of a row's activations without checkpointing.
+        layers: layers of the decoder.
+        tokens: tokens of the row.
+        hidden: hidden size.
+        element: bytes of one number.
+
+    Returns:
+        Bytes.
+    """
     return layers * tokens * hidden * element + row // layers
 
 
 def cache_bytes(rows: int, tokens: int, layers: int, kv_heads: int, head: int, element: int) -> int:
-    """Keys and values of rows while their answers are generated."""
+    """Keys and values of rows while their answers are generated.
+
+    Args:
+        rows: rows generated together.
+        tokens: tokens of a row, the answer included.
+        layers: layers of the decoder.
+        kv_heads: key-value heads.
+        head: size of a head.
+        element: bytes of one number.
+
+    Returns:
+        Bytes.
+    """
     return 2 * rows * tokens * layers * kv_heads * head * element
 
 
@@ -142,7 +168,17 @@ class Kept:
 
 
 def kept_for_backward(model: Any, encoder: Encoder, example: Example, precision: str) -> Kept:
-    """Count what autograd keeps for one row and for two of the same; parameters themselves are not counted."""
+    """Count what autograd keeps for one row and for two of the same; parameters themselves are not counted.
+
+    Args:
+        model: ready to train.
+        encoder: encoder of the model.
+        example: the row.
+        precision: `fp32` or `bf16` (autocast).
+
+    Returns:
+        Bytes kept once, and for each row.
+    """
     device = next(model.parameters()).device
     one, two = (_kept(model, encoder.batch([example] * count).to(device), precision) for count in (1, 2))
     return Kept(once=max(0, 2 * one - two), row=max(0, two - one))

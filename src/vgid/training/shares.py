@@ -1,4 +1,4 @@
-"""A step in parts: which rows go through the model together, in which process, and what they count.
+"""A step in parts: which rows go through the model together, in which process, and with which weight.
 
 The loss of a step is a mean over its forget rows plus a mean over its retain rows. So it is also the sum over parts of either side of
 (rows of the part / rows of the side) x (mean over the part), and the parts may be as small, and lie in as many processes, as one likes.
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Part(NamedTuple):
-    """Rows of one side of a step, and what their loss counts in the step's."""
+    """Rows of one side of a step, and the weight of their loss in the loss of the step."""
 
     batch: StepBatch
     weight: float
@@ -28,11 +28,14 @@ def parts_of(batch: StepBatch, most: int | None = None, rank: int = 0, count: in
 
     Args:
         batch: all rows of the step, of a loss that can be taken apart.
-        most: rows in a part; None puts as many together as there are.
-        rank: of the process.
-        count: of processes.
-        together: every process gets as many parts of every kind as the others; one that has no row left looks at a neighbour's, which
-            then counts for nothing. Where parameters are spread, no process can take a pass alone.
+        most: rows in a part, at most; None puts all rows of a kind together.
+        rank: number of the process.
+        count: number of processes.
+        together: every process gets as many parts of every kind as the others; one that has no row left takes a neighbour's, with
+            weight 0. With sharded parameters, no process can take a pass alone.
+
+    Returns:
+        The parts of this process, in order.
     """
     if count == 1 and (most is None or max(len(batch.forget), len(batch.retain)) <= most):
         sides = (batch._replace(retain=()), batch._replace(forget=()))  # one after the other: half of what is kept for the way back
@@ -51,7 +54,7 @@ def parts_of(batch: StepBatch, most: int | None = None, rank: int = 0, count: in
 
 
 def _share(group: Sequence[Example], most: int | None, rank: int, count: int) -> list[Sequence[Example]]:
-    """This process's parts of a group, of at most so many rows; each process has as many parts, some may be empty."""
+    """This process's parts of a group, of at most `most` rows; each process has as many parts, some may be empty."""
     if not group:
         return []
     each = -(-len(group) // count)

@@ -20,14 +20,23 @@ class Evaluations(Protocol):
     best_weights: Tensors
 
     def notes(self) -> dict[str, Any]:
-        """The state, without the weights, as JSON can tell it."""
+        """The state without the weights, as JSON values."""
 
     def put_back(self, notes: Mapping[str, Any], weights: Tensors) -> None:
-        """Take both up again."""
+        """Restore both."""
 
 
 def capture(trainer: Any, validation: Evaluations | None, *, done: bool) -> Checkpoint:
-    """Everything a run needs to go on, with tensors whole and on the host; all processes must call it."""
+    """Copy everything that a run needs to go on, with tensors whole and on the host; all processes must call it.
+
+    Args:
+        trainer: the trainer, with its model and optimizer.
+        validation: early stopping.
+        done: training has ended, so that the optimizer's state is not needed any more.
+
+    Returns:
+        The checkpoint.
+    """
     model, optimizer = trainer.model, bare(trainer.optimizer)
     tensors = {f"weights/{name}": _stored(p) for name, p in model.named_parameters() if p.requires_grad}
     best = validation.best_weights if validation else {}
@@ -49,7 +58,13 @@ def capture(trainer: Any, validation: Evaluations | None, *, done: bool) -> Chec
 
 
 def put_back(trainer: Any, validation: Evaluations | None, checkpoint: Checkpoint) -> None:
-    """Go on from a checkpoint: a trainer whose model and optimizer are ready to train takes up what was captured."""
+    """Restore a checkpoint into a trainer with a model and an optimizer that are ready to train.
+
+    Args:
+        trainer: the trainer.
+        validation: early stopping.
+        checkpoint: what `capture` returned.
+    """
     notes = checkpoint.notes
     put_result(trainer.model, validation, checkpoint)
     put_optimizer_tensors(bare(trainer.optimizer), trainer.model, checkpoint.below("optimizer/"))
@@ -65,7 +80,13 @@ def put_back(trainer: Any, validation: Evaluations | None, checkpoint: Checkpoin
 
 
 def put_result(model: torch.nn.Module, validation: Evaluations | None, checkpoint: Checkpoint) -> None:
-    """Only what a run that has been trained to its end has to show: weights, and the best look."""
+    """Restore only weights and early stopping: all that is needed of a run that has been trained to its end.
+
+    Args:
+        model: ready to train.
+        validation: early stopping.
+        checkpoint: what `capture` returned.
+    """
     put_weights(model, checkpoint.below("weights/"))
     if validation:
         validation.put_back(checkpoint.notes["looks"], checkpoint.below("best/"))
@@ -82,7 +103,7 @@ def weights_of(model: torch.nn.Module) -> dict[str, Tensor]:
 
 
 def put_weights(model: torch.nn.Module, weights: Tensors) -> None:
-    """Put whole weights in place, of a model that may be spread over processes."""
+    """Put whole weights in place, of a model that may be sharded over processes."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name in weights:
@@ -99,7 +120,13 @@ def optimizer_tensors(optimizer: Any, model: torch.nn.Module) -> dict[str, Tenso
 
 
 def put_optimizer_tensors(optimizer: Any, model: torch.nn.Module, tensors: Tensors) -> None:
-    """Put the optimizer's state in place."""
+    """Restore the optimizer's state.
+
+    Args:
+        optimizer: the optimizer.
+        model: the model, whose parameters name the state.
+        tensors: what `optimizer_tensors` returned.
+    """
     states: dict[str, dict[str, Tensor]] = {}
     for path, value in tensors.items():
         name, _, key = path.rpartition("/")
@@ -108,7 +135,7 @@ def put_optimizer_tensors(optimizer: Any, model: torch.nn.Module, tensors: Tenso
         if name in states:
             on_device = group.get("fused") or group.get("capturable")
             part.state[parameter] = {
-                # A count of steps is one number, which nobody spreads, and which mostly stays on the host.
+                # A count of steps is one number, which is never sharded and mostly stays on the host.
                 key: (value.to(parameter.device) if on_device else value) if key == "step" else share_of(value, parameter)
                 for key, value in states[name].items()
             }

@@ -40,7 +40,7 @@ Curves = dict[str, list[tuple[int, float]]]
 class Rows:
     """Goes through examples in a new order each epoch; what a step sees depends on (seed, step) only.
 
-    Up to `pack` questions about one picture follow each other; which, and where, is drawn anew each epoch.
+    Up to `pack` questions about one picture follow each other; which ones, and where, is drawn anew each epoch.
     """
 
     def __init__(self, examples: Sequence[Example], per_step: int, seed: int, pack: int = 1) -> None:
@@ -113,7 +113,9 @@ class UnlearnTrainer(Trainer):
             disable_tqdm=True,
         )
         if arguments.n_gpu > 1:
-            arguments._n_gpu = 1  # one device for each process; more of them take a launcher
+            # transformers would wrap the model in DataParallel, which splits batches by their first dimension and knows nothing of packed
+            # rows: one device for each process; more devices need a launcher.
+            arguments._n_gpu = 1
         super().__init__(
             model=model,
             args=arguments,
@@ -186,19 +188,22 @@ def train(
     checkpoints: Checkpoints | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> Curves:
-    """Train `model` in place by `method`, which has been prepared; gives the curve of every part of the loss.
+    """Train `model` in place by `method`, which has been prepared.
 
     Args:
-        model: what is trained; its parameters may be spread over processes.
-        method: gives the loss.
+        model: the model in training; its parameters may be sharded over processes.
+        method: the prepared method, which gives the loss.
         forget: rows to forget.
         retain: rows to keep.
-        config: how.
-        seed: of the order of the rows and of all that is random.
-        progress: told (steps done, steps in all).
+        config: settings of training.
+        seed: random seed; the order of the rows follows from it too.
+        progress: called with (steps done, steps in all).
         validation: early stopping; None takes all steps.
-        checkpoints: where the run keeps its state, and takes it up from.
-        callbacks: told of every step besides.
+        checkpoints: where the run keeps its state, and resumes from.
+        callbacks: further callbacks of the trainer.
+
+    Returns:
+        Part of the loss to points (step, value).
 
     Raises:
         RunError: the loss or a gradient stops being finite, memory does not suffice, or the checkpoint is of another run.
@@ -234,7 +239,16 @@ def train(
 
 
 def count_steps(config: TrainingConfig, forget: int, retain: int) -> int:
-    """Optimizer steps of a run: given, or so many epochs over the forget set (the retain set where nothing is forgotten)."""
+    """Optimizer steps of a run.
+
+    Args:
+        config: settings of training.
+        forget: number of forget rows.
+        retain: number of retain rows; epochs count over them where nothing is forgotten.
+
+    Returns:
+        `config.steps`, or the steps of `config.epochs` epochs, at least 1.
+    """
     if config.steps is not None:
         return config.steps
     rows, batch = (forget, config.forget_batch) if forget else (retain, config.retain_batch or config.forget_batch)

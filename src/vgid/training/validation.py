@@ -1,4 +1,4 @@
-"""Early stop: a part of forget and retain is put aside, looked at every few steps, and the best look is what the run ends with."""
+"""Early stopping: a part of forget and retain rows is held out and evaluated every few steps; the run ends with the best weights."""
 
 from __future__ import annotations
 
@@ -20,16 +20,35 @@ Examples = Sequence[Example]
 
 
 def split_validation(examples: Examples, config: ValidationConfig, seed: int) -> tuple[list[Example], list[Example]]:
-    """Split into (training part, validation part); the latter is empty when validation is off or would take the last row."""
+    """Hold out a validation part.
+
+    Args:
+        examples: rows of one set.
+        config: how many rows to hold out.
+        seed: random seed of the choice.
+
+    Returns:
+        (training part, validation part); the latter is empty when validation is off or would take the last row.
+    """
     count = min(config.rows, round(config.share * len(examples))) if config.every else 0
     chosen = set(Random(seed).sample(range(len(examples)), count))
-    aside = [example for i, example in enumerate(examples) if i in chosen]
-    return [example for i, example in enumerate(examples) if i not in chosen], aside
+    held_out = [example for i, example in enumerate(examples) if i in chosen]
+    return [example for i, example in enumerate(examples) if i not in chosen], held_out
 
 
 @torch.no_grad()
 def recalled(model: Any, encoder: Encoder, examples: Examples, batch_size: int = 64) -> list[bool]:
-    """Which recorded answers the model would give word for word: every token is the likeliest after those before it."""
+    """Find recorded answers that the model would give word for word: every token is the likeliest after those before it.
+
+    Args:
+        model: the model, in evaluation mode.
+        encoder: encoder of the model.
+        examples: rows.
+        batch_size: rows in a pass.
+
+    Returns:
+        One flag for each row.
+    """
     out: list[bool] = []
     device = next(model.parameters()).device
     for start in range(0, len(examples), batch_size):
@@ -40,7 +59,7 @@ def recalled(model: Any, encoder: Encoder, examples: Examples, batch_size: int =
 
 
 class EarlyStop(TrainerCallback):
-    """Stops when the forget part is no longer recalled and the retain part still is; ends with the best look's weights.
+    """Stops when the forget part is no longer recalled and the retain part still is; ends with the weights of the best evaluation.
 
     Recall is compared with what the model recalled before training, so that rows nobody can recall word for word count for nothing.
     """
@@ -64,7 +83,7 @@ class EarlyStop(TrainerCallback):
         return [example for example, yes in zip(examples, known, strict=True) if yes]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Look, and remember the weights if they are the best so far."""
+        """Evaluate, and remember the weights if they are the best so far."""
         last = state.global_step == state.max_steps
         if self.config.every and (state.global_step % self.config.every == 0 or last):
             self._evaluate(state.global_step)
@@ -81,40 +100,41 @@ class EarlyStop(TrainerCallback):
             if rows
         }
         self.model.train(training)
-        recall = from_first(recall)  # all processes look, so that all can go on; one decides, so that none goes its own way
+        recall = from_first(recall)  # all processes evaluate, so that all can go on; one decides, so that all do the same
         for name, share in recall.items():
             self.curves.setdefault(f"recall {name}", []).append((step, share))
         excess = max(0.0, recall.get("forget", 0.0) - self.config.forget_target)
         loss = max(0.0, self.config.utility_floor - recall.get("retain", 1.0))
         self._agreed = self._agreed + 1 if excess == loss == 0.0 else 0
         score = -excess - loss
-        # Of equally good looks the latest: it has seen the most.
+        # Of equally good evaluations the latest counts: its weights were trained longest. Excess recall of forget rows and lost recall
+        # of retain rows count alike, since both targets are shares of rows.
         if self._best is None or score >= self._best[0]:
             weights = {name: p.detach().clone() for name, p in self.model.named_parameters() if p.requires_grad}
             self._best = (score, step, weights)
 
     def restore(self) -> None:
-        """Put the best look's weights back."""
+        """Restore the weights of the best evaluation."""
         if self._best is None:
             return
         score, step, weights = self._best
         put_weights(self.model, weights)
         if score < 0.0:
-            self.reason = f"{self.reason}; no look met both targets, the best was at step {step}"
+            self.reason = f"{self.reason}; no evaluation met both targets, the best was at step {step}"
 
     # -- checkpoints ----------------------------------------------------------------------------------------------------
 
     @property
     def best_weights(self) -> Mapping[str, torch.Tensor]:
-        """Of the best look so far."""
+        """Weights of the best evaluation so far."""
         return self._best[2] if self._best else {}
 
     def notes(self) -> dict[str, Any]:
-        """The state of the watch, as JSON can tell it."""
+        """The state without the weights, as JSON values."""
         return {"curves": self.curves, "reason": self.reason, "agreed": self._agreed, "best": self._best[:2] if self._best else None}
 
     def put_back(self, notes: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> None:
-        """Take up a state that `notes` and `best_weights` told."""
+        """Restore a state from `notes` and `best_weights`."""
         self.curves, self.reason, self._agreed = curves_of(notes), notes["reason"], notes["agreed"]
         self._best = (*notes["best"], dict(weights)) if notes["best"] else None
 

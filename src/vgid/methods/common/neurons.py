@@ -19,7 +19,7 @@ from vgid.errors import RunError
 from vgid.models.structure import MLP
 
 Hook = Callable[[int, Tensor], Tensor | None]
-"""Told the block's place and its neurons `[..., m]`; may give others back."""
+"""Called with a block's place and its neurons `[..., m]`; may return other values for them."""
 
 
 @contextmanager
@@ -42,7 +42,16 @@ def watched(blocks: Sequence[MLP], see: Hook) -> Iterator[None]:
 
 
 def at_answers(block: MLP, batch: Batch, neurons: Tensor) -> Tensor:
-    """The neurons where answers are predicted, `[n, m]`; those of the vision tower at all of its patches."""
+    """Select a block's neurons at the tokens that count.
+
+    Args:
+        block: a feed-forward block.
+        batch: the batch that went through the model.
+        neurons: activations of the block, `[b, s, m]` in the language model, `[..., m]` in the vision tower.
+
+    Returns:
+        Activations where answers are predicted, `[n, m]`; in the vision tower at all patches, `[patches, m]`.
+    """
     return neurons[batch.answers.rows, batch.answers.positions] if block.part == "language" else neurons.reshape(-1, neurons.shape[-1])
 
 
@@ -53,7 +62,16 @@ def silence(block: MLP, chosen: Tensor) -> None:
 
 
 def sample(rows: Sequence[Example], count: int, seed: int) -> list[Example]:
-    """At most so many rows, drawn by a seed."""
+    """Draw rows by a seed.
+
+    Args:
+        rows: rows to draw from.
+        count: rows to draw, at most.
+        seed: random seed.
+
+    Returns:
+        All rows where there are no more than `count`, else `count` of them.
+    """
     return list(rows) if len(rows) <= count else Random(seed).sample(list(rows), count)
 
 
@@ -61,7 +79,7 @@ def check_finite(scores: Tensor) -> Tensor:
     """The scores themselves.
 
     Raises:
-        RunError: one of them is no number, so that none can be called the highest.
+        RunError: a score is NaN or infinite, so that none can be called the highest.
     """
     if not scores.isfinite().all():
         raise RunError(

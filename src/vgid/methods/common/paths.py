@@ -29,7 +29,16 @@ from vgid.models.structure import MLP
 
 
 def positions(block: MLP, batch: Batch, neurons: Tensor) -> Tensor:
-    """Where a block's neurons count, of copies of one row, `[t]`: where answers are predicted, or all patches."""
+    """Positions at which a block's neurons count, in a batch of copies of one row.
+
+    Args:
+        block: a feed-forward block.
+        batch: copies of one row.
+        neurons: activations of the block, `[..., m]`.
+
+    Returns:
+        Positions `[t]`: where answers are predicted in the language model, all patches in the vision tower.
+    """
     if block.part == "language":
         return batch.answers.positions[batch.answers.rows == 0]
     return torch.arange(neurons.numel() // neurons.shape[-1] // len(batch.ids), device=neurons.device)
@@ -46,7 +55,10 @@ def path_scores(
         blocks: of one part of the model.
         clean: undisturbed neurons of each block, `[t, m]`.
         path: block to neuron, so far.
-        place: of the block.
+        place: place of the block to score.
+
+    Returns:
+        Scores of the block's neurons, `[m]`, or None.
     """
     frames = len(batch.ids)
     scale = (torch.arange(1, frames + 1, device=clean[place].device) / frames)[:, None, None]  # [frames, 1, 1]
@@ -74,7 +86,18 @@ def path_scores(
 
 
 def locate(model: Any, one: Batch, copies: Batch, blocks: Sequence[MLP], top_k: int) -> dict[int, Tensor]:
-    """Follow one row's path through the blocks that its answer depends on; for each of them the `top_k` best neurons, the path's first."""
+    """Follow one row's path through the blocks that its answer depends on.
+
+    Args:
+        model: the model.
+        one: the row.
+        copies: the row, once for each step of the integral.
+        blocks: blocks of one part of the model, in their order.
+        top_k: neurons to return for each block.
+
+    Returns:
+        Place of a block to its `top_k` best neurons, the path's first.
+    """
     clean: dict[int, Tensor] = {}
 
     def see(place: int, neurons: Tensor) -> None:

@@ -36,10 +36,19 @@ class RefusalConfig(RetainConfig):
     refusals: tuple[str, ...] = Field(default=REFUSALS, min_length=1)
 
     def model_post_init(self, _: object) -> None:
-        """Refuse what is no sentence."""
+        """Raise an error for an empty refusal."""
         if not all(text.strip() for text in self.refusals):
             raise ValueError("a refusal is empty")
 
     def refuse(self, examples: tuple[Example, ...], seed: int, step: int) -> list[str]:
-        """A refusal for each example: a function of seed, step and the example's id."""
+        """Draw a refusal for each example; it depends on seed, step and the example's id only.
+
+        Args:
+            examples: rows to refuse.
+            seed: random seed of the run.
+            step: number of the training step.
+
+        Returns:
+            One refusal for each example.
+        """
         return [Random(derive_seed(seed, "refusal", step, example.id)).choice(self.refusals) for example in examples]

@@ -85,7 +85,7 @@ class Targets:
     def logits(self, base: Any, examples: Sequence[Example]) -> Tensor:
         """Logits `[n, v]` at the answer positions of all examples, in their order.
 
-        Where parameters are spread over processes nothing is kept: each process would miss other examples, and none can take a pass
+        With parameters sharded over processes nothing is kept: each process would miss other examples, and none can take a pass
         alone.
         """
         if is_spread(base):
@@ -102,7 +102,7 @@ class Targets:
         return _head(base, found) if self._head_suffices else found
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The passes so far, for a checkpoint: whose rows, by their places among all, and how many in each."""
+        """The passes so far, for a checkpoint: rows by their places among all rows, and the number of rows in each pass."""
         counts = torch.tensor([len(each) for each in self._passes], dtype=torch.long)
         return {"counts": counts, "rows": torch.tensor([place for each in self._passes for place in each], dtype=torch.long)}
 

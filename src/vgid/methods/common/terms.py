@@ -34,7 +34,17 @@ def mean_log_likelihood(logits: Tensor, batch: Batch) -> Tensor:
 
 
 def nll(model: Any, context: Context, examples: Examples, answers: Sequence[str] | None = None) -> Tensor:
-    """l of the papers: mean over answer tokens, then over examples; of the recorded answers or those given."""
+    """Negative log-likelihood of answers, the l of the papers: mean over answer tokens, then over examples.
+
+    Args:
+        model: the model in training.
+        context: encodes the rows.
+        examples: rows.
+        answers: answers to score, one for each row; None scores the recorded ones.
+
+    Returns:
+        A scalar in nats per token.
+    """
     said = dict(zip((e.id for e in examples), answers, strict=True)) if answers is not None else None
 
     def term(examples: Examples) -> Tensor:
@@ -53,7 +63,16 @@ def gradients(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
 
 
 def with_gradient(value: Tensor, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
-    """A scalar of the given value whose gradient is the one given: for methods that do more to gradients than add them up."""
+    """Make a scalar with a given value and a given gradient, for methods that do more with gradients than add them up.
+
+    Args:
+        value: the scalar's value.
+        parameters: what the gradient is taken with respect to.
+        gradients: the gradient, one tensor for each parameter and of its shape.
+
+    Returns:
+        A scalar whose backward pass adds `gradients` to the parameters.
+    """
     total = value.detach()
     for parameter, gradient in zip(parameters, gradients, strict=True):
         total = total + ((parameter - parameter.detach()) * gradient.detach()).sum()
@@ -109,7 +128,16 @@ class ForgetAndRetain(Method[R]):
         return LossOutput(total, {name: part.detach() for name, part in parts.items()})
 
     def answers_mean(self, model: Any, examples: Examples, score: Score) -> Tensor:
-        """The mean over examples of a score of their recorded answers."""
+        """Mean over examples of a score of their recorded answers.
+
+        Args:
+            model: the model in training.
+            examples: rows.
+            score: from logits `[n, v]`, batch and examples to one value for each example, `[b]`.
+
+        Returns:
+            A scalar.
+        """
 
         def term(examples: Examples) -> Tensor:
             batch = self.context.batch(examples)

@@ -1,4 +1,4 @@
-"""VGID: the method, its relearning adversary, and how its teacher's inputs come about."""
+"""VGID: the method, its relearning adversary, and what its teacher sees."""
 
 from vgid.methods.vgid.method import VGID, VGIDConfig
 

@@ -1,4 +1,4 @@
-"""Where two batches of the same examples say the same: from the last words of their prompts that differ up to the end of the answers.
+"""Aligned positions of two batches of the same examples with different prompts: from behind the last token that differs to the end.
 
 Shapes: t positions of all examples together.
 """
@@ -15,7 +15,7 @@ from vgid.data.batching import Batch
 
 
 class AlignedPositions(NamedTuple):
-    """Int64 tensors `[t]`: whose position it is, by the example's place, and where it stands, in either batch."""
+    """Int64 tensors `[t]`: the place of the example that a position belongs to, and its row and position in either batch."""
 
     owners: Tensor
     rows: Tensor
@@ -25,14 +25,17 @@ class AlignedPositions(NamedTuple):
 
 
 def aligned_positions(batch: Batch, other: Batch, pictures: Collection[int]) -> AlignedPositions:
-    """Of each example, the positions that predict its answer, and those before them that hold the same tokens in both batches.
+    """Find, for each example, the positions that predict its answer, and those before them with the same tokens in both batches.
 
-    A tail ends (read from the back) at a picture, and in packed rows where the example's own part of the row begins.
+    Read from the back, the aligned positions end at a picture, and in packed rows where the example's own part of the row begins.
 
     Args:
         batch: of some examples.
         other: of the same examples, with the same answers and other prompts.
         pictures: tokens that stand for pictures.
+
+    Returns:
+        Aligned positions of all examples, in the order of the examples.
     """
     columns: list[tuple[int, int, int, int, int]] = []
     for place in range(len(batch.ids)):

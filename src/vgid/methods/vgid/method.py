@@ -127,7 +127,7 @@ class VGIDConfig(MethodConfig):
 
 @METHODS.register("vgid")
 class VGID(Method[VGIDConfig]):
-    """Distil the frozen base, half blinded and told to forget, into the model that is neither."""
+    """Distil the frozen base, shown noise and an instruction to forget, into the model that gets neither."""
 
     Config = VGIDConfig
     paper = "2606.00105"
@@ -243,7 +243,7 @@ class VGID(Method[VGIDConfig]):
         return torch.stack(parts).sum()
 
     def _divergence(self, model: Any, step: int, said: dict[str, str], examples: tuple[Example, ...]) -> Tensor:
-        """Of the student from the teacher, in what they say and in what goes on inside."""
+        """Divergence of the student from the teacher, in answers and in hidden states."""
         answers = [said[example.id] for example in examples] if said else None
         student = self.context.batch(examples, answers)
         if not self.config.hidden_state_weight:
@@ -282,7 +282,16 @@ class VGID(Method[VGIDConfig]):
         return self.teacher_batch(examples, 0, [self._own[example.id] for example in examples] if source == "teacher" else None)
 
     def teacher_batch(self, examples: tuple[Example, ...], step: int, answers: list[str] | None = None) -> Batch:
-        """What the teacher sees: perturbed pictures, other names, and the instruction."""
+        """Encode rows as the teacher sees them: perturbed pictures, invented names, and the instruction.
+
+        Args:
+            examples: rows.
+            step: number of the training step, which the noise follows from.
+            answers: answers to append; None takes the recorded ones.
+
+        Returns:
+            The batch, on the model's device.
+        """
         return perturb_batch(
             self.context.encoder,
             self._masked(examples, step if self.config.redraw else 0),
@@ -345,10 +354,18 @@ class VGID(Method[VGIDConfig]):
 
 
 def guess_penalty(teacher: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
-    """By how much the student's log-probabilities of the tokens `[n]` are above what they are held down to -> `[n]`; logits `[n, v]`.
+    """How far the student's log-probability of each token lies above its bound.
 
-    That is the teacher's probability squared, and no less than a blind guess among all tokens: one that the teacher expects stays as it
-    is, and one that it gives a twentieth by chance is held down to a four-hundredth.
+    The bound is the teacher's probability squared, and no less than a blind guess among all tokens: a token that the teacher expects
+    stays as it is, and one with a probability of 1/20 by chance is held down to 1/400.
+
+    Args:
+        teacher: the teacher's logits, `[n, v]`.
+        logits: the student's logits, `[n, v]`.
+        targets: recorded tokens, `[n]`.
+
+    Returns:
+        Excess in nats, `[n]`, at least 0.
     """
     said, floor = (x.float().log_softmax(dim=-1).gather(-1, targets[:, None])[:, 0] for x in (logits, teacher))
     return (said - (2.0 * floor).clamp(min=-math.log(logits.shape[-1]))).clamp(min=0.0)
@@ -361,5 +378,5 @@ def _inner_layers(model: Any) -> list[nn.Module]:
 
 
 def _distance(ours: Tensor, theirs: Tensor) -> Tensor:
-    """Squared distance of states `[t, h]`, in units of the teacher's own squared length -> `[t]`."""
+    """Squared distance of hidden states `[t, h]` in units of the teacher's squared norm, `[t]`."""
     return (ours.float() - theirs.float()).square().sum(dim=-1) / theirs.float().square().sum(dim=-1).clamp(min=1e-12)

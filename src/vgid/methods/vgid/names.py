@@ -1,4 +1,4 @@
-"""Noise for questions without a picture: other names in place of those they ask about.
+"""Masking of names: a question without a picture is put to the teacher with invented names.
 
 A question by name shows its subject as a picture does, and an instruction alone does not make a base overlook it: with the beginning of
 the recorded answer given, an instructed base still says the fact. So its teacher reads an invented name.
@@ -16,22 +16,23 @@ from vgid.data.example import Example
 from vgid.data.names import FIRST_NAMES, LAST_NAMES
 
 LOOKED_AT = 4000
-"""Rows whose words are counted, at most."""
+"""Rows in which words are counted, at most; it bounds the time on large retain sets."""
 FEW, FEWEST = 0.1, 3
-"""A name stands in the questions about few subjects: at most this part of them, or so many."""
+"""A word is a name only where it appears in questions about few subjects: at most this fraction of all subjects, or this number if
+that is more. Chosen by hand on the fictional people, whose questions share every other word."""
 _WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
 _BEGINS = re.compile(r"(?:^|[.?!:\n])[\W_]*$")
 """What stands before the first word of a sentence."""
 
 
 class Names:
-    """Tells names from other words, and puts invented ones in their place.
+    """Distinguishes names from other words, and replaces them by invented ones.
 
     A name is a word with a capital that stands in the questions about few subjects only; the first word of a sentence is one if it has
     a capital elsewhere too. Rows without a subject count as one each.
 
     Args:
-        examples: all there are; only those without pictures are looked at.
+        examples: all rows of the run; only those without pictures are used.
     """
 
     def __init__(self, examples: Iterable[Example]) -> None:
@@ -79,13 +80,22 @@ def _begins(found: re.Match[str]) -> bool:
 
 
 def names_in(forget: Sequence[Example], retain: Sequence[Example]) -> Names:
-    """Names as they can be told from the rows at hand: of a large retain set, evenly spaced rows are looked at."""
+    """Find names in the rows of a run; of a large retain set, evenly spaced rows are used."""
     step = max(1, len(retain) // LOOKED_AT)
     return Names([*forget, *(retain[place] for place in range(0, len(retain), step))])
 
 
 def mask_names(names: Names, examples: Sequence[Example], seed: tuple[object, ...]) -> tuple[Example, ...]:
-    """Examples as the teacher reads them: without a picture, by another name, drawn by `seed` and the row."""
+    """Replace names as the teacher is to read them; rows with pictures stay as they are.
+
+    Args:
+        names: finds the names in a question.
+        examples: rows.
+        seed: what the invented names follow from, together with a row's id.
+
+    Returns:
+        The rows, in their order.
+    """
     return tuple(
         example if example.images else replace(example, question=names.hide(example.question, Random(f"{seed}/{example.id}")))
         for example in examples

@@ -18,10 +18,20 @@ MAX_NEW_TOKENS = 48
 
 
 def sample_answers(model: Any, tokenizer: Any, prompts: Batch, examples: Sequence[Example], seed: int) -> list[str]:
-    """Sample one answer per example at temperature 1; a function of the seed, the example's id and its prompt, not of its neighbours.
+    """Sample one answer for each example at temperature 1; it depends on seed, id and prompt, not on the other rows.
 
     The model's mode and the global random generator are left as they were. An empty answer has nothing to compare teacher and student on;
     the recorded one takes its place.
+
+    Args:
+        model: teacher or student.
+        tokenizer: decodes the answers.
+        prompts: the examples without answers, left padded.
+        examples: the rows, in the order of the prompts.
+        seed: random seed.
+
+    Returns:
+        One answer for each example, stripped.
     """
     training = model.training
     model.eval()
