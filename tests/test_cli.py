@@ -59,8 +59,6 @@ def test_unlearn_by_another_method(random_folder: Path, data: Path, tmp_path: Pa
     results = json.loads(run.stdout)
     assert results["method"] == "manu" and results["training"] == "nothing to train"
     assert (tmp_path / "out" / "merged").is_dir() and not (tmp_path / "out" / "adapter").exists()
-    both = vgid("unlearn", *files, "--method", "npo", "--recipe", "paper")
-    assert both.returncode == 2 and "a recipe names its method itself" in both.stderr
 
 
 def test_unlearn_writes_checkpoints_and_results(random_folder: Path, data: Path, tmp_path: Path) -> None:
@@ -192,3 +190,32 @@ def test_a_signal_before_training_ends_at_once(random_folder: Path, data: Path, 
     )
     assert run.returncode == 143 and "stopped by SIGTERM; `vgid unlearn` goes on with --resume" in run.stderr
     assert "Traceback" not in run.stderr and not (tmp_path / "out").exists()
+
+
+def test_settings_are_printed_with_their_meaning_and_read_back(tmp_path: Path) -> None:
+    words = ("--recipe", "paper", "--method", "npo", "--set", "method.beta=0.3", "--seed", 3)
+    shown = vgid("config", *words)
+    assert shown.returncode == 0 and "  # inverse temperature" in shown.stdout and "beta: 0.3" in shown.stdout
+    (tmp_path / "again.yaml").write_text(shown.stdout)
+    again, plain = vgid("config", "--recipe", tmp_path / "again.yaml", "--json"), vgid("config", *words, "--json")
+    assert again.returncode == 0 and json.loads(again.stdout) == json.loads(plain.stdout)
+
+
+def test_recipes_are_listed() -> None:
+    rows = {row["name"]: row for row in json.loads(vgid("recipes", "--json").stdout)}
+    assert rows["released"]["method"] == "vgid_released" and all(row["about"] for row in rows.values())
+    assert "own-data" in vgid("recipes").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("unlearn", "--examine", "3"), "use --max-rows"),
+        (("audit", "--rows=3"), "use --max-rows"),
+        (("evaluate", "--retrained", "x"), "use --reference"),
+        (("evaluate", "--benchmark", "mllmu", "--set", "a=1"), "use --protocol"),
+    ],
+)
+def test_former_options_name_the_present_ones(arguments: tuple[str, ...], message: str) -> None:
+    run = vgid(*arguments)
+    assert run.returncode == 2 and message in run.stderr and "Traceback" not in run.stderr

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from vgid.benchmarking.bench import BenchmarkChoice
 from vgid.benchmarks import BENCHMARKS
-from vgid.config import load_config, recipe_names, validate_config
+from vgid.config import load_config, read_recipe, recipe_names, resolve, validate_config
 from vgid.errors import ConfigError
 from vgid.methods import METHODS
 
@@ -15,7 +16,7 @@ def test_every_built_in_recipe_is_valid(recipe: str) -> None:
     config = load_config(recipe)
     # What is written into the results reads back as the same configuration.
     assert validate_config(config.model_dump(mode="json")) == config
-    assert config.method.name == "vgid"
+    assert config.method.name == ("vgid_released" if recipe == "released" else "vgid")
 
 
 def test_halves_of_the_teacher_are_recipes() -> None:
@@ -35,9 +36,9 @@ def test_recipes_for_models_save_memory_and_end() -> None:
         "own-data",
         "no-retain",
     }
-    assert models | {"default", "paper", "released", "noise-only", "instruction-only", "on-policy"} == set(recipe_names())
+    assert models | {"demo", "paper", "released", "noise-only", "instruction-only", "on-policy"} == set(recipe_names())
     for config in map(load_config, models):
-        assert config.training.gradient_checkpointing and config.training.precision == "bf16" and config.training.steps is None
+        assert config.training.gradient_checkpointing == config.training.precision == "auto" and config.training.steps is None
         assert config.adapter is not None and config.adapter.scope == ("language",) and config.training.learning_rate < 1e-3
     assert load_config("no-retain").neutral_retain == 256 and not load_config("own-data").neutral_retain
     paper, mllmu = load_config("paper"), load_config("llava-1.5-7b-mllmu-paper")
@@ -46,7 +47,7 @@ def test_recipes_for_models_save_memory_and_end() -> None:
 
 
 def test_recipes_of_benchmarks_fit_them() -> None:
-    named = {name: choice for name in recipe_names() if (choice := load_config(name).benchmark)}
+    named = {name: BenchmarkChoice(**choice) for name in recipe_names() if (choice := read_recipe(name).benchmark)}
     assert {name: (choice.name, choice.forget) for name, choice in named.items()} == {
         "llava-1.5-7b-mllmu-paper": ("mllmu", "5"),
         "llava-1.5-7b-clear-paper": ("clear", "05"),
@@ -61,14 +62,16 @@ def test_recipes_of_benchmarks_fit_them() -> None:
         assert (config.method, config.adapter, config.training.learning_rate) == (paper.method, paper.adapter, paper.training.learning_rate)
 
 
-def test_default_recipe_is_the_default() -> None:
-    assert load_config("default") == load_config()
+def test_defaults_are_meant_for_real_checkpoints() -> None:
+    config, demo = load_config(None), load_config("demo")
+    assert config.training.learning_rate <= 2e-4 and config.training.steps is None and config.adapter is not None
+    assert config == load_config("own-data") and (config.adapter.rank, config.adapter.alpha) == (16, 32)
+    assert (demo.training.learning_rate, demo.training.steps) == (2e-3, 200)
 
 
 def test_released_recipe_is_the_released_script() -> None:
     config = load_config("released")
-    method = config.build_method().config
-    assert (method.instruction, method.positions, method.alternate, method.retain_loss) == (None, "all", True, "kl")
+    assert config.method.name == "vgid_released" and config.build_method().config.alternate
     assert config.adapter is not None and (config.adapter.rank, config.adapter.alpha, config.adapter.dropout) == (16, 16, 0.05)
 
 
@@ -101,9 +104,12 @@ def test_all_problems_at_once_with_the_nearest_names() -> None:
         ("missing.yaml", [], "no such recipe file"),
         (None, ["method.name=vgd"], "did you mean 'vgid'"),
         (None, ["seed"], "key.subkey=value"),
-        (None, ["seed=1", "seed.x=2"], "an override goes below a plain value"),
+        (None, ["seed=1", "seed.x=2"], "an override sets a key below a plain value"),
         (None, ["seed=[1"], "cannot read an override"),
-        (None, ["method.positions=all"], "positions=all needs instruction=null"),
+        (None, ["method.positions=all"], "renamed; it is now the method vgid_released"),
+        (None, ["method.sparring=0"], r"renamed; it is now adversary"),
+        (None, ["method.hold=1"], "renamed; it is now guess_penalty"),
+        (None, ["benchmark.name=mllmu"], "a recipe's `benchmark:` section"),
     ],
 )
 def test_mistakes_have_one_clear_message(recipe: str | None, overrides: list[str], message: str) -> None:
@@ -111,7 +117,7 @@ def test_mistakes_have_one_clear_message(recipe: str | None, overrides: list[str
         load_config(recipe, overrides)
 
 
-@pytest.mark.parametrize(("text", "message"), [("- a\n- b\n", "no mapping"), ("a: [", "no valid YAML")])
+@pytest.mark.parametrize(("text", "message"), [("- a\n- b\n", "not a mapping"), ("a: [", "not valid YAML")])
 def test_broken_recipe_files(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "broken.yaml").write_text(text)
     with pytest.raises(ConfigError, match=message):
@@ -121,3 +127,35 @@ def test_broken_recipe_files(tmp_path: Path, text: str, message: str) -> None:
 def test_a_method_cannot_be_registered_twice() -> None:
     with pytest.raises(ConfigError, match="'vgid' is registered twice"):
         METHODS.register("vgid")(METHODS.get("vgid"))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_way_to_a_method_gives_the_same_settings(name: str) -> None:
+    """By option, by override, by recipe: one order, defaults < the method's own < recipe < overrides."""
+    config = resolve(method=name)
+    assert config == load_config(None, [f"method.name={name}"]) == load_config(None, [f"method={name}"])
+    assert config == validate_config(config.model_dump(mode="json")) and type(config.method) is METHODS.get(name).Config
+    own = {key: value for key, value in METHODS.get(name).defaults.items() if key == "training.learning_rate"}
+    assert all(config.training.learning_rate == value for value in own.values())
+    assert resolve(None, ["training.learning_rate=0.5"], method=name).training.learning_rate == 0.5
+
+
+def test_method_and_recipe_combine() -> None:
+    """The recipe's shared settings hold for the method, but not the settings of the recipe's own method, nor its kind of training."""
+    paper, npo, whole = load_config("paper"), resolve("paper", method="npo"), resolve("paper", method="mmunlearner")
+    assert (npo.training, npo.adapter, npo.validation) == (paper.training, paper.adapter, paper.validation)
+    assert npo.method == resolve(method="npo").method and whole.adapter is None
+    assert resolve("paper", ["method.beta=0.5"], method="vgid").method == load_config("paper", ["method.beta=0.5"]).method
+    with pytest.raises(ConfigError, match="two methods are named"):
+        resolve(None, ["method.name=ga"], method="npo")
+
+
+def test_recipes_extend_others(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("extends: paper\ntraining: {epochs: 7}\n")
+    (tmp_path / "mine.yaml").write_text("about: mine\nextends: base.yaml\nmethod: {beta: 3.0}\n")
+    config, paper = load_config(tmp_path / "mine.yaml"), load_config("paper")
+    assert config.training == paper.training.model_copy(update={"epochs": 7.0}) and config.adapter == paper.adapter
+    assert config.method == paper.method.model_copy(update={"beta": 3.0}) and read_recipe(tmp_path / "mine.yaml").about == "mine"
+    (tmp_path / "base.yaml").write_text("extends: mine.yaml\n")
+    with pytest.raises(ConfigError, match="extend each other in a circle"):
+        load_config(tmp_path / "mine.yaml")

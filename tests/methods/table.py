@@ -58,6 +58,7 @@ class Row:
 QUICK_PATH = ("method.rows=2", "method.frames=2", "method.top_k=2")
 TRAINED = (
     Row("vgid", ("method.answers=[recorded]",)),
+    Row("vgid_released"),
     Row("ga"),
     Row("grad_diff"),
     Row("kl_min"),

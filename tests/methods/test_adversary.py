@@ -1,4 +1,4 @@
-"""The sparring partner learns what it is taught, leaves the model alone, and goes on from where it was."""
+"""The relearning adversary learns its inner batches, leaves the model alone, and resumes from its state."""
 
 import copy
 from typing import Any
@@ -13,7 +13,7 @@ from vgid.data.example import Example
 from vgid.errors import ConfigError
 from vgid.methods.base import StepBatch
 from vgid.methods.common.terms import nll
-from vgid.methods.vgid.adversary import BOUT, RelearningAdversary, can_split
+from vgid.methods.vgid.adversary import AdversaryConfig, RelearningAdversary, can_split
 from vgid.methods.vgid.method import VGID
 from vgid.models.forward import answer_logits
 from vgid.models.loading import LoadedModel
@@ -21,6 +21,8 @@ from vgid.seeds import derive_seed
 from vgid.training.fit import fit
 
 FORGET = tuple(forget_rows())
+CONFIG = AdversaryConfig(rate=1e-3)
+PERIOD = CONFIG.period
 ONLY = (
     "method.answers=[recorded]",
     "method.hidden_state_weight=0",
@@ -45,23 +47,26 @@ def people(count: int, each: int = 3) -> list[Example]:
     return [Example(f"{who}-{n}", f"What is fact {n}?", f"{who}{n}", subject=f"person {who}") for who in range(count) for n in range(each)]
 
 
-def test_half_of_the_people_are_taught_for_a_bout(random_model: LoadedModel) -> None:
-    partner = RelearningAdversary(random_model.model, people(6), 1e-3, seed=1)
-    bouts = [{partner.taught(step) for step in range(start, start + BOUT)} for start in range(0, 20 * BOUT, BOUT)]
-    assert all(len(taught) == 1 and len(next(iter(taught))) == 3 for taught in bouts)
-    assert set().union(*(next(iter(taught)) for taught in bouts)) == {f"person {who}" for who in range(6)}
-    known, others = partner.split(0, people(6))
-    assert {row.subject for row in known} == partner.taught(0) and len(known) == len(others) == 9
-    assert {row.subject for row in partner.lesson(0)} <= partner.taught(0) and partner.lesson(0) != partner.lesson(1)
+def test_an_adversary_trains_on_half_of_the_subjects_for_a_period(random_model: LoadedModel) -> None:
+    adversary = RelearningAdversary(random_model.model, people(6), CONFIG, seed=1)
+    starts = range(0, 20 * PERIOD, PERIOD)
+    periods = [{adversary.subjects(step) for step in range(start, start + PERIOD)} for start in starts]
+    assert all(len(found) == 1 and len(next(iter(found))) == 3 for found in periods)
+    assert set().union(*(next(iter(found)) for found in periods)) == {f"person {who}" for who in range(6)}
+    known, others = adversary.split(0, people(6))
+    assert {row.subject for row in known} == adversary.subjects(0) and len(known) == len(others) == 9
+    assert {row.subject for row in adversary.inner_batch(0)} <= adversary.subjects(0) and adversary.inner_batch(0) != adversary.inner_batch(
+        1
+    )
 
 
-def test_of_a_single_person_half_of_the_answers_are_taught(random_model: LoadedModel) -> None:
+def test_with_a_single_subject_it_trains_on_half_of_the_answers(random_model: LoadedModel) -> None:
     same = [Example(f"{n}-{k}", f"Wording {k} of {n}?", f"Answer {n}.", subject="one") for n in range(4) for k in range(2)]
-    known, others = RelearningAdversary(random_model.model, same, 1e-3, seed=1).split(0, same)
+    known, others = RelearningAdversary(random_model.model, same, CONFIG, seed=1).split(0, same)
     assert len(known) == len(others) == 4 and not {row.answer for row in known} & {row.answer for row in others}
 
 
-def test_one_answer_is_nobody_to_spar_about(random_model: LoadedModel) -> None:
+def test_one_answer_cannot_be_split(random_model: LoadedModel) -> None:
     assert can_split(people(2)) and can_split(people(1)) and not can_split(people(1, each=1))
     method, model = Row("vgid", ONLY).prepared(random_model, FORGET[:1], ())
     assert method.loss(model, StepBatch(0, FORGET[:1], ())).total.isfinite()
@@ -69,24 +74,24 @@ def test_one_answer_is_nobody_to_spar_about(random_model: LoadedModel) -> None:
 
 def test_compiled_layers_are_refused(random_model: LoadedModel) -> None:
     config = resolve(None, ["training.torch_compile=true"], method="vgid")
-    with pytest.raises(ConfigError, match=r"method\.sparring=0 and method\.states=0"):
+    with pytest.raises(ConfigError, match=r"method\.adversary=null and method\.hidden_state_weight=0"):
         fit(random_model, FORGET, FORGET, config)
 
 
 def test_it_learns_and_the_model_does_not(random_model: LoadedModel) -> None:
     method, model = prepared(random_model)
     before = copy.deepcopy(model.state_dict())
-    partner, loss = method._partner, lambda rows: nll(model, method.context, rows)
-    lesson = partner.lesson(0)
-    plain = loss(lesson).item()
-    with partner.at_work():
-        assert loss(lesson).item() == pytest.approx(plain, abs=1e-6)  # nothing learned yet
-    for step in range(BOUT):
-        partner.learn(step, loss)
-        partner.learn(step, loss)  # a second pass of the same step changes nothing
-    with partner.at_work():
-        taught = loss(lesson).item()
-    assert taught < plain - 0.01 and loss(lesson).item() == pytest.approx(plain, abs=1e-6)
+    adversary, loss = method._adversary, lambda rows: nll(model, method.context, rows)
+    rows = adversary.inner_batch(0)
+    plain = loss(rows).item()
+    with adversary.active():
+        assert loss(rows).item() == pytest.approx(plain, abs=1e-6)  # nothing learned yet
+    for step in range(PERIOD):
+        adversary.learn(step, loss)
+        adversary.learn(step, loss)  # a second pass of the same step changes nothing
+    with adversary.active():
+        learned = loss(rows).item()
+    assert learned < plain - 0.01 and loss(rows).item() == pytest.approx(plain, abs=1e-6)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
 
@@ -94,16 +99,16 @@ def test_it_learns_and_the_model_does_not(random_model: LoadedModel) -> None:
 def test_one_step_by_hand(random_model: LoadedModel) -> None:
     """AdamW's first step from zero is one of the learning rate against the gradient's sign."""
     method, model = prepared(random_model)
-    partner: RelearningAdversary = method._partner
-    name, layer = next(iter(partner.layers.items()))
-    partner.learn(0, lambda rows: nll(model, method.context, rows))
-    up = partner.carried()[f"{name}/up"]
+    adversary: RelearningAdversary = method._adversary
+    name, layer = next(iter(adversary.layers.items()))
+    adversary.learn(0, lambda rows: nll(model, method.context, rows))
+    up = adversary.state_dict()[f"{name}/up"]
     generator = torch.Generator().manual_seed(derive_seed(5, "sparring", 0, name) % 2**63)
     down = (torch.rand(8, layer.in_features, generator=generator) * 2 - 1) / layer.in_features**0.5
     # The gradient of W is that of up, led back through what is added: dL/dup = 2 dL/dW down^T.
     weight = layer.weight
     weight.requires_grad_(True)
-    (gradient,) = torch.autograd.grad(nll(model, method.context, partner.lesson(0)), [weight])
+    (gradient,) = torch.autograd.grad(nll(model, method.context, adversary.inner_batch(0)), [weight])
     wanted = -2e-3 * (2 * gradient @ down.T).sign()
     # AdamW divides by |gradient| + 1e-8, so where there is next to no gradient it steps less, and rounding decides the sign.
     steep = (gradient @ down.T).abs() > 1e-7
@@ -111,23 +116,23 @@ def test_one_step_by_hand(random_model: LoadedModel) -> None:
 
 
 def test_what_it_asks_is_asked_of_the_model_with_its_weights(random_model: LoadedModel) -> None:
-    """Forget loss and gradients, with the partner's weights added to the layers' own, against hooks and gradients worked out early."""
+    """Forget loss and gradients, with the adversary's weights added to the layers' own, against hooks and gradients worked out early."""
     method, model = prepared(random_model)
     step = StepBatch(7, FORGET, ())
     method.loss(model, step).total.backward()
     found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
-    partner: RelearningAdversary = method._partner
-    known, others = partner.split(7, FORGET)
+    adversary: RelearningAdversary = method._adversary
+    known, others = adversary.split(7, FORGET)
     assert known and others
-    plain = VGID(method.config.model_copy(update={"sparring": 0.0}))
+    plain = VGID(method.config.model_copy(update={"adversary": None}))
     plain.prepare(model, method.context)
     total = plain.loss(model, StepBatch(7, known, ())).total * (len(known) / len(FORGET))
     total.backward()
-    state, carried = copy.deepcopy(model.state_dict()), partner.carried()
+    state, own = copy.deepcopy(model.state_dict()), adversary.state_dict()
     target = {row.id: _teacher_logits(model, plain.teacher_batch((row,), 7)) for row in others}
-    for name, layer in partner.layers.items():
-        layer.weight.data += 2 * carried[f"{name}/up"] @ carried[f"{name}/down"]
+    for name, layer in adversary.layers.items():
+        layer.weight.data += 2 * own[f"{name}/up"] @ own[f"{name}/down"]
     plain._target = lambda base, examples, step, answers: torch.cat([target[e.id] for e in examples])  # type: ignore[method-assign]
     attacked = plain.loss(model, StepBatch(7, others, ())).total * (len(others) / len(FORGET))
     attacked.backward()
@@ -142,15 +147,15 @@ def _teacher_logits(model: Any, batch: Batch) -> torch.Tensor:
         return answer_logits(model, batch)
 
 
-def test_a_bout_is_carried_on(random_model: LoadedModel) -> None:
+def test_a_period_goes_on_from_its_state(random_model: LoadedModel) -> None:
     method, model = prepared(random_model)
-    partner, loss = method._partner, lambda rows: nll(model, method.context, rows)
-    for step in range(BOUT + 3):
-        partner.learn(step, loss)
-    carried = {name: value.clone() for name, value in partner.carried().items()}
-    partner.learn(BOUT + 3, loss)
-    other = RelearningAdversary(model, FORGET, 2e-3, seed=5)
-    other.take_up(carried)
-    other.learn(BOUT + 3, loss)
-    one, two = partner.carried(), other.carried()
+    adversary, loss = method._adversary, lambda rows: nll(model, method.context, rows)
+    for step in range(PERIOD + 3):
+        adversary.learn(step, loss)
+    saved = {name: value.clone() for name, value in adversary.state_dict().items()}
+    adversary.learn(PERIOD + 3, loss)
+    other = RelearningAdversary(model, FORGET, AdversaryConfig(rate=2e-3), seed=5)
+    other.load_state_dict(saved)
+    other.learn(PERIOD + 3, loss)
+    one, two = adversary.state_dict(), other.state_dict()
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)

@@ -1,4 +1,4 @@
-"""Names are told from other words by who is asked about, and invented ones take their places."""
+"""Names are distinguished from other words by the subjects that are asked about, and replaced by invented ones."""
 
 from random import Random
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from vgid.data.example import Example, ImageRef
 from vgid.data.names import FIRST_NAMES, LAST_NAMES
-from vgid.methods.vgid.names import Names, hidden, names_in
+from vgid.methods.vgid.names import Names, mask_names, names_in
 
 WORDINGS = ("Where does {} live?", "Could you tell me where {} lives?", "{} works as what?", "Name the pet of {}.")
 PEOPLE = ("Anna Keller", "Béla Novák", "Mary-Ann O'Neill", "Carl von Rosen", "Dora Anna Blum", "Eve Moss")
@@ -48,7 +48,7 @@ def test_an_invented_person_takes_the_place() -> None:
 def test_a_row_with_a_picture_keeps_its_words() -> None:
     picture = (ImageRef(data=b"x"),)
     examples = [*rows(PEOPLE[0])[:1], Example("seen", "Is this Anna Keller?", "Yes.", picture, "Anna Keller")]
-    plain, seen = hidden(names_in(examples, rows(*PEOPLE[1:])), examples, (0, 1))
+    plain, seen = mask_names(names_in(examples, rows(*PEOPLE[1:])), examples, (0, 1))
     assert "Anna" not in plain.question and plain.answer == examples[0].answer and seen is examples[1]
 
 
@@ -56,6 +56,6 @@ def test_a_row_with_a_picture_keeps_its_words() -> None:
 def test_who_takes_the_place_follows_the_seed(one: int, two: int) -> None:
     examples = rows(*PEOPLE)
     names = names_in(examples, ())
-    first, second = (hidden(names, examples, (0, step)) for step in (one, two))
+    first, second = (mask_names(names, examples, (0, step)) for step in (one, two))
     assert (first == second) == (one == two)
     assert not any(person in row.question for person in PEOPLE for row in first)

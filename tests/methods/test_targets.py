@@ -56,14 +56,14 @@ def test_a_run_that_goes_on_repeats_the_passes_it_had_taken(random_model: Loaded
     before = [(rows, targets.logits(random_model.model, rows)) for rows in (mixed[:2], mixed[1:3])]
     later: list[tuple[str, ...]] = []
     again = Targets(counted(random_model.encoder, later), mixed)
-    again.take_up(targets.carried())
-    assert not later and {key: value.tolist() for key, value in targets.carried().items()} == {"counts": [2, 1], "rows": [0, 1, 2]}
+    again.load_state_dict(targets.state_dict())
+    assert not later and {key: value.tolist() for key, value in targets.state_dict().items()} == {"counts": [2, 1], "rows": [0, 1, 2]}
     # `row-1` alone would do, but it was in a pass with `row-0`; `row-3` is new and gets a pass of its own.
     found = again.logits(random_model.model, [mixed[1], mixed[3]])
     assert later == [("row-0", "row-1"), ("row-3",)]
     assert torch.equal(found, targets.logits(random_model.model, [mixed[1], mixed[3]]))
     assert all(torch.equal(again.logits(random_model.model, rows), value) for rows, value in before)
-    assert again.carried()["counts"].tolist() == [2, 1, 1] and again.carried()["rows"].tolist() == [0, 1, 2, 3]
+    assert again.state_dict()["counts"].tolist() == [2, 1, 1] and again.state_dict()["rows"].tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("name", ["Aya-Vision", "Gemma-3"])
@@ -91,9 +91,9 @@ def test_reused_targets_give_the_same_loss_and_gradients(random_model: LoadedMod
         redraw=False,
         retain_loss=retain,
         answers=("recorded", "teacher"),
-        states=0.0,
-        hold=0.0,
-        sparring=0.0,  # type: ignore[arg-type]
+        hidden_state_weight=0.0,
+        guess_penalty=0.0,
+        adversary=None,  # type: ignore[arg-type]
     )
     method = VGID(config)
     method.prepare(model, Context(random_model.encoder, forget, keep, 5, torch.device("cpu")))

@@ -26,8 +26,14 @@ from vgid.synthetic.splits import training_rows
 from vgid.synthetic.tiny import tiny_path
 from vgid.training.fit import fit
 
-PAPER: dict[str, Any] = {"answers": ("recorded",), "names": False, "hold": 0.0, "states": 0.0, "sparring": 0.0}
-"""Nothing but what the paper has."""
+PAPER: dict[str, Any] = {
+    "answers": ("recorded",),
+    "mask_names": False,
+    "guess_penalty": 0.0,
+    "hidden_state_weight": 0.0,
+    "adversary": None,
+}
+"""Only what the paper has."""
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +80,7 @@ def test_teacher_sees_noise_and_instruction_and_the_student_neither(tiny: Loaded
     assert not torch.equal(teacher.answers.positions, student.answers.positions)
 
 
-def test_noise_is_drawn_anew_unless_told_otherwise(tiny: LoadedModel, mixed: tuple[Example, ...]) -> None:
+def test_noise_is_drawn_anew_unless_configured_otherwise(tiny: LoadedModel, mixed: tuple[Example, ...]) -> None:
     method, _ = prepared(tiny, VGIDConfig(answers=("recorded",)), mixed)
     one, two = (method.teacher_batch(mixed, step).model_inputs["pixel_values"] for step in (0, 1))
     assert not torch.equal(one, two)
@@ -127,7 +133,7 @@ def test_a_recorded_token_is_held_down_to_what_a_chance_guess_squared_gives_it()
 
 def test_states_follow_the_teachers_wherever_both_read_the_same(tiny: LoadedModel, mixed: tuple[Example, ...]) -> None:
     """lambda E_f[mean over layers and positions of |h - h_T|^2 / |h_T|^2], row by row, position by position."""
-    method, model = prepared(tiny, VGIDConfig(**{**PAPER, "states": 3.0}, beta=0.0, alpha=1.0), mixed)
+    method, model = prepared(tiny, VGIDConfig(**{**PAPER, "hidden_state_weight": 3.0}, beta=0.0, alpha=1.0), mixed)
     shaken(model)
     without = VGID(VGIDConfig(**PAPER, beta=0.0, alpha=1.0))
     without.prepare(model, method.context)
@@ -158,7 +164,7 @@ def test_states_follow_the_teachers_wherever_both_read_the_same(tiny: LoadedMode
 
 def test_states_of_packed_rows_are_those_of_plain_ones(tiny: LoadedModel, rows: list[Example]) -> None:
     together = tuple(row for row in rows if row.images == rows[0].images)[:3]
-    config = VGIDConfig(**{**PAPER, "states": 2.0}, beta=0.0)
+    config = VGIDConfig(**{**PAPER, "hidden_state_weight": 2.0}, beta=0.0)
     method, model = prepared(tiny, config, together)
     shaken(model)
     packed = VGID(config)
@@ -185,13 +191,13 @@ def outputs(model: Any, layers: list[torch.nn.Module], batch: Batch) -> list[tor
     return seen
 
 
-def test_released_recipe_compares_all_positions_and_takes_turns(tiny: LoadedModel, mixed: tuple[Example, ...]) -> None:
-    method = load_config("released").build_method()
+def test_released_script_compares_all_positions_and_takes_turns(tiny: LoadedModel, mixed: tuple[Example, ...]) -> None:
+    method: Any = load_config("released").build_method()
     model = attach_lora(tiny.model, AdapterConfig(), seed=0).eval()
     method.prepare(model, Context(Encoder(tiny.processor), mixed, mixed, 5, torch.device("cpu")))
     forget, retain = (method.loss(model, StepBatch(step, mixed, mixed)).parts for step in (0, 1))
     assert set(forget) == {"forget"} and set(retain) == {"retain"}
-    teacher, student = method.teacher_batch(mixed, step=0), method.context.encoder.batch(mixed)
+    teacher, student = method._teacher_batch(mixed, 0), method.context.encoder.batch(mixed)
     with torch.no_grad():
         p, q = (model(**batch.model_inputs).logits.log_softmax(-1) for batch in (teacher, student))
     # torch's own "batchmean": summed over positions and vocabulary, divided by the rows.

@@ -1,4 +1,4 @@
-"""`unlearn`, as Python users call it: what it refuses, what it leaves."""
+"""`unlearn` and `finetune`, as Python users call them: what they refuse, what they leave."""
 
 from pathlib import Path
 
@@ -7,28 +7,33 @@ import torch
 
 import vgid
 from tests.conftest import example
-from vgid.config import load_config
-from vgid.errors import DataError
+from vgid.config import load_config, resolve
+from vgid.errors import ConfigError, DataError
+from vgid.finetuning import finetune
 from vgid.models.forward import answer_logits
 from vgid.models.loading import LoadedModel, load_model
-from vgid.unlearning import train_and_export
+from vgid.progress import Stages
+from vgid.unlearning import train_and_export, unlearn
 
 QUICK = ["training.steps=2", "training.forget_batch=2", "training.retain_batch=2", "method.answers=[recorded]"]
 
 
 def test_nothing_to_forget(random_model: LoadedModel) -> None:
     with pytest.raises(DataError, match="there is nothing to forget"):
-        train_and_export(random_model, [], [example(1)])
+        unlearn(random_model, [], [example(1)])
 
 
 def test_the_same_in_both_sets(random_model: LoadedModel) -> None:
     with pytest.raises(DataError, match="is in the forget set and in the retain set"):
-        train_and_export(random_model, [example(1)], [example(1)])
+        unlearn(random_model, [example(1)], [example(1)])
 
 
 def test_without_retain_data(random_model: LoadedModel) -> None:
-    fitted = train_and_export(random_model, [example(1), example(2)], config=load_config(None, QUICK))
-    assert set(fitted.curves) >= {"forget"} and "retain" not in fitted.curves and fitted.seconds > 0
+    done = unlearn(
+        random_model, [example(1), example(2)], config=load_config(None, QUICK), max_rows=1, allow_unknown=True, stages=Stages(quiet=True)
+    )
+    assert set(done.curves) >= {"forget"} and "retain" not in done.curves and done.stopped == "all steps taken"
+    assert done.scores["unlearned"]["forget"].n == 1 and done.model.model is not None and done.out is None
 
 
 def test_full_parameters_leave_a_merged_model_alone(random_model: LoadedModel, tmp_path: Path) -> None:
@@ -46,6 +51,16 @@ def test_mixed_precision_ends_with_training(random_model: LoadedModel, tmp_path:
     with torch.no_grad():
         trained, written = (answer_logits(model, batch) for model in (fitted.loaded.model, load_model(tmp_path / "merged").model))
     assert (trained - written).abs().max() < 1e-5 and not hasattr(fitted.loaded.model, "_original_forward")
+
+
+def test_fine_tuning_learns_and_leaves_a_model(random_model: LoadedModel, tmp_path: Path) -> None:
+    config = resolve(None, ["training.steps=8", "training.retain_batch=2", "training.learning_rate=1e-2"], method="finetune")
+    rows, quiet = [example(1), example(2)], Stages(quiet=True)
+    fitted = finetune(random_model, rows, config, out=tmp_path / "out", stages=quiet)
+    losses = [value for _, value in fitted.curves["retain"]]
+    assert losses[-1] < losses[0] - 0.5 and load_model(tmp_path / "out" / "merged")
+    with pytest.raises(ConfigError, match="method finetune"):
+        finetune(random_model, rows, load_config(), stages=quiet)
 
 
 def test_public_names_are_there() -> None:

@@ -86,7 +86,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_rows() -> None:
     [
         ({"steps": 9}, 5, 5, 9),
         ({"steps": None, "epochs": 2, "forget_batch": 4}, 10, 99, 5),
-        ({"steps": None, "forget_batch": 8}, 0, 80, 10),
+        ({"steps": None, "epochs": 1.0, "forget_batch": 8}, 0, 80, 10),
     ],
 )
 def test_steps_of_a_run(config: dict[str, Any], forget: int, retain: int, expected: int) -> None:
@@ -102,7 +102,7 @@ def test_put_aside_is_a_split() -> None:
     assert split_validation(EXAMPLES, off, seed=1) == (EXAMPLES, [])
 
 
-def test_early_stop_ends_with_the_best_look(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_early_stop_ends_with_the_best_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     """Recall by look: 1 of 2 forgotten; all forgotten, retain intact; all forgotten, retain broken."""
     model = Linear()
     looks = iter([(True, True), (True, True), (True, False), (True, True), (False, False), (True, True), (False, False), (True, False)])
@@ -111,7 +111,7 @@ def test_early_stop_ends_with_the_best_look(monkeypatch: pytest.MonkeyPatch) -> 
     stop = EarlyStop(model, None, EXAMPLES[:2], EXAMPLES[2:4], config)  # type: ignore[arg-type]
     for step in (1, 2, 3):
         model.weight.data.fill_(float(step))
-        stop._look(step)
+        stop._evaluate(step)
     stop.restore()
     assert model.weight.item() == 2.0 and stop.reason == "all steps taken"
     assert stop.curves == {"recall forget": [(1, 0.5), (2, 0.0), (3, 0.0)], "recall retain": [(1, 1.0), (2, 1.0), (3, 0.5)]}
