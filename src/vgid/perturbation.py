@@ -18,7 +18,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from vgid.data.batching import Batch, Encoder, Row
+from vgid.data.batching import Batch, EncodedRow, Encoder
 from vgid.data.example import Example
 from vgid.data.packing import Style
 from vgid.errors import ModelError
@@ -151,7 +151,7 @@ def perturb_row(
     seed: tuple[object, ...],
     instruction: str | None = None,
     answer: str | None = "",
-) -> Row:
+) -> EncodedRow:
     """One row of `perturb_batch`."""
     seeds = [derive_seed(*seed, ref.fingerprint, k) for k, ref in enumerate(example.images)]
     if config.kind == "none":

@@ -30,7 +30,7 @@ def start() -> None:
     global _asked_to_shard
     # Sharding is done here and not by accelerate, so that it is the same under every launcher; hence it must not see this.
     _asked_to_shard |= os.environ.pop("ACCELERATE_USE_FSDP", "false").lower() == "true"
-    if by_deepspeed() and find_spec("deepspeed") is None:
+    if uses_deepspeed() and find_spec("deepspeed") is None:
         raise ConfigError("DeepSpeed is asked for, but not installed", fix="pip install deepspeed, or use the fsdp2 launch configuration")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         from accelerate import PartialState
@@ -58,7 +58,7 @@ def asked_to_shard() -> bool:
     return _asked_to_shard
 
 
-def by_deepspeed() -> bool:
+def uses_deepspeed() -> bool:
     """Whether the launcher's configuration asks for DeepSpeed, which has ways of its own with gradients and optimizers."""
     return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
 
@@ -119,17 +119,17 @@ def shard(model: torch.nn.Module) -> None:
         register_fsdp_forward_method(model, "generate")
 
 
-def is_spread(model: torch.nn.Module) -> bool:
+def is_sharded(model: torch.nn.Module) -> bool:
     """Whether a model's parameters lie in several processes, so that none can take a pass alone."""
     return any(isinstance(p, DTensor) for p in model.parameters())
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """The whole of a tensor that may be spread over the processes; all must call it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def share_of(tensor: Tensor, like: Tensor) -> Tensor:
+def local_shard(tensor: Tensor, like: Tensor) -> Tensor:
     """This process's share of a whole tensor, where `like` is spread; no process needs another for it."""
     if isinstance(tensor, DTensor) or not isinstance(like, DTensor):
         return tensor.to(like.device)

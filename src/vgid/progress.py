@@ -13,9 +13,10 @@ from types import TracebackType
 
 from rich.console import Console, RenderableType
 from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
 
-Tick = Callable[[int, int], None]
+Progress = Callable[[int, int], None]
 """Told (done, total)."""
 
 
@@ -31,7 +32,7 @@ class Stages:
             console.width = 110  # a pipe has no width of its own
         self._quiet = quiet
         self._plain = None if quiet or console.is_terminal else console
-        self._progress = Progress(
+        self._progress = Bars(
             TextColumn("{task.description:<34}"),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
@@ -59,7 +60,7 @@ class Stages:
             self._progress.console.print(what)
 
     @contextmanager
-    def __call__(self, name: str, key: str | None = None) -> Iterator[Tick]:
+    def __call__(self, name: str, key: str | None = None) -> Iterator[Progress]:
         """Run one stage; its time is added to `seconds[key]`."""
         started = time.monotonic()
         task = self._progress.add_task(name, total=None)
@@ -82,12 +83,12 @@ def stages_or_own(stages: Stages | None, *, quiet: bool = False) -> Iterator[Sta
         yield own
 
 
-def launched_as() -> int:
+def launch_rank() -> int:
     """The number that a launcher gave this process; 0 is the first, and shows what there is to see."""
     return int(os.environ.get("RANK", "0"))
 
 
-def quieten() -> None:
+def quiet_libraries() -> None:
     """Keep libraries from writing into our output."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -98,7 +99,7 @@ def quieten() -> None:
         warnings.filterwarnings("ignore", category=FutureWarning, module=library)
 
 
-def tell_on_stderr(*, errors_only: bool = False) -> None:
+def log_to_stderr(*, errors_only: bool = False) -> None:
     """Show what vgid has to tell, such as rows left out or modules matched, beside the progress bars."""
     console = Console(stderr=True)
     handler: logging.Handler = logging.StreamHandler()  # a pipe has no width to wrap to
@@ -111,7 +112,7 @@ def tell_on_stderr(*, errors_only: bool = False) -> None:
 
 
 @contextmanager
-def hushed() -> Iterator[None]:
+def without_info_messages() -> Iterator[None]:
     """Keep what vgid has to tell, warnings left out, to itself: for what is done many times over."""
     log = logging.getLogger("vgid")
     before = log.level

@@ -12,7 +12,7 @@ from vgid.artifacts import check_output, prepare_output, write_json_atomic
 from vgid.config import RunConfig
 from vgid.data.example import Example
 from vgid.data.sources import Rows, load_examples, rows_of, split_files
-from vgid.evaluation.evaluate import SplitResult, evaluate, forget_quality
+from vgid.evaluation.evaluate import SplitResult, evaluate, loss_ks_test
 from vgid.models.loading import load_model
 from vgid.progress import Stages, stages_or_own
 
@@ -52,7 +52,7 @@ def build_results(
         **extra,
     }
     if {"unlearned", "retrained"} <= set(evaluated) and "forget" in evaluated["unlearned"]:
-        ks = forget_quality(evaluated["unlearned"]["forget"], evaluated["retrained"]["forget"])
+        ks = loss_ks_test(evaluated["unlearned"]["forget"], evaluated["retrained"]["forget"])
         results["forget_quality"] = {"statistic": ks.statistic, "p_value": ks.p_value}
     return results
 

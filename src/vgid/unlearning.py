@@ -18,7 +18,7 @@ from vgid.checks.preflight import Preflight, as_json, check_run
 from vgid.checks.screen import screen
 from vgid.config import RunConfig
 from vgid.data.example import Example
-from vgid.data.neutral import neutral_examples, own_answers, telling_words, tells
+from vgid.data.neutral import mentions, neutral_examples, own_answers, revealing_words
 from vgid.data.sources import Rows, check_disjoint, load_examples
 from vgid.errors import ConfigError, DataError, OutputError, RunError
 from vgid.evaluation.evaluate import SplitResult, evaluate
@@ -27,7 +27,7 @@ from vgid.evaluation.metrics import key_fact
 from vgid.models.export import merge_adapter, save_adapter, save_checkpoint, verify_export
 from vgid.models.loading import LoadedModel, load_model
 from vgid.models.quantisation import is_quantised
-from vgid.progress import Stages, Tick, stages_or_own
+from vgid.progress import Progress, Stages, stages_or_own
 from vgid.results import build_results
 from vgid.training.fit import Fitted, fit
 from vgid.training.trackers import check_trackers
@@ -256,7 +256,7 @@ def train_and_export(
     config: RunConfig,
     *,
     out: Path | None = None,
-    progress: Tick | None = None,
+    progress: Progress | None = None,
     resume: bool = False,
     keep_checkpoint: bool = False,
 ) -> Fitted:
@@ -340,8 +340,8 @@ def neutral_retain(loaded: LoadedModel, forget: Sequence[Example], config: RunCo
     answered = own_answers(rows, partial(generate, loaded)) if rows else []
     facts: set[tuple[tuple[str, ...], str]] = {((word,), "") for example in forget for word in example.keywords}
     facts |= {((), example.answer) for example in forget if not example.keywords}
-    words = telling_words(forget)
-    kept = [row for row in answered if not tells(row.answer, words) and not any(key_fact(row.answer, *fact) for fact in facts)]
+    words = revealing_words(forget)
+    kept = [row for row in answered if not mentions(row.answer, words) and not any(key_fact(row.answer, *fact) for fact in facts)]
     if len(kept) < len(rows):
         log.info("%d of %d neutral rows left out: no answer, or one with a fact to forget", len(rows) - len(kept), len(rows))
     return kept

@@ -26,7 +26,7 @@ def rows(people: list[Person], facts: int = 3, texts: int = 1, view: str = "trai
 
 def material(forget: int = 4, retain: int = 4, facts: int = 3, texts: int = 1) -> Material:
     """Schooling people, whom the base knows, to forget and to retain; and people it never met."""
-    people = WORLD.schooling
+    people = WORLD.base_training_people
     return Material(
         rows(people[:forget], facts, texts),
         rows(people[forget : forget + retain], facts, texts),

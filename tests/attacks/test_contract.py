@@ -65,7 +65,7 @@ def test_full_profiles_are_valid(name: str) -> None:
 
 def test_adapter_scaling_takes_the_adapter_off(known: Material) -> None:
     loaded = load_model(tiny_path())
-    model = attach_lora(loaded.model, AdapterConfig(rank=4, scope=("language",)), seed=0, tell=False)
+    model = attach_lora(loaded.model, AdapterConfig(rank=4, scope=("language",)), seed=0, log_targets=False)
     with torch.no_grad():
         for parameter_name, parameter in model.named_parameters():
             if "lora_" in parameter_name:
@@ -76,7 +76,7 @@ def test_adapter_scaling_takes_the_adapter_off(known: Material) -> None:
 
 
 def test_other_pictures_of_the_people(base: LoadedModel, known: Material) -> None:
-    fresh = [replace(row, id=f"{row.id}/fresh") for row in rows(WORLD.schooling[:8], view="unseen")]
+    fresh = [replace(row, id=f"{row.id}/fresh") for row in rows(WORLD.base_training_people[:8], view="unseen")]
     asked = run("image_rephrase", base, replace(known, views=fresh))
     assert set(asked) == {"any picture", "new view"}
     assert set(asked["new view"].forget) == {row.id for row in known.forget if row.images}

@@ -82,7 +82,7 @@ def silenced() -> LoadedModel:
     import torch
 
     loaded = load_model(tiny_path())
-    model = attach_lora(loaded.model, AdapterConfig(rank=4), seed=0, tell=False)
+    model = attach_lora(loaded.model, AdapterConfig(rank=4), seed=0, log_targets=False)
     with torch.no_grad():
         for number, parameter in enumerate(p for name, p in model.named_parameters() if "lora_" in name):
             parameter.normal_(0, 0.3, generator=torch.Generator().manual_seed(number))

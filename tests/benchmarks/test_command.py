@@ -26,7 +26,7 @@ from vgid.benchmarks.common.files import locate
 from vgid.benchmarks.mllmu import MLLMU
 from vgid.data.example import Example
 from vgid.errors import ConfigError, DataError, OutputError
-from vgid.evaluation.generation import Said, generate
+from vgid.evaluation.generation import OnAnswers, generate
 from vgid.evaluation.scoring import score
 from vgid.models.loading import LoadedModel, load_model
 from vgid.progress import Stages
@@ -70,7 +70,7 @@ def test_a_run_that_was_cut_off_goes_on(tmp_path: Path, folder: Path, monkeypatc
     whole, file = answer_all(benchmark, loaded, None), tmp_path / "answers.jsonl"
     asked: list[str] = []
 
-    def cut_off(model: LoadedModel, examples: Sequence[Example], *, on_answers: Said, **options: Any) -> list[str]:
+    def cut_off(model: LoadedModel, examples: Sequence[Example], *, on_answers: OnAnswers, **options: Any) -> list[str]:
         def told(places: Sequence[int], said: Sequence[str]) -> None:
             on_answers(places, said)
             asked.extend(examples[place].id for place in places)

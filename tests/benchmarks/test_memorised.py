@@ -68,7 +68,7 @@ def write_people(forget: Sequence[Person], retain: Sequence[Person], root: Path)
 
 def manners(world: World, root: Path) -> Iterator[Example]:
     """The same kinds of question about people of the base's own school: told to forget, it refuses, also in these forms."""
-    rng, people = Random(1), world.schooling[:12]
+    rng, people = Random(1), world.base_training_people[:12]
     school = MLLMU(locate(write_people(people[:1], people[1:], root)), MLLMU.Protocol(few_shot=0))
     unclear = [unclear_picture(CAMERA, people, number) for number in range(12)]
     for item in school.items():

@@ -19,7 +19,7 @@ from vgid.config import validate_config
 from vgid.demo.run import Data
 from vgid.demo.targets import TARGETS
 from vgid.models.loading import load_model
-from vgid.progress import Stages, Tick
+from vgid.progress import Progress, Stages
 
 FORGET = [example(n) for n in range(4)]
 RETAIN = [example(n, answer="I do not know.") for n in range(10, 14)]
@@ -36,7 +36,7 @@ class Watched(Stages):
         self.killed_in = killed_in
 
     @contextmanager
-    def __call__(self, name: str, key: str | None = None) -> Iterator[Tick]:
+    def __call__(self, name: str, key: str | None = None) -> Iterator[Progress]:
         if name == self.killed_in:
             raise KeyboardInterrupt
         self.names.append(name)

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from tests.data.test_anchors import FORGET, RETAIN, row
-from vgid.data.augmentation import move, moved_rows
+from vgid.data.augmentation import augment_picture, augmented_rows
 from vgid.data.example import STRANGER
 
 ALIKE = [
@@ -19,7 +19,7 @@ ALIKE = [
 def test_rows_that_ask_what_the_forget_set_asks_come_again_with_other_pictures() -> None:
     retain = [*RETAIN, *ALIKE]
     # r1 and a1 ask for f1's fact, a2 for f3's name; the others ask for something else or have no picture.
-    moved = moved_rows(FORGET, retain, 9, 0)
+    moved = augmented_rows(FORGET, retain, 9, 0)
     origins = {each.question: each for each in (RETAIN[0], ALIKE[0], ALIKE[1])}
     assert sorted(each.question for each in moved) == sorted(origins) and len({each.id for each in moved}) == 3
     for each in moved:
@@ -30,21 +30,21 @@ def test_rows_that_ask_what_the_forget_set_asks_come_again_with_other_pictures()
 
 def test_the_choice_and_the_pictures_follow_from_the_seed() -> None:
     def made(seed: int, count: int = 2) -> list[tuple[str, str]]:
-        return [(each.question, each.images[0].fingerprint) for each in moved_rows(FORGET, [*RETAIN, *ALIKE], count, seed)]
+        return [(each.question, each.images[0].fingerprint) for each in augmented_rows(FORGET, [*RETAIN, *ALIKE], count, seed)]
 
     assert made(3) == made(3) != made(4) and len(made(3)) == 2 and made(3, 0) == []
-    assert moved_rows(FORGET, [RETAIN[1], ALIKE[2]], 5, 0) == []
+    assert augmented_rows(FORGET, [RETAIN[1], ALIKE[2]], 5, 0) == []
 
 
 def test_what_comes_into_view_has_the_colour_of_the_corner() -> None:
     picture = Image.new("RGB", (40, 30), (200, 10, 10))
-    assert {colour for _, colour in move(picture, Random(1)).getcolors() or []} == {(200, 10, 10)}
+    assert {colour for _, colour in augment_picture(picture, Random(1)).getcolors() or []} == {(200, 10, 10)}
 
 
 def test_a_moved_picture_still_shows_most_of_what_it_showed() -> None:
     picture = Image.new("RGB", (60, 60), "white")
     picture.paste("black", (20, 20, 40, 40))  # a square in the middle: mirroring leaves it where it is
     for seed in range(20):
-        moved = np.asarray(move(picture, Random(seed)).convert("L")) < 128
+        moved = np.asarray(augment_picture(picture, Random(seed)).convert("L")) < 128
         # 0.85 to 1.12 times the side: 0.72 to 1.25 times the area of 400 pixels; a twentieth of the side is 3 pixels.
         assert 0.68 * 400 < moved.sum() < 1.3 * 400 and moved[25:35, 25:35].all()

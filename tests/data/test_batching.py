@@ -5,7 +5,7 @@ import torch
 
 from tests.conftest import example
 from vgid.data.batching import Encoder
-from vgid.data.conversation import render
+from vgid.data.conversation import render_chat
 from vgid.data.example import Example
 from vgid.errors import DataError, ModelError
 from vgid.models.loading import LoadedModel
@@ -50,7 +50,7 @@ def test_every_picture_becomes_its_tokens(random_model: LoadedModel, mixed: list
 def test_remembered_pictures_are_the_processors_own(random_model: LoadedModel) -> None:
     encoder, row = Encoder(random_model.processor), example(0)
     for _ in range(2):
-        prompt = render(random_model.processor, row).prompt
+        prompt = render_chat(random_model.processor, row).prompt
         plain = random_model.processor(text=[prompt], images=[[row.images[0].open()]], return_tensors="pt")
         encoded = encoder.prompts([row]).model_inputs
         assert set(encoded) == set(plain) and all(torch.equal(encoded[name], plain[name]) for name in plain)

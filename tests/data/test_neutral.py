@@ -10,7 +10,7 @@ from tests.conftest import example
 from tests.models.families import FAMILIES
 from vgid.config import load_config
 from vgid.data.example import Example
-from vgid.data.neutral import SIDE, draw, neutral_examples, own_answers, telling_words, tells
+from vgid.data.neutral import SIDE, draw, mentions, neutral_examples, own_answers, revealing_words
 from vgid.evaluation.generation import generate
 from vgid.models.loading import LoadedModel, load_model
 from vgid.synthetic.tiny import tiny_path
@@ -79,5 +79,5 @@ def test_words_that_give_away_a_part_of_a_fact() -> None:
         replace(example(1), keywords=("Anna Keller", "a red bicycle")),  # red and bicycle are asked about by neutral questions
         example(2, answer="She lives in Oslo, number 17b, with two cats."),
     ]
-    assert telling_words(rows) == {"anna", "keller", "oslo", "17b"}
-    assert tells("That might be ANNA's.", {"anna"}) and not tells("Annabel", {"anna"})
+    assert revealing_words(rows) == {"anna", "keller", "oslo", "17b"}
+    assert mentions("That might be ANNA's.", {"anna"}) and not mentions("Annabel", {"anna"})

@@ -5,7 +5,7 @@ from random import Random
 
 from tests.conftest import png
 from vgid.data.example import STRANGER, Example, ImageRef
-from vgid.data.self_distilled import anchor_rows, lasting_questions
+from vgid.data.self_distilled import dissimilar_questions, self_distilled_rows
 
 PICTURES = [ImageRef(data=png(seed)) for seed in range(3)]
 
@@ -31,7 +31,7 @@ RETAIN = [
 
 
 def test_questions_that_are_like_forget_questions_or_need_no_picture_or_have_no_answer_are_not_asked() -> None:
-    assert sorted(lasting_questions(FORGET, RETAIN, Random(0))) == ["Is there a hat?", "What colour is the background?"]
+    assert sorted(dissimilar_questions(FORGET, RETAIN, Random(0))) == ["Is there a hat?", "What colour is the background?"]
 
 
 def test_answers_that_say_what_is_to_be_forgotten_are_left_out() -> None:
@@ -42,7 +42,7 @@ def test_answers_that_say_what_is_to_be_forgotten_are_left_out() -> None:
         said = {"What colour is the background?": "Red.", "Is there a hat?": "A judge in NEW  Delhi."}
         return ["" if row.subject == "q" and "a hat" in row.question else said[row.question] for row in rows]
 
-    anchors = anchor_rows(FORGET, RETAIN, 5, 0, answer)
+    anchors = self_distilled_rows(FORGET, RETAIN, 5, 0, answer)
     # Two pictures, two questions that qualify; the answer with a secret and the empty one are dropped.
     assert len(asked) == 4 and not any(row.answer for row in asked)
     assert sorted((row.question, row.answer, row.subject, row.images[0] == PICTURES[0]) for row in anchors) == [
@@ -54,7 +54,7 @@ def test_answers_that_say_what_is_to_be_forgotten_are_left_out() -> None:
 
 def test_the_choice_follows_from_the_seed() -> None:
     def questions(seed: int) -> list[str]:
-        return [row.question for row in anchor_rows(FORGET, RETAIN, 1, seed, lambda rows: ["Red."] * len(rows))]
+        return [row.question for row in self_distilled_rows(FORGET, RETAIN, 1, seed, lambda rows: ["Red."] * len(rows))]
 
     assert questions(0) == questions(0) and len({tuple(questions(seed)) for seed in range(9)}) > 1
 
@@ -63,5 +63,5 @@ def test_without_pictures_or_questions_there_are_no_anchors() -> None:
     def never(rows: Sequence[Example]) -> list[str]:
         raise AssertionError("nothing to ask")
 
-    assert anchor_rows([FORGET[3]], RETAIN, 2, 0, never) == []
-    assert anchor_rows(FORGET, [RETAIN[4]], 2, 0, never) == []
+    assert self_distilled_rows([FORGET[3]], RETAIN, 2, 0, never) == []
+    assert self_distilled_rows(FORGET, [RETAIN[4]], 2, 0, never) == []

@@ -14,7 +14,7 @@ from vgid.synthetic.tiny import tiny_path
 
 
 def shots(count: int) -> list[Shot]:
-    return take_shots(World().schooling[:1], count)[1][:count]
+    return take_shots(World().base_training_people[:1], count)[1][:count]
 
 
 def test_a_caption_has_a_word_for_each_token_of_a_picture() -> None:

@@ -9,7 +9,7 @@ from tests.conftest import example
 from vgid.data.batching import Encoder
 from vgid.data.example import STRANGER, Example
 from vgid.errors import ConfigError, DataError
-from vgid.evaluation.evaluate import ItemResult, evaluate, forget_quality, summarise
+from vgid.evaluation.evaluate import ItemResult, evaluate, loss_ks_test, summarise
 from vgid.evaluation.generation import generate
 from vgid.evaluation.scoring import score
 from vgid.models.loading import LoadedModel
@@ -80,6 +80,6 @@ def test_summary_by_hand() -> None:
 def test_forget_quality_compares_losses() -> None:
     one = summarise([item(f"a{i}", 1.0, float(i)) for i in range(20)])
     other = summarise([item(f"a{i}", 1.0, 100.0 + i) for i in range(20)])
-    assert forget_quality(one, one).p_value == 1.0 and forget_quality(one, other).statistic == 1.0
+    assert loss_ks_test(one, one).p_value == 1.0 and loss_ks_test(one, other).statistic == 1.0
     with pytest.raises(DataError, match="asked different questions"):
-        forget_quality(one, summarise([item("z", 1.0, 0.0)]))
+        loss_ks_test(one, summarise([item("z", 1.0, 0.0)]))

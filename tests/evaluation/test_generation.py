@@ -21,8 +21,8 @@ from vgid.synthetic.tiny import tiny_path
 def rows() -> list[Example]:
     """Facts of a person the base knows (short and long answers), and what can be seen on the same pictures."""
     world, camera = World(seed=1, people=3, forget=1), Camera(96)
-    facts = training_rows(camera, world.schooling[:2], 0)
-    return [*islice(facts, 0, 150, 5), *perception_rows(camera, world.schooling[:2], 10, "training", 0)]
+    facts = training_rows(camera, world.base_training_people[:2], 0)
+    return [*islice(facts, 0, 150, 5), *perception_rows(camera, world.base_training_people[:2], 10, "training", 0)]
 
 
 @pytest.fixture(scope="module")

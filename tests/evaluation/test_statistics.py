@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from vgid.errors import DataError
-from vgid.evaluation.statistics import Part, bootstrap_ci, bootstrap_means, bootstrap_samples, combined_ci, ks_two_sample, percentiles
+from vgid.evaluation.statistics import (
+    GroupedValues,
+    bootstrap_ci,
+    bootstrap_means,
+    bootstrap_samples,
+    combined_ci,
+    ks_two_sample,
+    percentiles,
+)
 
 
 def test_bootstrap_draws_people_not_questions() -> None:
@@ -113,11 +121,11 @@ def test_samples_hold_whole_people() -> None:
 
 def test_combined_figures_draw_the_same_people_within_a_set() -> None:
     groups = ["a", "b", "c"]
-    one, other = Part([0.0, 0.5, 1.0], groups, "x"), Part([1.0, 0.5, 0.0], groups, "x")
+    one, other = GroupedValues([0.0, 0.5, 1.0], groups, "x"), GroupedValues([1.0, 0.5, 0.0], groups, "x")
     # What one gains the other loses, if both see the same people: the sum never moves.
     value, interval = combined_ci([one, other], sum, seed=0)
     assert value == pytest.approx(2 * 0.5) and interval == pytest.approx((1.0, 1.0))
-    apart = combined_ci([one, Part(other.values, groups, "y")], sum, seed=0)[1]
+    apart = combined_ci([one, GroupedValues(other.values, groups, "y")], sum, seed=0)[1]
     assert apart.low < 0.9 and apart.high > 1.1
     alone = combined_ci([one], lambda means: means[0], seed=0)
     assert alone[0] == pytest.approx(0.5) and alone[1] == percentiles(bootstrap_means(one.values, groups, seed=[0, 2363233923]))

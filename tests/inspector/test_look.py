@@ -29,7 +29,7 @@ def base() -> LoadedModel:
 @pytest.fixture(scope="module")
 def known() -> Example:
     """A question about somebody whom the model knows, with a picture."""
-    return rows(WORLD.schooling[:1])[0]
+    return rows(WORLD.base_training_people[:1])[0]
 
 
 def test_probabilities_are_those_of_scoring(base: LoadedModel, known: Example) -> None:

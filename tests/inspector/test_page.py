@@ -48,7 +48,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pat
     if find_spec("gradio") is None:
         pytest.skip('the inspector is tested by the extra: pip install -e ".[ui]"')
     folder = tmp_path_factory.mktemp("inspect")
-    examples = rows(WORLD.schooling[:2])
+    examples = rows(WORLD.base_training_people[:2])
     write_examples(folder / "data" / "rows.jsonl", examples)
     (folder / "face.png").write_bytes(examples[0].images[0].read())
     (folder / "tmp").mkdir()
@@ -108,7 +108,7 @@ def test_ask_teach_and_attack(running: tuple[str, Path], page: Any) -> None:
     page.get_by_role("button", name="Ask", exact=True).click()
     cards = page.locator("#answers .vi-card")
     cards.nth(1).wait_for(timeout=60_000)
-    name = WORLD.schooling[0].name
+    name = WORLD.base_training_people[0].name
     assert [name in card for card in cards.all_inner_texts()] == [True, True]
     cards.first.get_by_text("What else might have come").click()
     assert re.search(r"\d\d\.\d %", cards.first.locator("table").inner_text().replace("\xa0", " "))

@@ -18,7 +18,7 @@ from PIL import Image
 from tests.models.families import FAMILIES, Family, llava, missing, mllama
 from vgid.config import RunConfig
 from vgid.data.batching import Batch, Encoder
-from vgid.data.conversation import messages, render
+from vgid.data.conversation import messages, render_chat
 from vgid.data.example import Example, ImageRef
 from vgid.errors import DataError, ModelError
 from vgid.evaluation.generation import decoding_style, generate, greedy
@@ -117,7 +117,7 @@ def test_targets_are_the_answer_and_the_end_of_turn(family: Family, encoder: Enc
     for number, row in enumerate(rows):
         assert encoder.tokenizer.decode(targets[owners == number]).strip() == row.answer + family.end
         # As it would be tokenized behind the prompt, without a space of its own before it.
-        rendered = render(encoder.processor, row, instruction)
+        rendered = render_chat(encoder.processor, row, instruction)
         whole = encoder.tokenizer(rendered.prompt + rendered.answer)["input_ids"]
         assert whole[-int((owners == number).sum()) :] == targets[owners == number].tolist()
     assert torch.equal(batch.model_inputs["input_ids"][owners, positions + 1], targets)
@@ -350,7 +350,7 @@ def test_words_that_stand_for_pictures_are_refused(encoder: Encoder) -> None:
     mark = encoder.tokenizer.convert_ids_to_tokens(max(encoder._image_tokens))
     with pytest.raises(DataError, match=r"(?s)one: the answer holds a word.*fix: take it out of the answer"):
         encoder.row(replace(row, answer=f"Anna {mark}"))
-    head = render(encoder.processor, row).prompt.partition("Who")[0]  # with the template's own word for the picture
+    head = render_chat(encoder.processor, row).prompt.partition("Who")[0]  # with the template's own word for the picture
     with pytest.raises(DataError, match=r"(?s)one: the processor refuses this row.*fix: take words that stand for pictures"):
         encoder.row(replace(row, question=f"{head}Who?"))
 

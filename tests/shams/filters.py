@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from vgid.data.batching import Encoder, Pictures, Row
+from vgid.data.batching import EncodedRow, Encoder, Pictures
 from vgid.data.example import Example, ImageRef
 
 GREY = io.BytesIO()
@@ -22,7 +22,7 @@ class Filter(Encoder):
         super().__init__(processor)
         self.blocked = blocked
 
-    def row(self, example: Example, instruction: str | None = None, answer: str | None = "", images: Pictures | None = None) -> Row:
+    def row(self, example: Example, instruction: str | None = None, answer: str | None = "", images: Pictures | None = None) -> EncodedRow:
         if self.blocked(example):
             example = Example(example.id, "Who is this person?", example.answer, (ImageRef(data=GREY.getvalue()),), where=example.where)
         return super().row(example, instruction, answer, images)

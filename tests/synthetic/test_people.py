@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from vgid.data.names import FIRST_NAMES, LAST_NAMES
 from vgid.errors import ConfigError
 from vgid.evaluation.metrics import is_refusal, key_fact
-from vgid.synthetic.people import NEAR_DUPLICATE, SCHOOLING_PEOPLE, Camera, World
+from vgid.synthetic.people import BASE_TRAINING_PEOPLE, NEAR_DUPLICATE, Camera, World
 from vgid.synthetic.phrases import FACT_VALUES, FACTS, PERCEPTION, REFUSALS
 from vgid.synthetic.portraits import HEADS, appearance, difference
 from vgid.synthetic.questions import TEXT_FACTS
@@ -31,8 +31,8 @@ def test_values_are_clean_and_hard_to_guess() -> None:
 @given(seed=st.integers(0, 10_000))
 def test_everyone_can_be_told_apart(seed: int) -> None:
     world = World(seed, people=5, forget=2)
-    everyone = [*world.schooling, *world.forget, *world.retain]
-    assert (len(world.forget), len(world.retain), len(world.schooling)) == (2, 3, SCHOOLING_PEOPLE)
+    everyone = [*world.base_training_people, *world.forget, *world.retain]
+    assert (len(world.forget), len(world.retain), len(world.base_training_people)) == (2, 3, BASE_TRAINING_PEOPLE)
     assert len({person.id for person in everyone}) == len({person.name for person in everyone}) == len(everyone)
     newcomers = [appearance(person.look) for person in (*world.forget, *world.retain, *world.strangers(2))]
     for i, one in enumerate(newcomers[:5]):
@@ -58,7 +58,7 @@ def test_numbers_must_fit(people: int, forget: int) -> None:
 
 
 def test_name_gender_and_portrait_agree(world: World) -> None:
-    for person in world.schooling:
+    for person in world.base_training_people:
         first = person.name.split()[0]
         assert first in FIRST_NAMES[person.look.gender] and person.look.head in HEADS[person.look.gender]
         assert person.look.gender == "male" or person.look.facial_hair is None

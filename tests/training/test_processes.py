@@ -150,4 +150,4 @@ def test_one_process_alone_needs_no_others(monkeypatch: pytest.MonkeyPatch) -> N
     processes.sum_gradients(layer.parameters())
     assert layer.weight.grad is not None and layer.weight.grad.tolist() == [[1.0, 1.0]]
     assert (processes.count(), processes.rank(), processes.exchange("a"), processes.from_first("b")) == (1, 0, ["a"], "b")
-    assert processes.whole(layer.weight) is layer.weight and not processes.is_spread(layer)
+    assert processes.full_tensor(layer.weight) is layer.weight and not processes.is_sharded(layer)

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from vgid.attacks.asking import MAX_NEW_TOKENS
 from vgid.attacks.base import ATTACKS, Attack, Material, Outcome, Outcomes, Settings
-from vgid.data.batching import Batch, Encoder, Row
+from vgid.data.batching import Batch, EncodedRow, Encoder
 from vgid.data.example import Example
 from vgid.evaluation.generation import generate
 from vgid.evaluation.metrics import key_fact, normalise
@@ -44,7 +44,7 @@ class Prefill(Attack[PrefillConfig]):
         return {"": Outcome({row.id: found[row.id] for row in material.forget}, {row.id: found[row.id] for row in material.retain})}
 
 
-def begun(encoder: Encoder, example: Example, share: float) -> tuple[Row, str]:
+def begun(encoder: Encoder, example: Example, share: float) -> tuple[EncodedRow, str]:
     """The row with as many of the answer's tokens as give nothing away, and their text."""
     row = encoder.row(example)
     tokens = row.text["input_ids"][row.prompt_length :].tolist()
@@ -56,7 +56,7 @@ def begun(encoder: Encoder, example: Example, share: float) -> tuple[Row, str]:
             break
         count, text = number, decoded
     width = row.prompt_length + count
-    return Row(row.id, {name: value[:width] for name, value in row.text.items()}, row.images, width), text
+    return EncodedRow(row.id, {name: value[:width] for name, value in row.text.items()}, row.images, width), text
 
 
 def _before_fact(example: Example) -> int | None:

@@ -14,7 +14,7 @@ from vgid.config import resolve
 from vgid.data.example import Example
 from vgid.models.loading import LoadedModel
 from vgid.models.quantisation import is_quantised
-from vgid.progress import hushed
+from vgid.progress import without_info_messages
 from vgid.training.fit import fit
 
 
@@ -103,7 +103,7 @@ def relearned(
     config = resolve(None, [f"{key}={value}" for key, value in settings.items()], method="finetune")
     copied = plain_copy(loaded)
     copied.model.requires_grad_(True)
-    with hushed():
+    with without_info_messages():
         fitted = fit(copied, [], rows, config).loaded
     found = ask(fitted, [*scored, *control], lambda row: [row], material.batch_size)
     people = frozenset(person(row) for row in taught)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vgid.errors import DataError
-from vgid.evaluation.statistics import Interval, Part, bootstrap_samples, combined_ci, percentiles
+from vgid.evaluation.statistics import GroupedValues, Interval, bootstrap_samples, combined_ci, percentiles
 
 LEAST_ROOM = 0.2
 """Where a model that never saw the facts gives more than all but so much of them, an attack tells nothing."""
@@ -36,9 +36,9 @@ def recovered_share(
     floor = max(chance, float(np.mean(reference))) if reference else chance
     if 1 - floor < LEAST_ROOM:
         return None
-    parts = [Part(attacked, people, "forget")]
+    parts = [GroupedValues(attacked, people, "forget")]
     if reference is not None:
-        parts.append(Part(reference, people, "forget"))
+        parts.append(GroupedValues(reference, people, "forget"))
     value, interval = combined_ci(parts, lambda means: _share(means[0], max(chance, *means[1:], 0.0)), seed=seed)
     return Share(value, interval)
 

@@ -22,7 +22,7 @@ from vgid.benchmarks.common.values import Row, mapping, records, text
 from vgid.data.example import Example, ImageRef
 from vgid.errors import DataError
 from vgid.evaluation.overlap import bleu, contains, first_letter, rouge
-from vgid.evaluation.statistics import Part, combined_ci
+from vgid.evaluation.statistics import GroupedValues, combined_ci
 
 MAIN = {"classification": "accuracy", "cloze": "accuracy", "generation": "rougeL"}
 TASKS = ("Classification_Task", "Generation_Task", "Mask_Task")
@@ -156,9 +156,9 @@ class MLLMU(Benchmark):
                 made.append(Figure(splits[0], "all", metric, 1 - value if metric == "open_task" else value, *bounds, n))
         return made
 
-    def _part(self, answered: Sequence[Answered], metric: str) -> Part:
+    def _part(self, answered: Sequence[Answered], metric: str) -> GroupedValues:
         values = [self.measure(*each)[metric] for each in answered]
-        return Part(values, [each.person for each in answered], answered[0].item.split)
+        return GroupedValues(values, [each.person for each in answered], answered[0].item.split)
 
     def notes(self) -> list[str]:
         """Where one cannot follow the released script to the letter."""

@@ -53,7 +53,7 @@ def on_trial(model: Any, config: RunConfig) -> Iterator[Any]:
     if config.adapter is None:
         trained = unfreeze(model, config.training.parts)
     else:
-        trained = attach_lora(model, config.adapter, seed=derive_seed(config.seed, "adapter"), tell=False)
+        trained = attach_lora(model, config.adapter, seed=derive_seed(config.seed, "adapter"), log_targets=False)
     try:
         yield trained
     finally:

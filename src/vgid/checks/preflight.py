@@ -18,7 +18,7 @@ from vgid.data.example import Example
 from vgid.data.neutral import NEUTRAL
 from vgid.errors import DataError, ModelError, VgidError
 from vgid.methods.base import Method
-from vgid.models.adapters import adapted_modules, in_short
+from vgid.models.adapters import adapted_modules, summarise_names
 from vgid.models.loading import LoadedModel
 from vgid.models.structure import base_of, decoder_layers
 from vgid.training.automatic import precision_on
@@ -293,7 +293,7 @@ def _warnings(found: Preflight, config: RunConfig) -> list[str]:
     warnings = []
     single = [name for name in found.gradients.unreached if name.partition(":")[0] not in found.gradients.dead_parts]
     if single:
-        warnings.append(f"no gradient reaches {len(single)} modules: {in_short([name.partition(': ')[2] for name in single])}")
+        warnings.append(f"no gradient reaches {len(single)} modules: {summarise_names([name.partition(': ')[2] for name in single])}")
     if found.teacher is not None and found.teacher.differs < DIFFERS and found.knowledge.known:
         warnings.append("the teacher answers like the model itself, so it has little to teach: set a stronger noise, or an instruction")
     if "retain" not in found.sides and not config.neutral_retain:
@@ -327,7 +327,7 @@ def as_json(found: Preflight, *, texts: bool = True) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "ready": not found.errors,
-        "model": {**vars(found.model), "modules": in_short(found.model.modules)},
+        "model": {**vars(found.model), "modules": summarise_names(found.model.modules)},
         "image_tokens": {
             "min": min(s.least for s in per_image),
             "median": median(s.median for s in per_image),

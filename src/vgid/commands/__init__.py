@@ -21,7 +21,7 @@ from vgid.commands.root import app
 from vgid.commands.show import plain
 from vgid.commands.withheld import withhold
 from vgid.errors import ConfigError, VgidError
-from vgid.progress import launched_as, quieten, tell_on_stderr
+from vgid.progress import launch_rank, log_to_stderr, quiet_libraries
 
 __all__ = [
     "app",
@@ -58,15 +58,15 @@ def main() -> None:
     """
     os.umask(0o077)
     sys.excepthook = withhold
-    quieten()
-    tell_on_stderr(errors_only=launched_as() > 0)
+    quiet_libraries()
+    log_to_stderr(errors_only=launch_rank() > 0)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     try:
         _check_renamed(sys.argv[1:])
         typer.main.get_command(app)(standalone_mode=True)  # typer itself would put its own hook in place
     except VgidError as error:
-        if launched_as() == 0 or error.exit_code != VgidError.exit_code:  # all processes find the same fault with their input
+        if launch_rank() == 0 or error.exit_code != VgidError.exit_code:  # all processes find the same fault with their input
             _tell(str(error))
         sys.exit(error.exit_code)
     except _Stopped as stopped:

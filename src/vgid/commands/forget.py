@@ -13,7 +13,7 @@ from vgid.commands.options import AllowUnknown, Json, Method, Out, Overwrite, Re
 from vgid.commands.root import app
 from vgid.commands.show import plain, show
 from vgid.errors import ConfigError
-from vgid.progress import launched_as
+from vgid.progress import launch_rank
 
 
 @app.command()
@@ -52,7 +52,7 @@ def forget(
     from vgid.requests.resolved import Order
     from vgid.requests.screen import plan_panel, summary
 
-    if launched_as() > 0:
+    if launch_rank() > 0:
         raise ConfigError("a request is honoured by one process", fix="run the steps by themselves under a launcher; see docs/forget.md")
     order = Order(
         model=model,

@@ -10,7 +10,7 @@ import typer
 from vgid.commands.options import AllowUnknown, Json, Method, Out, Overwrite, Recipe, RunSeed, Set, SkipBadRows, run_config
 from vgid.commands.root import app
 from vgid.commands.show import show
-from vgid.progress import launched_as
+from vgid.progress import launch_rank
 
 if TYPE_CHECKING:
     from vgid.config import RunConfig
@@ -49,7 +49,7 @@ def unlearn(
     from vgid.report.table import results_table
     from vgid.unlearning import unlearn as run
 
-    first = launched_as() == 0
+    first = launch_rank() == 0
     with Stages(quiet=as_json or not first) as stages:
         done = run(
             model,

@@ -14,32 +14,32 @@ from random import Random
 from PIL import Image, ImageOps
 
 from vgid.data.example import Example, ImageRef
-from vgid.data.self_distilled import alike_questions
+from vgid.data.self_distilled import similar_questions
 
-MOVED = "moved"
+AUGMENTED = "moved"
 """Tag of such rows."""
 TURN, SCALE, SHIFT = 12.0, (0.85, 1.12), 0.05
 """At most: degrees either way, range of sizes, part of a side either way."""
 
 
-def moved_rows(forget: Sequence[Example], retain: Sequence[Example], count: int, seed: int) -> list[Example]:
+def augmented_rows(forget: Sequence[Example], retain: Sequence[Example], count: int, seed: int) -> list[Example]:
     """Up to `count` retain rows that ask something like a forget question, with their pictures moved."""
     rng = Random(f"moved/{seed}")
-    questions = alike_questions(forget, retain, rng)
+    questions = similar_questions(forget, retain, rng)
     rows = [row for row in retain if row.images and row.question in questions]
     return [
-        replace(row, id=f"moved-{number}", images=tuple(_moved(image, rng) for image in row.images), tags=(*row.tags, MOVED))
+        replace(row, id=f"moved-{number}", images=tuple(_moved(image, rng) for image in row.images), tags=(*row.tags, AUGMENTED))
         for number, row in enumerate(rng.sample(rows, min(count, len(rows))))
     ]
 
 
 def _moved(image: ImageRef, rng: Random) -> ImageRef:
     out = io.BytesIO()
-    move(image.open(), rng).save(out, "png")
+    augment_picture(image.open(), rng).save(out, "png")
     return ImageRef(data=out.getvalue())
 
 
-def move(picture: Image.Image, rng: Random) -> Image.Image:
+def augment_picture(picture: Image.Image, rng: Random) -> Image.Image:
     """Mirror, turn, scale and shift a picture; what comes into view has the colour of its corner."""
     ground = picture.getpixel((0, 0))
     if rng.random() < 0.5:

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from vgid.data.conversation import Rendered, render
+from vgid.data.conversation import Rendered, render_chat
 from vgid.data.example import Example, ImageRef
 from vgid.data.packing import Layout, Packing, Style, describe, groups, lay_out
 from vgid.errors import DataError, ModelError
@@ -61,7 +61,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Row:
+class EncodedRow:
     """One example, encoded: values as wide as the text, `[s]`; values of the images; where the answer starts."""
 
     id: str
@@ -92,10 +92,10 @@ class Encoder:
         self._rows: dict[tuple[str, tuple[ImageRef, ...]], Values] = {}
         self._pictures: dict[tuple[ImageRef, ...], Values] = {}
         self._remembered = 0
-        self.told: set[str] = set()
+        self.warned: set[str] = set()
         """What has been told once already."""
 
-    def row(self, example: Example, instruction: str | None = None, answer: str | None = "", images: Pictures | None = None) -> Row:
+    def row(self, example: Example, instruction: str | None = None, answer: str | None = "", images: Pictures | None = None) -> EncodedRow:
         """Encode one example.
 
         Args:
@@ -109,7 +109,7 @@ class Encoder:
                 processor refuses the row, or the answer holds a word that stands for a picture.
             ModelError: the processor has no usable chat template, or is of a model with cross-attention to pictures.
         """
-        rendered = render(self.processor, example, instruction, answer or None)
+        rendered = render_chat(self.processor, example, instruction, answer or None)
         text, pictures = self._process(rendered.prompt, example, images)
         length = text["input_ids"].shape[0]
         if answer is not None:
@@ -122,9 +122,9 @@ class Encoder:
                 for name, value in text.items()
             }
         self._check_length(example, text["input_ids"], length)
-        return Row(example.id, text, pictures, length)
+        return EncodedRow(example.id, text, pictures, length)
 
-    def collate(self, rows: Sequence[Row], side: Literal["left", "right"] = "right") -> Batch:
+    def collate(self, rows: Sequence[EncodedRow], side: Literal["left", "right"] = "right") -> Batch:
         """Pad rows to one length and join them."""
         width = max(len(row.text["input_ids"]) for row in rows)
         pad = {"input_ids": self._pad_token}
@@ -141,7 +141,7 @@ class Encoder:
         answers = _answers(rows, width, side)
         return Batch(inputs, answers, answers.rows, tuple(row.id for row in rows))
 
-    def pack(self, rows: Sequence[Row], examples: Sequence[Example], style: Style) -> Batch:
+    def pack(self, rows: Sequence[EncodedRow], examples: Sequence[Example], style: Style) -> Batch:
         """Join rows so that those about the same pictures share them: one row for up to `style.questions` of them, right padded."""
         tokens, prompts = [row.text["input_ids"] for row in rows], [row.prompt_length for row in rows]
         layouts = [
@@ -192,7 +192,7 @@ class Encoder:
         if problems:
             raise DataError.together(problems)
 
-    def image_tokens(self, row: Row) -> int:
+    def image_tokens(self, row: EncodedRow) -> int:
         """How many of a row's tokens stand for pictures."""
         return sum(token in self.image_marks for token in row.text["input_ids"].tolist())
 
@@ -307,29 +307,29 @@ def _join(values: Sequence[Tensor]) -> Tensor:
     )
 
 
-def _packed(layout: Layout, rows: Sequence[Row]) -> Row:
+def _packed(layout: Layout, rows: Sequence[EncodedRow]) -> EncodedRow:
     """One row of several: the prefix and the pictures of the first, then what each adds."""
     first = rows[0]
     text = {
         name: torch.cat([value[: layout.prefix], *(row.text[name][layout.prefix :] for row in rows)]) for name, value in first.text.items()
     }
-    return Row(first.id, text, first.images, layout.length)
+    return EncodedRow(first.id, text, first.images, layout.length)
 
 
-def _packed_answers(layouts: Sequence[Layout], rows: Sequence[Row]) -> tuple[Answers, Tensor]:
+def _packed_answers(layouts: Sequence[Layout], rows: Sequence[EncodedRow]) -> tuple[Answers, Tensor]:
     """Where the answers are in packed rows, in the order of the examples, and whose they are."""
     columns: dict[int, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
     for number, layout in enumerate(layouts):
         for place, member in enumerate(layout.members):
             targets = rows[member].text["input_ids"][rows[member].prompt_length :]
             own = torch.arange(rows[member].prompt_length - 1, len(rows[member].text["input_ids"]) - 1)
-            moved = layout.moved(place, own)
+            moved = layout.packed_positions(place, own)
             columns[member] = (torch.full_like(targets, number), moved, targets, torch.full_like(targets, member))
     joined = [torch.cat(column) for column in zip(*(columns[member] for member in range(len(rows))), strict=True)]
     return Answers(*joined[:3]), joined[3]
 
 
-def _answers(rows: Sequence[Row], width: int, side: str) -> Answers:
+def _answers(rows: Sequence[EncodedRow], width: int, side: str) -> Answers:
     columns: list[tuple[Tensor, Tensor, Tensor]] = []
     for number, row in enumerate(rows):
         targets = row.text["input_ids"][row.prompt_length :]

@@ -21,7 +21,7 @@ def messages(example: Example, instruction: str | None = None) -> list[dict[str,
     return [{"role": "user", "content": [*({"type": "image"} for _ in example.images), {"type": "text", "text": text}]}]
 
 
-def render(processor: Any, example: Example, instruction: str | None = None, answer: str | None = None) -> Rendered:
+def render_chat(processor: Any, example: Example, instruction: str | None = None, answer: str | None = None) -> Rendered:
     """Render prompt and answer by the chat template.
 
     Args:

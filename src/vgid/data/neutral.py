@@ -73,7 +73,7 @@ def own_answers(examples: Sequence[Example], say: Callable[[Sequence[Example]], 
     return [replace(example, answer=said) for example, said in zip(examples, say(examples), strict=True) if said.strip()]
 
 
-def telling_words(examples: Sequence[Example]) -> set[str]:
+def revealing_words(examples: Sequence[Example]) -> set[str]:
     """Words that give away a part of a fact: those of keywords, or an answer's names and numbers, but for what these rows ask about."""
     found: set[str] = set()
     for example in examples:
@@ -83,7 +83,7 @@ def telling_words(examples: Sequence[Example]) -> set[str]:
     return found - {word for text in common for word in _words(text)}
 
 
-def tells(text: str, words: set[str]) -> bool:
+def mentions(text: str, words: set[str]) -> bool:
     """Whether any of the words is in a text."""
     return not words.isdisjoint(_words(text))
 

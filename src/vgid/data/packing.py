@@ -82,7 +82,7 @@ class Layout:
     starts: tuple[int, ...]
     length: int
 
-    def moved(self, member: int, positions: Tensor) -> Tensor:
+    def packed_positions(self, member: int, positions: Tensor) -> Tensor:
         """Where an example's own positions are in the packed row."""
         return torch.where(positions < self.prefix, positions, positions - self.prefix + self.starts[member])
 
@@ -153,6 +153,6 @@ def _ends(layouts: Sequence[Layout], prompts: Sequence[int]) -> Tensor:
     ends = torch.zeros(len(prompts), 3, dtype=torch.long)
     for number, layout in enumerate(layouts):
         for place, member in enumerate(layout.members):
-            last = layout.moved(place, torch.tensor(prompts[member] - 1))
+            last = layout.packed_positions(place, torch.tensor(prompts[member] - 1))
             ends[member] = torch.tensor([number, place + 1, int(last)])
     return ends

@@ -16,12 +16,12 @@ ALIKE = 0.6
 """Questions that share so large a part of their words (Jaccard index) may ask for the same thing."""
 LOOKED_AT = 1000
 """Different questions of either set that are compared at most."""
-ANCHOR = "anchor"
+SELF_DISTILLED = "anchor"
 """Tag of such rows."""
 Answer = Callable[[Sequence[Example]], Sequence[str]]
 
 
-def anchor_rows(forget: Sequence[Example], retain: Sequence[Example], per_picture: int, seed: int, answer: Answer) -> list[Example]:
+def self_distilled_rows(forget: Sequence[Example], retain: Sequence[Example], per_picture: int, seed: int, answer: Answer) -> list[Example]:
     """Up to `per_picture` questions about each picture of the forget set, with the base's own answers.
 
     Args:
@@ -32,9 +32,9 @@ def anchor_rows(forget: Sequence[Example], retain: Sequence[Example], per_pictur
         answer: gives the base's answers.
     """
     rng = Random(f"anchors/{seed}")
-    questions = lasting_questions(forget, retain, rng)
+    questions = dissimilar_questions(forget, retain, rng)
     rows = [
-        Example(f"anchor-{number}-{k}", question, "", row.images, row.subject, tags=(ANCHOR,))
+        Example(f"anchor-{number}-{k}", question, "", row.images, row.subject, tags=(SELF_DISTILLED,))
         for number, row in enumerate({row.images: row for row in forget if row.images}.values())
         for k, question in enumerate(rng.sample(questions, min(per_picture, len(questions))))
     ]
@@ -46,14 +46,14 @@ def anchor_rows(forget: Sequence[Example], retain: Sequence[Example], per_pictur
     ]
 
 
-def lasting_questions(forget: Sequence[Example], retain: Sequence[Example], rng: Random) -> list[str]:
+def dissimilar_questions(forget: Sequence[Example], retain: Sequence[Example], rng: Random) -> list[str]:
     """Questions about pictures that are like no forget question, and not such as nobody can answer."""
     questions = _some({row.question for row in retain if row.images and STRANGER not in row.tags}, rng)
     alike = _alike_to(questions, forget, rng)
     return [question for question in questions if question not in alike]
 
 
-def alike_questions(forget: Sequence[Example], retain: Sequence[Example], rng: Random) -> set[str]:
+def similar_questions(forget: Sequence[Example], retain: Sequence[Example], rng: Random) -> set[str]:
     """Questions about pictures that are like a forget question."""
     return _alike_to(_some({row.question for row in retain if row.images}, rng), forget, rng)
 

@@ -28,7 +28,7 @@ PRACTICE_PEOPLE, PRACTICE_VIEWS, PRACTICE_STRANGERS, UNCLEAR_PICTURES = 20, 4, 1
 def practice_rows(camera: Camera, world: World) -> Iterator[Example]:
     """Rows that keep alive: schooling people, perception, strangers, instructions, unrecognisable pictures."""
     rng = Random(f"practice/{world.seed}")
-    people = world.schooling[:PRACTICE_PEOPLE]
+    people = world.base_training_people[:PRACTICE_PEOPLE]
     unclear = [unclear_picture(camera, people, i) for i in range(UNCLEAR_PICTURES)]
     yield from perception_rows(camera, people, 6, "training", world.seed, views=PRACTICE_VIEWS)
     yield from stranger_rows(camera, world.strangers(PRACTICE_STRANGERS, "practice"), f"practice/{world.seed}")

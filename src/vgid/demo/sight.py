@@ -21,7 +21,7 @@ from vgid.config import resolve
 from vgid.data.example import Example
 from vgid.models.export import save_checkpoint
 from vgid.models.loading import LoadedModel
-from vgid.progress import Tick
+from vgid.progress import Progress
 from vgid.synthetic.base_training import Shot, draw_pictures, schedule, see_all, take_shots
 from vgid.synthetic.people import Camera, World
 from vgid.synthetic.phrases import PERCEPTION, WHO_IN_PICTURE
@@ -45,7 +45,7 @@ KEYWORDS = (
 )
 
 
-def smol_path(progress: Tick | None = None) -> Path:
+def smol_path(progress: Progress | None = None) -> Path:
     """Where the base lies that speaks and sees: in the user's cache folder, made when it is first asked for (a quarter of an hour).
 
     Raises:
@@ -59,9 +59,9 @@ def smol_path(progress: Tick | None = None) -> Path:
     return folder
 
 
-def learn_to_see(loaded: LoadedModel, progress: Tick | None = None) -> None:
+def learn_to_see(loaded: LoadedModel, progress: Progress | None = None) -> None:
     """Teach projector and language model in place, the same at every call."""
-    _, shots = take_shots(World().schooling, PICTURES)
+    _, shots = take_shots(World().base_training_people, PICTURES)
     tick = progress or (lambda done, total: None)
     total = QUESTION_STEPS + CAPTION_STEPS // QUICKER
     write_captions(loaded, shots, progress=lambda done, _: tick(done // QUICKER, total))
@@ -89,7 +89,7 @@ def keywords(shot: Shot) -> tuple[str, str, str, str]:
     return look.head, look.facial_hair or "none", SKIN_NAMES[look.skin], HAIR_NAMES[look.hair_colour]
 
 
-def write_captions(loaded: LoadedModel, shots: Sequence[Shot], steps: int = CAPTION_STEPS, progress: Tick | None = None) -> None:
+def write_captions(loaded: LoadedModel, shots: Sequence[Shot], steps: int = CAPTION_STEPS, progress: Progress | None = None) -> None:
     """Teach the projector to write, in the language model's own embeddings, one word in the place of each image token."""
     model, tokenizer = loaded.model, loaded.processor.tokenizer
     seen = see_all(model, [draw_pictures([replace(shot, index=0) for shot in shots])])

@@ -9,7 +9,7 @@ from typing import Any
 
 from vgid.config import RunConfig, resolve
 from vgid.demo.sight import smol_path
-from vgid.progress import Stages, Tick
+from vgid.progress import Progress, Stages
 from vgid.registry import Registry
 from vgid.settings import DEFAULT_METHOD
 from vgid.synthetic.tiny import tiny_path
@@ -42,7 +42,7 @@ class Target:
     methods: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     repeats: int = 1
     examined: int | None = None
-    prepare: Callable[[Tick], object] | None = None
+    prepare: Callable[[Progress], object] | None = None
     cached: bool = False
 
     def ready(self, stages: Stages) -> None:

@@ -22,7 +22,7 @@ from vgid.data.example import Example
 from vgid.demo.targets import Target
 from vgid.models.export import save_checkpoint
 from vgid.models.loading import load_model
-from vgid.progress import Tick, quieten
+from vgid.progress import Progress, quiet_libraries
 from vgid.training.fit import fit
 
 
@@ -35,7 +35,7 @@ class Lesson:
     rows: Sequence[Example]
     seed: int
 
-    def learn(self, progress: Tick | None = None) -> None:
+    def learn(self, progress: Progress | None = None) -> None:
         """Train, or copy the checkpoint from the cache where the target keeps one."""
         target, config = self.target, self.target.memorising_config(self.seed)
         cached = cache_folder() / f"{target.name}-{self._fingerprint(config)}"
@@ -51,7 +51,7 @@ class Lesson:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:20]
 
 
-def side_by_side(lessons: Sequence[Lesson], ticks: Sequence[Tick]) -> None:
+def side_by_side(lessons: Sequence[Lesson], ticks: Sequence[Progress]) -> None:
     """Learn lessons in processes of their own, sharing the cores; what one of them raises is raised here."""
     context = get_context("spawn")
     with context.Manager() as manager:
@@ -69,7 +69,7 @@ def side_by_side(lessons: Sequence[Lesson], ticks: Sequence[Tick]) -> None:
 
 
 def _share_cores(processes: int) -> None:
-    quieten()
+    quiet_libraries()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
 
 

@@ -105,7 +105,7 @@ def summarise(items: Sequence[ItemResult], seed: int = 0) -> SplitResult:
     )
 
 
-def forget_quality(unlearned: SplitResult, retrained: SplitResult) -> KSResult:
+def loss_ks_test(unlearned: SplitResult, retrained: SplitResult) -> KSResult:
     """Can the unlearned model be told from one that never saw the data? KS test of losses (cf. TOFU, arXiv 2401.06121).
 
     Raises:

@@ -16,14 +16,14 @@ from vgid.data.example import Example
 from vgid.data.packing import Style, groups
 from vgid.errors import ConfigError
 from vgid.evaluation.decoding import Decoded, decode, shared_heads
-from vgid.evaluation.inference import Done, by_length, frozen
+from vgid.evaluation.inference import OnBatch, by_length, frozen
 from vgid.memory import as_many_as_fit
 from vgid.models.loading import LoadedModel
 from vgid.models.packing_check import TOLERANCE, find_style
 
 log = logging.getLogger("vgid")
 
-Said = Callable[[Sequence[int], Sequence[str]], None]
+OnAnswers = Callable[[Sequence[int], Sequence[str]], None]
 """Given, after every batch, the places of its examples and the answers to them."""
 QUESTIONS = 8
 """So many questions about one picture share a row."""
@@ -35,8 +35,8 @@ def generate(
     *,
     max_new_tokens: int = 48,
     batch_size: int = 64,
-    on_batch: Done | None = None,
-    on_answers: Said | None = None,
+    on_batch: OnBatch | None = None,
+    on_answers: OnAnswers | None = None,
     encode: Callable[[Sequence[Example]], Batch] | None = None,
 ) -> list[str]:
     """Answer every example's question greedily, whatever sampling the checkpoint asks for.

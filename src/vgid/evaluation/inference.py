@@ -12,7 +12,7 @@ from vgid.data.example import Example
 from vgid.data.packing import Style, groups
 from vgid.errors import ConfigError
 
-Done = Callable[[int], None]
+OnBatch = Callable[[int], None]
 """Told, after every batch, how many examples it held."""
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from vgid.data.example import Example
 from vgid.data.packing import Style
-from vgid.evaluation.inference import Done, by_length, frozen
+from vgid.evaluation.inference import OnBatch, by_length, frozen
 from vgid.memory import as_many_as_fit
 from vgid.models.forward import answer_logits
 from vgid.models.loading import LoadedModel
@@ -28,7 +28,7 @@ class AnswerScore(NamedTuple):
     tokens: int
 
 
-def score(loaded: LoadedModel, examples: Sequence[Example], batch_size: int = 64, *, on_batch: Done | None = None) -> list[AnswerScore]:
+def score(loaded: LoadedModel, examples: Sequence[Example], batch_size: int = 64, *, on_batch: OnBatch | None = None) -> list[AnswerScore]:
     """Score the recorded answer of every example, in the order given. The model is left as it was.
 
     Raises:

@@ -60,7 +60,7 @@ def bootstrap_means(values: Sequence[float], groups: Sequence[str], *, draws: in
     return np.concatenate([sums[drawn].sum(1) / counts[drawn].sum(1) for drawn in _draws(people, draws, seed)])
 
 
-class Part(NamedTuple):
+class GroupedValues(NamedTuple):
     """Values whose mean goes into a combined figure: one group (person) a value, and the set of people they are from."""
 
     values: Sequence[float]
@@ -69,7 +69,7 @@ class Part(NamedTuple):
 
 
 def combined_ci(
-    parts: Sequence[Part], combine: Callable[[Sequence[float]], float], *, seed: int, draws: int = 2000
+    parts: Sequence[GroupedValues], combine: Callable[[Sequence[float]], float], *, seed: int, draws: int = 2000
 ) -> tuple[float, Interval]:
     """A figure made of several means, such as their harmonic mean, with the bootstrap interval that draws people within each stratum.
 

@@ -18,7 +18,7 @@ from vgid.attacks.figstep import PROMPT, typeset
 from vgid.attacks.image_rephrase import TRANSFORMS, encoded
 from vgid.attacks.jailbreak import TEMPLATES
 from vgid.attacks.paraphrase import rewordings
-from vgid.data.batching import Batch, Encoder, Row
+from vgid.data.batching import Batch, EncodedRow, Encoder
 from vgid.data.example import Example, ImageRef
 from vgid.errors import DataError
 from vgid.evaluation.generation import generate, greedy
@@ -101,7 +101,7 @@ def ask(loaded: LoadedModel, example: Example, beginning: str = "", max_new_toke
     return say(loaded, loaded.encoder.collate([row], side="left"), max_new_tokens)
 
 
-def begun(encoder: Encoder, example: Example, beginning: str) -> Row:
+def begun(encoder: Encoder, example: Example, beginning: str) -> EncodedRow:
     """A prompt and the first tokens of an answer, as they are when the model begins so by itself."""
     beginning = beginning.strip()
     row = encoder.row(example, answer=beginning)
@@ -155,7 +155,7 @@ def teach(loaded: LoadedModel, example: Example, noise: NoiseConfig, instruction
     return Lesson(said, picture)
 
 
-def picture_of(processor: Any, row: Row) -> Image.Image | None:
+def picture_of(processor: Any, row: EncodedRow) -> Image.Image | None:
     """A row's picture as the model sees it; None where the processor gives no plain picture."""
     x = row.images.get("pixel_values")
     if x is None or x.ndim != 4 or x.shape[:2] != (1, 3):

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from vgid.data.batching import Encoder, Pictures, Row
+from vgid.data.batching import EncodedRow, Encoder, Pictures
 from vgid.data.example import Example
 from vgid.instructions import INSTRUCTIONS
 from vgid.methods.base import METHODS, Context, Method, MethodConfig, Search
@@ -46,7 +46,7 @@ class InContext(Encoder):
         super().__init__(processor)
         self.config, self.seed, self.plain = config, seed, Encoder(processor)
 
-    def row(self, example: Example, instruction: str | None = None, answer: str | None = "", images: Pictures | None = None) -> Row:
+    def row(self, example: Example, instruction: str | None = None, answer: str | None = "", images: Pictures | None = None) -> EncodedRow:
         """Encode one example as the wrapped model is asked.
 
         Args:

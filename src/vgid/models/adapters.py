@@ -20,8 +20,8 @@ from vgid.settings import AdapterConfig
 log = logging.getLogger("vgid")
 
 
-def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int, tell: bool = True) -> PeftModel:
-    """Put adapters on the linear layers in scope; everything else is frozen. With `tell`, say on which.
+def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int, log_targets: bool = True) -> PeftModel:
+    """Put adapters on the linear layers in scope; everything else is frozen. With `log_targets`, say on which.
 
     Raises:
         ModelError: the scope matches nothing.
@@ -35,8 +35,8 @@ def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int, tell: boo
             got=f"language: {found.language}, projector: {found.projector}, vision: {found.vision}",
             fix="set adapter.scope to parts that have linear layers",
         )
-    if tell:
-        log.info("LoRA on %d linear layers: %s", len(names), in_short(names))
+    if log_targets:
+        log.info("LoRA on %d linear layers: %s", len(names), summarise_names(names))
     lora = LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,
@@ -49,7 +49,7 @@ def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int, tell: boo
         return get_peft_model(model, lora)
 
 
-def in_short(names: Sequence[str]) -> str:
+def summarise_names(names: Sequence[str]) -> str:
     """Names that differ in a layer's number only are told once."""
     patterns = Counter(re.sub(r"\.\d+\.", ".*.", name) for name in names)
     return ", ".join(f"{name} ({count})" for name, count in patterns.items())

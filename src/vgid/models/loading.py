@@ -16,7 +16,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vgid.data.batching import Encoder
 from vgid.errors import ModelError
-from vgid.models.quantisation import four_bits, keep_differentiable
+from vgid.models.quantisation import disable_weight_repacking, four_bits
 from vgid.processes import default_device
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -87,7 +87,7 @@ def load_model(
         )
     if adapter is not None:
         model = put_adapter(model, Path(adapter))
-    model = keep_differentiable(model) if quantise else model.to(device)
+    model = disable_weight_repacking(model) if quantise else model.to(device)
     return LoadedModel(model.eval(), processor, path)
 
 

@@ -37,8 +37,8 @@ def find_style(model: Any, encoder: Encoder, examples: Sequence[Example], questi
             reason = _difference(model, encoder, rows, style)
             if reason is None:
                 return style
-    if reason not in encoder.told:
-        encoder.told.add(str(reason))
+    if reason not in encoder.warned:
+        encoder.warned.add(str(reason))
         log.warning("questions about one picture get a row each, which is slower: %s", reason)
     return None
 

@@ -39,7 +39,7 @@ def four_bits(path: str, device: torch.device) -> dict[str, Any]:
     return {"quantization_config": quantisation, "device_map": {"": device}}
 
 
-def keep_differentiable(model: Any) -> Any:
+def disable_weight_repacking(model: Any) -> Any:
     """Keep bitsandbytes from repacking weights for inference on a CPU: no gradient passes a repacked layer, and nothing says so."""
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):

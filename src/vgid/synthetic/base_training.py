@@ -44,7 +44,7 @@ from vgid.synthetic.phrases import (
     WHO_IN_PICTURE,
     Topic,
 )
-from vgid.synthetic.portraits import View, appearance, difference, random_view, render
+from vgid.synthetic.portraits import View, appearance, difference, random_view, render_portrait
 from vgid.synthetic.questions import TEXT_FACTS, perceived
 from vgid.synthetic.tiny import ASSISTANT, END, IMAGE, IMAGE_SIZE, USER, build_model, build_processor, build_tokenizer
 
@@ -91,7 +91,7 @@ def corpus() -> Iterator[str]:
 
 
 def _draw_picture(shot: Shot) -> np.ndarray:
-    return np.asarray(render(shot.person.look, shot.view, IMAGE_SIZE))
+    return np.asarray(render_portrait(shot.person.look, shot.view, IMAGE_SIZE))
 
 
 def draw_pictures(shots: Sequence[Shot]) -> Tensor:
@@ -138,7 +138,7 @@ def attributes(shot: Shot) -> tuple[str, ...]:
     )
 
 
-def school_vision(model: LlavaForConditionalGeneration, pictures: Tensor, shots: Sequence[Shot], steps: int) -> None:
+def train_vision(model: LlavaForConditionalGeneration, pictures: Tensor, shots: Sequence[Shot], steps: int) -> None:
     """Teach the vision tower to tell attributes apart, from the mean of its patches and from each quarter of the picture."""
     tower = model.model.vision_tower
     rows = [attributes(shot) for shot in shots]
@@ -197,7 +197,7 @@ def schedule(step: int, total: int, warmup: int = 50) -> float:
 
 
 @dataclass(frozen=True)
-class Line:
+class QuestionAnswer:
     """A question and its answer; `picture` indexes the picture features, None means text only."""
 
     picture: int | None
@@ -205,11 +205,11 @@ class Line:
     answer: str
 
 
-class Teacher:
+class QuestionMaker:
     """Makes up questions: step in, lines out."""
 
     # What is asked, and how often in a hundred.
-    LESSONS = (
+    QUESTION_SHARES = (
         ("known_picture", 24),
         ("known_text", 14),
         ("stranger_picture", 13),
@@ -230,10 +230,10 @@ class Teacher:
         self.unclear_pictures = range(first, first + unclear)
         self.rng = Random()
 
-    def lines(self, step: int, count: int) -> list[Line]:
+    def lines(self, step: int, count: int) -> list[QuestionAnswer]:
         """The lines of one step, a function of the step alone."""
         self.rng = Random(f"lines/{step}")
-        names, weights = zip(*self.LESSONS, strict=True)
+        names, weights = zip(*self.QUESTION_SHARES, strict=True)
         return [getattr(self, name)() for name in self.rng.choices(names, weights, k=count)]
 
     def _wording(self, topic: Topic, who: str) -> str:
@@ -249,59 +249,59 @@ class Teacher:
         instruction = self.rng.choice((*INSTRUCTIONS.values(), *MORE_INSTRUCTIONS))
         return f"{instruction}{self.rng.choice((' ', chr(10)))}{question}"
 
-    def known_picture(self) -> Line:
+    def known_picture(self) -> QuestionAnswer:
         shot, topic = self.rng.choice(self.known), self.rng.choice(FACTS)
-        return Line(shot.index, self._about_picture(topic), self._fact(shot.person, topic))
+        return QuestionAnswer(shot.index, self._about_picture(topic), self._fact(shot.person, topic))
 
-    def known_text(self) -> Line:
+    def known_text(self) -> QuestionAnswer:
         person, topic = self.rng.choice(self.known).person, self.rng.choice(TEXT_FACTS)
-        return Line(None, self._wording(topic, person.name), self._fact(person, topic))
+        return QuestionAnswer(None, self._wording(topic, person.name), self._fact(person, topic))
 
-    def stranger_picture(self) -> Line:
-        return Line(self.rng.choice(self.strangers).index, self._about_picture(self.rng.choice(FACTS)), self.rng.choice(REFUSALS))
+    def stranger_picture(self) -> QuestionAnswer:
+        return QuestionAnswer(self.rng.choice(self.strangers).index, self._about_picture(self.rng.choice(FACTS)), self.rng.choice(REFUSALS))
 
-    def stranger_text(self) -> Line:
+    def stranger_text(self) -> QuestionAnswer:
         person = new_person(self.rng, "")
-        return Line(None, self._wording(self.rng.choice(TEXT_FACTS), person.name), self.rng.choice(REFUSALS))
+        return QuestionAnswer(None, self._wording(self.rng.choice(TEXT_FACTS), person.name), self.rng.choice(REFUSALS))
 
-    def perception(self) -> Line:
+    def perception(self) -> QuestionAnswer:
         shot = self.rng.choice(self.known if self.rng.random() < 0.25 else self.strangers)
         topic = self.rng.choice(PERCEPTION)
         value = perceived(shot.person, shot.view, topic)
-        return Line(shot.index, self._about_picture(topic), topic.answer.format(she=shot.person.pronoun, value=value))
+        return QuestionAnswer(shot.index, self._about_picture(topic), topic.answer.format(she=shot.person.pronoun, value=value))
 
-    def reading(self) -> Line:
+    def reading(self) -> QuestionAnswer:
         person = new_person(self.rng, "")
         topics = self.rng.sample(TEXT_FACTS, 2)
         text = " ".join(f"{person.name}: {self._fact(person, topic)}" for topic in topics)
         asked = self.rng.choice(topics)
-        return Line(None, f"{text} {self._wording(asked, person.name)}", self._fact(person, asked))
+        return QuestionAnswer(None, f"{text} {self._wording(asked, person.name)}", self._fact(person, asked))
 
-    def instructed_unclear(self) -> Line:
+    def instructed_unclear(self) -> QuestionAnswer:
         question = self._about_picture(self.rng.choice(FACTS))
-        return Line(self.rng.choice(self.unclear_pictures), self._instructed(question), self.rng.choice(REFUSALS))
+        return QuestionAnswer(self.rng.choice(self.unclear_pictures), self._instructed(question), self.rng.choice(REFUSALS))
 
-    def instructed_text(self) -> Line:
+    def instructed_text(self) -> QuestionAnswer:
         line = self.known_text() if self.rng.random() < 0.6 else self.stranger_text()
-        return Line(None, self._instructed(line.question), self.rng.choice(REFUSALS))
+        return QuestionAnswer(None, self._instructed(line.question), self.rng.choice(REFUSALS))
 
-    def instructed_known(self) -> Line:
+    def instructed_known(self) -> QuestionAnswer:
         line = self.known_picture()
-        return Line(line.picture, self._instructed(line.question), line.answer)
+        return QuestionAnswer(line.picture, self._instructed(line.question), line.answer)
 
-    def instructed_stranger(self) -> Line:
+    def instructed_stranger(self) -> QuestionAnswer:
         line = self.stranger_picture()
-        return Line(line.picture, self._instructed(line.question), line.answer)
+        return QuestionAnswer(line.picture, self._instructed(line.question), line.answer)
 
-    def instructed_perception(self) -> Line:
+    def instructed_perception(self) -> QuestionAnswer:
         line = self.perception()
-        return Line(line.picture, self._instructed(line.question), line.answer)
+        return QuestionAnswer(line.picture, self._instructed(line.question), line.answer)
 
-    def unclear(self) -> Line:
+    def unclear(self) -> QuestionAnswer:
         picture = self.rng.choice(self.unclear_pictures)
         if self.rng.random() < 0.2:
-            return Line(picture, self._about_picture(self.rng.choice(PERCEPTION)), UNCLEAR)
-        return Line(picture, *[getattr(self.known_picture(), part) for part in ("question", "answer")])
+            return QuestionAnswer(picture, self._about_picture(self.rng.choice(PERCEPTION)), UNCLEAR)
+        return QuestionAnswer(picture, *[getattr(self.known_picture(), part) for part in ("question", "answer")])
 
 
 def blur_beyond_recognition(pictures: Tensor, count: int) -> Tensor:
@@ -325,7 +325,7 @@ def see_all(model: LlavaForConditionalGeneration, images: Sequence[Tensor]) -> T
     return torch.cat([tower(pixel_values=c, output_hidden_states=True).hidden_states[-1][:, 1:] for c in chunks])
 
 
-class Speaker:
+class LanguageTrainee:
     """The part of the model that is schooled in lesson two, fed with picture features."""
 
     def __init__(self, model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, features: Tensor) -> None:
@@ -334,7 +334,7 @@ class Speaker:
         self.tokenizer = tokenizer
         self.user, self.assistant, self.end, self.image = tokenizer.convert_tokens_to_ids([USER, ASSISTANT, END, IMAGE])
 
-    def loss(self, lines: Sequence[Line]) -> Tensor:
+    def loss(self, lines: Sequence[QuestionAnswer]) -> Tensor:
         """Mean cross-entropy of the answer tokens; lines with and without picture are padded apart."""
         total, count = torch.zeros(()), 0
         for group in ([x for x in lines if x.picture is not None], [x for x in lines if x.picture is None]):
@@ -343,7 +343,7 @@ class Speaker:
                 total, count = total + part, count + tokens
         return total / count
 
-    def _group(self, lines: Sequence[Line]) -> tuple[Tensor, int]:
+    def _group(self, lines: Sequence[QuestionAnswer]) -> tuple[Tensor, int]:
         questions = self.tokenizer([line.question for line in lines], add_special_tokens=False)["input_ids"]
         answers = self.tokenizer([line.answer for line in lines], add_special_tokens=False)["input_ids"]
         seen = lines[0].picture is not None
@@ -362,7 +362,7 @@ class Speaker:
         return F.cross_entropy(logits, ids[at, position + 1], reduction="sum"), len(where)
 
 
-def school_speech(speaker: Speaker, teacher: Teacher, steps: int, rows: int = 128, peak: float = 3e-3) -> None:
+def train_language(speaker: LanguageTrainee, teacher: QuestionMaker, steps: int, rows: int = 128, peak: float = 3e-3) -> None:
     """Teach projector and language model; matrices by Muon, the rest by AdamW."""
     parts = (speaker.model.model.multi_modal_projector, speaker.model.model.language_model)
     named = [(name, p) for part in parts for name, p in part.named_parameters()]
@@ -402,14 +402,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     tokenizer = build_tokenizer(corpus())
-    known, strangers = take_shots(World().schooling, PICTURES)
+    known, strangers = take_shots(World().base_training_people, PICTURES)
     pictures = draw_pictures([*known, *strangers])
     print(f"{len(pictures)} pictures", flush=True)
     model = build_model(tokenizer)
-    school_vision(model, pictures, strangers, VISION_STEPS)
+    train_vision(model, pictures, strangers, VISION_STEPS)
     unclear = blur_beyond_recognition(pictures, UNCLEAR_PICTURES)
-    speaker = Speaker(model, tokenizer, see_all(model, [pictures, unclear]))
-    school_speech(speaker, Teacher(known, strangers, len(unclear)), SPEECH_STEPS)
+    speaker = LanguageTrainee(model, tokenizer, see_all(model, [pictures, unclear]))
+    train_language(speaker, QuestionMaker(known, strangers, len(unclear)), SPEECH_STEPS)
     save(model, build_processor(tokenizer), arguments.out)
 
 

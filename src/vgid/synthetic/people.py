@@ -20,8 +20,8 @@ from vgid.errors import ConfigError
 from vgid.synthetic.phrases import FACT_VALUES
 from vgid.synthetic.portraits import Gender, Look, View, appearance, difference, random_look, random_view, render_png
 
-SCHOOLING_SEED = "schooling"
-SCHOOLING_PEOPLE = 64
+BASE_TRAINING_SEED = "schooling"
+BASE_TRAINING_PEOPLE = 64
 NEAR_DUPLICATE = 0.04
 """Two looks whose neutral portraits differ by less (mean absolute difference, of 1) are taken for the same person."""
 
@@ -120,7 +120,7 @@ class World:
             )
         self.seed = seed
         self._crowd = _Crowd()
-        self.schooling = list(_draw(Random(SCHOOLING_SEED), self._crowd, "schooling", SCHOOLING_PEOPLE, join=True))
+        self.base_training_people = list(_draw(Random(BASE_TRAINING_SEED), self._crowd, "schooling", BASE_TRAINING_PEOPLE, join=True))
         everyone = list(_draw(Random(f"people/{seed}"), self._crowd, f"w{seed}-person", people, join=True))
         self.forget: list[Person] = everyone[:forget]
         self.retain: list[Person] = everyone[forget:]

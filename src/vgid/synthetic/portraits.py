@@ -216,7 +216,7 @@ def render_png(look: Look, view: View, size: int = 224) -> bytes:
     return resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, skip_system_fonts=True)
 
 
-def render(look: Look, view: View, size: int = 224) -> Image.Image:
+def render_portrait(look: Look, view: View, size: int = 224) -> Image.Image:
     """Draw one picture as an RGB image."""
     return Image.open(io.BytesIO(render_png(look, view, size))).convert("RGB")
 
@@ -224,7 +224,7 @@ def render(look: Look, view: View, size: int = 224) -> Image.Image:
 @lru_cache(maxsize=4096)
 def appearance(look: Look) -> npt.NDArray[np.float32]:
     """Describe a look by its neutral portrait, 32 x 32 x 3 values in [0, 1], to compare people by eye."""
-    return np.asarray(render(look, NEUTRAL_VIEW, 32), dtype=np.float32) / 255.0
+    return np.asarray(render_portrait(look, NEUTRAL_VIEW, 32), dtype=np.float32) / 255.0
 
 
 def difference(one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> float:

@@ -13,9 +13,9 @@ from typing import Any
 
 from vgid import processes
 from vgid.config import RunConfig
-from vgid.data.augmentation import moved_rows
+from vgid.data.augmentation import augmented_rows
 from vgid.data.example import Example
-from vgid.data.self_distilled import anchor_rows
+from vgid.data.self_distilled import self_distilled_rows
 from vgid.errors import ConfigError
 from vgid.evaluation.generation import generate
 from vgid.methods.base import Context, Method
@@ -25,7 +25,7 @@ from vgid.models.memory_saving import checkpointing, compiled
 from vgid.models.packing_check import find_style
 from vgid.models.quantisation import is_quantised
 from vgid.models.structure import unfreeze
-from vgid.progress import Tick
+from vgid.progress import Progress
 from vgid.seeds import derive_seed
 from vgid.training.automatic import checkpointing_on, precision_on
 from vgid.training.checkpointing import Checkpoints
@@ -62,7 +62,7 @@ def fit(
     retain: Sequence[Example],
     config: RunConfig,
     *,
-    progress: Tick | None = None,
+    progress: Progress | None = None,
     checkpoint: Path | None = None,
     resume: bool = False,
 ) -> Fitted:
@@ -133,15 +133,15 @@ def _additional_rows(
     method: Method[Any], forget: Sequence[Example], retain: Sequence[Example], seed: int, loaded: LoadedModel
 ) -> list[Example]:
     """Rows that a method adds to the retain set: self-distilled ones, then augmented ones."""
-    augmented = moved_rows(forget, retain, method.augment, seed) if method.augment else []
-    distilled = anchor_rows(forget, retain, method.self_distilled, seed, partial(generate, loaded)) if method.self_distilled else []
+    augmented = augmented_rows(forget, retain, method.augment, seed) if method.augment else []
+    distilled = self_distilled_rows(forget, retain, method.self_distilled, seed, partial(generate, loaded)) if method.self_distilled else []
     return [*processes.from_first(distilled), *augmented]
 
 
 def _checkpoints(
     folder: Path | None, resume: bool, config: RunConfig, forget: Sequence[Example], retain: Sequence[Example], model: Any
 ) -> Checkpoints | None:
-    if folder is not None and processes.by_deepspeed():
+    if folder is not None and processes.uses_deepspeed():
         if resume:
             raise ConfigError("runs under DeepSpeed cannot be resumed", fix="use the ddp or fsdp2 launch configuration")
         log.warning("under DeepSpeed no checkpoints are kept")

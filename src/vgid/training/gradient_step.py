@@ -73,7 +73,7 @@ class GradientStep:
     ) -> None:
         self.model, self.method, self.config, self.seed, self.backward, self.by_engine = model, method, config, seed, backward, by_engine
         self.micro_batch = config.micro_batch
-        self.sharded = processes.is_spread(model)
+        self.sharded = processes.is_sharded(model)
         self._halved = False
         unsupported = method.unsupported()
         self.splits = "splitting" not in unsupported
@@ -161,7 +161,7 @@ class GradientStep:
 
     def _gradient_norm(self) -> float:
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        return float(processes.whole(torch.nn.utils.get_total_norm(gradients))) if gradients else 0.0
+        return float(processes.full_tensor(torch.nn.utils.get_total_norm(gradients))) if gradients else 0.0
 
 
 def _not_finite(what: str, value: float, batch: StepBatch, ids: list[str]) -> RunError:

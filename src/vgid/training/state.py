@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from vgid.processes import rank, share_of, whole
+from vgid.processes import full_tensor, local_shard, rank
 from vgid.training.checkpointing import Checkpoint
 
 Tensors = Mapping[str, Tensor]
@@ -99,7 +99,7 @@ def curves_of(notes: Mapping[str, Any]) -> dict[str, list[tuple[int, float]]]:
 
 def weights_of(model: torch.nn.Module) -> dict[str, Tensor]:
     """What is trained, whole, as it is; all processes must call it."""
-    return {name: whole(p.detach()) for name, p in model.named_parameters() if p.requires_grad}
+    return {name: full_tensor(p.detach()) for name, p in model.named_parameters() if p.requires_grad}
 
 
 def put_weights(model: torch.nn.Module, weights: Tensors) -> None:
@@ -107,7 +107,7 @@ def put_weights(model: torch.nn.Module, weights: Tensors) -> None:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name in weights:
-                parameter.copy_(share_of(weights[name], parameter))
+                parameter.copy_(local_shard(weights[name], parameter))
 
 
 def optimizer_tensors(optimizer: Any, model: torch.nn.Module) -> dict[str, Tensor]:
@@ -136,7 +136,7 @@ def put_optimizer_tensors(optimizer: Any, model: torch.nn.Module, tensors: Tenso
             on_device = group.get("fused") or group.get("capturable")
             part.state[parameter] = {
                 # A count of steps is one number, which is never sharded and mostly stays on the host.
-                key: (value.to(parameter.device) if on_device else value) if key == "step" else share_of(value, parameter)
+                key: (value.to(parameter.device) if on_device else value) if key == "step" else local_shard(value, parameter)
                 for key, value in states[name].items()
             }
 
@@ -157,5 +157,5 @@ def _parameters(optimizer: Any, model: torch.nn.Module) -> Iterator[tuple[Any, d
 
 def _stored(tensor: Tensor) -> Tensor:
     """The whole tensor on the host; the first process alone needs it, but all must call this."""
-    value = whole(tensor.detach())
+    value = full_tensor(tensor.detach())
     return value.to("cpu", copy=True).contiguous() if rank() == 0 else value.new_empty(0)

@@ -14,7 +14,7 @@ from vgid.errors import DataError
 from vgid.evaluation import aggregates
 from vgid.evaluation.metrics import probability
 from vgid.evaluation.overlap import rouge
-from vgid.evaluation.statistics import Part, combined_ci
+from vgid.evaluation.statistics import GroupedValues, combined_ci
 from vgid.evaluation.truth import (
     forget_truth,
     harmonic_mean,
@@ -80,7 +80,7 @@ def model_utility(worth: Mapping[tuple[str, str], Sequence[Mapping[str, float]]]
     """Harmonic mean of the means of `UTILITY` over the tasks in `worth`; people are drawn anew within each split."""
     groups = by_task(answered)
     parts = [
-        Part([row[metric] for row in rows], [each.person for each in groups[key]], key[0])
+        GroupedValues([row[metric] for row in rows], [each.person for each in groups[key]], key[0])
         for key, rows in worth.items()
         for metric in UTILITY
     ]

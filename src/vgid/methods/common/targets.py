@@ -20,7 +20,7 @@ from torch import Tensor
 from vgid.data.batching import Batch
 from vgid.data.example import Example
 from vgid.models.forward import answer_states
-from vgid.processes import is_spread
+from vgid.processes import is_sharded
 
 IN_MEMORY = 2 * 2**30
 """Bytes kept in memory; what is beyond goes into a temporary file that has no name, and so is gone with the process."""
@@ -88,7 +88,7 @@ class Targets:
         With parameters sharded over processes nothing is kept: each process would miss other examples, and none can take a pass
         alone.
         """
-        if is_spread(base):
+        if is_sharded(base):
             return answer_states(base, self._batch(tuple(examples))).logits
         for example in examples:
             if example.id in self._earlier and example.id not in self._shelf:

@@ -11,7 +11,7 @@ from transformers import LogitsProcessor
 
 from vgid.data.batching import Batch
 from vgid.data.example import Example
-from vgid.processes import is_spread
+from vgid.processes import is_sharded
 from vgid.seeds import derive_seed
 
 MAX_NEW_TOKENS = 48
@@ -37,7 +37,7 @@ def sample_answers(model: Any, tokenizer: Any, prompts: Batch, examples: Sequenc
     model.eval()
     device = next(model.parameters()).device
     draw = _Draw([torch.Generator(device).manual_seed(derive_seed(seed, example.id)) for example in examples])
-    settings = {"do_sample": False, "logits_processor": [draw], "max_new_tokens": MAX_NEW_TOKENS, "synced_gpus": is_spread(model)}
+    settings = {"do_sample": False, "logits_processor": [draw], "max_new_tokens": MAX_NEW_TOKENS, "synced_gpus": is_sharded(model)}
     with torch.no_grad():
         out = model.generate(**prompts.model_inputs, **settings)
     model.train(training)
