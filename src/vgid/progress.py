@@ -1,4 +1,4 @@
-"""Progress bars on stderr: one line per stage, with the remaining time; silent where nobody watches."""
+"""Progress bars on stderr: one line for each stage, with the remaining time; they appear in terminals and notebooks only."""
 
 from __future__ import annotations
 
@@ -9,30 +9,38 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from importlib.util import find_spec
 from types import TracebackType
 
 from rich.console import Console, RenderableType
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
+from rich.progress import Progress as ProgressBars
 
 Progress = Callable[[int, int], None]
-"""Told (done, total)."""
+"""A function that is called with `(done, total)`: how many units of a stage are done, and how many there are."""
 
 
 class Stages:
     """Shows and times the stages of a run; what libraries print meanwhile goes to stderr, since stdout is for results.
 
-    Use as a context manager; `with stages("Unlearning") as tick: ...` runs one stage, and `seconds` holds how long each took.
+    Use it as a context manager: `with stages("Unlearning") as progress: ...` runs one stage. In a terminal, and in a notebook with
+    ipywidgets, every stage has a bar; elsewhere it gets one line when it is done.
+
+    Attributes:
+        seconds: time that each stage took, by its key.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
-        console = Console(stderr=True)
-        if not console.is_terminal:
+        notebook = in_notebook()
+        # rich takes a notebook for one where widgets work; without ipywidgets it would show nothing but warnings.
+        console = Console(stderr=True, force_jupyter=notebook)
+        has_bars = console.is_terminal or notebook
+        if not has_bars:
             console.width = 110  # a pipe has no width of its own
         self._quiet = quiet
-        self._plain = None if quiet or console.is_terminal else console
-        self._progress = Bars(
+        self._plain = None if quiet or has_bars else console
+        self._bars = ProgressBars(
             TextColumn("{task.description:<34}"),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
@@ -40,42 +48,50 @@ class Stages:
             TextColumn("left"),
             TimeRemainingColumn(),
             console=console,
-            disable=quiet or not console.is_terminal,
+            disable=quiet or not has_bars,
         )
         self.seconds: dict[str, float] = {}
 
     def __enter__(self) -> Stages:
-        self._aside = redirect_stdout(sys.stderr)
-        self._aside.__enter__()
-        self._progress.start()
+        self._redirected = redirect_stdout(sys.stderr)
+        self._redirected.__enter__()
+        self._bars.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._progress.stop()
-        self._aside.__exit__(kind, error, trace)
+        self._bars.stop()
+        self._redirected.__exit__(kind, error, trace)
 
     def show(self, what: RenderableType) -> None:
         """Print something above the bars; nothing when quiet."""
         if not self._quiet:
-            self._progress.console.print(what)
+            self._bars.console.print(what)
 
     @contextmanager
     def __call__(self, name: str, key: str | None = None) -> Iterator[Progress]:
-        """Run one stage; its time is added to `seconds[key]`."""
+        """Run one stage, and add the seconds it took to `seconds[key]`.
+
+        Args:
+            name: the stage's title beside its bar.
+            key: entry of `seconds`; None for the name.
+
+        Yields:
+            A function that moves the bar.
+        """
         started = time.monotonic()
-        task = self._progress.add_task(name, total=None)
-        yield lambda done, total: self._progress.update(task, completed=done, total=total)
+        task = self._bars.add_task(name, total=None)
+        yield lambda done, total: self._bars.update(task, completed=done, total=total)
         taken = time.monotonic() - started
         self.seconds[key or name] = round(self.seconds.get(key or name, 0.0) + taken, 2)
-        total = self._progress.tasks[task].total or 1
-        self._progress.update(task, completed=total, total=total)
+        total = self._bars.tasks[task].total or 1
+        self._bars.update(task, completed=total, total=total)
         if self._plain:
             self._plain.print(f"{name}: {taken:.1f} s")
 
 
 @contextmanager
 def stages_or_own(stages: Stages | None, *, quiet: bool = False) -> Iterator[Stages]:
-    """The stages that a caller gave, or new ones that show progress bars for as long as the context lasts."""
+    """Give a caller's stages, or without any, new ones that show progress for the time of the `with` statement."""
     if stages is not None:
         yield stages
         return
@@ -83,8 +99,16 @@ def stages_or_own(stages: Stages | None, *, quiet: bool = False) -> Iterator[Sta
         yield own
 
 
+def in_notebook() -> bool:
+    """Return whether this process is a notebook's kernel that can show widgets (Jupyter, Colab)."""
+    # A kernel has imported IPython already; to import it here would cost every other process its start-up time.
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return hasattr(shell, "kernel") and find_spec("ipywidgets") is not None
+
+
 def launch_rank() -> int:
-    """The number that a launcher gave this process; 0 is the first, and shows what there is to see."""
+    """Return the number that a launcher gave this process; process 0 is the first, and the only one that shows anything."""
     return int(os.environ.get("RANK", "0"))
 
 
@@ -100,7 +124,7 @@ def quiet_libraries() -> None:
 
 
 def log_to_stderr(*, errors_only: bool = False) -> None:
-    """Show what vgid has to tell, such as rows left out or modules matched, beside the progress bars."""
+    """Show vgid's log messages, such as rows left out or modules matched, on stderr beside the progress bars."""
     console = Console(stderr=True)
     handler: logging.Handler = logging.StreamHandler()  # a pipe has no width to wrap to
     if console.is_terminal:
@@ -113,7 +137,7 @@ def log_to_stderr(*, errors_only: bool = False) -> None:
 
 @contextmanager
 def without_info_messages() -> Iterator[None]:
-    """Keep what vgid has to tell, warnings left out, to itself: for what is done many times over."""
+    """Log warnings and errors only, for work that is done many times over."""
     log = logging.getLogger("vgid")
     before = log.level
     log.setLevel(max(logging.WARNING, log.getEffectiveLevel()))

@@ -19,7 +19,7 @@ from vgid.checks.screen import screen
 from vgid.config import RunConfig
 from vgid.data.example import Example
 from vgid.data.neutral import mentions, neutral_examples, own_answers, revealing_words
-from vgid.data.sources import Rows, check_disjoint, load_examples
+from vgid.data.sources import Rows, check_disjoint, rows_of
 from vgid.errors import ConfigError, DataError, OutputError, RunError
 from vgid.evaluation.evaluate import SplitResult, evaluate
 from vgid.evaluation.generation import generate
@@ -231,17 +231,14 @@ def read_rows(forget: Rows, retain: Rows | None, config: RunConfig, *, skip_bad_
     Raises:
         DataError: rows are bad, there is nothing to forget, or a row is in both sets.
     """
-    forget_rows = _read(forget, skip_bad_rows=skip_bad_rows)
+    forget_rows = rows_of(forget, name="forget", skip_bad_rows=skip_bad_rows)
     if not forget_rows:
         raise DataError("there is nothing to forget", expected="at least one forget row", got="none", fix="check the forget data")
     needed = retain_needed(config, len(forget_rows))
-    retain_rows = [] if retain is None else _read(retain, skip_bad_rows=skip_bad_rows, at_most=needed, seed=config.seed)
+    options = {"name": "retain", "skip_bad_rows": skip_bad_rows, "at_most": needed, "seed": config.seed}
+    retain_rows = [] if retain is None else rows_of(retain, **options)
     check_disjoint(forget_rows, retain_rows)
     return forget_rows, retain_rows
-
-
-def _read(rows: Rows, **options: Any) -> list[Example]:
-    return load_examples(rows, **options) if isinstance(rows, (str, Path)) else list(rows)
 
 
 def retain_needed(config: RunConfig, forget_rows: int) -> int:

@@ -5,7 +5,7 @@ from random import Random
 import numpy as np
 from PIL import Image
 
-from tests.data.test_anchors import FORGET, RETAIN, row
+from tests.data.test_self_distilled import FORGET, RETAIN, row
 from vgid.data.augmentation import augment_picture, augmented_rows
 from vgid.data.example import STRANGER
 

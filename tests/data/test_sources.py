@@ -4,6 +4,7 @@ import io
 import json
 import tracemalloc
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from PIL import Image
 from tests.conftest import example, png
 from vgid.data import example as example_module
 from vgid.data.example import Example, ImageRef
-from vgid.data.sources import check_disjoint, check_examples, load_examples, write_examples, write_parquet
+from vgid.data.sources import check_disjoint, check_examples, load_examples, rows_of, write_examples, write_parquet
 from vgid.errors import DataError
 
 GOOD = {"question": "Who is this?", "answer": "Anna.", "image": "a.png"}
@@ -119,7 +120,7 @@ def test_fully_transparent_pixels_become_white(tmp_path: Path) -> None:
     ("row", "message"),
     [
         ("{not json", "malformed JSON"),
-        ("[1]", "row is no object"),
+        ("[1]", "row is not an object"),
         ({**GOOD, "question": 3}, "question has the wrong type"),
         ({**GOOD, "question": "  "}, "question is empty"),
         ({**GOOD, "answer": ""}, "answer is empty"),
@@ -205,6 +206,8 @@ def test_forget_and_retain_must_be_disjoint() -> None:
     check_disjoint(forget, [row("r1", "Who is this?", 2), row("r2", "What is this?", 1)])
     with pytest.raises(DataError, match=r"(?s)2 problems.*r1.jsonl:1.*also at f1.jsonl:1.*r2.jsonl:1.*also at f2.jsonl:1"):
         check_disjoint(forget, [row("r1", " who is  THIS?", 1), row("r2", "where does anna live?", None)])
+    with pytest.raises(DataError, match=r"(?s)the same id is in the forget set and in the retain set.*different id"):
+        check_disjoint(forget, [row("f1", "What is this?", 2)])
 
 
 def test_the_report_counts(tmp_path: Path) -> None:
@@ -241,3 +244,109 @@ def test_rows_are_drawn_while_reading_each_as_likely_as_the_next(tmp_path: Path)
     file.write_text("\n".join([*lines, "{"]))
     with pytest.raises(DataError, match=r"rows\.jsonl:21: malformed JSON"):
         load_examples(file, at_most=5)  # all rows are read, also those that are not drawn
+
+
+# -- rows in memory -------------------------------------------------------------------------------------------------------
+
+
+class Columns:
+    """What a `datasets.Dataset` is to us: rows as mappings, and names of columns."""
+
+    def __init__(self, rows: list[dict[str, Any]]) -> None:
+        self.column_names = list({name: None for row in rows for name in row})
+        self._rows = rows
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        # Rows have all columns, as in Arrow.
+        return iter([{name: row.get(name) for name in self.column_names} for row in self._rows])
+
+
+def picture(mode: str = "RGB") -> Image.Image:
+    return ImageRef(data=png()).open().convert(mode)
+
+
+def in_memory(folder: Path) -> list[dict[str, Any]]:
+    """The same row with its picture in every form."""
+    (folder / "a.png").write_bytes(png())
+    pictures = (picture(), {"bytes": png(), "path": None}, {"bytes": None, "path": str(folder / "a.png")}, str(folder / "a.png"))
+    return [{"question": f"Who is number {n}?", "answer": "Anna.", "image": each} for n, each in enumerate(pictures)]
+
+
+@pytest.mark.parametrize("form", [list, iter, Columns, lambda rows: (row for row in rows)])
+def test_rows_in_memory_are_read_like_those_of_files(form: Callable[[list[dict[str, Any]]], Any], tmp_path: Path) -> None:
+    examples = load_examples(form([*in_memory(tmp_path), {"prompt": "q", "completion": "a", "subject": "p", "keywords": ("k",)}]))
+    assert [(row.id, row.where) for row in examples] == [(f"row-{n}", f"row {n}") for n in range(1, 6)]
+    assert all(row.images[0].open().tobytes() == picture().tobytes() and row.answer == "Anna." for row in examples[:4])
+    assert (examples[4].question, examples[4].images, examples[4].subject, examples[4].keywords) == ("q", (), "p", ("k",))
+
+
+@pytest.mark.parametrize("decode", [True, False])
+@pytest.mark.parametrize("stored", ["bytes", "path"])
+def test_the_same_by_the_library_itself(stored: str, decode: bool, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    (tmp_path / "a.png").write_bytes(png())
+    images = [{"bytes": png(), "path": None} if stored == "bytes" else str(tmp_path / "a.png")] * 2
+    data = datasets.Dataset.from_dict({"question": ["q1", "q2"], "answer": ["a"] * 2, "subject": [None, "p"], "image": images})
+    data = data.cast_column("image", datasets.Image(decode=decode))
+    examples = load_examples(data)
+    assert [(row.id, row.question, row.subject) for row in examples] == [("row-1", "q1", None), ("row-2", "q2", "p")]
+    assert all(row.images[0].open().tobytes() == picture().tobytes() for row in examples)
+    assert load_examples(data.to_iterable_dataset(), at_most=1)[0] in examples
+    with pytest.raises(DataError, match="a mapping is not a list of rows"):
+        load_examples(datasets.DatasetDict({"train": data}))
+    with pytest.raises(DataError, match="lacks columns of questions and answers"):
+        load_examples(data.rename_column("question", "asked"))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGBA", "CMYK", "YCbCr", "F"])
+def test_a_picture_of_any_mode_becomes_png(mode: str) -> None:
+    made = picture("LA").convert("PA") if mode == "PA" else picture(mode)
+    (row,) = load_examples([{"question": "q", "answer": "a", "image": made}])
+    assert row.images[0].read().startswith(b"\x89PNG")
+    assert row.images[0].open().tobytes() == made.convert("RGB").tobytes()
+
+
+def test_problems_of_rows_in_memory_name_the_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    good = {"question": "Who is this?", "answer": "Anna."}
+    bad = [{**good, "answer": None}, {**good, "image": 7}, 3, {**good, "id": "x"}, {**good, "id": "x"}, {**good, "image": "http://a/b.png"}]
+    with pytest.raises(DataError) as caught:
+        load_examples([good, *bad])
+    text = str(caught.value)
+    assert "5 problems" in text and all(f"row {number}: " in text for number in (2, 3, 4, 6, 7)) and "Anna" not in text
+    assert "answer is missing" in text and "expected: a picture, a path, or {bytes, path}" in text and "also at row 5" in text
+    assert [row.id for row in load_examples([good, *bad], skip_bad_rows=True)] == ["row-1", "x"]
+    large = picture()
+    monkeypatch.setattr(example_module, "MOST_PIXELS", 40 * 40 - 1)
+    with pytest.raises(DataError, match=r"row 1: .*decompression bomb"):
+        load_examples([{**good, "image": large}])
+
+
+def test_a_source_that_is_not_a_list_of_rows_is_refused() -> None:
+    with pytest.raises(DataError, match="no examples"):
+        load_examples([])
+    with pytest.raises(DataError, match=r"(?s)a mapping is not a list of rows.*one of its splits"):
+        load_examples({"train": []})
+    with pytest.raises(DataError, match=r"(?s)lacks columns of questions and answers.*found: caption, picture.*rename_column"):
+        load_examples(Columns([{"caption": "Anna.", "picture": 1}]))
+
+    def cut_off() -> Iterator[dict[str, Any]]:
+        yield {"question": "q", "answer": "a"}
+        raise OSError("image file is truncated")
+
+    with pytest.raises(DataError, match=r"(?s)row 2: the data set cannot be read.*found: OSError"):
+        load_examples(cut_off())
+
+
+def test_examples_are_returned_as_they_are() -> None:
+    rows = [replace(example(), id=f"r{n}", images=(ImageRef(data=b"not a picture"),)) for n in range(30)]
+    assert load_examples(rows) == rows and all(one is other for one, other in zip(load_examples(tuple(rows)), rows, strict=True))
+    assert load_examples(rows, at_most=4) == rows
+    assert rows_of([]) == [] and rows_of(rows) == rows
+
+
+def test_ids_start_with_the_name_of_the_source() -> None:
+    rows = [{"question": "q", "answer": "a"}]
+    forget, retain = (rows_of(rows, name=name) for name in ("forget", "retain"))
+    assert (forget[0].id, retain[0].id) == ("forget-1", "retain-1")
+    drawn = load_examples(({"question": f"q{n}", "answer": "a"} for n in range(50)), at_most=3, name="retain")
+    assert len(drawn) == 3 and all(row.id.startswith("retain-") for row in drawn)

@@ -1,6 +1,6 @@
-"""Examples out of files and into files: JSONL, parquet, or a folder of these. The format is described in docs/data.md.
+"""Examples out of files, data sets and lists, and into files. The format of rows is described in docs/data.md.
 
-Every row is checked, images included, and all problems of a file come in one error. Messages name places and types, never contents:
+Every row is checked, images included, and all problems of a source come in one error. Messages name places and types, never contents:
 the data may be what somebody wants forgotten.
 """
 
@@ -9,14 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
+
+from PIL import Image
 
 from vgid.artifacts import whole_file, write_bytes_atomic, write_text_atomic
 from vgid.data.example import Example, ImageRef
@@ -25,55 +28,88 @@ from vgid.errors import DataError
 log = logging.getLogger("vgid")
 SUFFIXES = (".jsonl", ".parquet")
 ROW_GROUP = 128
-"""Rows that are written to a parquet file at once."""
-Rows = Path | Sequence[Example]
-"""Where rows are, or the rows themselves."""
+"""Rows that are written to a parquet file at once; chosen by hand, so that their pictures fit into memory."""
+READ_AT_ONCE = 256
+"""Rows that are read from a parquet file at once; chosen by hand."""
+Rows = str | Path | Iterable[Mapping[str, Any]] | Iterable[Example]
+"""A data file or a folder of them; or the rows: a `datasets.Dataset`, mappings, or examples."""
 LONGEST = 3
-"""How many of the longest rows a report names."""
+"""Number of the longest rows that a report names."""
 WORDS = ("question", "answer", "prompt", "completion", "messages")
 COLUMNS = ("id", "image", "images", "file_name", *WORDS, "subject", "keywords", "tags")
+QUESTION_COLUMNS = (("question", "answer"), ("prompt", "completion"), ("messages",))
+"""Columns that hold question and answer; one of these groups is needed."""
 
 
-def load_examples(path: str | Path, *, skip_bad_rows: bool = False, at_most: int | None = None, seed: int = 0) -> list[Example]:
-    """Read examples from a JSONL or parquet file, or from all such files in a folder.
+def load_examples(
+    source: Rows, *, skip_bad_rows: bool = False, at_most: int | None = None, seed: int = 0, name: str = "row"
+) -> list[Example]:
+    """Read and check examples from files, from a `datasets.Dataset`, or from rows in memory.
 
     Args:
-        path: the file or folder; image paths are relative to the file's folder and must stay inside it.
-        skip_bad_rows: leave bad rows out, with a warning that lists them, in place of an error.
-        at_most: draw so many rows while reading, so that memory does not grow with the file; None keeps all.
-        seed: of the draw.
+        source: one of
+
+            - a JSONL or parquet file, or a folder with such files; image paths are relative to the file's folder and must stay in it;
+            - a `datasets.Dataset`, or any other iterable of mappings with the columns of docs/data.md; an image is a Pillow picture,
+              `{"bytes": ..., "path": ...}`, or a path. A Pillow picture is encoded anew as PNG;
+            - a list of `Example`, which is returned as it is: complete and unchecked.
+        skip_bad_rows: leave bad rows out, with a warning for each, instead of raising an error.
+        at_most: number of rows to draw while reading, so that memory does not grow with the source; None keeps all rows.
+        seed: random seed of the draw.
+        name: what ids of rows in memory start with, where the rows have none: the third row of `name="forget"` is `forget-3`. Two
+            sources of one run need different names.
+
+    Returns:
+        The examples, in the order of the source.
 
     Raises:
-        DataError: with every problem of the file: malformed lines, wrong types, missing fields, images that cannot be used.
+        DataError: all problems of the source together: malformed lines, wrong types, missing fields, images that cannot be used. Places
+            are `file:line`, or `row N` for rows in memory, counted from 1.
     """
-    examples, problems, _ = read_all(Path(path), at_most, seed)
+    if isinstance(source, Sequence) and source and all(isinstance(row, Example) for row in source):
+        return [row for row in source if isinstance(row, Example)]
+    examples, problems, _ = read_all(source, at_most, seed, name)
     if problems and not skip_bad_rows:
         raise DataError.together(problems)
     for problem in problems:
         log.warning("row left out: %s", problem)
     if not examples:
+        where = source if isinstance(source, str | Path) else None
         raise DataError(
-            "no examples", where=path, expected="at least one good row", got=f"{len(problems)} bad rows" if problems else "none"
+            "no examples", where=where, expected="at least one good row", got=f"{len(problems)} bad rows" if problems else "none"
         )
     return examples
 
 
-def rows_of(source: Rows) -> list[Example]:
-    """Rows that are there already, or read by `load_examples`."""
-    return load_examples(source) if isinstance(source, Path) else list(source)
+def rows_of(source: Rows, **options: Any) -> list[Example]:
+    """Read rows by `load_examples`, which takes the options; an empty list stays empty.
+
+    Raises:
+        DataError: as `load_examples`.
+    """
+    if isinstance(source, Sequence) and not isinstance(source, str) and not source:
+        return []
+    return load_examples(source, **options)
 
 
 SHARD = re.compile(r"(.+?)(-\d{5}-of-\d{5})")
+"""File name of one part of a split, as the Hugging Face hub names them: `train-00000-of-00002`."""
 
 
 def split_files(paths: Sequence[Path]) -> dict[str, list[Path]]:
-    """Data files by the split they are of: a file's own name; that of its folder where it has a name that every data set has.
+    """Group data files by the split they belong to.
 
-    Those names are `metadata` (image folders) and `train-00000-of-00002`; files that differ only in such numbers are one split. Of a
-    folder all data files in it are taken.
+    A split is named after its file; or after the file's folder, where the file has a name that every data set has: `metadata` (image
+    folders) or `train-00000-of-00002`. Files that differ in such numbers only are one split.
+
+    Args:
+        paths: data files, and folders of which all data files are taken.
+
+    Returns:
+        The files of each split, by its name.
 
     Raises:
-        DataError: there is no such file, or none in a folder, or files of two folders are called the same.
+        DataError: a file does not exist, a folder holds no data file, or files of two folders have the same name.
     """
     splits: dict[str, list[Path]] = {}
     for file in (file for path in paths for file in _files(path)):
@@ -90,7 +126,7 @@ def _split_of(file: Path) -> str:
     return file.resolve().parent.name if file.stem == "metadata" or (shard and name == "train") else name
 
 
-def _said(file: Path) -> str:
+def _id_prefix(file: Path) -> str:
     """What ids of a file's rows start with: its split, and its number where the split has several files."""
     shard = SHARD.fullmatch(file.stem)
     return _split_of(file) + (shard[2] if shard else "")
@@ -98,7 +134,20 @@ def _said(file: Path) -> str:
 
 @dataclass(frozen=True)
 class DataReport:
-    """What `vgid data check` says about a file; `problems` is empty when it can be used."""
+    """Counts of one split, as `vgid data check` shows them.
+
+    Attributes:
+        path: file, folder or name of the split.
+        rows: number of good rows.
+        with_image: number of good rows with at least one image.
+        text_only: number of good rows without an image.
+        images: number of different images, compared by their bytes.
+        subjects: number of different subjects.
+        with_keywords: number of good rows with keywords.
+        unused_columns: names of columns that vgid does not read.
+        problems: messages about bad rows; empty when all rows can be used.
+        longest: places of the longest rows, with their length in characters: question and answer together.
+    """
 
     path: str
     rows: int
@@ -110,7 +159,6 @@ class DataReport:
     unused_columns: tuple[str, ...]
     problems: tuple[str, ...]
     longest: tuple[tuple[str, int], ...] = ()
-    """Places of the longest rows, with their characters: question and answer together."""
 
     def __str__(self) -> str:
         lines = [
@@ -125,17 +173,27 @@ class DataReport:
 
 
 def check_examples(path: str | Path) -> DataReport:
-    """Read everything and count; problems are listed, not raised.
+    """Read a file or folder and count its rows; problems are listed, not raised.
 
     Raises:
         DataError: there is no such file, or no data file in the folder.
     """
-    examples, problems, unused = read_all(Path(path))
+    examples, problems, unused = read_all(path)
     return report(str(path), examples, problems, unused)
 
 
 def report(path: str, examples: Iterable[Example], problems: Sequence[DataError], unused: Iterable[str] = ()) -> DataReport:
-    """Count examples, one at a time; `problems` are counted when all examples were seen."""
+    """Count examples.
+
+    Args:
+        path: file, folder or name of the split, as it is shown.
+        examples: the good rows; they are read one at a time.
+        problems: one error for each bad row; counted after the last example, so that reading may still add to them.
+        unused: names of columns that vgid does not read.
+
+    Returns:
+        The counts.
+    """
     rows = with_image = with_keywords = 0
     images, subjects, longest = set[str](), set[str](), list[tuple[str, int]]()
     for example in examples:
@@ -161,37 +219,51 @@ def report(path: str, examples: Iterable[Example], problems: Sequence[DataError]
 def check_disjoint(forget: Sequence[Example], retain: Sequence[Example]) -> None:
     """Make sure that nothing is to be both forgotten and retained.
 
+    Args:
+        forget: rows to forget.
+        retain: rows to retain.
+
     Raises:
-        DataError: the same images with the same question stand in both sets.
+        DataError: a question about the same images is in both sets (letter case and white space do not count), or an id is: methods and
+            attacks keep what they compute about a row under its id.
     """
 
     def key(example: Example) -> tuple[tuple[str, ...], str]:
         return tuple(ref.fingerprint for ref in example.images), " ".join(example.question.split()).casefold()
 
-    forgotten = {key(example): example for example in forget}
-    both = [(forgotten[k], example) for example in retain if (k := key(example)) in forgotten]
-    if both:
-        raise DataError.together(
-            [
-                DataError(
-                    "the same question about the same images is in the forget set and in the retain set",
-                    where=kept.where or kept.id,
-                    expected="sets that have nothing in common",
-                    got=f"also at {gone.where or gone.id}",
-                    fix="remove it from one of them",
-                )
-                for gone, kept in both
-            ]
+    forgotten, ids = {key(example): example for example in forget}, {example.id: example for example in forget}
+    problems = []
+    for kept in retain:
+        if (found := forgotten.get(key(kept))) is not None:
+            same, fix = "question about the same images", "remove it from one of them"
+        elif (found := ids.get(kept.id)) is not None:
+            same, fix = "id", "give every row a different id"
+        else:
+            continue
+        problems.append(
+            DataError(
+                f"the same {same} is in the forget set and in the retain set",
+                where=kept.where or kept.id,
+                expected="sets that have nothing in common",
+                got=f"also at {found.where or found.id}",
+                fix=fix,
+            )
         )
+    if problems:
+        raise DataError.together(problems)
 
 
 def write_parquet(path: str | Path, examples: Iterable[Example]) -> int:
-    """Write the parquet that `load_examples` reads, pictures' bytes included, a few rows at a time; gives the number of rows.
+    """Write a parquet file that `load_examples` reads, with the pictures' bytes in it.
 
-    The file appears only when all is written. What comes back is equal, but for places and for pictures being bytes.
+    Examples are taken and written a few at a time; the file appears only when all are written. What `load_examples` reads from it is
+    equal, except for `where` and for pictures, which are bytes.
+
+    Returns:
+        The number of rows.
 
     Raises:
-        DataError: an id stands twice, or there are no examples.
+        DataError: an id is used twice, or there are no examples.
         OutputError: the file cannot be written.
     """
     import pyarrow as pa
@@ -206,7 +278,7 @@ def write_parquet(path: str | Path, examples: Iterable[Example]) -> int:
         while chunk := list(islice(source, ROW_GROUP)):
             for example in chunk:
                 if example.id in ids:
-                    raise DataError("id used twice", where=example.where or None, fix="give every row an id of its own")
+                    raise DataError("id used twice", where=example.where or None, fix="give every row a different id")
                 ids.add(example.id)
             writer.write_table(pa.Table.from_pylist([_parquet_row(example) for example in chunk], schema=schema))
         if not ids:
@@ -221,7 +293,7 @@ def _parquet_row(example: Example) -> dict[str, Any]:
 
 
 def write_examples(path: str | Path, examples: Sequence[Example]) -> None:
-    """Write the JSONL that `load_examples` reads; images go into `images/` beside it, named by their content.
+    """Write a JSONL file that `load_examples` reads; images go into `images/` beside it, named by a hash of their content.
 
     Raises:
         OutputError: a file cannot be written.
@@ -256,24 +328,57 @@ def _suffix(content: bytes) -> str:
 # -- reading --------------------------------------------------------------------------------------------------------------
 
 
-def read_all(path: Path, at_most: int | None = None, seed: int = 0) -> tuple[list[Example], list[DataError], set[str]]:
-    """Good rows, problems, and names of columns that are not used; `at_most` so many rows, drawn by the seed while reading.
+class _RawRow(NamedTuple):
+    """One row as it was found: its place for messages, its default id, the folder of its images, and its content.
 
-    The words of all rows are checked, and the pictures of those that are drawn.
+    `content` is a function for a row that is yet to be parsed, and raises where that fails. Without a folder, image paths may lead
+    anywhere: the caller gave them, not a file from elsewhere.
+    """
+
+    where: str
+    id: str
+    folder: Path | None
+    content: Any
+
+
+def read_all(source: Rows, at_most: int | None = None, seed: int = 0, name: str = "row") -> tuple[list[Example], list[DataError], set[str]]:
+    """Read rows and collect their problems. The text of all rows is checked, and the images of those that are drawn.
+
+    Args:
+        source: as in `load_examples`.
+        at_most: number of rows to draw while reading; None keeps all.
+        seed: random seed of the draw.
+        name: what ids of rows in memory start with.
+
+    Returns:
+        The good rows, one error for each bad row in the order of the source, and names of columns that vgid does not read.
 
     Raises:
-        DataError: there is no such file, or no data file in the folder.
+        DataError: there is no such file, or no data file in the folder; or a data set lacks the columns of questions and answers.
     """
     problems: list[tuple[int, DataError]] = []
     unused: set[str] = set()
-    examples = draw_rows(str(path), _good_rows(path, problems, unused), problems, at_most, seed)
+    raw = _file_rows(Path(source)) if isinstance(source, str | Path) else _memory_rows(source, name)
+    shown = str(source) if isinstance(source, str | Path) else f"{name}s"
+    examples = draw_rows(shown, _good_rows(raw, problems, unused), problems, at_most, seed)
     return examples, [problem for _, problem in sorted(problems, key=lambda row: row[0])], unused
 
 
 def draw_rows(
     name: str, rows: Iterable[tuple[int, Example]], problems: list[tuple[int, DataError]], at_most: int | None, seed: int
 ) -> list[Example]:
-    """All rows, or `at_most` of them drawn while reading, in their order; those with pictures that cannot be used become problems."""
+    """Keep all rows, or draw `at_most` of them while reading; then check the images of those that are kept.
+
+    Args:
+        name: name of the source, for the log.
+        rows: rows with their numbers.
+        problems: errors with the numbers of their rows; rows with images that cannot be used are added.
+        at_most: number of rows to draw; None keeps all.
+        seed: random seed of the draw.
+
+    Returns:
+        The rows that can be used, in their order.
+    """
     rng = Random(f"rows/{seed}")
     drawn: list[tuple[int, Example]] = []
     seen = 0
@@ -281,7 +386,7 @@ def draw_rows(
         seen += 1
         if at_most is None or len(drawn) < at_most:
             drawn.append((number, example))
-        elif (place := rng.randrange(seen)) < at_most:  # so that each row seen so far is as likely to be among the drawn ones
+        elif (place := rng.randrange(seen)) < at_most:  # so that each row read so far is as likely to be among the drawn ones
             drawn[place] = (number, example)
     examples = []
     checked: dict[ImageRef, DataError | None] = {}
@@ -297,25 +402,59 @@ def draw_rows(
     return examples
 
 
-def _good_rows(path: Path, problems: list[tuple[int, DataError]], unused: set[str]) -> Iterator[tuple[int, Example]]:
-    """Rows whose words can be used, numbered over all files; what is wrong with others is added to the problems."""
+def _good_rows(raw: Iterable[_RawRow], problems: list[tuple[int, DataError]], unused: set[str]) -> Iterator[tuple[int, Example]]:
+    """Rows whose text can be used, numbered over all files; the errors of all others are added to the problems."""
     ids: dict[str, str] = {}
-    # By something other than the picture itself, which as a key would hold what nobody else does any more.
+    # Keys are paths and digests: an image as the key would keep its own entry alive.
     refs: WeakValueDictionary[Path | str, ImageRef] = WeakValueDictionary()
+    for number, row in enumerate(raw, 1):
+        try:
+            example = _example(row, unused)
+            if example.id in ids:
+                raise DataError("id used twice", where=row.where, got=f"also at {ids[example.id]}", fix="give every row a different id")
+        except DataError as problem:
+            problems.append((number, problem))
+            continue
+        ids[example.id] = row.where
+        # Many rows hold the same picture; one copy of its bytes is enough.
+        yield number, replace(example, images=tuple(refs.setdefault(ref.path or ref.fingerprint, ref) for ref in example.images))
+
+
+def _memory_rows(source: Iterable[Any], name: str) -> Iterator[_RawRow]:
+    if isinstance(source, Mapping):  # a DatasetDict too
+        raise DataError(
+            "a mapping is not a list of rows",
+            expected="a data set, or a list of rows",
+            got=type(source).__name__,
+            fix='give one of its splits, such as data["train"]; or put a single row into a list',
+        )
+    columns = getattr(source, "column_names", None)
+    if columns and not any(set(group) <= set(columns) for group in QUESTION_COLUMNS):
+        raise DataError(
+            "the data set lacks columns of questions and answers",
+            expected=" or ".join(" and ".join(group) for group in QUESTION_COLUMNS),
+            got=", ".join(columns),
+            fix="rename its columns, with rename_column for example",
+        )
     number = 0
+    try:
+        for number, row in enumerate(source, 1):
+            # A data set gives None for what a row does not have.
+            content = {key: value for key, value in row.items() if value is not None} if isinstance(row, Mapping) else row
+            yield _RawRow(f"row {number}", f"{name}-{number}", None, content)
+    except (OSError, SyntaxError) as error:  # a data set decodes images while it is read
+        raise DataError(
+            "the data set cannot be read",
+            where=f"row {number + 1}",
+            got=type(error).__name__,
+            fix="look at this row's images; leave the row out, or export its images again",
+        ) from error
+
+
+def _file_rows(path: Path) -> Iterator[_RawRow]:
     for file in _files(path):
-        for where, row in _rows(file):
-            number += 1
-            try:
-                example = _example(row() if callable(row) else row, file, where, unused)
-                if example.id in ids:
-                    raise DataError("id used twice", where=where, got=f"also at {ids[example.id]}", fix="give every row an id of its own")
-            except DataError as problem:
-                problems.append((number, problem))
-                continue
-            ids[example.id] = where
-            # Many rows hold the same picture; one copy of its bytes is enough.
-            yield number, replace(example, images=tuple(refs.setdefault(ref.path or ref.fingerprint, ref) for ref in example.images))
+        rows = _parquet_rows(file) if file.suffix == ".parquet" else _json_lines(file)
+        yield from (_RawRow(f"{file}:{number}", f"{_id_prefix(file)}-{number}", file.parent, row) for number, row in rows)
 
 
 def _files(path: Path) -> list[Path]:
@@ -335,16 +474,12 @@ def _files(path: Path) -> list[Path]:
     return [path]
 
 
-def _rows(file: Path) -> Iterator[tuple[str, Any]]:
-    """Rows with their places; one that cannot be parsed comes as a function that raises."""
-    if file.suffix == ".parquet":
-        yield from _parquet_rows(file)
-        return
+def _json_lines(file: Path) -> Iterator[tuple[int, Callable[[], Any]]]:
+    """Lines with their numbers; each is parsed when its function is called, so that a bad one stops no others."""
     with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
-                where = f"{file}:{number}"
-                yield where, _parse(line, where)
+                yield number, _parse(line, f"{file}:{number}")
 
 
 def _parse(line: bytes, where: str) -> Callable[[], Any]:
@@ -362,31 +497,34 @@ def _parse(line: bytes, where: str) -> Callable[[], Any]:
     return parse
 
 
-def _parquet_rows(file: Path) -> Iterator[tuple[str, Any]]:
+def _parquet_rows(file: Path) -> Iterator[tuple[int, Any]]:
     import pyarrow
     from pyarrow import parquet
 
     try:
         table = parquet.ParquetFile(file, pre_buffer=False, buffer_size=2**20)  # else Arrow reads ahead and holds whole files
         number = 0
-        for batch in table.iter_batches(batch_size=256):
+        for batch in table.iter_batches(batch_size=READ_AT_ONCE):
             for row in batch.to_pylist():
                 number += 1
-                yield f"{file}:{number}", {name: value for name, value in row.items() if value is not None}
+                yield number, {name: value for name, value in row.items() if value is not None}
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError("parquet file cannot be read", where=file, got=str(error).splitlines()[0], fix="write the file again") from error
 
 
-def _example(row: Any, file: Path, where: str, unused: set[str]) -> Example:
+def _example(raw: _RawRow, unused: set[str]) -> Example:
+    row, where = raw.content() if callable(raw.content) else raw.content, raw.where
+    if isinstance(row, Example):
+        return row
     if not isinstance(row, dict):
-        raise DataError("row is no object", where=where, expected='{"question": ..., "answer": ...}', got=type(row).__name__)
+        raise DataError("row is not an object", where=where, expected='{"question": ..., "answer": ...}', got=type(row).__name__)
     unused |= row.keys() - set(COLUMNS)
     question, answer, extra = _turns(row, where)
     return Example(
-        id=_text(row, "id", where) if "id" in row else f"{_said(file)}-{where.rpartition(':')[2]}",
+        id=_text(row, "id", where) if "id" in row else raw.id,
         question=question,
         answer=answer,
-        images=tuple(_image(value, file.parent, where) for value in (*_image_values(row, where), *extra)),
+        images=tuple(_image(value, raw.folder, where) for value in (*_image_values(row, where), *extra)),
         subject=_text(row, "subject", where) if row.get("subject") is not None else None,
         keywords=_texts(row, "keywords", where),
         tags=_texts(row, "tags", where),
@@ -450,7 +588,7 @@ def _texts(row: Mapping[str, Any], name: str, where: str) -> tuple[str, ...]:
     values = row.get(name)
     if values is None:
         return ()
-    if not isinstance(values, list) or not all(isinstance(value, str) and value.strip() for value in values):
+    if not isinstance(values, list | tuple) or not all(isinstance(value, str) and value.strip() for value in values):
         raise DataError(f"{name} has the wrong type", where=where, expected="a list of texts", got=type(values).__name__)
     return tuple(values)
 
@@ -462,21 +600,31 @@ def _image_values(row: Mapping[str, Any], where: str) -> list[Any]:
     if given and given != ["images"]:
         return [row[given[0]]]
     values = row.get("images")
-    if values is not None and not isinstance(values, list):
+    if values is not None and not isinstance(values, list | tuple):
         raise DataError("images has the wrong type", where=where, expected="a list of images", got=type(values).__name__)
-    return values or []
+    return list(values or ())
 
 
-def _image(value: Any, folder: Path, where: str) -> ImageRef:
+def _image(value: Any, folder: Path | None, where: str) -> ImageRef:
+    if isinstance(value, Image.Image):
+        try:
+            return ImageRef.from_picture(value)
+        except DataError as problem:
+            raise _at(problem, where) from None
     if isinstance(value, dict) and isinstance(value.get("bytes"), bytes):
         return ImageRef(data=value["bytes"])
     if isinstance(value, dict):
         value = value.get("path")
+    if folder is None and isinstance(value, os.PathLike):
+        value = os.fspath(value)
     if not isinstance(value, str) or not value.strip():
         got = type(value).__name__ if value else "nothing"
-        raise DataError("image has the wrong type", where=where, expected="a path, or {bytes, path}", got=got)
+        accepted = "a path, or {bytes, path}" if folder is not None else "a picture, a path, or {bytes, path}"
+        raise DataError("image has the wrong type", where=where, expected=accepted, got=got)
     if "://" in value:
         raise DataError("image is an address", where=where, expected="a path below the data file's folder", fix="download it first")
+    if folder is None:
+        return ImageRef(path=Path(value).resolve())
     path = (folder / value).resolve()
     if not path.is_relative_to(folder.resolve()):
         raise DataError(
@@ -500,4 +648,8 @@ def _check_images(example: Example, checked: dict[ImageRef, DataError | None]) -
                 checked[ref] = problem
         bad = checked[ref]
         if bad is not None:
-            raise DataError(bad.problem, where=example.where, expected=bad.expected, got=bad.got, fix=bad.fix)
+            raise _at(bad, example.where)
+
+
+def _at(problem: DataError, where: str) -> DataError:
+    return DataError(problem.problem, where=where, expected=problem.expected, got=problem.got, fix=problem.fix)
