@@ -1,11 +1,13 @@
-"""Stdout is for results: whatever libraries print while a run goes on is seen on stderr."""
+"""Stdout is for results: whatever libraries print while a run goes on is seen on stderr. Bars appear where somebody can see them."""
 
 import logging
 import sys
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from vgid.progress import Stages
+from vgid import progress
+from vgid.progress import Stages, in_notebook
 
 
 @pytest.mark.parametrize("quiet", [True, False])
@@ -17,3 +19,41 @@ def test_what_libraries_print_goes_to_stderr(quiet: bool, capsys: pytest.Capture
     print("{}")
     said = capsys.readouterr()
     assert said.out == "{}\n" and said.err == "no accelerator was found\nlater on\n"
+
+
+def kernel(monkeypatch: pytest.MonkeyPatch, shell: object, widgets: bool) -> None:
+    """Pretend to be a process with this IPython shell, with or without ipywidgets."""
+    ipython = ModuleType("IPython")
+    vars(ipython)["get_ipython"] = lambda: shell
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    monkeypatch.setattr(progress, "find_spec", lambda name: SimpleNamespace() if widgets else None)
+
+
+@pytest.mark.parametrize(
+    ("shell", "widgets", "bars"),
+    [
+        (SimpleNamespace(kernel=None), True, True),  # a notebook
+        (SimpleNamespace(kernel=None), False, False),  # a notebook that cannot show widgets
+        (SimpleNamespace(), True, False),  # IPython in a pipe
+        (None, True, False),  # IPython is imported, and not what runs
+    ],
+)
+def test_a_notebook_has_bars(shell: object, widgets: bool, bars: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel(monkeypatch, shell, widgets)
+    assert in_notebook() is bars
+    stages = Stages()
+    assert stages._bars.disable is not bars and stages._bars.console.is_jupyter is bars
+    assert Stages(quiet=True)._bars.disable
+
+
+def test_a_process_without_ipython_is_not_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "IPython", raising=False)
+    assert not in_notebook() and Stages()._bars.disable
+
+
+def test_stages_without_bars_say_how_long_they_took(capsys: pytest.CaptureFixture[str]) -> None:
+    with Stages() as stages:
+        for _ in range(2):
+            with stages("Unlearning", "unlearn") as tick:
+                tick(1, 2)
+    assert list(stages.seconds) == ["unlearn"] and capsys.readouterr().err.count("Unlearning: 0.0 s") == 2

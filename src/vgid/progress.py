@@ -59,6 +59,7 @@ class Stages:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bars.refresh()  # in a notebook, stopping alone would leave the last stage unfinished
         self._bars.stop()
         self._redirected.__exit__(kind, error, trace)
 
