@@ -7,8 +7,8 @@ import pytest
 from vgid.data.example import Example
 from vgid.errors import ModelError
 from vgid.evaluation.generation import generate
-from vgid.models import smol
 from vgid.models.quantisation import is_quantised
+from vgid.synthetic import smol
 
 
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

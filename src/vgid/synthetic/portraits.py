@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.resources import files
 from random import Random
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import resvg_py
-from dicebear import Avatar, Style
 from PIL import Image
+
+from vgid.errors import ConfigError
 
 Gender = Literal["female", "male"]
 
@@ -184,13 +184,46 @@ def random_view(rng: Random) -> View:
 NEUTRAL_VIEW = View("calm", None, "white", "grey", 0, 1.1, (0, 0), False)
 
 
+class _Tools(NamedTuple):
+    """What draws: DiceBear's `Avatar` class, the style it draws in, and the `resvg_py` module."""
+
+    avatar: Any
+    style: Any
+    resvg: Any
+
+
 @cache
-def _style() -> Style:
-    return Style(json.loads(files("dicebear_styles").joinpath("open-peeps.json").read_text("utf-8")))
+def _tools() -> _Tools:
+    # Imported here: only the demo's fictional people need these packages.
+    try:
+        import resvg_py
+        from dicebear import Avatar, Style
+
+        definition = files("dicebear_styles").joinpath("open-peeps.json").read_text("utf-8")
+    except ImportError as error:
+        raise ConfigError(
+            "drawing fictional people needs packages that are not installed",
+            expected="dicebear-core, dicebear-styles and resvg-py",
+            got=str(error),
+            fix='pip install "vgid[demo]"',
+        ) from error
+    return _Tools(Avatar, Style(json.loads(definition)), resvg_py)
 
 
 def render_png(look: Look, view: View, size: int = 224) -> bytes:
-    """Draw one picture as PNG bytes of `size` x `size` pixels."""
+    """Draw one picture of a person.
+
+    Args:
+        look: what the person looks like.
+        view: how this picture shows the person.
+        size: width and height in pixels.
+
+    Returns:
+        The picture as PNG bytes.
+
+    Raises:
+        ConfigError: the packages of the extra `demo` are not installed.
+    """
     options: dict[str, object] = {
         "seed": "vgid",
         "headVariant": [look.head],
@@ -212,12 +245,14 @@ def render_png(look: Look, view: View, size: int = 224) -> bytes:
         options["facialHairVariant"] = [look.facial_hair]
     if view.glasses is not None:
         options["accessoriesVariant"] = [view.glasses]
-    svg = Avatar(_style(), options).to_string()
-    return resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, skip_system_fonts=True)
+    tools = _tools()
+    svg = tools.avatar(tools.style, options).to_string()
+    png: bytes = tools.resvg.svg_to_bytes(svg_string=svg, width=size, height=size, skip_system_fonts=True)
+    return png
 
 
 def render_portrait(look: Look, view: View, size: int = 224) -> Image.Image:
-    """Draw one picture as an RGB image."""
+    """Draw one picture of a person, as in `render_png`, and decode it into an RGB image of `size` x `size` pixels."""
     return Image.open(io.BytesIO(render_png(look, view, size))).convert("RGB")
 
 
