@@ -1,1 +1,1 @@
-"""From files to tensors: examples, conversations, batches."""
+"""Examples, conversations and batches: everything between data files and tensors."""

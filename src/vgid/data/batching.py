@@ -1,6 +1,6 @@
-"""From examples to tensors: the one place where prompts meet answers, images meet text, and rows are padded.
+"""From examples to tensors: the one place where prompts are joined with answers, images with text, and rows are padded.
 
-Shapes: b rows, s positions, n answer tokens of the whole batch, i images.
+Shapes: b rows, s positions, n answer tokens of the whole batch.
 """
 
 from __future__ import annotations
@@ -24,15 +24,22 @@ from vgid.errors import DataError, ModelError
 Pictures = Sequence[Image.Image]
 Values = Mapping[str, Tensor]
 UNBOUNDED = 1_000_000
-"""Tokenizers without a limit say so with a huge number."""
-REMEMBERED_BYTES = 512 * 2**20
-"""Processed pictures are kept up to this size."""
-ANCHOR = 8
-"""Characters of the prompt that an answer's first token may depend on."""
+"""Tokens. Tokenizers without a limit have a huge `model_max_length` (transformers: 1e30); from this number on it is not a limit."""
+CACHE_BYTES = 512 * 2**20
+"""Processed pictures are kept in memory up to this size; chosen by hand."""
+CONTEXT_CHARACTERS = 8
+"""Characters at the end of the prompt with which an answer is tokenized: some tokenizers put a space before the first word of a text, so
+an answer must not be tokenized alone. Chosen by hand; enough for the end of the prompt in all families of tests/models/families.py."""
 
 
 class Answers(NamedTuple):
-    """Three int64 tensors `[n]`: the logits at `[rows[k], positions[k]]` predict the token `targets[k]`."""
+    """Where the answers of a batch are: the logits at `[rows[k], positions[k]]` predict the token `targets[k]`.
+
+    Attributes:
+        rows: int64 `[n]`, row of the batch.
+        positions: int64 `[n]`, position in the row, one before the token itself.
+        targets: int64 `[n]`, the token.
+    """
 
     rows: Tensor
     positions: Tensor
@@ -41,10 +48,14 @@ class Answers(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """What a model gets, every key the processor returned, and where its answers are.
+    """Inputs of a model for several examples, and where their answers are.
 
-    `owners` `[n]` says which example, by its place in `ids`, each answer token belongs to. Tokens keep the order of the examples.
-    With `packing`, several examples share a row.
+    Attributes:
+        model_inputs: every tensor that the processor returned, by its name: `input_ids` `[b, s]`, pictures in the model's own layout.
+        answers: places and tokens of the answers, in the order of the examples; without tokens where answers are to be generated.
+        owners: int64 `[n]`, the example that each answer token belongs to, as an index into `ids`.
+        ids: ids of the examples.
+        packing: how examples share rows; None where each has a row of its own, so that `owners` equals `answers.rows`.
     """
 
     model_inputs: Mapping[str, Tensor]
@@ -54,7 +65,7 @@ class Batch:
     packing: Packing | None = None
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch on another device."""
+        """Return the same batch on another device."""
         inputs = {name: value.to(device) for name, value in self.model_inputs.items()}
         answers, packing = Answers(*(x.to(device) for x in self.answers)), self.packing and self.packing.to(device)
         return replace(self, model_inputs=inputs, answers=answers, owners=self.owners.to(device), packing=packing)
@@ -62,7 +73,14 @@ class Batch:
 
 @dataclass(frozen=True)
 class EncodedRow:
-    """One example, encoded: values as wide as the text, `[s]`; values of the images; where the answer starts."""
+    """One encoded example.
+
+    Attributes:
+        id: id of the example.
+        text: tensors with one entry for each token, `[s]`: `input_ids`, `attention_mask` and others.
+        images: all other tensors, in the processor's own layout; empty for text-only rows.
+        prompt_length: number of tokens before the answer.
+    """
 
     id: str
     text: Values
@@ -71,15 +89,15 @@ class EncodedRow:
 
 
 class Encoder:
-    """Encodes examples by a processor.
+    """Encodes examples with a model's processor.
 
-    The processor sees prompts only; the answer's tokens are put behind them. So the answer has the same tokens whatever stands
-    before it, as it has when a model generates it, and no label can ever cover the prompt. What else a processor says of every
-    token (its type, for example) it is asked to say of an answer too.
+    The processor gets prompts only; the answer's tokens are appended to them. So the answer has the same tokens whatever the prompt is,
+    as it has when a model generates it, and no label can ever cover the prompt. Where a processor returns further values for every token,
+    such as token types, it is asked once which of them an answer gets.
 
     Args:
-        processor: of the model.
-        max_length: the model's context; None takes the tokenizer's.
+        processor: the model's processor.
+        max_length: the model's context in tokens; None for the tokenizer's.
     """
 
     def __init__(self, processor: Any, max_length: int | None = None) -> None:
@@ -88,26 +106,29 @@ class Encoder:
         limit = max_length or self.tokenizer.model_max_length
         self.max_length = limit if limit < UNBOUNDED else None
         self._takes_answers = "suffix" in inspect.signature(type(processor).__call__).parameters
-        self._marks: Mapping[str, int] | None = None
+        self._answer_values: Mapping[str, int] | None = None
         self._rows: dict[tuple[str, tuple[ImageRef, ...]], Values] = {}
         self._pictures: dict[tuple[ImageRef, ...], Values] = {}
-        self._remembered = 0
+        self._cached_bytes = 0
         self.warned: set[str] = set()
-        """What has been told once already."""
+        """Warnings that have been logged already, so that each appears once."""
 
     def row(self, example: Example, instruction: str | None = None, answer: str | None = "", images: Pictures | None = None) -> EncodedRow:
         """Encode one example.
 
         Args:
-            example: what is asked.
-            instruction: put in front of the question.
-            answer: "" for the recorded answer, None for no answer at all.
-            images: in place of the example's own.
+            example: the example to encode.
+            instruction: text before the question; None for none.
+            answer: text of the answer; "" for the recorded answer, None for no answer at all.
+            images: pictures to use instead of the example's own; None for its own.
+
+        Returns:
+            The encoded row: prompt, then answer and end of turn.
 
         Raises:
-            DataError: the row is longer than the model's context (nothing is ever truncated), an image cannot be read, or the
-                processor refuses the row, or the answer holds a word that stands for a picture.
-            ModelError: the processor has no usable chat template, or is of a model with cross-attention to pictures.
+            DataError: the row is longer than the model's context (nothing is ever truncated), an image cannot be read, the processor
+                refuses the row, or the answer holds a word that stands for a picture.
+            ModelError: the processor has no usable chat template, or the model uses cross-attention to pictures.
         """
         rendered = render_chat(self.processor, example, instruction, answer or None)
         text, pictures = self._process(rendered.prompt, example, images)
@@ -116,16 +137,24 @@ class Encoder:
             tokens = torch.tensor(self._answer_tokens(rendered))
             if self._image_tokens.intersection(tokens.tolist()):
                 raise DataError("the answer holds a word that stands for a picture", where=_where(example), fix="take it out of the answer")
-            marks = {"attention_mask": 1, **(self._marks or {})}
+            values = {"attention_mask": 1, **(self._answer_values or {})}
             text = {
-                name: torch.cat([value, tokens if name == "input_ids" else value.new_full((len(tokens),), marks.get(name, 0))])
+                name: torch.cat([value, tokens if name == "input_ids" else value.new_full((len(tokens),), values.get(name, 0))])
                 for name, value in text.items()
             }
         self._check_length(example, text["input_ids"], length)
         return EncodedRow(example.id, text, pictures, length)
 
     def collate(self, rows: Sequence[EncodedRow], side: Literal["left", "right"] = "right") -> Batch:
-        """Pad rows to one length and join them."""
+        """Pad rows to one length and join them.
+
+        Args:
+            rows: encoded rows; tensors that a row lacks are filled with zeros.
+            side: where padding goes: "right" for training and scoring, "left" for generation.
+
+        Returns:
+            A batch with one row for each example.
+        """
         width = max(len(row.text["input_ids"]) for row in rows)
         pad = {"input_ids": self._pad_token}
         inputs: dict[str, Tensor] = {}
@@ -142,7 +171,16 @@ class Encoder:
         return Batch(inputs, answers, answers.rows, tuple(row.id for row in rows))
 
     def pack(self, rows: Sequence[EncodedRow], examples: Sequence[Example], style: Style) -> Batch:
-        """Join rows so that those about the same pictures share them: one row for up to `style.questions` of them, right padded."""
+        """Join rows so that questions about the same pictures share a row (`vgid.data.packing`), and pad on the right.
+
+        Args:
+            rows: encoded rows.
+            examples: the examples of these rows; the same pictures make a group.
+            style: number of questions that share a row, and how the model attends to pictures.
+
+        Returns:
+            A batch with `packing`; answers and owners are in the order of the examples.
+        """
         tokens, prompts = [row.text["input_ids"] for row in rows], [row.prompt_length for row in rows]
         layouts = [
             layout
@@ -163,7 +201,22 @@ class Encoder:
         images: Sequence[Pictures | None] | None = None,
         packing: Style | None = None,
     ) -> Batch:
-        """Encode examples with answers, the recorded ones or those given; right padded, and packed if so told."""
+        """Encode examples with answers, padded on the right.
+
+        Args:
+            examples: the examples to encode.
+            instruction: text before every question; None for none.
+            answers: one answer for each example; None for the recorded ones.
+            images: pictures for each example, or None for its own; None for everyone's own.
+            packing: how examples share rows; None for one row each.
+
+        Returns:
+            A batch whose answers are in the order of the examples.
+
+        Raises:
+            DataError: as `row`.
+            ModelError: as `row`.
+        """
         said = answers if answers is not None else [""] * len(examples)
         seen = images if images is not None else [None] * len(examples)
         rows = [self.row(e, instruction, a, i) for e, a, i in zip(examples, said, seen, strict=True)]
@@ -172,15 +225,28 @@ class Encoder:
     def prompts(
         self, examples: Sequence[Example], instruction: str | None = None, images: Sequence[Pictures | None] | None = None
     ) -> Batch:
-        """Encode examples without answers, left padded: what `generate` needs."""
+        """Encode examples without answers, padded on the left, as generation needs them.
+
+        Args:
+            examples: the examples to encode.
+            instruction: text before every question; None for none.
+            images: pictures for each example, or None for its own; None for everyone's own.
+
+        Returns:
+            A batch without answer tokens.
+
+        Raises:
+            DataError: as `row`.
+            ModelError: as `row`.
+        """
         seen = images if images is not None else [None] * len(examples)
         return self.collate([self.row(e, instruction, None, i) for e, i in zip(examples, seen, strict=True)], side="left")
 
     def check(self, examples: Iterable[Example]) -> None:
-        """Encode one row of each kind, that is number of pictures, so that what a model cannot take is told before any work.
+        """Encode one row for each number of pictures, so that a processor that cannot take them fails before any work is done.
 
         Raises:
-            DataError: the processor refuses a row; all kinds it refuses are told.
+            DataError: the processor refuses a row; all refused rows are reported together.
             ModelError: the processor has no usable chat template.
         """
         problems = []
@@ -193,12 +259,12 @@ class Encoder:
             raise DataError.together(problems)
 
     def image_tokens(self, row: EncodedRow) -> int:
-        """How many of a row's tokens stand for pictures."""
+        """Return the number of a row's tokens that stand for pictures."""
         return sum(token in self.image_marks for token in row.text["input_ids"].tolist())
 
     @cached_property
     def image_marks(self) -> frozenset[int]:
-        """The tokens that stand for pictures."""
+        """Ids of the tokens that stand for pictures."""
         return frozenset(self._image_tokens)
 
     # -- the processor ----------------------------------------------------------------------------------------------------
@@ -209,22 +275,22 @@ class Encoder:
         key = (prompt, example.images)
         if key not in self._rows:
             text, pictures = self._call(prompt, [ref.open() for ref in example.images], example)
-            if not self._remember(example.images, pictures):
+            if not self._cache(example.images, pictures):
                 return text, pictures
             self._rows[key] = text
         return self._rows[key], self._pictures[example.images]
 
     def _call(self, prompt: str, images: Pictures | None, example: Example) -> tuple[Values, Values]:
-        """Values that have one entry per token, and all others."""
+        """Tensors with one entry for each token, `[s]`, and all others."""
         inputs: dict[str, Any] = {"text": [prompt], "return_tensors": "pt"}
         if images:
             inputs["images"] = [list(images)]
         if self.tokenizer.bos_token and prompt.startswith(self.tokenizer.bos_token):
-            inputs["add_special_tokens"] = False  # the template has written the token that starts a text; two of them confuse a model
+            inputs["add_special_tokens"] = False  # the template has written the token that starts a text; a second one confuses models
         try:
             encoded = self.processor(**inputs)
-            if self._takes_answers and self._marks is None:
-                self._marks = _last(self.processor(**inputs, suffix=["a"]))
+            if self._takes_answers and self._answer_values is None:
+                self._answer_values = _last(self.processor(**inputs, suffix=["a"]))
         except (ValueError, StopIteration) as error:  # the latter in older releases, for a word without its picture
             raise DataError(
                 "the processor refuses this row",
@@ -234,11 +300,11 @@ class Encoder:
                 fix="take words that stand for pictures, such as <image>, out of the text; or leave such rows out",
             ) from error
         shape = encoded["input_ids"].shape
-        encoded.pop("labels", None)  # some processors make them for a loss of the model's own; ours is not
+        encoded.pop("labels", None)  # for a loss that the model computes itself; ours are in `Answers`
         wide = [name for name, value in encoded.items() if value.ndim > 2 and value.shape[:2] == shape]
-        if wide:  # a neighbour's pictures would then change what a row without any sees
+        if wide:  # in a batch, the pictures of one row would then change a row without pictures
             raise ModelError(
-                "the model looks at pictures by cross-attention, which is not supported",
+                "the model attends to pictures by cross-attention, which is not supported",
                 expected="a model that puts pictures between the words, as most do",
                 got=f"{type(self.processor).__name__} with {wide[0]}",
                 fix="use a model of another family",
@@ -247,22 +313,23 @@ class Encoder:
         return text, {name: value for name, value in encoded.items() if name not in text}
 
     def _answer_tokens(self, rendered: Rendered) -> list[int]:
-        """The answer as it is tokenized behind the prompt: some tokenizers put a space before the first word of any text."""
-        anchor = rendered.prompt[-ANCHOR:]
-        before, both = (self._tokens(text) for text in (anchor, anchor + rendered.answer))
+        """Tokens of the answer after its prompt: alone, some tokenizers would put a space before its first word."""
+        context = rendered.prompt[-CONTEXT_CHARACTERS:]
+        before, both = (self._tokens(text) for text in (context, context + rendered.answer))
+        # Where the first characters of the answer join the last token of the prompt, the answer is tokenized alone.
         return both[len(before) :] if both[: len(before)] == before else self._tokens(rendered.answer)
 
     def _tokens(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _remember(self, refs: tuple[ImageRef, ...], pictures: Values) -> bool:
-        """Keep processed pictures while there is room: many questions are asked about the same one, again and again."""
+    def _cache(self, refs: tuple[ImageRef, ...], pictures: Values) -> bool:
+        """Keep processed pictures while there is room, since many questions are about the same one; False where there is none."""
         if refs not in self._pictures:
             size = sum(value.nbytes for value in pictures.values())
-            if self._remembered + size > REMEMBERED_BYTES:
+            if self._cached_bytes + size > CACHE_BYTES:
                 return False
             self._pictures[refs] = pictures
-            self._remembered += size
+            self._cached_bytes += size
         return True
 
     @property
@@ -278,8 +345,8 @@ class Encoder:
     def _check_length(self, example: Example, tokens: Tensor, prompt_length: int) -> None:
         if self.max_length is None or len(tokens) <= self.max_length:
             return
-        marks = self._image_tokens
-        seen = sum(token in marks for token in tokens.tolist())
+        image_tokens = self._image_tokens
+        seen = sum(token in image_tokens for token in tokens.tolist())
         raise DataError(
             "the row is longer than the model's context; cutting it would lose image or answer tokens",
             where=_where(example),
@@ -294,13 +361,13 @@ def _where(example: Example) -> str:
 
 
 def _last(encoded: Mapping[str, Tensor]) -> Mapping[str, int]:
-    """What is said of the last token."""
+    """The values of the last token, by their names."""
     shape = encoded["input_ids"].shape
     return {name: int(value[0, -1]) for name, value in encoded.items() if value.shape == shape}
 
 
 def _join(values: Sequence[Tensor]) -> Tensor:
-    """Join along the first dimension; others are padded with zeros to the largest, as processors do for pictures of many sizes."""
+    """Join along the first dimension; the other dimensions are padded with zeros to the largest, as processors do for pictures."""
     sizes = [max(value.shape[d] for value in values) for d in range(1, values[0].ndim)]
     return torch.cat(
         [F.pad(v, [x for size, have in zip(sizes[::-1], v.shape[:0:-1], strict=True) for x in (0, size - have)]) for v in values]
@@ -308,7 +375,7 @@ def _join(values: Sequence[Tensor]) -> Tensor:
 
 
 def _packed(layout: Layout, rows: Sequence[EncodedRow]) -> EncodedRow:
-    """One row of several: the prefix and the pictures of the first, then what each adds."""
+    """One row of several: the prefix and the pictures of the first, then the rest of each."""
     first = rows[0]
     text = {
         name: torch.cat([value[: layout.prefix], *(row.text[name][layout.prefix :] for row in rows)]) for name, value in first.text.items()
@@ -317,14 +384,14 @@ def _packed(layout: Layout, rows: Sequence[EncodedRow]) -> EncodedRow:
 
 
 def _packed_answers(layouts: Sequence[Layout], rows: Sequence[EncodedRow]) -> tuple[Answers, Tensor]:
-    """Where the answers are in packed rows, in the order of the examples, and whose they are."""
+    """Places of the answers in packed rows, in the order of the examples, and the example of each token."""
     columns: dict[int, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
     for number, layout in enumerate(layouts):
         for place, member in enumerate(layout.members):
             targets = rows[member].text["input_ids"][rows[member].prompt_length :]
             own = torch.arange(rows[member].prompt_length - 1, len(rows[member].text["input_ids"]) - 1)
-            moved = layout.packed_positions(place, own)
-            columns[member] = (torch.full_like(targets, number), moved, targets, torch.full_like(targets, member))
+            packed = layout.packed_positions(place, own)
+            columns[member] = (torch.full_like(targets, number), packed, targets, torch.full_like(targets, member))
     joined = [torch.cat(column) for column in zip(*(columns[member] for member in range(len(rows))), strict=True)]
     return Answers(*joined[:3]), joined[3]
 

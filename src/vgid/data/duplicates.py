@@ -1,7 +1,7 @@
 """What two sets have in common: ids, pictures that look alike, texts that say almost the same.
 
 Pictures are compared by difference hashes (is each of 8 x 8 pixels brighter than its neighbour?) and by small grey copies, texts by the
-Jaccard index of their character n-grams. Only these small traces are held, never pictures or texts.
+Jaccard index of their character n-grams. Only these small traces are kept in memory, never pictures or texts.
 """
 
 from __future__ import annotations
@@ -18,16 +18,26 @@ from PIL import Image
 from vgid.data.example import Example, ImageRef
 
 SIDE = 8
+"""Side of the grid whose pixels a difference hash compares; 8 x 8 comparisons give 64 bits."""
 HASH_DISTANCE = 4
-"""Bits, of 64, in which hashes of alike pictures may differ."""
+"""Number of bits, of 64, in which the hashes of similar pictures may differ; chosen by hand."""
 GREY_DISTANCE = 12.0
-"""Mean difference of grey values, of 255, of their small copies: even pictures of one colour have equal hashes."""
+"""Mean absolute difference of grey values, of 255, up to which two small copies are similar; chosen by hand. It is needed beside the hash,
+since all pictures of a single colour have the same hash."""
 GRAM = 5
+"""Length of the compared n-grams in characters; chosen by hand."""
 LEAST_JACCARD = 0.85
+"""Jaccard index of the n-grams of two texts from which on they say almost the same; chosen by hand."""
 
 
 class Alike(NamedTuple):
-    """Two places, and how alike what stands there is, in [0, 1]."""
+    """A row of the forget set and a row of the retain set that are alike.
+
+    Attributes:
+        forget: place of the row in the forget set.
+        retain: place of the row in the retain set.
+        likeness: how alike the two are, in [0, 1]: share of equal bits of two pictures, Jaccard index of two texts.
+    """
 
     forget: str
     retain: str
@@ -35,7 +45,12 @@ class Alike(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """What is kept of a picture: its hash and a small grey copy."""
+    """What is kept of a picture.
+
+    Attributes:
+        hash: difference hash of 64 bits.
+        grey: grey copy of 8 x 9 pixels, in [0, 255].
+    """
 
     hash: int
     grey: NDArray[np.float32]
@@ -43,14 +58,20 @@ class Trace(NamedTuple):
 
 @dataclass
 class Traces:
-    """What is kept of a set of examples."""
+    """What is kept of a set of examples.
+
+    Attributes:
+        ids: place of each id.
+        pictures: place and trace of each different picture, by its hash in this process.
+        texts: place and hashed n-grams of each question with its answer.
+    """
 
     ids: dict[str, str] = field(default_factory=dict)
     pictures: dict[int, tuple[str, Trace]] = field(default_factory=dict)
     texts: list[tuple[str, frozenset[int]]] = field(default_factory=list)
 
     def add(self, example: Example) -> None:
-        """Take an example's traces."""
+        """Add the traces of an example."""
         place = example.where or example.id
         self.ids.setdefault(example.id, place)
         for ref in example.images:
@@ -61,10 +82,10 @@ class Traces:
 
 
 def picture_trace(ref: ImageRef) -> Trace:
-    """The trace of a picture.
+    """Compute the trace of a picture.
 
     Raises:
-        DataError: it cannot be opened.
+        DataError: the picture cannot be opened.
     """
     grey = np.asarray(ref.open().convert("L").resize((SIDE + 1, SIDE), Image.Resampling.LANCZOS), dtype=np.float32)  # [8, 9]
     bits = (grey[:, 1:] > grey[:, :-1]).ravel()
@@ -72,18 +93,18 @@ def picture_trace(ref: ImageRef) -> Trace:
 
 
 def grams(text: str) -> frozenset[int]:
-    """Hashes of the character n-grams of a text, in one case and with single spaces; a shorter text is one gram."""
+    """Return hashes of a text's character n-grams, after case folding and with single spaces; a text shorter than that is one n-gram."""
     folded = " ".join(text.casefold().split())
     return frozenset(hash(folded[i : i + GRAM]) for i in range(max(1, len(folded) - GRAM + 1)))
 
 
 def same_ids(forget: Traces, retain: Traces) -> list[Alike]:
-    """Ids that are in both sets."""
+    """Return the pairs of rows with the same id."""
     return [Alike(place, retain.ids[id], 1.0) for id, place in forget.ids.items() if id in retain.ids]
 
 
 def alike_pictures(forget: Traces, retain: Traces) -> list[Alike]:
-    """Pairs of pictures that look alike, the most alike first."""
+    """Return the pairs of pictures that look alike, the most alike first."""
     a, b = list(forget.pictures.values()), list(retain.pictures.values())
     if not a or not b:
         return []
@@ -99,9 +120,15 @@ def alike_pictures(forget: Traces, retain: Traces) -> list[Alike]:
 
 
 def alike_texts(forget: Traces, retain: Traces, least: float = LEAST_JACCARD) -> list[Alike]:
-    """Pairs of texts (question and answer together) whose Jaccard index is at least `least`, the most alike first.
+    """Return the pairs of texts (question and answer together) that say almost the same, the most alike first.
 
-    Sets that are so alike share one of their rarest grams (prefix filter; Bayardo, Ma & Srikant, 2007), so that few pairs need be compared.
+    Two sets with a Jaccard index of at least `least` share one of their rarest n-grams (prefix filter; Bayardo, Ma & Srikant, "Scaling up
+    all pairs similarity search", 2007), so only few pairs have to be compared.
+
+    Args:
+        forget: traces of the forget set.
+        retain: traces of the retain set.
+        least: Jaccard index from which on two texts are alike, in (0, 1].
     """
     count = Counter(gram for _, text in (*forget.texts, *retain.texts) for gram in text)
     index: dict[int, list[int]] = defaultdict(list)
@@ -118,17 +145,18 @@ def alike_texts(forget: Traces, retain: Traces, least: float = LEAST_JACCARD) ->
 
 
 def jaccard(a: frozenset[int], b: frozenset[int]) -> float:
-    """Size of what is common to both over that of all."""
+    """Return the Jaccard index: the size of the intersection over that of the union."""
     return len(a & b) / len(a | b)
 
 
 def _rarest(text: frozenset[int], count: Counter[int], least: float) -> Sequence[int]:
+    """The n-grams of which a set with that Jaccard index must share at least one."""
     ordered = sorted(text, key=lambda gram: (count[gram], gram))
     return ordered[: len(text) - int(np.ceil(least * len(text) - 1e-9)) + 1]
 
 
 def traces(examples: Iterable[Example]) -> Traces:
-    """The traces of a set."""
+    """Compute the traces of a set, one example at a time."""
     made = Traces()
     for example in examples:
         made.add(example)

@@ -1,4 +1,4 @@
-"""First and last names of nobody in particular, for people who do not exist."""
+"""First and last names of fictional people."""
 
 from __future__ import annotations
 

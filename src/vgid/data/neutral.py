@@ -1,7 +1,7 @@
-"""Drawn pictures of shapes and general questions: what stands in for a retain set where there is none.
+"""Neutral rows: drawn pictures of shapes and general questions, which replace a retain set where there is none.
 
-Nobody is in them. Their answers come from the model itself before it is trained (`own_answers`), so that what is held is what it
-would have said. Everything is a function of the seed and a row's number.
+They show no people. Their answers come from the model itself before training (`own_answers`), so that training keeps what the model would
+have answered. Everything is a function of the seed and a row's number.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from PIL import Image, ImageDraw
 from vgid.data.example import Example, ImageRef
 
 NEUTRAL = "neutral"
-"""Tag of these rows: what the model says to them may be anything, so it is not shown."""
+"""Tag of these rows. The model may answer anything to them, also what is to be forgotten, so their answers are never shown."""
 SHORTEST = 3
-"""Shorter words give nothing away."""
+"""Length in characters from which on a word may reveal a fact; chosen by hand: shorter ones are articles, initials and units."""
 SIDE = 224
-"""Of a drawn picture, in pixels."""
+"""Side of a drawn picture in pixels; the input size of most vision towers."""
 COLOURS = {
     "red": (214, 39, 40),
     "green": (44, 160, 44),
@@ -54,7 +54,16 @@ ANIMALS = ("cat", "whale", "eagle", "frog", "horse", "bee", "penguin", "spider",
 
 
 def neutral_examples(count: int, seed: int, pictures: float = 0.75) -> list[Example]:
-    """`count` different rows without answers: a share of `pictures` shows a drawn picture, the others are text alone."""
+    """Make neutral rows without answers.
+
+    Args:
+        count: number of rows; all text-only questions differ.
+        seed: random seed of questions and pictures.
+        pictures: share of rows with a drawn picture, in [0, 1]; the others are text-only.
+
+    Returns:
+        Rows with ids and subjects `neutral-0000`, `neutral-0001` and so on, tagged `NEUTRAL`.
+    """
     rows: list[Example] = []
     asked: set[str] = set()
     while len(rows) < count:
@@ -69,12 +78,24 @@ def neutral_examples(count: int, seed: int, pictures: float = 0.75) -> list[Exam
 
 
 def own_answers(examples: Sequence[Example], say: Callable[[Sequence[Example]], list[str]]) -> list[Example]:
-    """Rows with the answers that `say` gives; those it has no word for are left out."""
+    """Fill in a model's own answers.
+
+    Args:
+        examples: rows without answers.
+        say: gives the model's answer to each of them.
+
+    Returns:
+        The rows with their answers; rows with an empty answer are left out.
+    """
     return [replace(example, answer=said) for example, said in zip(examples, say(examples), strict=True) if said.strip()]
 
 
 def revealing_words(examples: Sequence[Example]) -> set[str]:
-    """Words that give away a part of a fact: those of keywords, or an answer's names and numbers, but for what these rows ask about."""
+    """Return the words that reveal a part of a fact, in lower case.
+
+    They are the words of a row's keywords or, without keywords, the names and numbers in its answer; words that neutral rows ask about are
+    left out.
+    """
     found: set[str] = set()
     for example in examples:
         said = example.keywords or re.findall(r"(?<=[\w,;:] )[A-Z]\w+|\w*\d\w*", example.answer)
@@ -84,7 +105,7 @@ def revealing_words(examples: Sequence[Example]) -> set[str]:
 
 
 def mentions(text: str, words: set[str]) -> bool:
-    """Whether any of the words is in a text."""
+    """Return whether any of the words, in lower case, is in a text."""
     return not words.isdisjoint(_words(text))
 
 
@@ -93,7 +114,7 @@ def _words(text: str) -> list[str]:
 
 
 def draw(rng: Random, side: int = SIDE) -> bytes:
-    """One to three shapes on a plain or shaded ground, as PNG."""
+    """Draw one to three shapes on a plain or shaded background of `side` x `side` pixels; returns PNG bytes."""
     ground, *inks = rng.sample(list(COLOURS.values()), 4)
     picture = _shaded(ground, side, rng) if rng.random() < 0.4 else Image.new("RGB", (side, side), ground)
     pen = ImageDraw.Draw(picture)

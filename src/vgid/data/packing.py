@@ -1,13 +1,13 @@
-"""Shared-image packing: questions about one picture stand in one row, behind one copy of the picture and of what their prompts share.
+"""Shared-image packing: several questions about one picture share a row, with one copy of the picture and of what their prompts share.
 
-A packed row is the shared prefix, then each question's rest and its answer:
+A packed row is the shared prefix, then the rest of each question with its answer:
 
     [ picture, shared words | question 1, answer 1 | question 2, answer 2 | ... ]
 
-Every token may look at the prefix and at its own question only (`segments`), and counts its position as if it stood alone
-(`places`), so that each answer has the logits it would have in a row of its own.
+Every token attends to the prefix and to its own question only (`segments`), and its position is the one it would have in a row without
+the other questions (`places`). So each answer has the logits of a plain row, which holds one question.
 
-Shapes: b packed rows, s positions, n answer tokens.
+Shapes: b packed rows, s positions, e examples.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Style(NamedTuple):
     """How a model's rows are packed.
 
     Attributes:
-        questions: at most so many share a row.
-        look_ahead: the tokens of a picture see each other in both directions, as in Gemma 3.
+        questions: largest number of questions in a row.
+        look_ahead: whether the tokens of a picture attend to each other in both directions, as in Gemma 3 (arXiv 2503.19786).
     """
 
     questions: int
@@ -39,14 +39,14 @@ class Style(NamedTuple):
 
 
 class Packing(NamedTuple):
-    """What a model must know of packed rows; int64 tensors.
+    """Layout of packed rows, as a model needs it; int64 tensors.
 
     Attributes:
         segments: `[b, s]`: 0 for the prefix, 1, 2, ... for the questions, `PAD` for padding.
-        places: `[b, s]`: where each token would stand in a row of its own.
+        places: `[b, s]`: position of each token in the plain row of its question.
         pictures: `[b, s]`: 1, 2, ... for the tokens of each picture, 0 for all others.
-        ends: `[e, 3]`, one line per example: its row, its segment, and where its prompt ends.
-        look_ahead: see `Style`.
+        ends: `[e, 3]`, one line for each example: its row, its segment, and the position of the last token of its prompt.
+        look_ahead: as in `Style`.
     """
 
     segments: Tensor
@@ -56,12 +56,19 @@ class Packing(NamedTuple):
     look_ahead: bool
 
     def to(self, device: torch.device | str) -> Packing:
-        """The same on another device."""
+        """Return the same layout on another device."""
         segments, places, pictures, ends = (each.to(device) for each in (self.segments, self.places, self.pictures, self.ends))
         return Packing(segments, places, pictures, ends, self.look_ahead)
 
     def mask(self, window: int | None = None) -> Tensor:
-        """Who sees whom: bool `[b, 1, s, s]`, True where query q may look at key k; `window` tokens back at most, itself included."""
+        """Return the attention mask.
+
+        Args:
+            window: number of tokens that a token attends to, itself included, in layers with a sliding window; None for all.
+
+        Returns:
+            Bool `[b, 1, s, s]`, True where query q attends to key k.
+        """
         index = torch.arange(self.segments.shape[1], device=self.segments.device)
         key, query = self.segments[:, None, :], self.segments[:, :, None]
         seen = ((key == 0) | (key == query)) & (index[None, :] <= index[:, None]) & (key != PAD)
@@ -69,13 +76,20 @@ class Packing(NamedTuple):
             seen &= self.places[:, :, None] - self.places[:, None, :] < window
         if self.look_ahead:
             seen |= (self.pictures[:, None, :] == self.pictures[:, :, None]) & (self.pictures[:, :, None] > 0)
-        # A row of the softmax without any key has no value, so padding looks at itself.
+        # A softmax over no key is not a number, so padding attends to itself.
         return (seen | torch.eye(len(index), dtype=torch.bool, device=index.device))[:, None]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One packed row: which examples are in it, where their prefix ends and where each of them goes on."""
+    """Layout of one packed row.
+
+    Attributes:
+        members: indices of the examples in the row.
+        prefix: number of tokens that all of them share.
+        starts: position where the rest of each example begins.
+        length: number of tokens in the row.
+    """
 
     members: tuple[int, ...]
     prefix: int
@@ -83,26 +97,34 @@ class Layout:
     length: int
 
     def packed_positions(self, member: int, positions: Tensor) -> Tensor:
-        """Where an example's own positions are in the packed row."""
+        """Translate positions in the plain row of the example with index `member` in `members` into positions in the packed row."""
         return torch.where(positions < self.prefix, positions, positions - self.prefix + self.starts[member])
 
 
 def groups(examples: Sequence[Example], most: int) -> list[list[int]]:
-    """Places of the examples that may share a row: those about the same pictures, or without any the same question."""
+    """Group examples that may share a row: those about the same pictures, or without pictures those with the same question.
+
+    Args:
+        examples: the examples to group.
+        most: largest number of examples in a group.
+
+    Returns:
+        Groups of indices into `examples`.
+    """
     together: dict[object, list[int]] = {}
-    for place, example in enumerate(examples):
-        together.setdefault(example.images or example.question, []).append(place)
-    return [places[start : start + most] for places in together.values() for start in range(0, len(places), most)]
+    for index, example in enumerate(examples):
+        together.setdefault(example.images or example.question, []).append(index)
+    return [indices[start : start + most] for indices in together.values() for start in range(0, len(indices), most)]
 
 
 def lay_out(members: Sequence[int], tokens: Sequence[Tensor], prompts: Sequence[int], marks: Collection[int]) -> list[Layout]:
-    """Lay a group out as one packed row; in rows of their own where what they share does not hold their pictures.
+    """Lay a group out as one packed row; as one row for each example where the shared prefix does not hold all picture tokens.
 
     Args:
-        members: places of the examples.
-        tokens: of each, `[s]`.
-        prompts: length of each one's prompt.
-        marks: tokens that stand for a picture.
+        members: indices of the examples of the group.
+        tokens: tokens of each of them, `[s]`.
+        prompts: number of tokens of each one's prompt.
+        marks: ids of the tokens that stand for pictures.
     """
     shared = _shared([row[:prompt] for row, prompt in zip(tokens, prompts, strict=True)])
     images = torch.tensor(sorted(marks))
@@ -118,7 +140,7 @@ def lay_out(members: Sequence[int], tokens: Sequence[Tensor], prompts: Sequence[
 
 
 def _shared(prompts: Sequence[Tensor]) -> int:
-    """How many tokens all prompts begin with."""
+    """Number of tokens at the start of all prompts that are the same."""
     shortest = min(map(len, prompts))
     same = torch.stack([prompt[:shortest] == prompts[0][:shortest] for prompt in prompts]).all(dim=0)
     return int(same.long().cumprod(0).sum())
@@ -127,14 +149,25 @@ def _shared(prompts: Sequence[Tensor]) -> int:
 def describe(
     layouts: Sequence[Layout], tokens: Sequence[Tensor], prompts: Sequence[int], marks: Collection[int], look_ahead: bool
 ) -> Packing:
-    """Describe packed rows; `tokens` are those of the packed rows, `[s]` each, `prompts` the lengths of the examples' prompts."""
+    """Describe packed rows for a model.
+
+    Args:
+        layouts: layout of each packed row.
+        tokens: tokens of each packed row, `[s]`.
+        prompts: number of tokens of each example's prompt.
+        marks: ids of the tokens that stand for pictures.
+        look_ahead: as in `Style`.
+
+    Returns:
+        Segments, places and pictures, padded to the longest row, and the ends of the prompts.
+    """
     images = torch.tensor(sorted(marks))
     segments, places, pictures = [], [], []
     for layout, row in zip(layouts, tokens, strict=True):
         index = torch.arange(layout.length)
         starts = torch.tensor(layout.starts)
         own = torch.searchsorted(starts, index, right=True)  # 0 in the prefix, k in the k-th question
-        # An example that adds nothing to the prefix starts where the next one does, and owns no token.
+        # An example that adds no token to the prefix starts where the next one does, and has no segment.
         segments.append(own)
         places.append(torch.where(own > 0, index - starts[(own - 1).clamp(min=0)] + layout.prefix, index))
         seen = torch.isin(row, images)

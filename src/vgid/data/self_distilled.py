@@ -1,7 +1,8 @@
-"""Anchors: what the base sees on the pictures of forgotten people, so that forgetting who they are does not blind it to what they wear.
+"""Self-distilled rows: the base's own answers about the pictures of the forget set.
 
-Questions about pictures are taken from the retain set, those that are like no forget question. The base answers them on the forget
-set's pictures, and answers that say anything of what is to be forgotten are left out. No labels are needed.
+They keep what the base sees on these pictures: a model that forgets who a person is must still see what the person wears. Questions come
+from the retain set, namely those that are not similar to any forget question. The base answers them on the forget set's pictures;
+answers that state a fact to be forgotten are left out. No labels are needed.
 """
 
 from __future__ import annotations
@@ -12,24 +13,30 @@ from random import Random
 
 from vgid.data.example import STRANGER, Example
 
-ALIKE = 0.6
-"""Questions that share so large a part of their words (Jaccard index) may ask for the same thing."""
-LOOKED_AT = 1000
-"""Different questions of either set that are compared at most."""
+SIMILAR = 0.6
+"""Jaccard index of the words of two questions from which on they may ask for the same thing. Chosen by hand: "Where does this person
+live?" and "Where does that person live?" share 4 of 6 words (0.67)."""
+MOST_COMPARED = 1000
+"""Different questions of either set that are compared; chosen by hand, as every pair is compared."""
 SELF_DISTILLED = "anchor"
-"""Tag of such rows."""
+"""Tag of these rows. Its text is fixed: tags are part of a run's fingerprint."""
 Answer = Callable[[Sequence[Example]], Sequence[str]]
+"""Gives the base's answer to each example."""
 
 
 def self_distilled_rows(forget: Sequence[Example], retain: Sequence[Example], per_picture: int, seed: int, answer: Answer) -> list[Example]:
-    """Up to `per_picture` questions about each picture of the forget set, with the base's own answers.
+    """Ask the base questions of the retain set about the pictures of the forget set, and make rows of its answers.
 
     Args:
-        forget: whose pictures are looked at.
-        retain: whose questions are asked.
-        per_picture: questions about each picture.
-        seed: of the choice.
+        forget: rows to forget; their pictures are asked about.
+        retain: rows to retain; their questions are asked.
+        per_picture: number of questions about each picture, or fewer where fewer qualify.
+        seed: random seed of the choice of questions.
         answer: gives the base's answers.
+
+    Returns:
+        Rows tagged `SELF_DISTILLED`, with ids `anchor-PICTURE-QUESTION`; rows with an empty answer are left out, and those whose answer
+        holds all words of a fact to be forgotten.
     """
     rng = Random(f"anchors/{seed}")
     questions = dissimilar_questions(forget, retain, rng)
@@ -47,29 +54,47 @@ def self_distilled_rows(forget: Sequence[Example], retain: Sequence[Example], pe
 
 
 def dissimilar_questions(forget: Sequence[Example], retain: Sequence[Example], rng: Random) -> list[str]:
-    """Questions about pictures that are like no forget question, and not such as nobody can answer."""
-    questions = _some({row.question for row in retain if row.images and STRANGER not in row.tags}, rng)
-    alike = _alike_to(questions, forget, rng)
-    return [question for question in questions if question not in alike]
+    """Retain questions that need a picture, have an answer, and are not similar to any forget question.
+
+    Args:
+        forget: rows whose questions are compared.
+        retain: rows whose questions qualify or not; those tagged `STRANGER` have no answer.
+        rng: draws `MOST_COMPARED` questions of either set where there are more.
+
+    Returns:
+        Different questions, in random order.
+    """
+    questions = _sample({row.question for row in retain if row.images and STRANGER not in row.tags}, rng)
+    similar = _similar_to(questions, forget, rng)
+    return [question for question in questions if question not in similar]
 
 
 def similar_questions(forget: Sequence[Example], retain: Sequence[Example], rng: Random) -> set[str]:
-    """Questions about pictures that are like a forget question."""
-    return _alike_to(_some({row.question for row in retain if row.images}, rng), forget, rng)
+    """Retain questions that need a picture and are similar to a forget question.
+
+    Args:
+        forget: rows whose questions are compared.
+        retain: rows whose questions qualify or not.
+        rng: draws `MOST_COMPARED` questions of either set where there are more.
+
+    Returns:
+        Different questions.
+    """
+    return _similar_to(_sample({row.question for row in retain if row.images}, rng), forget, rng)
 
 
-def _alike_to(questions: Sequence[str], forget: Sequence[Example], rng: Random) -> set[str]:
-    asked = [_words(question) for question in _some({row.question for row in forget}, rng)]
-    return {question for question in questions if any(_alike(_words(question), each) for each in asked)}
+def _similar_to(questions: Sequence[str], forget: Sequence[Example], rng: Random) -> set[str]:
+    asked = [_words(question) for question in _sample({row.question for row in forget}, rng)]
+    return {question for question in questions if any(_are_similar(_words(question), each) for each in asked)}
 
 
-def _some(questions: set[str], rng: Random) -> list[str]:
-    return rng.sample(sorted(questions), min(LOOKED_AT, len(questions)))
+def _sample(questions: set[str], rng: Random) -> list[str]:
+    return rng.sample(sorted(questions), min(MOST_COMPARED, len(questions)))
 
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(re.findall(r"\w+", text.casefold()))
 
 
-def _alike(one: frozenset[str], other: frozenset[str]) -> bool:
-    return len(one & other) >= ALIKE * len(one | other)
+def _are_similar(one: frozenset[str], other: frozenset[str]) -> bool:
+    return len(one & other) >= SIMILAR * len(one | other)

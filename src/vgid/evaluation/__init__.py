@@ -1,1 +1,1 @@
-"""Figures about a model: what it answers, and how sure they are."""
+"""Measurements of a model: its answers, metrics over them, and confidence intervals."""

@@ -1,1 +1,1 @@
-"""Models as stock libraries load them: inspection, adapters, logits, export."""
+"""Models that stock libraries load: inspection, adapters, logits, export."""
