@@ -134,11 +134,11 @@ BROKEN = {
     "syntax": ("def", "SyntaxError"),
     "raises": ("raise RuntimeError('out of order')", "RuntimeError: out of order"),
     "empty": ("", "AttributeError"),
-    "other": ("Thing = 3", "no class derived from vgid.methods.base.Method"),
+    "other": ("Thing = 3", "not a class derived from vgid.methods.base.Method"),
     "bare": ("from vgid.methods import Method\nclass Thing(Method): pass", "Config is not set"),
     "kind": (
         "from pydantic import BaseModel\nfrom vgid.methods import Method\nclass Thing(Method):\n    Config = BaseModel\n    kind = 'magic'",
-        "kind is none of 'trained', 'edit', 'inference', 'reference'",
+        "kind is not one of 'trained', 'edit', 'inference', 'reference'",
     ),
 }
 
@@ -169,12 +169,12 @@ def test_names_that_are_taken(more: Path, caplog: pytest.LogCaptureFixture, monk
         METHODS.get("random_labels")
     names = list(METHODS)
     assert names.count("npo") == 1 and "random_labels" not in names and "usurper" not in sys.modules
-    assert "usurper 0.1 offers a method 'npo', which is there already" in caplog.text
+    assert "usurper 0.1 offers a method 'npo', which vgid has itself" in caplog.text
 
 
 def test_a_benchmark_bears_the_name_it_is_offered_under(more: Path) -> None:
     install(more, "renamed", {"vgid.benchmarks": {"other": "vgid_more.folder:Folder"}}, {})
-    with pytest.raises(ConfigError, match="it names itself 'folder'"):
+    with pytest.raises(ConfigError, match="its name is 'folder'"):
         BENCHMARKS.get("other")
     assert "folder" in BENCHMARKS
 

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: written to a temporary name beside the target, fsynced, then renamed."""
+"""Files that are complete or absent: they are written to a temporary name beside the target, synced to disk, then renamed."""
 
 from __future__ import annotations
 
@@ -17,16 +17,21 @@ from vgid.errors import DataError, OutputError
 
 
 def write_text_atomic(path: str | Path, text: str) -> None:
-    """Write UTF-8 text: a reader, or a crash, sees the old file or the new one, never half of it. Makes parent folders.
+    """Write UTF-8 text so that a reader, or a crash, finds the old file or the new one, never a part of it; makes parent folders.
 
     Raises:
-        OutputError: the file cannot be written; what was there before is untouched.
+        OutputError: the file cannot be written; an earlier file is unchanged.
     """
     write_bytes_atomic(path, text.encode("utf-8"))
 
 
 def write_bytes_atomic(path: str | Path, content: bytes, *, sync: bool = True) -> None:
-    """Write bytes in the same way. Without `sync` a power cut may leave an empty file, but writing many files is far faster.
+    """Write bytes as `write_text_atomic` writes text.
+
+    Args:
+        path: the file.
+        content: its new content.
+        sync: False to leave it to the system when data reach the disk: far faster for many files, but a power cut may leave empty ones.
 
     Raises:
         OutputError: the file cannot be written.
@@ -40,16 +45,16 @@ def write_bytes_atomic(path: str | Path, content: bytes, *, sync: bool = True) -
             f"cannot write the file: {error.strerror or error}",
             where=str(path),
             expected="a folder that can be written to, with space left",
-            fix="choose another output folder, or free some space",
+            fix="choose another output folder, or free space on the disk",
         ) from error
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Write a large file bit by bit; it appears under its name only when all is written.
+    """Give a temporary file to write to, which gets its name only when the `with` statement ends without an error.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     unfinished: Path | None = None
     try:
@@ -72,10 +77,10 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """Fill a folder that appears under its name only when all is written.
+    """Give a temporary folder to fill, which gets its name only when the `with` statement ends without an error.
 
     Raises:
-        OutputError: the folder is there already and not empty, or cannot be made.
+        OutputError: the folder exists and is not empty, or cannot be made.
     """
     if folder.is_dir() and any(folder.iterdir()):
         raise OutputError("the folder is not empty", where=str(folder), fix="choose another one, or empty it")
@@ -93,15 +98,19 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 MARK = ".vgid-run"
-"""A file of this name says that a run of vgid made the folder."""
+"""Name of a file that marks folders made by vgid: only these are ever replaced."""
 
 
 def check_output(out: Path, overwrite: bool, resume: bool = False) -> None:
-    """Make sure that a run may write to a folder; changes nothing.
+    """Make sure that a run may write to a folder; nothing is changed.
+
+    Args:
+        out: the output folder.
+        overwrite: whether earlier results may be replaced.
+        resume: whether the run continues from what the folder holds.
 
     Raises:
-        OutputError: the folder holds results and is neither to be replaced nor to be gone on from, or holds something that no run of
-            vgid left there.
+        OutputError: the folder holds results that are neither to be replaced nor continued from, or files that vgid did not write.
     """
     if not out.is_dir() or not any(child.name != MARK for child in out.iterdir()):
         return
@@ -120,9 +129,13 @@ def check_output(out: Path, overwrite: bool, resume: bool = False) -> None:
 
 
 def prepare_output(out: Path, keep: bool = False) -> None:
-    """Make the folder anew, after `check_output` and after all input has been read: nothing is lost to a mistake in the input.
+    """Make an empty output folder.
 
-    With `keep` what a run left in it stays.
+    Call it after `check_output` and after all input has been read, so that a mistake in the input does not cost earlier results.
+
+    Args:
+        out: the output folder.
+        keep: whether to keep what an earlier run left in it.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -138,7 +151,7 @@ def prepare_output(out: Path, keep: bool = False) -> None:
 
 @contextmanager
 def private(folder: Path) -> Iterator[None]:
-    """Within, everything that is written can be read by its owner only; so can the folder, which is made.
+    """Make a folder that only its owner can read; so is everything that is written within the `with` statement.
 
     Raises:
         OutputError: the folder cannot be made.
@@ -156,15 +169,15 @@ def private(folder: Path) -> Iterator[None]:
 
 
 def cache_folder() -> Path:
-    """The user's cache folder for vgid; holds only what can be made again, and nothing of a user's data."""
+    """Return the user's cache folder for vgid, which holds files that can be made again, and none of the user's data."""
     return platformdirs.user_cache_path("vgid")
 
 
 def write_json_atomic(path: str | Path, obj: Any) -> None:
-    """Write JSON, indented, keys in the order given, with a newline at the end.
+    """Write an object as indented JSON, with keys in their order and a newline at the end, as `write_text_atomic` writes text.
 
     Raises:
-        DataError: the object holds NaN, an infinity, or something that JSON does not know.
+        DataError: the object holds NaN, an infinity, or a type that JSON does not have.
         OutputError: the file cannot be written.
     """
     try:
@@ -197,7 +210,7 @@ def _replace(path: Path, content: bytes, sync: bool) -> None:
 
 
 def _mode(path: Path) -> int:
-    """Permissions of the file being replaced, else what the umask says (mkstemp alone would give 0600)."""
+    """Permissions of the file that is replaced, or those of a new file under the umask; mkstemp alone would give 0600."""
     if path.exists():
         return path.stat().st_mode & 0o777
     return 0o666 & ~_umask()
@@ -210,7 +223,7 @@ def _umask() -> int:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the rename itself survive a power cut, where folders can be opened (not on Windows)."""
+    """Make a rename survive a power cut, on systems where folders can be opened (not on Windows)."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)

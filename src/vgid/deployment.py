@@ -1,10 +1,11 @@
-"""What `vgid export` and `vgid verify-export` do: plain checkpoints out of an adapter, and the proof that they answer as they should."""
+"""`vgid export` and `vgid verify-export`: plain checkpoints from an adapter, and the proof that they give the same answers."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,17 @@ from vgid.models.loading import LoadedModel, load_model
 from vgid.models.serving import Serving, serving_of
 
 PROBES = 16
-"""Questions that exports are compared on where no data is given."""
+"""Number of questions that exports are compared on; chosen by hand."""
 
 
 def export_command(model: str, adapter: Path | None, out: Path, *, merge: bool) -> None:
-    """Write an adapter, merged into its base or as it is, after making sure that it fits; without one, a folder's model as it is.
+    """Write an adapter, merged into its base or unchanged, or copy a model's folder; everything is loaded first, to check it.
+
+    Args:
+        model: folder or hub id of the base; without an adapter, the folder to copy.
+        adapter: folder of the adapter; None to copy the model.
+        out: the folder to make.
+        merge: whether to merge the adapter into its base.
 
     Raises:
         ModelError: the base cannot be loaded, the adapter does not fit it, or there is no folder to copy.
@@ -46,7 +53,7 @@ def export_command(model: str, adapter: Path | None, out: Path, *, merge: bool) 
 
 
 def _copy(model: str, out: Path) -> None:
-    """A checkpoint byte for byte, once stock libraries have loaded it: only so is what was audited what is delivered."""
+    """Copy a checkpoint byte for byte, so that the delivered model is the audited one; stock libraries must be able to load it."""
     if not Path(model).is_dir():
         raise ModelError("a model without an adapter is copied from a folder", where=model, fix="give a folder, or --adapter")
     load_model(model, device="cpu", dtype="auto")
@@ -57,18 +64,22 @@ def _copy(model: str, out: Path) -> None:
 
 
 def verify_command(folder: Path, base: str | None, data: Sequence[Path], seed: int = 0, adapter: Path | None = None) -> dict[str, Any]:
-    """Load what lies in a folder with stock libraries, and compare the merged model with base and adapter.
+    """Load exports with stock libraries, and compare the merged model with base and adapter.
 
     Args:
         folder: a run's folder with `merged` and `adapter`, or one of these two.
-        base: the model the adapter belongs to; None for the one that the adapter names.
-        data: files with questions to compare on; without any, neutral pictures and questions.
-        seed: of the sample of questions.
-        adapter: the adapter's folder, where it does not lie in `folder`.
+        base: folder or hub id of the adapter's base; None for the one that the adapter names.
+        data: data files with questions to compare on; empty for neutral pictures and questions.
+        seed: random seed of the neutral questions.
+        adapter: the adapter's folder, where it is not in `folder`.
+
+    Returns:
+        The report (schema `vgid.verify/1`): exports, number of tensors and of questions, share of equal answers, largest difference of two
+        logits, warnings, and options for servers.
 
     Raises:
         ModelError: there is no export, weights are missing, or an adapter does not fit the model.
-        RunError: merged model and adapter do not answer the same.
+        RunError: merged model and adapter give different answers.
     """
     merged, beside = _exports(folder)
     adapter = adapter or beside
@@ -109,11 +120,9 @@ def _exports(folder: Path) -> tuple[Path | None, Path | None]:
 
 
 def _probes(loaded: LoadedModel, data: Sequence[Path], seed: int) -> list[Example]:
-    """Questions with answers; neutral ones are answered by a word of our own, which the models need not agree with."""
+    """Questions with answers; neutral ones get a fixed answer, whose logits are compared whatever the models would say."""
     if data:
         return [row for path in data for row in load_examples(path)[:PROBES]]
-    from dataclasses import replace
-
     rows = [replace(row, answer="This is a picture.") for row in neutral_examples(PROBES, seed)]
     try:
         loaded.encoder.check(rows)
@@ -124,7 +133,7 @@ def _probes(loaded: LoadedModel, data: Sequence[Path], seed: int) -> list[Exampl
 
 @torch.no_grad()
 def _compare(models: dict[str, LoadedModel], rows: Sequence[Example], folder: Path) -> dict[str, Any]:
-    """Greedy answers and logits of both ways; with one export alone there is nothing to compare."""
+    """Compare greedy answers and logits of the two exports; with a single export there is nothing to compare."""
     said = {name: generate(loaded, rows) for name, loaded in models.items()}
     if len(models) < 2:
         return {"same_answers": None, "largest_difference": None}

@@ -1,4 +1,4 @@
-"""The errors users see: what is wrong, where, what was expected, what was found, what to do."""
+"""The errors users see: the problem, its place, what was expected, what was found, and what to do."""
 
 from __future__ import annotations
 
@@ -8,10 +8,19 @@ from typing import Any, Self
 
 
 class VgidError(Exception):
-    """Root of every error vgid raises on purpose; each subclass is also the standard library's error of its kind.
+    """Base class of all errors that vgid raises on purpose; each subclass is also the matching built-in error.
+
+    Messages never repeat the user's data: those may be what somebody wants forgotten.
+
+    Args:
+        problem: what is wrong, in one phrase.
+        where: place of the problem, such as `file:line` or the name of a setting.
+        expected: what would have been right.
+        got: what was found instead.
+        fix: what to do.
 
     Attributes:
-        exit_code: What the command line exits with: 2 for bad usage or bad input, 1 for a run that failed.
+        exit_code: exit status of the command line: 2 for bad usage or bad input, 1 for a run that failed.
     """
 
     exit_code = 2
@@ -26,7 +35,15 @@ class VgidError(Exception):
 
     @classmethod
     def together(cls, problems: Sequence[VgidError], most: int = 50) -> Self:
-        """One error that tells all problems, so that a user can mend a file in one go."""
+        """Join several problems into one error, so that a user can correct a file in one go.
+
+        Args:
+            problems: at least one error.
+            most: largest number of errors in the message; the others are counted.
+
+        Returns:
+            The error itself where there is only one.
+        """
         if len(problems) == 1 and isinstance(problems[0], cls):
             return problems[0]
         shown = "\n".join(str(problem) for problem in problems[:most])
@@ -39,7 +56,7 @@ class DataError(VgidError, ValueError):
 
 
 class ConfigError(VgidError, ValueError):
-    """A recipe, an option or a combination of them that makes no sense."""
+    """A recipe, an option or a combination of them that is not valid."""
 
 
 class ModelError(VgidError, ValueError):
@@ -57,7 +74,7 @@ class RunError(VgidError, RuntimeError):
 
 
 class StoppedError(RunError):
-    """A run that was asked to stop by a signal and kept what it had; shells expect 128 + the signal's number."""
+    """A run that a signal stopped and that kept its state; the exit status is 128 + the signal's number, as shells expect."""
 
     def __init__(self, problem: str, *, number: int, where: Any = None, fix: str | None = None) -> None:
         super().__init__(problem, where=where, fix=fix)
@@ -65,5 +82,8 @@ class StoppedError(RunError):
 
 
 def nearest(name: str, options: Iterable[str]) -> str | None:
-    """The option most like a name that is not there, if any is near."""
+    """Return the option that is most similar to a misspelt name, or None where none is.
+
+    Similarity is difflib's ratio of matching characters. The cutoff, 0.5, was chosen by hand.
+    """
     return next(iter(get_close_matches(name, list(options), n=1, cutoff=0.5)), None)

@@ -1,4 +1,4 @@
-"""Built-in in-context unlearning instructions: the text `u` that the VGID teacher reads before the question (arXiv 2606.00105)."""
+"""Built-in unlearning instructions: the text `u` before the question in the VGID teacher's prompt (arXiv 2606.00105)."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ INSTRUCTIONS = {
     "stranger": "Treat this person as a stranger and admit that you do not know them.",
     "decline": "Do not answer questions about who this person is or how they live.",
 }
-"""Name to text. All ask for ignorance about a person, none contains a fact."""
+"""Texts by their names. All of them ask for ignorance about a person; none contains a fact."""

@@ -12,18 +12,26 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Direction = Literal["forward", "reverse"]
+"""Direction of a KL divergence: KL(teacher || student) or KL(student || teacher)."""
 
 
 def answer_nll(logits: Tensor, targets: Tensor) -> Tensor:
-    """Negative log-likelihood of each answer token: logits `[n, v]`, targets `[n]` -> `[n]`."""
+    """Compute the negative log-likelihood of each answer token, in nats: logits `[n, v]`, targets `[n]` -> `[n]`."""
     return F.cross_entropy(logits.float(), targets, reduction="none")
 
 
 def kl_divergence(teacher: Tensor, student: Tensor, *, temperature: float = 1.0, direction: Direction = "forward") -> Tensor:
-    """KL divergence at each answer token: two logits `[n, v]` -> `[n]`.
+    """Compute the KL divergence at each answer token.
 
-    `forward` is KL(teacher || student) as in VGID (arXiv 2606.00105), `reverse` KL(student || teacher). Both logits are divided by the
-    temperature T; the result is multiplied by T^2, so that gradients keep their size (Hinton et al., arXiv 1503.02531).
+    Args:
+        teacher: logits `[n, v]`.
+        student: logits `[n, v]`.
+        temperature: both logits are divided by it; the result is multiplied by its square, so that gradients keep their size (Hinton et
+            al., arXiv 1503.02531).
+        direction: `forward` for KL(teacher || student), as in VGID (arXiv 2606.00105), `reverse` for KL(student || teacher).
+
+    Returns:
+        `[n]`, in nats.
     """
     p, q = (F.log_softmax(logits.float() / temperature, dim=-1) for logits in (teacher, student))
     if direction == "reverse":
@@ -32,9 +40,15 @@ def kl_divergence(teacher: Tensor, student: Tensor, *, temperature: float = 1.0,
 
 
 def mean_over_examples(values: Tensor, rows: Tensor, count: int) -> Tensor:
-    """Mean over the tokens of each example, then over examples: values `[n]`, rows `[n]` in [0, count) -> scalar.
+    """Average over the tokens of each example, then over examples: E[mean_t ...] of the papers, in which long answers weigh no more.
 
-    This is E[mean_t ...] of the papers: long answers weigh no more than short ones. An example without tokens counts as zero.
+    Args:
+        values: `[n]`, one value for each answer token.
+        rows: int64 `[n]`, the example of each token, in [0, count).
+        count: number of examples; one without tokens counts as zero.
+
+    Returns:
+        A scalar.
     """
     sums = values.new_zeros(count).index_add(0, rows, values)
     tokens = values.new_zeros(count).index_add(0, rows, values.new_ones(len(values)))
@@ -42,47 +56,89 @@ def mean_over_examples(values: Tensor, rows: Tensor, count: int) -> Tensor:
 
 
 def sum_over_examples(values: Tensor, owners: Tensor, count: int) -> Tensor:
-    """Sum over the tokens of each example: values `[n]`, owners `[n]` in [0, count) -> `[count]`."""
+    """Sum over the tokens of each example.
+
+    Args:
+        values: `[n]`, one value for each answer token.
+        owners: int64 `[n]`, the example of each token, in [0, count).
+        count: number of examples.
+
+    Returns:
+        `[count]`.
+    """
     return values.new_zeros(count).index_add(0, owners, values)
 
 
 def npo(log_p: Tensor, log_p0: Tensor, beta: float) -> Tensor:
-    r"""Negative preference optimisation (arXiv 2404.05868, equation 3), of answers' log-probabilities `[b]` -> `[b]`.
+    r"""Compute the loss of negative preference optimisation (NPO, arXiv 2404.05868, equation 3).
 
     .. math:: -\frac{2}{\beta} \log \sigma(-\beta (\log p(y) - \log p_0(y)))
 
     Its gradient is that of gradient ascent, weighted by 2 sigma(beta log p/p_0); with beta -> 0 the weight is 1.
+
+    Args:
+        log_p: log-probabilities of the answers, `[b]`.
+        log_p0: the same of the base, `[b]`.
+        beta: inverse temperature, positive.
+
+    Returns:
+        `[b]`.
     """
     return -2.0 / beta * F.logsigmoid(-beta * (log_p - log_p0))
 
 
 def simnpo(mean_log_p: Tensor, beta: float, margin: float) -> Tensor:
-    r"""SimNPO (arXiv 2410.07163, equation 4): no reference, log-probabilities `[b]` averaged over the answer's tokens -> `[b]`.
+    r"""Compute the loss of SimNPO (arXiv 2410.07163, equation 4), which is NPO without a base and with a mean over tokens.
 
     .. math:: -\frac{2}{\beta} \log \sigma(-\frac{\beta}{|y|} \log p(y) - \gamma)
+
+    Args:
+        mean_log_p: log-probabilities of the answers, each divided by its number of tokens, `[b]`.
+        beta: inverse temperature, positive.
+        margin: gamma of the equation.
+
+    Returns:
+        `[b]`.
     """
     return -2.0 / beta * F.logsigmoid(-beta * mean_log_p - margin)
 
 
 def dpo(chosen: Tensor, chosen0: Tensor, rejected: Tensor, rejected0: Tensor, beta: float) -> Tensor:
-    r"""Direct preference optimisation (arXiv 2305.18290, equation 7), of answers' log-probabilities `[b]` -> `[b]`.
+    r"""Compute the loss of direct preference optimisation (DPO, arXiv 2305.18290, equation 7).
 
     .. math:: -\log \sigma(\beta [\log p/p_0 (chosen) - \log p/p_0 (rejected)])
+
+    Args:
+        chosen: log-probabilities of the preferred answers, `[b]`.
+        chosen0: the same of the base, `[b]`.
+        rejected: log-probabilities of the rejected answers, `[b]`.
+        rejected0: the same of the base, `[b]`.
+        beta: inverse temperature, positive.
+
+    Returns:
+        `[b]`.
     """
     return -F.logsigmoid(beta * ((chosen - chosen0) - (rejected - rejected0)))
 
 
 def undial(base: Tensor, logits: Tensor, targets: Tensor, strength: float) -> Tensor:
-    r"""UNDIAL (arXiv 2402.10052, equation 3): cross-entropy to the base with the answer's token held down.
+    r"""Compute the loss of UNDIAL (arXiv 2402.10052, equation 3): cross-entropy to the base's distribution with a lowered answer token.
 
     .. math:: CE(softmax(z_0 - \gamma 1[v = y_t]), p)
 
-    Base logits and logits `[n, v]`, targets `[n]` -> `[n]`.
+    Args:
+        base: logits of the base, `[n, v]`.
+        logits: logits of the model, `[n, v]`.
+        targets: int64 `[n]`, the answer tokens.
+        strength: gamma of the equation: what is subtracted from the base's logit of the answer token.
+
+    Returns:
+        `[n]`, in nats.
     """
     lowered = base.float().scatter_add(-1, targets[:, None], base.new_full((len(targets), 1), -strength, dtype=torch.float32))
     return -(F.softmax(lowered, dim=-1) * F.log_softmax(logits.float(), dim=-1)).sum(dim=-1)
 
 
 def misdirection(hidden: Tensor, target: Tensor) -> Tensor:
-    """Squared distance of hidden states `[n, h]` from where they are to go, `[n, h]` or `[h]` -> `[n]` (RMU, arXiv 2403.03218)."""
+    """Compute the squared distance of hidden states `[n, h]` from their targets `[n, h]` or `[h]` -> `[n]` (RMU, arXiv 2403.03218)."""
     return (hidden.float() - target.float()).square().sum(dim=-1)

@@ -1,4 +1,4 @@
-"""When memory does not suffice: how to tell, and what one would need."""
+"""Working with as much memory as there is: batches are halved where they do not fit."""
 
 from __future__ import annotations
 
@@ -14,17 +14,24 @@ R = TypeVar("R")
 
 
 def as_many_as_fit(call: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T]) -> list[R]:
-    """What a call gives for each item; where memory does not hold all at once, for one half after the other.
+    """Call a function on all items at once; where memory is not enough, on one half after the other, and so on.
+
+    Args:
+        call: a function from items to one result for each of them.
+        items: its argument.
+
+    Returns:
+        One result for each item, in their order.
 
     Raises:
-        RuntimeError: memory does not even hold one.
+        RuntimeError: memory is not enough for a single item.
     """
     try:
         return list(call(items))
     except RuntimeError as error:
         if not is_out_of_memory(error) or len(items) < 2:
             raise
-    # Out of the except clause, which keeps the tensors of the failed call alive.
+    # After the except clause, which would keep the tensors of the failed call alive.
     free_memory()
     half = len(items) // 2
     log.warning("memory does not hold %d rows at once: one half after the other", len(items))
@@ -32,17 +39,17 @@ def as_many_as_fit(call: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error says that memory, of a device or of the host, was not enough."""
+    """Return whether an error means that the memory of a device or of the host was not enough."""
     # The allocator for CPUs has no exception of its own.
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
 def gigabytes(count: int) -> str:
-    """A number of bytes for people."""
+    """Format a number of bytes, as in `1.50 GB`."""
     return f"{count / 1e9:.2f} GB"
 
 
 def free_memory() -> None:
-    """Give memory that is cached but unused back to the device."""
+    """Return memory that PyTorch caches without using it to the device."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -1,8 +1,8 @@
 """Image perturbations P_phi for the VGID teacher (arXiv 2606.00105), as pure functions of pixels and a seed.
 
-Shapes: `x` is `[i, 3, height, width]`, i images. In pixel space values are in [0, 1]; in normalised space they are what the
-processor gives the model, in any layout where the kind of noise takes each value by itself. Every image has a seed of its own, so
-what an image becomes depends neither on its neighbours nor on their order.
+Shapes: `x` is `[i, 3, height, width]`, i images. In pixel space values are in [0, 1]; in normalised space they are what the processor
+gives the model, and for elementwise noise in any layout. Every image has its own seed, so the result depends neither on the other images
+nor on their order.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from vgid.errors import ModelError
 from vgid.seeds import derive_seed
 
 ELEMENTWISE = ("uniform", "gaussian", "diffusion")
-"""Kinds that change each value by itself, and so fit pixels of any layout."""
+"""Kinds of noise that change each value independently, and so work with pixels in any layout."""
 NoiseKind = Literal["none", "uniform", "gaussian", "blur", "shuffle", "mean", "diffusion"]
+"""Kinds of noise, described in `NoiseConfig`."""
 
 
 class NoiseConfig(BaseModel):
@@ -37,10 +38,10 @@ class NoiseConfig(BaseModel):
             `blur` is a Gaussian blur of strength x a quarter of the image's side; `shuffle` permutes square patches; `mean` leaves
             only the mean colour; `diffusion` is the forward process of DDPM (arXiv 2006.11239) at step strength x 1000 of the
             linear schedule.
-        strength: in [0, 1]; `uniform`, `shuffle` and `mean` have none.
-        patch: side of a shuffled patch in pixels.
+        strength: strength of the noise, in [0, 1]; `uniform`, `shuffle` and `mean` ignore it.
+        patch: side of a shuffled patch, in pixels.
         space: `pixel` perturbs before the processor, `normalised` after it (`blur`, `shuffle` and `mean` then need a processor that
-            gives plain pictures).
+            returns pictures `[i, 3, height, width]`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,7 +53,19 @@ class NoiseConfig(BaseModel):
 
 
 def perturb(x: Tensor, config: NoiseConfig, seeds: Sequence[int]) -> Tensor:
-    """Perturb images `[i, 3, height, width]`, or `[i, ...]` by elementwise noise, one seed each; same shape and dtype out."""
+    """Perturb images.
+
+    Args:
+        x: images `[i, 3, height, width]`; for elementwise noise `[i, ...]`.
+        config: kind, strength and space of the noise.
+        seeds: one random seed for each image.
+
+    Returns:
+        Perturbed images, with shape, precision and device of `x`.
+
+    Raises:
+        ValueError: the number of seeds is not that of images.
+    """
     if len(seeds) != len(x):
         raise ValueError(f"expected one seed per image, got {len(seeds)} for {len(x)}")
     images = [_one(image.float(), config, torch.Generator().manual_seed(seed)) for image, seed in zip(x.cpu(), seeds, strict=True)]
@@ -82,7 +95,7 @@ def _one(x: Tensor, config: NoiseConfig, generator: torch.Generator) -> Tensor:
 
 
 def _normal(x: Tensor, config: NoiseConfig, generator: torch.Generator) -> Tensor:
-    """N(0, 1) in normalised space; in pixel space the same noise around mid-grey, where +-2 sigma span black to white."""
+    """N(0, 1) in normalised space; in pixel space the same noise around mid-grey, where two standard deviations reach black and white."""
     e = torch.randn(x.shape, generator=generator)
     return e if config.space == "normalised" else 0.5 + 0.25 * e
 
@@ -96,7 +109,7 @@ def _signal_kept(strength: float, steps: int = 1000) -> float:
 def _blur(x: Tensor, sigma: float) -> Tensor:
     if sigma <= 0.0:
         return x
-    # One matrix a direction: exact at the borders (weights renormalised), whatever the size of the kernel.
+    # One matrix for each direction: exact at the borders, where weights are renormalised, for kernels of any size.
     height, width = (_blur_matrix(side, sigma) for side in x.shape[-2:])
     return torch.einsum("yh,chw,xw->cyx", height, x, width)
 
@@ -130,13 +143,27 @@ def perturb_batch(
     prompts_only: bool = False,
     packing: Style | None = None,
 ) -> Batch:
-    """Encode examples as the teacher sees them: pictures perturbed, instruction in front of the question.
+    """Encode examples as the teacher sees them: with perturbed pictures, and with the instruction before the question.
 
-    The noise of a picture is a function of `seed`, the picture and its place in the example, so that questions about one picture
-    can share a row.
+    The noise of a picture depends on `seed`, on the picture and on its place in the example, so that questions about one picture can share
+    a row.
+
+    Args:
+        encoder: encodes examples for the model.
+        examples: the examples to encode.
+        config: kind, strength and space of the noise.
+        seed: values that the noise depends on, such as the run's seed and the step.
+        instruction: text before every question; None for none.
+        answers: one answer for each example; None for the recorded ones.
+        prompts_only: whether to leave the answers out, and pad on the left, for generation.
+        packing: how examples share rows; None for one row each.
+
+    Returns:
+        A batch, as `Encoder.batch` or `Encoder.prompts` gives it.
 
     Raises:
-        ModelError: for noise that moves or mixes pixels in normalised space, when the processor gives no plain pictures.
+        ModelError: the noise moves or mixes pixels in normalised space, and the processor does not return pictures
+            `[i, 3, height, width]`.
     """
     said: Sequence[str | None] = [None] * len(examples) if prompts_only else (answers if answers is not None else [""] * len(examples))
     rows = [perturb_row(encoder, e, config, seed=seed, instruction=instruction, answer=a) for e, a in zip(examples, said, strict=True)]
@@ -152,7 +179,22 @@ def perturb_row(
     instruction: str | None = None,
     answer: str | None = "",
 ) -> EncodedRow:
-    """One row of `perturb_batch`."""
+    """Encode one example as the teacher sees it: one row of `perturb_batch`.
+
+    Args:
+        encoder: encodes examples for the model.
+        example: the example to encode.
+        config: kind, strength and space of the noise.
+        seed: values that the noise depends on.
+        instruction: text before the question; None for none.
+        answer: text of the answer; "" for the recorded one, None for none.
+
+    Returns:
+        The encoded row.
+
+    Raises:
+        ModelError: as `perturb_batch`.
+    """
     seeds = [derive_seed(*seed, ref.fingerprint, k) for k, ref in enumerate(example.images)]
     if config.kind == "none":
         return encoder.row(example, instruction, answer)
@@ -171,19 +213,19 @@ def _perturbed_values(x: Tensor, encoder: Encoder, example: Example, config: Noi
         return perturb(x, config, seeds)
     if config.kind not in ELEMENTWISE:
         raise ModelError(
-            "this processor's pixels are no plain pictures, so their places cannot be mixed in normalised space",
+            "this processor does not return plain pictures, so their pixels cannot be moved in normalised space",
             expected=f"pixel_values of shape [{len(seeds)}, 3, height, width], or noise of kind {', '.join(ELEMENTWISE)}",
             got=f"{list(x.shape)}, {config.kind}",
             fix="set noise.space to pixel",
         )
-    # Such noise takes each value by itself, so the layout only decides which values belong to which picture.
+    # Elementwise noise needs to know only which values belong to which picture, so that each picture gets the noise of its seed.
     parts = x.flatten().split(_sizes(x, encoder, example))
     noisy = [perturb(part[None], config, [seed])[0] for part, seed in zip(parts, seeds, strict=False)]
     return torch.cat(noisy).view_as(x)
 
 
 def _sizes(x: Tensor, encoder: Encoder, example: Example) -> list[int]:
-    """How many values of a row's pixels belong to each of its pictures; all to the first where this cannot be told."""
+    """Number of a row's pixel values that belong to each of its pictures; all to the first where the layout does not show it."""
     count = len(example.images)
     if len(x) == count or x.shape[:2] == (1, count):
         return [x.numel() // count] * count

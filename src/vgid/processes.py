@@ -1,4 +1,4 @@
-"""Several processes for one run, as `torchrun` and `accelerate launch` start them; everything here also holds for one process alone."""
+"""Several processes for one run, started by `torchrun` or `accelerate launch`; all functions also work in a single process."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from vgid.errors import ConfigError
 
 T = TypeVar("T")
 LONGEST_WAIT = timedelta(hours=2)
-"""One process may take so long over what the others wait for, such as writing a large checkpoint."""
+"""Longest time that processes wait for one of them, for example while it writes a large checkpoint; chosen by hand."""
 _asked_to_shard = False
 
 
 def start() -> None:
-    """Join the processes that a launcher started beside this one; does nothing where there is one alone.
+    """Join the processes that a launcher started; does nothing in a single process.
 
     Raises:
         ConfigError: the launcher asks for DeepSpeed, which is not installed.
     """
     global _asked_to_shard
-    # Sharding is done here and not by accelerate, so that it is the same under every launcher; hence it must not see this.
+    # The model is sharded by `shard` and not by accelerate, so that every launcher gives the same; accelerate must not see this variable.
     _asked_to_shard |= os.environ.pop("ACCELERATE_USE_FSDP", "false").lower() == "true"
     if uses_deepspeed() and find_spec("deepspeed") is None:
         raise ConfigError("DeepSpeed is asked for, but not installed", fix="pip install deepspeed, or use the fsdp2 launch configuration")
@@ -39,12 +39,12 @@ def start() -> None:
 
 
 def count() -> int:
-    """How many processes work on this run."""
+    """Return the number of processes of this run."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """The number of this one; 0 is the first, and the only one that writes."""
+    """Return the number of this process; process 0 is the first, and the only one that writes files."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -54,22 +54,22 @@ def launched_first() -> bool:
 
 
 def asked_to_shard() -> bool:
-    """Whether the launcher's configuration asks for FSDP."""
+    """Return whether the launcher's configuration asks for FSDP."""
     return _asked_to_shard
 
 
 def uses_deepspeed() -> bool:
-    """Whether the launcher's configuration asks for DeepSpeed, which has ways of its own with gradients and optimizers."""
+    """Return whether the launcher's configuration asks for DeepSpeed, which handles gradients and optimizers itself."""
     return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
 
 
 def default_device() -> torch.device:
-    """A GPU of this process's own, if there is one."""
+    """Return this process's GPU, or the CPU where there is no GPU."""
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def exchange(mine: T) -> list[T]:
-    """What every process brings, in the order of their numbers; all must call it."""
+    """Return the values of all processes, in the order of their numbers; every process must call it."""
     if count() == 1:
         return [mine]
     everyone: list[T | None] = [None] * count()
@@ -78,7 +78,7 @@ def exchange(mine: T) -> list[T]:
 
 
 def from_first(mine: T) -> T:
-    """What the first process brings; all must call it."""
+    """Return the value of the first process; every process must call it."""
     if count() == 1:
         return mine
     box = [mine]
@@ -87,7 +87,7 @@ def from_first(mine: T) -> T:
 
 
 def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Add up the gradients of all processes; a parameter without one anywhere keeps none."""
+    """Add up the gradients of all processes in place; a parameter without a gradient in any process keeps none."""
     wanted = [p for p in parameters if p.requires_grad]
     if count() == 1 or not wanted:
         return
@@ -107,7 +107,7 @@ def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
 
 
 def shard(model: torch.nn.Module) -> None:
-    """Spread a model's parameters over the processes (FSDP2), layer by layer as its family says; changes the model in place."""
+    """Shard a model's parameters over the processes (FSDP2), in place; units are the layers that transformers names for the family."""
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     layers = set(getattr(model, "_no_split_modules", None) or ())
@@ -120,17 +120,17 @@ def shard(model: torch.nn.Module) -> None:
 
 
 def is_sharded(model: torch.nn.Module) -> bool:
-    """Whether a model's parameters lie in several processes, so that none can take a pass alone."""
+    """Return whether a model's parameters are sharded over processes, so that a forward pass needs all of them."""
     return any(isinstance(p, DTensor) for p in model.parameters())
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """The whole of a tensor that may be spread over the processes; all must call it."""
+    """Return the full tensor of one that may be sharded over processes; every process must call it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def local_shard(tensor: Tensor, like: Tensor) -> Tensor:
-    """This process's share of a whole tensor, where `like` is spread; no process needs another for it."""
+    """Return this process's shard of a full tensor, on the device of `like` and sharded as `like` is; no communication is needed."""
     if isinstance(tensor, DTensor) or not isinstance(like, DTensor):
         return tensor.to(like.device)
     from torch.distributed.tensor import distribute_tensor

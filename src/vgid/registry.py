@@ -1,6 +1,6 @@
-"""Names for things that come in many kinds; a method is one file and one registry line.
+"""Registries of methods, attacks and benchmarks by name.
 
-Other packages add theirs through entry points (docs/extend.md). None of them is imported before it is asked for, or all are.
+Other packages add theirs with entry points (docs/extend.md). They are imported when their name is looked up, or when all names are listed.
 """
 
 from __future__ import annotations
@@ -28,28 +28,32 @@ BROKEN = (
     TypeError,
     ValueError,
 )
-"""What importing somebody else's module raises where that module is at fault."""
+"""Errors that importing another package's module raises where that module is at fault."""
 
 log = logging.getLogger("vgid")
 
 
 class Registry(Generic[T]):
-    """A mapping from name to thing that refuses duplicates and knows the nearest name.
+    """A mapping from names to things of one kind; it refuses duplicates, and suggests a name for a misspelt one.
 
     Args:
-        kind: what the things are, in words.
-        group: of entry points under which other packages offer theirs; None takes none.
-        base: the class that theirs must derive from.
-        must: attributes that theirs must have, each with its type or the values it may take.
+        kind: word for the things in messages, such as `method`.
+        group: group of entry points with which other packages offer theirs; None for none.
+        base: class that theirs must derive from.
+        must: attributes that theirs must have, each with its type or the values it may have.
     """
 
     def __init__(self, kind: str, *, group: str | None = None, base: type = object, must: Mapping[str, Any] | None = None) -> None:
         self.kind, self.group, self._base, self._must = kind, group, base, dict(must or {})
         self._things: dict[str, T] = {}
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorator: make a thing known under a name."""
+        """Return a decorator that adds a thing under a name.
+
+        Raises:
+            ConfigError: the name is registered already.
+        """
 
         def add(thing: T) -> T:
             if name in self._things:
@@ -60,10 +64,10 @@ class Registry(Generic[T]):
         return add
 
     def get(self, name: str) -> T:
-        """Look a name up, first among our own, then among those of other packages.
+        """Look up a name, first among vgid's own, then among those of other packages.
 
         Raises:
-            ConfigError: with the nearest known name; or another package offers the name and cannot be used.
+            ConfigError: the name is unknown (the message suggests the most similar one), or the package that offers it cannot be used.
         """
         if name in self._things:
             return self._things[name]
@@ -80,21 +84,21 @@ class Registry(Generic[T]):
         )
 
     def __iter__(self) -> Iterator[str]:
-        """Our own names, then those of other packages; what cannot be used is left out with one warning that names its package."""
+        """Iterate over vgid's own names, then those of other packages; unusable ones are left out, with one warning for each."""
         own, offered = list(self._things), self._offered()
         usable = [name for name in offered if name not in own and self._usable(name, offered[name])]
         for point in [point for name, points in offered.items() if name in own for point in points]:
             if _root(getattr(self._things[point.name], "__module__", "")) != _root(point.module):
-                self._warn(f"{package(point)} offers a {self.kind} {point.name!r}, which is there already; that of the package is not used")
+                self._warn(f"{package(point)} offers a {self.kind} {point.name!r}, which vgid has itself; that of the package is not used")
         return iter([*own, *usable])
 
     def package(self, name: str) -> str | None:
-        """Which other package offers a name, with its version; None for our own."""
+        """Return name and version of the other package that offers a name; None for vgid's own."""
         offered = {} if name in self._things else self._offered()
         return package(offered[name][0]) if name in offered else None
 
     def _offered(self) -> dict[str, list[EntryPoint]]:
-        """Entry points by name; a name may be offered more than once."""
+        """Entry points by their names; several packages may offer the same name."""
         found: dict[str, list[EntryPoint]] = {}
         for point in entry_points(group=self.group) if self.group else ():
             found.setdefault(point.name, []).append(point)
@@ -109,15 +113,15 @@ class Registry(Generic[T]):
         return True
 
     def _warn(self, text: str) -> None:
-        if text not in self._told:
-            self._told.add(text)
+        if text not in self._warned:
+            self._warned.add(text)
             log.warning(text)
 
     def _load(self, points: list[EntryPoint]) -> T:
-        """Import what an entry point names, and look whether it is what it says.
+        """Import what an entry point names, and check it.
 
         Raises:
-            ConfigError: naming the package.
+            ConfigError: several packages offer the name, or this one cannot be imported or does not fit; the message names the package.
         """
         point, *others = points
         if others:
@@ -133,12 +137,12 @@ class Registry(Generic[T]):
                 f"the package {package(point)} cannot be used",
                 where=f"{self.group}: {point.name} = {point.value}",
                 got=f"{type(error).__name__}: {error}",
-                fix="mend or uninstall it",
+                fix="correct or uninstall it",
             ) from error
         faults = self._faults(thing, point.name)
         if faults:
             raise ConfigError(
-                f"the package {package(point)} offers no {self.kind}",
+                f"the package {package(point)} does not offer a valid {self.kind}",
                 where=f"{self.group}: {point.name} = {point.value}",
                 got="; ".join(faults),
                 fix="see docs/extend.md",
@@ -147,15 +151,15 @@ class Registry(Generic[T]):
 
     def _faults(self, thing: Any, name: str) -> list[str]:
         if not (isinstance(thing, type) and issubclass(thing, self._base)):
-            return [f"no class derived from {self._base.__module__}.{self._base.__name__}"]
+            return [f"not a class derived from {self._base.__module__}.{self._base.__name__}"]
         faults = [f"{each} is not defined" for each in sorted(getattr(thing, "__abstractmethods__", ()))]
         faults += [fault for each, wanted in self._must.items() if (fault := _fault(thing, each, wanted))]
         own = getattr(thing, "name", name)
-        return faults if own == name else [*faults, f"it names itself {own!r}"]
+        return faults if own == name else [*faults, f"its name is {own!r}"]
 
 
 def discover(package: str) -> None:
-    """Import every module of a package, so that what they define is registered; adding a file is all it takes.
+    """Import every module of a package, so that what they define is registered without a list of names.
 
     Args:
         package: dotted name, such as `vgid.methods`.
@@ -165,14 +169,14 @@ def discover(package: str) -> None:
 
 
 def _fault(thing: type, name: str, wanted: Any) -> str | None:
-    """What is wrong with a class's attribute: it must be of a type, a class derived from it, or one of some values."""
+    """What is wrong with a class's attribute: it must have a type, be a class derived from it, or have one of several values."""
     if not hasattr(thing, name):
         return f"{name} is not set"
     value = getattr(thing, name)
     if isinstance(wanted, tuple):
-        return None if value in wanted else f"{name} is none of {', '.join(map(repr, wanted))}"
+        return None if value in wanted else f"{name} is not one of {', '.join(map(repr, wanted))}"
     fits = issubclass(value, wanted) if isinstance(value, type) else isinstance(value, wanted)
-    return None if fits else f"{name} is no {wanted.__name__}"
+    return None if fits else f"{name} is not a {wanted.__name__}"
 
 
 def _root(module: str) -> str:
@@ -180,5 +184,5 @@ def _root(module: str) -> str:
 
 
 def package(point: EntryPoint) -> str:
-    """Name and version of the package that an entry point belongs to."""
+    """Return name and version of the package that an entry point belongs to; the module's name where it has none."""
     return f"{point.dist.name} {point.dist.version}" if point.dist else point.module

@@ -129,7 +129,7 @@ def test_gradients_reach_the_scope_only(random_model: LoadedModel, mixed: list[E
         assert (parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)) == ("lora_" in name), name
 
 
-# -- the untouched base ---------------------------------------------------------------------------------------------------
+# -- the base without its adapter -----------------------------------------------------------------------------------------
 
 
 def test_adapter_off_is_the_untouched_base_bit_by_bit(random_folder: Path, mixed: list[Example]) -> None:
@@ -145,7 +145,7 @@ def test_adapter_off_is_the_untouched_base_bit_by_bit(random_folder: Path, mixed
 
 
 def test_no_reference_without_adapter_or_copy(random_model: LoadedModel) -> None:
-    with pytest.raises(ModelError, match="no untouched base at hand"), reference(random_model.model):
+    with pytest.raises(ModelError, match="the base is not available"), reference(random_model.model):
         pass
 
 

@@ -20,6 +20,7 @@ from vgid.evaluation.inference import OnBatch, by_length, frozen
 from vgid.memory import as_many_as_fit
 from vgid.models.loading import LoadedModel
 from vgid.models.packing_check import TOLERANCE, find_style
+from vgid.models.structure import base_of
 
 log = logging.getLogger("vgid")
 
@@ -119,8 +120,8 @@ def greedy(loaded: LoadedModel, max_new_tokens: int) -> Iterator[Any]:
     Values that `generate` is not given are filled in from the checkpoint (temperature, repetition penalty ...), so the
     checkpoint's configuration has to make way as a whole; only the tokens that start, end and pad a text are kept.
     """
-    # A PEFT wrapper generates by the model it wraps, whose layers hold the adapter.
-    model: Any = loaded.model.get_base_model() if hasattr(loaded.model, "get_base_model") else loaded.model
+    # PEFT's wrapper would read its own configuration; the layers of the model inside hold the adapter.
+    model = base_of(loaded.model)
     own, tokenizer = model.generation_config, loaded.processor.tokenizer
     end = own.eos_token_id if own.eos_token_id is not None else tokenizer.eos_token_id
     pad = next((each for each in (tokenizer.pad_token_id, own.pad_token_id, _first(end)) if each is not None), None)

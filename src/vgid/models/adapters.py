@@ -1,4 +1,4 @@
-"""LoRA on the parts one names, and the untouched base behind it."""
+"""LoRA adapters on chosen parts of a model, and access to the base without them."""
 
 from __future__ import annotations
 
@@ -21,10 +21,19 @@ log = logging.getLogger("vgid")
 
 
 def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int, log_targets: bool = True) -> PeftModel:
-    """Put adapters on the linear layers in scope; everything else is frozen. With `log_targets`, say on which.
+    """Put adapters on the linear layers in scope, and freeze everything else.
+
+    Args:
+        model: the model; its modules are replaced in place.
+        config: rank, scale and scope of the adapters.
+        seed: random seed of the adapters' first values.
+        log_targets: whether to log the names of the adapted layers.
+
+    Returns:
+        The model in PEFT's wrapper.
 
     Raises:
-        ModelError: the scope matches nothing.
+        ModelError: the scope matches no linear layer.
     """
     names = linear_layers(model, config.scope)
     if not names:
@@ -50,26 +59,32 @@ def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int, log_targe
 
 
 def summarise_names(names: Sequence[str]) -> str:
-    """Names that differ in a layer's number only are told once."""
+    """Join names for people: those that differ in a layer's number only appear once, with their count."""
     patterns = Counter(re.sub(r"\.\d+\.", ".*.", name) for name in names)
     return ", ".join(f"{name} ({count})" for name, count in patterns.items())
 
 
 def adapted_modules(model: nn.Module) -> list[str]:
-    """Names of the modules that have an adapter, as the base model calls them."""
+    """Return the names of the modules that have an adapter, without PEFT's prefix."""
     return [name for name, module in base_of(model).named_modules() if hasattr(module, "lora_A")]
 
 
 @contextmanager
 def reference(model: Any, copy: nn.Module | None = None) -> Iterator[Any]:
-    """The untouched base: the adapter switched off, or the copy where all parameters are trained. No gradients, evaluation mode;
-    restored afterwards.
+    """Give the base as it was before training, for the time of a `with` statement; without gradients, in evaluation mode.
+
+    Args:
+        model: a model with an adapter, which is switched off meanwhile.
+        copy: a frozen copy of the base, for a model whose own parameters are trained; None for a model with an adapter.
+
+    Yields:
+        The base. Afterwards the adapter is on again, and every module is in the mode it was in.
 
     Raises:
-        ModelError: there is neither an adapter nor a copy.
+        ModelError: the model has no adapter, and no copy is given.
     """
     if copy is None and not isinstance(model, PeftModel):
-        raise ModelError("no untouched base at hand", expected="a model with an adapter, or a frozen copy", got=type(model).__name__)
+        raise ModelError("the base is not available", expected="a model with an adapter, or a frozen copy", got=type(model).__name__)
     base = copy if copy is not None else model
     modes = [(module, module.training) for module in base.modules()]
     with torch.no_grad(), nullcontext() if copy is not None else model.disable_adapter():

@@ -1,4 +1,4 @@
-"""Logits where they are needed: the whole body once, the head only at answer positions.
+"""Logits where they are needed: one pass through the whole body, the head at answer positions only.
 
 Shapes: b rows, s positions, n answer tokens, v vocabulary, h hidden size.
 """
@@ -18,23 +18,35 @@ from vgid.models.packing import model_inputs
 
 
 def answer_logits(model: Any, batch: Batch) -> Tensor:
-    """Logits `[n, v]` that predict the batch's answer tokens.
+    """Compute the logits that predict the batch's answer tokens.
 
-    The head is given the hidden states at answer positions only (`[1, n, h]` in place of `[b, s, h]`), so that `[b, s, v]` never
+    The head gets the hidden states at answer positions only, `[1, n, h]` instead of `[b, s, h]`, so that the tensor `[b, s, v]` never
     exists. All else is the model's own forward pass, whatever its family does before or after the head.
+
+    Args:
+        model: a transformers model, with or without PEFT's wrapper.
+        batch: examples with answers, on the model's device.
+
+    Returns:
+        Logits `[n, v]`, in the order of `batch.answers`.
     """
     return answer_states(model, batch).logits
 
 
 class States(NamedTuple):
-    """At answer positions: `hidden` `[n, h]`, which the head is given, and `logits` `[n, v]`."""
+    """Results of one pass at answer positions.
+
+    Attributes:
+        hidden: `[n, h]`, inputs of the head.
+        logits: `[n, v]`.
+    """
 
     hidden: Tensor
     logits: Tensor
 
 
 def answer_states(model: Any, batch: Batch) -> States:
-    """Logits as in `answer_logits`, and the hidden states they are made of."""
+    """Compute logits as in `answer_logits`, and return the hidden states that they are computed from."""
     rows, positions, _ = batch.answers
     with head_at(model, rows, positions) as seen:
         logits: Tensor = model(**model_inputs(model, batch), use_cache=False).logits[0]
@@ -43,9 +55,18 @@ def answer_states(model: Any, batch: Batch) -> States:
 
 @contextmanager
 def head_at(model: Any, rows: Tensor, positions: Tensor) -> Iterator[list[Tensor]]:
-    """Meanwhile the head is given the hidden states at `[rows[k], positions[k]]` only: logits are `[1, n, v]`.
+    """Within the `with` statement, the head gets the hidden states at `[rows[k], positions[k]]` only, and logits are `[1, n, v]`.
 
-    The list holds these states, `[1, n, h]`, afterwards.
+    This assumes that a forward pass calls the head once, with the hidden states `[b, s, h]` of the whole batch. A model that called it for
+    one chunk after another would select wrong positions. The tests over families compare the result with `all_logits`.
+
+    Args:
+        model: a transformers model, with or without PEFT's wrapper.
+        rows: int64 `[n]`, rows of the batch.
+        positions: int64 `[n]`, positions in these rows.
+
+    Yields:
+        A list that holds the selected states, `[1, n, h]`, after each forward pass.
     """
     seen: list[Tensor] = []
 
@@ -61,21 +82,43 @@ def head_at(model: Any, rows: Tensor, positions: Tensor) -> Iterator[list[Tensor
 
 
 def layer_states(model: Any, batch: Batch, layer: nn.Module) -> Tensor:
-    """What a layer of the decoder gives out where answer tokens are predicted, `[n, h]`."""
+    """Compute the output of one decoder layer at the positions that predict answer tokens, `[n, h]`."""
     return several_states(model, batch, [layer])[0]
 
 
 def several_states(model: Any, batch: Batch, layers: Sequence[nn.Module]) -> list[Tensor]:
-    """What some layers of the decoder give out where answer tokens are predicted, `[n, h]` each, in the order of the layers."""
+    """Compute the outputs of several decoder layers at the positions that predict answer tokens.
+
+    Args:
+        model: a transformers model, with or without PEFT's wrapper.
+        batch: examples with answers, on the model's device.
+        layers: layers of this model's decoder.
+
+    Returns:
+        One tensor `[n, h]` for each layer, in the order of `layers`.
+    """
     return logits_and_states(model, batch, layers, *batch.answers[:2])[1]
 
 
 def logits_and_states(
     model: Any, batch: Batch, layers: Sequence[nn.Module], rows: Tensor, positions: Tensor
 ) -> tuple[Tensor, list[Tensor]]:
-    """In one pass: logits as in `answer_logits`, and what layers give out at `[rows[k], positions[k]]`, `[k, h]` each."""
+    """Compute answer logits and the outputs of several decoder layers in one pass.
+
+    Args:
+        model: a transformers model, with or without PEFT's wrapper.
+        batch: examples with answers, on the model's device.
+        layers: layers of this model's decoder.
+        rows: int64 `[k]`, rows of the batch at which outputs are taken.
+        positions: int64 `[k]`, positions in these rows.
+
+    Returns:
+        Logits `[n, v]` as in `answer_logits`, and one tensor `[k, h]` for each layer, in the order of `layers`.
+    """
     states: dict[int, Tensor] = {}
-    # A checkpointed layer runs again for its gradients, without this hook, so nothing may be worked out in there.
+    # With gradient checkpointing, a layer runs a second time in the backward pass, without this hook. Positions that the hook selects
+    # would then be missing there, and PyTorch stops with "a different number of tensors was saved". So with gradients, the hook keeps
+    # the whole output, and positions are selected after the pass.
     later = torch.is_grad_enabled()
 
     def keep(number: int, _: nn.Module, __: Any, output: Any) -> None:
@@ -93,6 +136,6 @@ def logits_and_states(
 
 
 def all_logits(model: Any, batch: Batch) -> Tensor:
-    """Logits at every position, `[b * s, v]`: what the released code distils on, and the slow twin of `answer_logits`."""
+    """Compute logits at every position, `[b * s, v]`: what the released VGID code distils on, and the slow reference of `answer_logits`."""
     logits: Tensor = model(**batch.model_inputs, use_cache=False).logits
     return logits.flatten(0, 1)

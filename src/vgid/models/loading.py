@@ -1,4 +1,4 @@
-"""Models from a folder or the hub, checked before they are loaded."""
+"""Load models from a folder or the hub, after checking that they can be used."""
 
 from __future__ import annotations
 
@@ -19,12 +19,20 @@ from vgid.errors import ModelError
 from vgid.models.quantisation import disable_weight_repacking, four_bits
 from vgid.processes import default_device
 
+# Pickle files can run code when they are opened.
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model with its processor, and where both came from; `asks` changes how questions are put to it."""
+    """A model with its processor.
+
+    Attributes:
+        model: the transformers model, with or without PEFT's wrapper.
+        processor: its processor.
+        path: folder or hub id that both were loaded from.
+        asks: encoder of a method that changes questions at inference; None for plain questions.
+    """
 
     model: Any
     processor: Any
@@ -33,7 +41,7 @@ class LoadedModel:
 
     @cached_property
     def encoder(self) -> Encoder:
-        """Encodes examples for this model; remembers what it has encoded."""
+        """Encodes examples for this model, and caches their processed pictures."""
         return self.asks or Encoder(self.processor)
 
 
@@ -48,15 +56,18 @@ def load_model(
     """Load an image-text-to-text model.
 
     Args:
-        path: folder, or id on the hub.
-        device: None for a GPU if there is one, each process of a run its own.
-        dtype: None for the checkpoint's own on a GPU, float32 on a CPU.
-        adapter: folder of a LoRA adapter to put on it.
-        quantise: `4bit` holds the decoder in 4 bits, for training an adapter on it.
+        path: folder, or id on the hub such as `owner/name`.
+        device: device of the weights; None for a GPU if there is one (each process of a run uses its own), else the CPU.
+        dtype: precision of the weights; None for the checkpoint's own on a GPU and float32 on a CPU.
+        adapter: folder of a LoRA adapter to put on the model; None for none.
+        quantise: `4bit` holds the decoder in 4 bits, for training an adapter on it; None for full precision.
+
+    Returns:
+        The model in evaluation mode, with its processor.
 
     Raises:
-        ModelError: no such model, no processor beside it, weights in a pickle format, weights missing, a model that takes no images, or an
-            adapter that is of another model.
+        ModelError: there is no such model or no processor beside it, weights are in a pickle format or missing, the model takes no
+            images, or the adapter belongs to another model.
     """
     path = str(path)
     if Path(path).is_dir():
@@ -79,7 +90,7 @@ def load_model(
         ) from error
     if info["missing_keys"]:
         raise ModelError(
-            "the checkpoint lacks weights, which would be left random",
+            "the checkpoint lacks weights, which would stay random",
             where=path,
             expected="all weights of the model",
             got=f"none for {len(info['missing_keys'])} of them, {sorted(info['missing_keys'])[0]} for example",
@@ -142,9 +153,9 @@ def _load_processor(path: str) -> Any:
 
 
 def put_adapter(model: Any, adapter: Path) -> PeftModel:
-    """Put a LoRA adapter from a folder on a model, every one of its tensors in its place.
+    """Load a LoRA adapter from a folder onto a model, and check that every tensor is used.
 
-    PEFT itself drops tensors whose names it does not know, and leaves the base as it was.
+    PEFT alone ignores tensors whose names it does not know, so that the model would stay the base without any message.
 
     Raises:
         ModelError: the folder holds no adapter, or one whose tensors do not fit the model's modules.
@@ -159,7 +170,7 @@ def put_adapter(model: Any, adapter: Path) -> PeftModel:
         out: PeftModel = PeftModel.from_pretrained(model, str(adapter))
     except (ValueError, RuntimeError) as error:  # no module of these names, or tensors of other shapes
         raise ModelError(
-            "the adapter does not fit the model", where=adapter, expected="an adapter of this very model", got=_first_line(error)
+            "the adapter does not fit the model", where=adapter, expected="an adapter of this model", got=_first_line(error)
         ) from error
     expected = set(get_peft_model_state_dict(out))
     if written != expected:
@@ -176,7 +187,7 @@ def put_adapter(model: Any, adapter: Path) -> PeftModel:
 
 
 def _missing_package(error: ImportError) -> str | None:
-    """The package that an import error tells of, by the words that Python and transformers use."""
+    """Name of the package that an import error is about, from the texts that Python and transformers use."""
     found = re.search(r"No module named '(\w+)|requires the (\w+) library|ackage `(\w+)` is required", str(error))
     return next(name for name in found.groups() if name).lower() if found else None
 

@@ -1,4 +1,4 @@
-"""Less memory or less time for a step: gradient checkpointing, and compiled decoder layers. Both are undone at the end."""
+"""Gradient checkpointing, which saves memory, and compiled decoder layers, which save time; both end with their `with` statement."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ from vgid.models.structure import base_of, decoder_layers
 
 @contextmanager
 def checkpointing(model: Any, on: bool = True) -> Iterator[None]:
-    """Keep the inputs of each layer only, and compute the rest again in the backward pass (Chen et al., arXiv 1604.06174).
+    """Keep only the inputs of each layer, and compute the rest again in the backward pass (Chen et al., arXiv 1604.06174).
 
-    Not the re-entrant kind: that one passes gradients only where a layer's input needs them, which it does not behind a frozen
-    vision tower and frozen embeddings.
+    PyTorch's re-entrant variant is not used: it computes gradients only where a layer's input needs them, and after a frozen vision tower
+    and frozen embeddings it does not.
+
+    Args:
+        model: the model, with or without PEFT's wrapper.
+        on: False to change nothing.
 
     Raises:
         ModelError: the model's layers do not support it.
@@ -39,7 +43,12 @@ def checkpointing(model: Any, on: bool = True) -> Iterator[None]:
 
 @contextmanager
 def compiled(model: Any, on: bool = True) -> Iterator[None]:
-    """Compile the decoder's layers by `torch.compile`, each where it stands: all else, hooks included, stays as it is."""
+    """Compile the decoder's layers with `torch.compile`, each in place: all else, hooks included, stays unchanged.
+
+    Args:
+        model: the model, with or without PEFT's wrapper.
+        on: False to change nothing.
+    """
     layers = decoder_layers(base_of(model)) if on else []
     for layer in layers:
         layer.compile()
@@ -47,4 +56,4 @@ def compiled(model: Any, on: bool = True) -> Iterator[None]:
         yield
     finally:
         for layer in layers:
-            layer._compiled_call_impl = None
+            layer._compiled_call_impl = None  # what `compile` sets; PyTorch has no public way back

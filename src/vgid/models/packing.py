@@ -1,6 +1,6 @@
-"""What a model must be given with packed rows: positions, and a mask of who sees whom.
+"""Inputs that a model needs for packed rows: positions, and an attention mask.
 
-Shapes: b rows, s positions.
+Shapes: b rows, s positions, q queries, k keys.
 """
 
 from __future__ import annotations
@@ -17,7 +17,15 @@ from vgid.data.packing import Packing
 
 
 def model_inputs(model: Any, batch: Batch) -> Mapping[str, Any]:
-    """What to call the model with; for packed rows also positions and a mask `[b, 1, s, s]`, or one for each kind of layer."""
+    """Return the arguments to call a model with.
+
+    Args:
+        model: the model that is called.
+        batch: plain or packed examples.
+
+    Returns:
+        The batch's own tensors; for packed rows also `position_ids`, and `attention_mask` as `masks` gives it.
+    """
     packing = batch.packing
     if packing is None:
         return batch.model_inputs
@@ -26,14 +34,23 @@ def model_inputs(model: Any, batch: Batch) -> Mapping[str, Any]:
 
 
 def masks(model: Any, mask: Callable[[int | None], Tensor]) -> Any:
-    """The mask `[b, 1, q, k]` in the form the model takes it; one for each kind of layer where some see a window only."""
+    """Return an attention mask in the form that the model takes.
+
+    Args:
+        model: the model that is called.
+        mask: gives the bool mask `[b, 1, q, k]` for a sliding window of some tokens, or for None the mask without a window.
+
+    Returns:
+        One mask `[b, 1, q, k]`; or a dict with one for each kind of layer, where some layers have a sliding window. Bool, except for eager
+        attention, where it is 0 or the lowest number of the model's precision.
+    """
     text = model.config.get_text_config()
 
     def attended(window: int | None) -> Tensor:
         seen = mask(window)
         if attention_of(model) != "eager":
             return seen
-        # Eager attention adds its mask to the scores.
+        # Eager attention adds the mask to its scores.
         return torch.zeros_like(seen, dtype=model.dtype).masked_fill(~seen, torch.finfo(model.dtype).min)
 
     if "sliding_attention" in (getattr(text, "layer_types", None) or ()):
@@ -42,14 +59,23 @@ def masks(model: Any, mask: Callable[[int | None], Tensor]) -> Any:
 
 
 def attention_of(model: Any) -> str:
-    """How the decoder attends: `sdpa`, `eager`, or another implementation of transformers."""
+    """Return the name of the decoder's attention implementation in transformers, such as `sdpa` or `eager`."""
     return str(model.config.get_text_config()._attn_implementation)
 
 
 def places_of(model: Any, inputs: Mapping[str, Tensor], packing: Packing) -> tuple[Tensor, Tensor]:
-    """Position ids, and how far `[b]` words behind the prefix are from their places.
+    """Compute position ids of packed rows.
 
-    `[b, s]`, or `[3, b, s]` for models that place pictures in time, height and width (Qwen-VL's M-RoPE).
+    Args:
+        model: the model that is called.
+        inputs: tensors of the batch; models with M-RoPE need the sizes of the pictures among them.
+        packing: layout of the rows.
+
+    Returns:
+        Position ids `[b, s]`, or `[3, b, s]` for models that place pictures in time, height and width (M-RoPE of Qwen2-VL,
+        arXiv 2409.12191). And the shift `[b]`: what is added to `packing.places` to get the positions of text after the prefix. It is zero
+        for models with plain positions. M-RoPE gives a picture fewer positions than it has tokens, so text after the picture comes earlier
+        than the number of tokens before it, by the same shift in every question of the row.
     """
     index = _rope_index(model)
     if index is None or not packing.pictures.any():
@@ -58,7 +84,8 @@ def places_of(model: Any, inputs: Mapping[str, Tensor], packing: Packing) -> tup
     known = {**inputs, "attention_mask": shared.long()}
     wanted = inspect.signature(index).parameters
     positions: Tensor = index(**{name: value for name, value in known.items() if name in wanted})[0]
-    after = positions.masked_fill(~shared, -1).amax(dim=(0, 2)) + 1  # [b]: text goes on behind the largest of the three
+    # The model's own function knows plain rows only, so it gets the prefix; the questions after it hold no pictures.
+    after = positions.masked_fill(~shared, -1).amax(dim=(0, 2)) + 1  # [b]: text continues after the largest of the three
     shift = after - shared.sum(dim=1)
     return torch.where(shared, positions, packing.places + shift[:, None]), shift
 

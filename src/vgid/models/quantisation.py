@@ -1,4 +1,4 @@
-"""The frozen base in 4 bits (QLoRA, arXiv 2305.14314), by bitsandbytes."""
+"""A frozen base in 4 bits (QLoRA, arXiv 2305.14314), with bitsandbytes."""
 
 from __future__ import annotations
 
@@ -13,21 +13,27 @@ from vgid.models.structure import inspect_model
 
 
 def four_bits(path: str, device: torch.device) -> dict[str, Any]:
-    """Options for `from_pretrained` that hold the decoder's linear layers in 4 bits (NF4); tower, projector and head stay as they are.
+    """Return options of `from_pretrained` that load the decoder's linear layers in 4 bits (NF4, double quantisation).
+
+    Vision tower, projector and head keep their precision.
+
+    Args:
+        path: folder or hub id of the model.
+        device: device of the weights.
 
     Raises:
         ModelError: bitsandbytes is not installed.
     """
     if find_spec("bitsandbytes") is None:
         raise ModelError(
-            "4 bits need a package that is not installed",
+            "loading in 4 bits needs a package that is not installed",
             where="adapter.quantise",
             expected="bitsandbytes",
             fix='pip install "vgid[quant]"',
         )
     from transformers import BitsAndBytesConfig
 
-    with torch.device("meta"):  # only to look at the model's parts
+    with torch.device("meta"):  # without weights: only the names of the model's parts are needed
         parts = inspect_model(AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(path)))
     quantisation = BitsAndBytesConfig(
         load_in_4bit=True,
@@ -40,7 +46,11 @@ def four_bits(path: str, device: torch.device) -> dict[str, Any]:
 
 
 def disable_weight_repacking(model: Any) -> Any:
-    """Keep bitsandbytes from repacking weights for inference on a CPU: no gradient passes a repacked layer, and nothing says so."""
+    """Keep bitsandbytes from repacking 4-bit weights on CPUs with AVX512-BF16, and return the model.
+
+    bitsandbytes 0.50 repacks them at the first pass without gradients. From then on no gradient passes through these layers, and only a
+    warning of autograd says so (measured, docs/LOG.md).
+    """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
@@ -48,5 +58,5 @@ def disable_weight_repacking(model: Any) -> Any:
 
 
 def is_quantised(model: Any) -> bool:
-    """Whether the model's weights are held in fewer bits than they are computed in."""
+    """Return whether the model's weights are stored in fewer bits than they are computed with."""
     return bool(getattr(model, "is_quantized", False))

@@ -1,7 +1,8 @@
-"""What servers do with an adapter: which options they need, and which modules they leave out.
+"""Options that servers need for an adapter, and modules that they ignore.
 
-vLLM adapts the language model only unless told otherwise (github.com/vllm-project/vllm, pull request 26674); SGLang adapts the
-language model only (github.com/sgl-project/sglang, issue 28784). Both change quickly: look at the log of your release.
+By default vLLM applies an adapter to the language model only; an option adds vision tower and projector (github.com/vllm-project/vllm,
+pull request 26674). SGLang supports the language model only (github.com/sgl-project/sglang, issue 28784). Both change quickly: read the
+log of your release.
 """
 
 from __future__ import annotations
@@ -14,12 +15,18 @@ from vgid.models.adapters import adapted_modules
 from vgid.models.structure import base_of, inspect_model
 
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""Largest ranks that vLLM can be told."""
+"""Values that vLLM accepts for `--max-lora-rank`."""
 
 
 @dataclass(frozen=True)
 class Serving:
-    """Options of servers for one adapter, and what there is to know before it is deployed."""
+    """How to serve one adapter.
+
+    Attributes:
+        vllm: options of `vllm serve`.
+        sglang: options of `sglang.launch_server`.
+        warnings: what to know before the adapter is deployed.
+    """
 
     vllm: tuple[str, ...]
     sglang: tuple[str, ...]
@@ -27,7 +34,16 @@ class Serving:
 
 
 def serving_of(model: Any, rank: int, folder: str) -> Serving:
-    """Look at the modules an adapter sits on."""
+    """Find the options for an adapter, from the modules it belongs to.
+
+    Args:
+        model: the model with the adapter on it.
+        rank: the adapter's rank.
+        folder: path of the adapter, as the server gets it.
+
+    Returns:
+        Options for vLLM and SGLang, and warnings.
+    """
     structure = inspect_model(base_of(model))
     names = [name for name in adapted_modules(model) if structure.part_of(name) != "language"]
     most = next((limit for limit in VLLM_RANKS if limit >= rank), rank)
@@ -39,11 +55,11 @@ def serving_of(model: Any, rank: int, folder: str) -> Serving:
 
 
 def _warnings(outside: Sequence[str]) -> list[str]:
-    warnings = ["an adapter that can be taken off is not deletion: whoever has the base has what it knew; deploy the merged model"]
+    warnings = ["an adapter that can be removed is not deletion: the base still knows everything; deploy the merged model"]
     if outside:
         warnings.append(
             f"{len(outside)} adapted modules are outside the language model, {outside[0]} for example: vLLM ignores them without "
-            "--enable-tower-connector-lora (and for models that do not support it), SGLang ignores them or fails; what they made the "
-            "model forget is back. Deploy the merged model"
+            "--enable-tower-connector-lora (and for models that do not support it), SGLang ignores them or fails; the model then knows "
+            "again what they made it forget. Deploy the merged model"
         )
     return warnings

@@ -1,4 +1,4 @@
-"""Where things are in a model, found by looking at it, not by its family's name."""
+"""The parts of a model, found by inspecting its modules, not by the name of its family."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Structure:
     vision: tuple[str, ...]
 
     def part_of(self, name: str) -> Part | None:
-        """The part that a module or parameter belongs to; the most specific name counts."""
+        """Return the part that a module or parameter belongs to, or None; where several match, the longest name counts."""
         parts: tuple[tuple[Part, tuple[str, ...]], ...] = (
             ("language", self.language),
             ("projector", self.projector),
@@ -38,14 +38,14 @@ class Structure:
 
 
 def inspect_model(model: nn.Module) -> Structure:
-    """Find decoder, projector and vision tower.
+    """Find decoder, projector and vision tower of a model.
 
-    The decoder is the deepest module that holds both the input embeddings and a stack of layers; a vision tower is the outermost
-    module beside it that turns pixels into patches (a convolution or a linear map named a patch embedding) and has a stack of
-    layers; the projector is the rest.
+    The decoder is the deepest module that contains both the input embeddings and a stack of layers. A vision tower is the outermost
+    module outside it that turns pixels into patches (by a convolution, or by a linear map with `patch_embed` in its name) and has a stack
+    of layers. The projector is the rest.
 
     Raises:
-        ModelError: one of them cannot be found.
+        ModelError: there is no decoder or no vision tower.
     """
     modules = {name: module for name, module in model.named_modules() if name}
     names = {id(module): name for name, module in modules.items()}
@@ -79,7 +79,7 @@ def inspect_model(model: nn.Module) -> Structure:
 
 
 def linear_layers(model: nn.Module, parts: Iterable[str]) -> list[str]:
-    """Names of the linear layers in these parts, the head left out: it is often tied to the embeddings."""
+    """Return the names of the linear layers in these parts, without the head, which is often tied to the embeddings."""
     structure, head, wanted = inspect_model(model), model.get_output_embeddings(), set(parts)  # type: ignore[operator]
     return [
         name
@@ -89,9 +89,16 @@ def linear_layers(model: nn.Module, parts: Iterable[str]) -> list[str]:
 
 
 class MLP(NamedTuple):
-    """A feed-forward block: `down` maps its neurons to the hidden state, each of `ups` makes them from it.
+    """A feed-forward block: the maps in `ups` compute its neurons from the hidden state, and `down` maps them back to it.
 
-    Neuron j is column j of `down` and row j of every `up`; an `up` twice as high (gate and up in one) has row j + `width` too.
+    Neuron j is column j of `down` and row j of every map in `ups`. A map with twice as many rows holds gate and up projection in one;
+    its row j + `width` belongs to neuron j too.
+
+    Attributes:
+        name: dotted name of the module.
+        part: part of the model that it belongs to.
+        ups: one or two linear maps from the hidden state.
+        down: the linear map to the hidden state.
     """
 
     name: str
@@ -101,18 +108,21 @@ class MLP(NamedTuple):
 
     @property
     def width(self) -> int:
-        """How many neurons it has."""
+        """Number of neurons."""
         return self.down.in_features
 
 
 def feed_forward(model: nn.Module, parts: Iterable[str]) -> list[MLP]:
-    """The feed-forward blocks of these parts, found by their shape, in the order of the layers.
+    """Find the feed-forward blocks of these parts by their shape.
 
-    A block is a module with two or three linear maps and an activation: one map leads back to the width that all others start from,
-    and that is no wider than the block. (What is narrower is a bottleneck, such as Gemma's per-layer inputs.)
+    A block is a module with two or three linear maps and an activation, in which one map leads back to the width that all others start
+    from. The block is at least as wide as that: narrower ones are bottlenecks, such as Gemma's per-layer inputs.
+
+    Returns:
+        The blocks, in the order of the layers.
 
     Raises:
-        ModelError: a part has none.
+        ModelError: one of the parts has no such block.
     """
     structure, wanted = inspect_model(model), set(parts)
     found = [
@@ -126,7 +136,7 @@ def feed_forward(model: nn.Module, parts: Iterable[str]) -> list[MLP]:
             "no feed-forward neurons found",
             expected=f"blocks of two or three linear layers and an activation in {', '.join(sorted(missing))}",
             got="none",
-            fix="take another method, or other parts",
+            fix="choose another method, or other parts",
         )
     return found
 
@@ -137,7 +147,7 @@ def _maps(module: nn.Module) -> tuple[tuple[nn.Linear, ...], nn.Linear] | None:
     active = any(next(child.parameters(), None) is None and not isinstance(child, (nn.Dropout, nn.Identity)) for child in children)
     if not active or len(linears) not in (2, 3):
         return None
-    # Of two maps the second leads back; of three the shapes tell, whatever their order.
+    # With two maps the second leads back; with three their shapes decide, whatever their order.
     for down in linears[-1:] if len(linears) == 2 else reversed(linears):
         ups = tuple(linear for linear in linears if linear is not down)
         if down.in_features >= down.out_features and all(
@@ -148,28 +158,28 @@ def _maps(module: nn.Module) -> tuple[tuple[nn.Linear, ...], nn.Linear] | None:
 
 
 def _linear(module: nn.Module) -> nn.Linear | None:
-    """The module itself, or the one linear map that it wraps."""
+    """The module itself, or the single linear map inside it."""
     linears = [inner for inner in module.modules() if isinstance(inner, nn.Linear)]
     return linears[0] if len(linears) == 1 and not isinstance(module, nn.ModuleList) else None
 
 
 def decoder_layers(model: nn.Module) -> list[nn.Module]:
-    """The layers of the decoder, first to last: its longest list of modules."""
+    """Return the layers of the decoder, first to last: its longest list of modules."""
     decoder = model.get_submodule(inspect_model(model).language[0])
     lists = [list(child) for child in decoder.modules() if isinstance(child, nn.ModuleList)]
     return max(lists, key=len)
 
 
 def base_of(model: Any) -> Any:
-    """The model inside a PEFT wrapper, or the model itself."""
+    """Return the model inside PEFT's wrapper, or the model itself where there is none; adapters stay on its layers."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def unfreeze(model: Any, parts: Iterable[str]) -> Any:
-    """Let the parameters of these parts be trained and no others; gives the model back.
+    """Make the parameters of these parts trainable and freeze all others; returns the model.
 
     Raises:
-        ModelError: there is no such parameter.
+        ModelError: the parts have no parameters.
     """
     structure, wanted = inspect_model(model), set(parts)
     count = 0
@@ -215,7 +225,8 @@ def _sees_pixels(name: str, modules: dict[str, nn.Module]) -> bool:
 
 
 def _is_merger(module: nn.Module, name: str, tower: str, width: int) -> bool:
-    """A projector that lives inside the tower (Qwen-VL's merger): a direct child, no stack of layers, ending at the decoder's width."""
+    """Whether a module is a projector inside the tower (Qwen-VL's merger): a direct child without a stack of layers, that ends at the
+    decoder's width."""
     if name == tower or "." in name[len(tower) + 1 :] or (_has_layers(module) and not isinstance(module, nn.ModuleList)):
         return False
     last = [child for child in module.modules() if isinstance(child, nn.Linear)]
