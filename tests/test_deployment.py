@@ -128,7 +128,7 @@ def test_servers_are_told_of_adapters_outside_the_language_model(random_folder: 
     plain = verify_command(adapter, None, [])
     assert "--enable-tower-connector-lora" not in plain["vllm"] and "--max-lora-rank 8" in plain["vllm"]
     assert plain["warnings"] == [
-        "an adapter that can be taken off is not deletion: whoever has the base has what it knew; deploy the merged model"
+        "an adapter that can be removed is not deletion: the base still knows everything; deploy the merged model"
     ]
     seeing = made(random_folder, tmp_path / "seeing", AdapterConfig(rank=4, scope=("language", "projector", "vision")))
     report = verify_command(seeing, None, [])
