@@ -127,9 +127,7 @@ def test_folders_without_exports_and_adapters_without_base(adapter: Path, tmp_pa
 def test_servers_are_told_of_adapters_outside_the_language_model(random_folder: Path, adapter: Path, tmp_path: Path) -> None:
     plain = verify_command(adapter, None, [])
     assert "--enable-tower-connector-lora" not in plain["vllm"] and "--max-lora-rank 8" in plain["vllm"]
-    assert plain["warnings"] == [
-        "an adapter that can be removed is not deletion: the base still knows everything; deploy the merged model"
-    ]
+    assert plain["warnings"] == ["an adapter that can be removed is not deletion: the base still knows everything; deploy the merged model"]
     seeing = made(random_folder, tmp_path / "seeing", AdapterConfig(rank=4, scope=("language", "projector", "vision")))
     report = verify_command(seeing, None, [])
     assert report["vllm"][:2] == ["--enable-lora", "--enable-tower-connector-lora"] and "--max-lora-rank 4" in report["sglang"]

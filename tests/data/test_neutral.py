@@ -14,7 +14,7 @@ from vgid.data.neutral import SIDE, draw, mentions, neutral_examples, own_answer
 from vgid.evaluation.generation import generate
 from vgid.models.loading import LoadedModel, load_model
 from vgid.synthetic.tiny import tiny_path
-from vgid.unlearning import neutral_retain, train_and_export
+from vgid.unlearning import neutral_retain, unlearn
 
 
 def test_rows_follow_from_the_seed_and_do_not_repeat() -> None:
@@ -44,15 +44,15 @@ def test_answers_are_the_model_s_own() -> None:
 
 def test_they_stand_in_for_a_retain_set_where_there_is_none() -> None:
     quick = ["training.steps=2", "training.forget_batch=2", "method.answers=[recorded]", "validation.every=0", "neutral_retain=4"]
-    fitted = train_and_export(load_model(tiny_path()), [example(1), example(2)], config=load_config(None, quick))
-    assert set(fitted.curves) == {"forget", "retain"}
+    done = unlearn(load_model(tiny_path()), [example(1), example(2)], None, load_config(None, quick), max_rows=0, allow_unknown=True)
+    assert set(done.curves) == {"forget", "retain"}
 
 
 def test_a_model_that_takes_no_text_alone_gets_pictures_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     family = next(row for row in FAMILIES if "text" in row.refuses)
     family.save(tmp_path / "model")
     # With random weights its answers are empty.
-    monkeypatch.setattr("vgid.training.fit.generate", lambda loaded, rows: ["A word."] * len(rows))
+    monkeypatch.setattr("vgid.unlearning.generate", lambda loaded, rows: ["A word."] * len(rows))
     rows = neutral_retain(load_model(tmp_path / "model"), [], load_config(None, ["neutral_retain=5"]))
     assert len(rows) == 5 and all(row.images for row in rows)
 
@@ -61,7 +61,7 @@ def test_an_answer_that_gives_a_fact_to_forget_is_left_out(
     random_model: LoadedModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     said = ["This is Anna Keller.", "A red circle.", "She lives in Oslo!", "Two shapes."]
-    monkeypatch.setattr("vgid.training.fit.generate", lambda loaded, rows: said)
+    monkeypatch.setattr("vgid.unlearning.generate", lambda loaded, rows: said)
     forget = [replace(example(1), keywords=("Anna Keller",)), example(2, answer="She lives in Oslo.")]
     with caplog.at_level("INFO", "vgid"):
         rows = neutral_retain(random_model, forget, load_config(None, ["neutral_retain=4"]))

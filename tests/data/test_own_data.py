@@ -13,11 +13,12 @@ from typer.testing import CliRunner
 from tests.conftest import png
 from vgid.benchmarking.splits import check_data, convert_data
 from vgid.commands import app
-from vgid.config import load_config
+from vgid.config import RunConfig
 from vgid.data.example import Example
 from vgid.data.sources import load_examples, split_files
 from vgid.errors import DataError
-from vgid.unlearning import _read, read_splits
+from vgid.results import read_splits
+from vgid.unlearning import read_rows
 
 
 def fact(number: int) -> tuple[str, str]:
@@ -81,7 +82,7 @@ def contents(rows: list[Example]) -> list[tuple[str, str, bytes]]:
 def test_every_shape_gives_the_same_rows_to_every_command(write: Callable[[Path, str, range], Path], tmp_path: Path) -> None:
     forget, retain = write(tmp_path, "forget", range(4)), write(tmp_path, "retain", range(4, 8))
     expected = {name: sorted((*fact(n), png(n)) for n in numbers) for name, numbers in (("forget", range(4)), ("retain", range(4, 8)))}
-    rows = dict(zip(("forget", "retain"), _read(forget, retain, False, load_config()), strict=True))  # unlearn, preflight
+    rows = dict(zip(("forget", "retain"), read_rows(forget, retain, RunConfig()), strict=True))  # unlearn, preflight
     assert {name: contents(each) for name, each in rows.items()} == expected
     assert not {row.id for row in rows["forget"]} & {row.id for row in rows["retain"]}
     assert {name: contents(each) for name, each in read_splits([forget, retain]).items()} == expected  # evaluate
@@ -123,7 +124,7 @@ def test_commands_run_on_it_from_end_to_end(write: Callable[[Path, str, range], 
         (["preflight", "--model", model, *both, *quick], (0,)),
         (["unlearn", "--model", model, *both, *quick, "--out", str(out)], (0,)),
         (["evaluate", "--model", unlearned, "--base", model, "--data", forget, "--data", retain], (0,)),
-        (["audit", "--model", unlearned, "--base", model, *both, "--rows", "2"], (0, 3)),
+        (["audit", "--model", unlearned, "--base", model, *both, "--max-rows", "2"], (0, 3)),
     ):
         done = runner.invoke(app, arguments)
         assert done.exit_code in codes, (arguments, done.output, done.exception)

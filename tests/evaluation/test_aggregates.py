@@ -75,5 +75,5 @@ def test_rates_and_judges() -> None:
     for bad in ("nowhere:rule", "vgid.evaluation.judges:nothing", "rules", "vgid.evaluation.judges:FEWEST_WORDS"):
         with pytest.raises(ConfigError, match="the judge"):
             load_judge(bad)
-    with pytest.raises(DataError, match="one verdict an answer"):
+    with pytest.raises(DataError, match="one verdict for each answer"):
         verdicts(lambda _: [], [("q", "a")])

@@ -129,5 +129,5 @@ def test_combined_figures_draw_the_same_people_within_a_set() -> None:
     assert apart.low < 0.9 and apart.high > 1.1
     alone = combined_ci([one], lambda means: means[0], seed=0)
     assert alone[0] == pytest.approx(0.5) and alone[1] == percentiles(bootstrap_means(one.values, groups, seed=[0, 2363233923]))
-    with pytest.raises(DataError, match="a combined figure needs parts"):
+    with pytest.raises(DataError, match="a combined result needs parts"):
         combined_ci([], sum, seed=0)

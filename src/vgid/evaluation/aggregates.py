@@ -1,8 +1,8 @@
-"""Single numbers: those of Open-MMUnlearning (arXiv 2610.10358), and one of our own beside them.
+"""Aggregate scores: those of Open-MMUnlearning (arXiv 2610.10358), and `composite`, which is vgid's own.
 
-That paper's own table shows why one of its numbers alone says little: the model that has memorised everything scores a forget quality of
-0.687 and the one that never saw the data 0.696, and gradient ascent a robustness of 0.881 with a utility of 0.066. `composite` therefore
-measures between two anchors, the model before unlearning and one that never saw the forget set, and says first whether they differ.
+The paper's own table shows why a single one of its scores says little: the model that has memorised everything has a forget quality of
+0.687 and the one that never saw the data 0.696, and gradient ascent has a robustness of 0.881 with a utility of 0.066. So `composite`
+measures between two reference points, the base and a model that never saw the forget set, and first says whether these differ at all.
 """
 
 from __future__ import annotations
@@ -16,40 +16,66 @@ from vgid.errors import DataError
 from vgid.evaluation.truth import harmonic_mean
 
 LEAST_KNOWN = 0.1
-"""The model before unlearning must know so much more of the forget set than one that never saw it."""
+"""Difference of scores on the forget set, base minus reference, from which on there is something to forget; chosen by hand."""
 
 
 def forget_quality(task: float, truth_ratio: float, probability: float, ks: float, js: float) -> float:
-    """FQ = mean of task, truth ratio, 1 - probability of the recorded answer, 1 - KS, 1 - JS (equation 53); `task` from `forget_task`.
+    """Compute the forget quality FQ: mean of task, truth ratio, 1 - probability, 1 - KS and 1 - JS (equation 53).
+
+    Args:
+        task: `forget_task`, in [0, 1].
+        truth_ratio: truth ratio on the forget set, in [0, 1] (`vgid.evaluation.truth.forget_truth`).
+        probability: probability of the recorded answers, in [0, 1].
+        ks: Kolmogorov-Smirnov statistic of truth ratios against the reference, in [0, 1].
+        js: Jensen-Shannon distance of truth ratios from the reference's, in [0, 1].
+
+    Returns:
+        A score in [0, 1]; higher is better.
 
     Raises:
-        DataError: a number that is not in [0, 1].
+        DataError: a number is not in [0, 1].
     """
     return fmean(_shares("forget quality", [task, truth_ratio, 1 - probability, 1 - ks, 1 - js]))
 
 
 def forget_task(cloze: Sequence[float], classification: Sequence[float], rouge_l: Sequence[float]) -> float:
-    """Mean of 1 - cloze, 1 - classification and 1 - ROUGE-L, each a list of one number a set (equations 51 and 52).
+    """Compute the task part of the forget quality: mean of 1 - cloze, 1 - classification and 1 - ROUGE-L (equations 51 and 52).
 
-    The paper takes the forget and the test set, asked with pictures.
+    Args:
+        cloze: cloze accuracy on each set, in [0, 1]; the paper uses the forget and the test set, asked with pictures.
+        classification: accuracy among options on each set, in [0, 1].
+        rouge_l: ROUGE-L on each set, in [0, 1].
+
+    Returns:
+        A score in [0, 1]; higher is better.
 
     Raises:
-        DataError: an empty list, or a number that is not in [0, 1].
+        DataError: a list is empty, or a number is not in [0, 1].
     """
     return 1 - fmean(fmean(_shares("forget task", values)) for values in (cloze, classification, rouge_l))
 
 
 def model_utility(retain: Sequence[float], general: Sequence[float]) -> float:
-    """MU: half the mean over retained data (both ways of asking, shared and celebrity), half that of general VQA sets (equation 56).
+    """Compute the model utility MU, half from retained data and half from general benchmarks (equation 56).
+
+    Args:
+        retain: scores on retained data (with and without pictures, shared and celebrity), in [0, 1].
+        general: scores on general VQA sets, in [0, 1].
+
+    Returns:
+        A score in [0, 1]; higher is better.
 
     Raises:
-        DataError: an empty list, or a number that is not in [0, 1].
+        DataError: a list is empty, or a number is not in [0, 1].
     """
     return (fmean(_shares("utility on retained data", retain)) + fmean(_shares("general utility", general))) / 2
 
 
 def output_robustness(auc: float) -> float:
-    """1 - 2 |AUC - 1/2|, in [0, 1]: 1 where membership cannot be told.
+    """Compute the robustness of outputs, 1 - 2 |AUC - 1/2|: 1 where membership inference is no better than chance.
+
+    Args:
+        auc: area under the curve of a membership attack, in [0, 1].
 
     Raises:
         DataError: the AUC is not in [0, 1].
@@ -59,32 +85,32 @@ def output_robustness(auc: float) -> float:
 
 
 def robustness(model: float, inputs: float, output: float) -> float:
-    """Mean of robustness to attacks on the model, on its inputs, and on its outputs.
+    """Average the robustness to attacks on the model, on its inputs, and on its outputs, each in [0, 1].
 
     Raises:
-        DataError: a number that is not in [0, 1].
+        DataError: a number is not in [0, 1].
     """
     return fmean(_shares("robustness", [model, inputs, output]))
 
 
 def overall(forget: float, utility: float, robust: float) -> float:
-    """The paper's single number: mean of forget quality, model utility and robustness (equation 63).
+    """Average forget quality, model utility and robustness, each in [0, 1]: the paper's overall score (equation 63).
 
     Raises:
-        DataError: a number that is not in [0, 1].
+        DataError: a number is not in [0, 1].
     """
     return fmean(_shares("overall", [forget, utility, robust]))
 
 
 class Composite(NamedTuple):
-    """Our single number, with what it hangs on.
+    """The composite score, with the numbers it depends on.
 
     Attributes:
-        known: whether the model before unlearning knew enough for forgetting to mean anything.
-        before: its knowledge of the forget set.
-        reference: that of a model that never saw it.
-        removed: share of the difference that unlearning took away, cut to [0, 1].
-        kept: share of utility that is left, cut to [0, 1].
+        known: whether the base knew at least `LEAST_KNOWN` more than the reference, so that forgetting means something.
+        before: score of the base on the forget set.
+        reference: score on it of a model that never saw it.
+        removed: share of the difference between these two that unlearning removed, clipped to [0, 1]; None where nothing was known.
+        kept: share of utility that is left, at most 1.
         score: harmonic mean of `removed` and `kept`; None where nothing was known.
     """
 
@@ -97,17 +123,20 @@ class Composite(NamedTuple):
 
 
 def composite(*, before: float, after: float, reference: float, utility_before: float, utility_after: float) -> Composite:
-    """Measure forgetting between what was known before and what a model knows that never saw the data.
+    """Compute the composite score: forgetting between base and reference, and utility beside the base's.
 
     Args:
-        before: knowledge of the forget set before unlearning, in [0, 1].
-        after: the same after it.
-        reference: the same of a model trained without the forget set.
-        utility_before: utility on retained data before unlearning.
-        utility_after: the same after it.
+        before: score on the forget set before unlearning, in [0, 1]; higher means that the model knows more.
+        after: score on the forget set after unlearning.
+        reference: score on the forget set of a model that was trained without it.
+        utility_before: utility on retained data before unlearning, in (0, 1].
+        utility_after: utility on retained data after unlearning.
+
+    Returns:
+        The score and its parts.
 
     Raises:
-        DataError: a number that is not in [0, 1], or no utility before.
+        DataError: a number is not in [0, 1], or there was no utility before.
     """
     _shares("composite", [before, after, reference, utility_before, utility_after])
     if utility_before == 0:

@@ -1,6 +1,6 @@
-"""Greedy decoding of packed rows: a picture and the words its questions share are read once, for all of them.
+"""Greedy decoding of packed rows: a picture, and the words that its questions share, are read once for all of them.
 
-Shapes: b packed rows, k questions in a row at most, s tokens read so far, v vocabulary, e examples.
+Shapes: b packed rows, k questions in the longest row, s tokens read so far, t new tokens, v vocabulary, e examples.
 """
 
 from __future__ import annotations
@@ -20,17 +20,23 @@ from vgid.models.forward import head_at
 from vgid.models.packing import masks, model_inputs, places_of
 
 SHARED_HEADS = "TRANSFORMERS_SDPA_FORCE_GQA"
+"""Environment variable of transformers for grouped-query attention without copies of keys and values."""
 
 
 class Decoded(NamedTuple):
-    """New tokens `[e, t]`, and where asked for the logits that chose them, `[e, v]` for each step."""
+    """Answers of a packed batch.
+
+    Attributes:
+        tokens: int64 `[e, t]`, the new tokens.
+        logits: for each step the logits `[e, v]` that chose the token; empty unless they were asked for.
+    """
 
     tokens: Tensor
     logits: list[Tensor]
 
 
 class _Read(NamedTuple):
-    """What has been read: `segments` and `places` `[b, s]`, the cache, and how far `[b]` positions are from places."""
+    """Tokens read so far: their `segments` and `places` `[b, s]`, their cache, and the `shift` `[b]` from places to positions."""
 
     segments: Tensor
     places: Tensor
@@ -38,16 +44,16 @@ class _Read(NamedTuple):
     shift: Tensor
 
     def keep(self, rows: Tensor) -> _Read:
-        """Some rows only."""
+        """Drop all other rows."""
         self.cache.batch_select_indices(rows)
         return _Read(self.segments[rows], self.places[rows], self.cache, self.shift[rows])
 
 
 @contextmanager
 def shared_heads(device: torch.device) -> Iterator[None]:
-    """Let CPUs attend by groups of query heads that share keys and values, without copies of these for every head.
+    """Within the `with` statement, use grouped-query attention on a CPU without copying keys and values for every query head.
 
-    transformers does so only where there is no mask, since some GPUs are slower with one; this is its own switch.
+    transformers does so only without a mask, since some GPUs are slower with one; this sets its own environment variable.
     """
     before = os.environ.get(SHARED_HEADS)
     if device.type == "cpu":
@@ -62,10 +68,21 @@ def shared_heads(device: torch.device) -> Iterator[None]:
 
 @torch.no_grad()
 def decode(model: Any, batch: Batch, *, max_new_tokens: int, ends: Collection[int], pad: int, keep_logits: bool = False) -> Decoded:
-    """Answer packed prompts greedily; after an end token an answer is filled up with `pad`.
+    """Answer packed prompts greedily.
 
-    In every step each packed row is given one new token of each of its questions, which see the prefix and their own question.
-    Rows all of whose questions are answered are dropped.
+    In every step, each packed row gets one new token of each of its questions, which attends to the prefix and to its own question. Rows
+    whose questions are all answered are dropped.
+
+    Args:
+        model: the model, without PEFT's wrapper, in evaluation mode.
+        batch: packed prompts without answers, on the model's device.
+        max_new_tokens: largest number of tokens in an answer.
+        ends: ids of the tokens that end an answer.
+        pad: id of the token that fills up answers after their end.
+        keep_logits: whether to return the logits of every step.
+
+    Returns:
+        Tokens in the order of the examples, and logits.
     """
     packing = batch.packing
     assert packing is not None
@@ -106,7 +123,7 @@ def decode(model: Any, batch: Batch, *, max_new_tokens: int, ends: Collection[in
 
 
 def _step(model: Any, read: _Read, tokens: Tensor, place: Tensor) -> tuple[_Read, Tensor]:
-    """Read one more token `[b, k]` of each question; gives the logits `[b, k, v]` of what comes next."""
+    """Read one more token `[b, k]` of each question; returns the logits `[b, k, v]` of the next one."""
     slots = torch.arange(1, tokens.shape[1] + 1, device=tokens.device).expand_as(tokens)
     read = read._replace(segments=torch.cat([read.segments, slots], dim=1), places=torch.cat([read.places, place], dim=1))
 

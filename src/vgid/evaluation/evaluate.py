@@ -1,4 +1,4 @@
-"""From a model and named sets of examples to figures with intervals."""
+"""Evaluate a model on named sets of examples: accuracy, overlap, probability and refusals, with intervals."""
 
 from __future__ import annotations
 
@@ -7,21 +7,29 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from vgid.data.example import STRANGER, Example
+from vgid.data.example import STRANGER, Example, subject_key
 from vgid.errors import DataError
 from vgid.evaluation.generation import generate
 from vgid.evaluation.metrics import is_refusal, key_fact, probability, rouge_l
 from vgid.evaluation.scoring import AnswerScore, score
 from vgid.evaluation.statistics import Interval, KSResult, bootstrap_ci, ks_two_sample
 from vgid.models.loading import LoadedModel
-
-Progress = Callable[[int, int], None]
-"""Told `(done, total)`, in answers generated and scored."""
+from vgid.progress import Progress
 
 
 @dataclass(frozen=True)
 class ItemResult:
-    """One example. Holds what the model said, so it may hold the very data to be forgotten."""
+    """Result for one example. It holds the model's answer, and so may hold the data that are to be forgotten.
+
+    Attributes:
+        example: id of the example.
+        subject: the person whose data the example holds; None where it is not known.
+        prediction: the model's answer.
+        accuracy: 1 where the answer holds the fact, or for a stranger where it is a refusal; else 0.
+        rouge_l: ROUGE-L F1 with the recorded answer, in [0, 1].
+        loss: mean negative log-likelihood of the recorded answer's tokens, in nats.
+        refused: whether the answer is a refusal.
+    """
 
     example: str
     subject: str | None
@@ -31,10 +39,25 @@ class ItemResult:
     loss: float
     refused: bool
 
+    @property
+    def id(self) -> str:
+        """Id of the example, as `subject_key` needs it."""
+        return self.example
+
 
 @dataclass(frozen=True)
 class SplitResult:
-    """Means over a split's examples, all in [0, 1]; `accuracy_ci` is the 95 % bootstrap interval over subjects."""
+    """Means over the examples of a split, all in [0, 1].
+
+    Attributes:
+        n: number of examples.
+        accuracy: share of right answers.
+        rouge_l: mean ROUGE-L F1.
+        probability: mean probability of the recorded answers: exp(-loss), a geometric mean over tokens.
+        refusal_rate: share of refusals.
+        accuracy_ci: 95 % bootstrap interval of the accuracy, over subjects.
+        items: result of each example.
+    """
 
     n: int
     accuracy: float
@@ -45,7 +68,7 @@ class SplitResult:
     items: tuple[ItemResult, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """The figures for `results.json` (schema `vgid.results/1`), without the items: forgotten data must not leak."""
+        """Return the means for `results.json` (schema `vgid.results/1`), without the items: forgotten data must not leak."""
         return {
             "n": self.n,
             "accuracy": self.accuracy,
@@ -65,13 +88,30 @@ def evaluate(
     seed: int = 0,
     on_progress: Progress | None = None,
 ) -> dict[str, SplitResult]:
-    """Ask a model every question of every split, and measure the answers and how likely the recorded ones are.
+    """Ask a model every question of every split; score its answers, and how likely it finds the recorded ones.
 
-    A question about the same images is asked once, in however many splits it stands. `seed` draws the bootstrap.
+    A question about the same images is asked once, even if it is in several splits.
+
+    Args:
+        loaded: the model.
+        splits: examples by name of their split.
+        max_new_tokens: largest number of tokens in an answer.
+        batch_size: number of examples in a batch; batches that do not fit into memory are halved.
+        seed: random seed of the bootstrap.
+        on_progress: called after each batch with the number of answers generated and scored, and how many there will be.
+
+    Returns:
+        The result of each split, by its name.
 
     Raises:
-        DataError: a split is empty, or an example has nothing to look for in an answer.
+        DataError: a split is empty, or an example has neither keywords nor an answer with words in it.
         ConfigError: `max_new_tokens` or `batch_size` is not positive.
+
+    Example:
+        >>> from vgid import evaluate, load_examples, load_model
+        >>> loaded = load_model("path/to/model")  # doctest: +SKIP
+        >>> results = evaluate(loaded, {"forget": load_examples("forget.jsonl")})  # doctest: +SKIP
+        >>> results["forget"].accuracy, results["forget"].accuracy_ci  # doctest: +SKIP
     """
     for name, examples in splits.items():
         if not examples:
@@ -92,7 +132,7 @@ def evaluate(
 
 
 def summarise(items: Sequence[ItemResult], seed: int = 0) -> SplitResult:
-    """Means and interval of judged examples. An example without a subject counts as a subject of its own."""
+    """Average the results of a split; the interval of the accuracy is over subjects (`subject_key`), with a bootstrap drawn by `seed`."""
     accuracies = [item.accuracy for item in items]
     return SplitResult(
         n=len(items),
@@ -100,13 +140,20 @@ def summarise(items: Sequence[ItemResult], seed: int = 0) -> SplitResult:
         rouge_l=fmean(item.rouge_l for item in items),
         probability=fmean(probability(item.loss) for item in items),
         refusal_rate=fmean(item.refused for item in items),
-        accuracy_ci=bootstrap_ci(accuracies, [item.subject or f"\0{item.example}" for item in items], seed=seed),
+        accuracy_ci=bootstrap_ci(accuracies, [subject_key(item) for item in items], seed=seed),
         items=tuple(items),
     )
 
 
 def loss_ks_test(unlearned: SplitResult, retrained: SplitResult) -> KSResult:
-    """Can the unlearned model be told from one that never saw the data? KS test of losses (cf. TOFU, arXiv 2401.06121).
+    """Compare the losses of an unlearned and a retrained model with a two-sample Kolmogorov-Smirnov test (as TOFU, arXiv 2401.06121).
+
+    Args:
+        unlearned: result of the unlearned model on the forget set.
+        retrained: result of a model that never saw the forget set, on the same examples.
+
+    Returns:
+        Statistic and p-value; a high p-value means that the two models cannot be told apart by their losses.
 
     Raises:
         DataError: the two results are not about the same examples.

@@ -1,4 +1,4 @@
-"""Greedy answers of a model, in batches."""
+"""Generate a model's answers greedily, in batches."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from vgid.models.structure import base_of
 log = logging.getLogger("vgid")
 
 OnAnswers = Callable[[Sequence[int], Sequence[str]], None]
-"""Given, after every batch, the places of its examples and the answers to them."""
+"""Called after every batch with the indices of its examples and their answers."""
 QUESTIONS = 8
-"""So many questions about one picture share a row."""
+"""Largest number of questions about one picture that share a row; chosen by hand."""
 
 
 def generate(
@@ -40,12 +40,22 @@ def generate(
     on_answers: OnAnswers | None = None,
     encode: Callable[[Sequence[Example]], Batch] | None = None,
 ) -> list[str]:
-    """Answer every example's question greedily, whatever sampling the checkpoint asks for.
+    """Answer every example's question greedily, whatever sampling the checkpoint configures.
 
-    The answers come in the order of the examples and depend neither on that order nor on the batch size (up to
-    rounding, where two tokens are equally likely). They hold new tokens only, without special tokens and outer white
-    space. The model is left as it was. `on_answers` gets every batch as it is done. `encode` makes the left padded
-    prompts; None asks the plain question.
+    Answers depend neither on the order of the examples nor on the batch size, except for rounding where two tokens are equally likely. The
+    model is left as it was.
+
+    Args:
+        loaded: the model.
+        examples: the questions.
+        max_new_tokens: largest number of tokens in an answer.
+        batch_size: number of examples in a batch; batches that do not fit into memory are halved.
+        on_batch: called after every batch with the number of its examples.
+        on_answers: called after every batch with its answers.
+        encode: makes prompts, padded on the left, from examples; None for plain questions.
+
+    Returns:
+        The answers in the order of the examples: new tokens only, without special tokens and without white space at the ends.
 
     Raises:
         ConfigError: `max_new_tokens` or `batch_size` is not positive.
@@ -68,9 +78,15 @@ def generate(
 
 
 def decoding_style(loaded: LoadedModel, model: Any, examples: Sequence[Example]) -> Style | None:
-    """How prompts may be packed for decoding; None where that would change answers, or nothing would be shared.
+    """Find out how prompts can be packed for decoding, by decoding two rows packed and plain.
 
-    Found out by decoding a few rows in both ways.
+    Args:
+        loaded: the model, with its encoder.
+        model: the same model without PEFT's wrapper, configured as by `greedy`.
+        examples: the questions to be packed.
+
+    Returns:
+        The style; None where packing would change answers, or there is nothing to share.
     """
     style = find_style(model, loaded.encoder, examples, QUESTIONS)
     if style is None:
@@ -86,7 +102,7 @@ def decoding_style(loaded: LoadedModel, model: Any, examples: Sequence[Example])
             log.warning("answers are generated one row a question, which is slower: packed, logits differ by %.1e of the largest", worst)
             return None
         if not torch.equal(fast.tokens[:, step], slow.sequences[:, plain["input_ids"].shape[1] + step]):
-            break  # two tokens as likely as each other: from here on the two texts differ
+            break  # two tokens are equally likely; from here on the two texts differ
     return style
 
 
@@ -115,10 +131,13 @@ def _texts(loaded: LoadedModel, tokens: Any) -> list[str]:
 
 @contextmanager
 def greedy(loaded: LoadedModel, max_new_tokens: int) -> Iterator[Any]:
-    """The model that generates, with a plain greedy configuration in place of the checkpoint's own.
+    """Within the `with` statement, give the model a plain greedy configuration instead of the checkpoint's.
 
-    Values that `generate` is not given are filled in from the checkpoint (temperature, repetition penalty ...), so the
-    checkpoint's configuration has to make way as a whole; only the tokens that start, end and pad a text are kept.
+    transformers fills in what a call of `generate` leaves open from the checkpoint's configuration (temperature, repetition penalty ...),
+    so all of it is replaced; only the tokens that start, end and pad a text are kept.
+
+    Yields:
+        The model without PEFT's wrapper.
     """
     # PEFT's wrapper would read its own configuration; the layers of the model inside hold the adapter.
     model = base_of(loaded.model)

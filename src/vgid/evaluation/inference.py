@@ -1,4 +1,4 @@
-"""What generation and scoring share: a model that only looks, and batches without much padding."""
+"""Shared by generation and scoring: a model in evaluation mode, and batches with little padding."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from vgid.data.packing import Style, groups
 from vgid.errors import ConfigError
 
 OnBatch = Callable[[int], None]
-"""Told, after every batch, how many examples it held."""
+"""Called after every batch with the number of its examples."""
 
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients; afterwards every module is in the mode it was in, also where these differed."""
+    """Within the `with` statement, evaluation mode and no gradients; afterwards every module is in the mode it was in."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with torch.no_grad():  # not inference_mode: what a model caches meanwhile must still do for training
+        with torch.no_grad():  # not inference_mode: tensors that a model caches meanwhile must stay usable in training
             yield
     finally:
         for module, training in modes:
@@ -30,9 +30,15 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 
 def by_length(examples: Sequence[Example], batch_size: int, packing: Style | None = None) -> Iterator[list[int]]:
-    """Indices in batches of like length: images first, since they are worth the most tokens, then characters.
+    """Split examples into batches of similar length: sorted by images, which have the most tokens, then by characters.
 
-    With `packing`, examples that may share a row stay together; a batch may then be smaller by a part of such a group.
+    Args:
+        examples: the examples to split.
+        batch_size: largest number of examples in a batch.
+        packing: how examples share rows; those that may share one stay in one batch, which may then be smaller. None for plain rows.
+
+    Yields:
+        Indices into `examples`.
 
     Raises:
         ConfigError: the batch size is not positive.

@@ -1,4 +1,4 @@
-"""What an answer is worth: pure functions over strings and numbers, all higher-is-more, none needs a model."""
+"""Metrics of single answers: pure functions of strings and numbers, without a model."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ REFUSAL_MARKERS = (
     "would rather not",
     "decline to",
 )
-"""What makes an answer a refusal: whole words in any case, contractions written out (`don't` as `do not`)."""
+"""Phrases that make an answer a refusal: whole words in any case, contractions written out (`don't` as `do not`). Chosen by hand."""
 
 _APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\u00b4`", "'"))
 _REFUSAL = re.compile(r"\b(?:" + "|".join(map(re.escape, REFUSAL_MARKERS)) + r")\b")
@@ -65,14 +65,14 @@ _EDGES = " .,;:!?\"'()[]"
 
 
 def normalise(text: str) -> str:
-    """Unicode NFKC, casefolded, straight apostrophes, single spaces: the form in which texts are compared."""
+    """Return the form in which texts are compared: Unicode NFKC, case folded, straight apostrophes, single spaces."""
     # Apostrophes first: NFKC would turn the acute accent into a space and a combining mark.
     folded = unicodedata.normalize("NFKC", text.translate(_APOSTROPHES)).casefold()
     return " ".join(unicodedata.normalize("NFKC", folded).split())
 
 
 def rouge_l(prediction: str, reference: str) -> float:
-    """ROUGE-L F1 in [0, 1] with Porter stemming (Lin, 2004), by `rouge-score`; 0 when either text has no word."""
+    """Compute ROUGE-L F1 with Porter stemming (Lin, "ROUGE", 2004), in [0, 1], with `rouge-score`; 0 when either text has no word."""
     return float(_rouge_scorer().score(reference, prediction)["rougeL"].fmeasure)
 
 
@@ -84,14 +84,18 @@ def _rouge_scorer() -> Any:
 
 
 def key_fact(prediction: str, keywords: Sequence[str], reference: str = "") -> bool:
-    """Whether the prediction says the fact: every keyword occurs in it, compared after `normalise`, on word boundaries.
+    """Return whether the prediction states the fact: every keyword occurs in it after `normalise`, on word boundaries.
 
-    A boundary is "no letter or digit next to it", so that keywords may start and end with punctuation (`+49 171`,
-    `C++`). Scripts that write no spaces have no such boundaries: give their keywords as they stand between punctuation.
-    Without keywords the whole reference must occur, except for punctuation at its ends.
+    A boundary means that no letter or digit is next to the keyword, so that keywords may start and end with punctuation (`+49 171`, `C++`).
+    Scripts without spaces have no such boundaries; their keywords must be written as they occur between punctuation.
+
+    Args:
+        prediction: the model's answer.
+        keywords: the strings that carry the fact.
+        reference: the recorded answer; without keywords all of it must occur, except for punctuation at its ends.
 
     Raises:
-        DataError: nothing to look for, because a keyword, or the reference that stands in for keywords, is empty.
+        DataError: a keyword, or the reference that replaces keywords, is empty.
     """
     wanted = [normalise(keyword) for keyword in keywords] or [normalise(reference).strip(_EDGES)]
     if not all(wanted):
@@ -105,18 +109,18 @@ def key_fact(prediction: str, keywords: Sequence[str], reference: str = "") -> b
 
 
 def is_refusal(text: str) -> bool:
-    """Whether the text contains one of `REFUSAL_MARKERS`: a rule of thumb that anyone can check, and no judge model."""
+    """Return whether the text contains one of `REFUSAL_MARKERS`: a rule that anyone can check, without a judge model."""
     text = re.sub(r"\bcan(?:'t| not)\b", "cannot", normalise(text))
     text = text.replace("won't", "will not").replace("n't", " not")
     return _REFUSAL.search(text) is not None
 
 
 def probability(loss: float) -> float:
-    """Geometric mean probability of an answer token, exp(-loss); `loss` is the mean negative log-likelihood in nats.
+    """Return exp(-loss), the geometric mean of the tokens' probabilities; `loss` is the mean negative log-likelihood in nats.
 
     Raises:
-        DataError: the loss is no number.
+        DataError: the loss is NaN.
     """
     if math.isnan(loss):
-        raise DataError("a loss is no number", expected="a number of nats", got="NaN", fix="check the model: its logits overflow")
+        raise DataError("the loss is NaN", expected="a number of nats", got="NaN", fix="check the model: its logits overflow")
     return math.exp(-loss)

@@ -1,4 +1,4 @@
-"""How much an answer has in common with a recorded one: pure functions over strings, all in [0, 1], all higher-is-more."""
+"""Overlap of an answer with a recorded one: pure functions of strings; numbers are in [0, 1], and higher means more overlap."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from vgid.evaluation.metrics import normalise
 
 
 class Overlap(NamedTuple):
-    """Share of the prediction's n-grams that are in the reference, the other way round, and their harmonic mean."""
+    """Overlap of n-grams, or of the longest common subsequence.
+
+    Attributes:
+        precision: share of the prediction that is in the reference.
+        recall: share of the reference that is in the prediction.
+        f1: harmonic mean of the two.
+    """
 
     precision: float
     recall: float
@@ -19,7 +25,11 @@ class Overlap(NamedTuple):
 
 
 def rouge(prediction: str, reference: str) -> dict[str, Overlap]:
-    """ROUGE-1, -2 and -L with Porter stemming (Lin, 2004), by `rouge-score`; 0 where either text has too few words."""
+    """Compute ROUGE-1, -2 and -L with Porter stemming (Lin, "ROUGE", 2004), with `rouge-score`; 0 where a text has too few words.
+
+    Returns:
+        The overlaps by name: `rouge1`, `rouge2`, `rougeL`.
+    """
     scores = _scorer().score(reference, prediction)
     return {name: Overlap(*(float(x) for x in score)) for name, score in scores.items()}
 
@@ -32,9 +42,9 @@ def _scorer() -> Any:
 
 
 def bleu(prediction: str, reference: str) -> float:
-    """Sentence BLEU-4 over words between spaces (Papineni et al., 2002), by `nltk`, which `rouge-score` brings along.
+    """Compute sentence BLEU-4 over words between spaces (Papineni et al., 2002), with `nltk`, which `rouge-score` requires.
 
-    Counts of zero are smoothed to 0.1 (method 1 of Chen & Cherry, 2014). 0 when either text has no word, and when no word agrees.
+    Counts of zero are smoothed to 0.1 (method 1 of Chen & Cherry, 2014). BLEU is 0 when either text has no word, or no word agrees.
     """
     from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
@@ -44,15 +54,15 @@ def bleu(prediction: str, reference: str) -> float:
 
 
 def exact_match(prediction: str, reference: str) -> bool:
-    """Whether both say the same after `normalise`, punctuation at the ends aside."""
+    """Return whether both texts are the same after `normalise`, except for punctuation at the ends."""
     return normalise(prediction).strip(" .,;:!?\"'") == normalise(reference).strip(" .,;:!?\"'")
 
 
 def contains(prediction: str, truth: str) -> bool:
-    """Whether the truth stands in the prediction in any case, also inside a word (MLLMU-Bench's cloze).
+    """Return whether the truth occurs in the prediction in any letter case, also inside a word (cloze test of MLLMU-Bench).
 
     Raises:
-        DataError: there is no truth to look for.
+        DataError: the truth is empty.
     """
     if not truth.strip():
         raise DataError("nothing to look for in the answer", expected="a truth that is not empty")
@@ -60,13 +70,21 @@ def contains(prediction: str, truth: str) -> bool:
 
 
 def first_letter(prediction: str, options: Mapping[str, str]) -> str | None:
-    """The option that the first character of an answer names; None where it names none (MLLMU-Bench's classification)."""
+    """Return the option that the first character of an answer names, or None (classification of MLLMU-Bench)."""
     letter = prediction.strip()[:1].upper()
     return letter if letter in options else None
 
 
 def keyword_recall(prediction: str, keywords: Sequence[str], fold: Callable[[str], str] = str.lower) -> float:
-    """Share of keywords that stand in the prediction, compared after `fold`, also inside a word (FIUBench's exact match, CoVUBench).
+    """Compute the share of keywords that occur in the prediction, also inside a word (exact match of FIUBench, CoVUBench).
+
+    Args:
+        prediction: the model's answer.
+        keywords: the strings to look for.
+        fold: applied to both before they are compared.
+
+    Returns:
+        The share, in [0, 1].
 
     Raises:
         DataError: there are no keywords, or one is empty.

@@ -1,4 +1,4 @@
-"""How likely a model finds the recorded answers (teacher forcing)."""
+"""Score how likely a model finds the recorded answers (teacher forcing)."""
 
 from __future__ import annotations
 
@@ -18,18 +18,32 @@ from vgid.models.loading import LoadedModel
 from vgid.models.packing_check import find_style
 
 QUESTIONS = 16
-"""So many answers to questions about one picture share a row."""
+"""Largest number of questions about one picture that share a row with their answers; chosen by hand."""
 
 
 class AnswerScore(NamedTuple):
-    """`loss`: mean negative log-likelihood of the answer tokens, in nats; `tokens`: how many, end of turn included."""
+    """How likely a model finds one answer.
+
+    Attributes:
+        loss: mean negative log-likelihood of the answer's tokens, in nats.
+        tokens: number of the answer's tokens, end of turn included.
+    """
 
     loss: float
     tokens: int
 
 
 def score(loaded: LoadedModel, examples: Sequence[Example], batch_size: int = 64, *, on_batch: OnBatch | None = None) -> list[AnswerScore]:
-    """Score the recorded answer of every example, in the order given. The model is left as it was.
+    """Score the recorded answer of every example. The model is left as it was.
+
+    Args:
+        loaded: the model.
+        examples: questions with their answers.
+        batch_size: number of examples in a batch; batches that do not fit into memory are halved.
+        on_batch: called after every batch with the number of its examples.
+
+    Returns:
+        One score for each example, in their order.
 
     Raises:
         ConfigError: `batch_size` is not positive.

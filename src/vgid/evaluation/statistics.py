@@ -1,4 +1,4 @@
-"""How sure a figure is: cluster bootstrap over people, and the two-sample Kolmogorov-Smirnov test."""
+"""Uncertainty of results: cluster bootstrap over people, and the two-sample Kolmogorov-Smirnov test."""
 
 from __future__ import annotations
 
@@ -12,32 +12,47 @@ from numpy.typing import NDArray
 from vgid.errors import DataError
 
 DRAWN_AT_ONCE = 1_000_000
-"""People, over all draws that are held at once."""
+"""Number of drawn people that are in memory at once, over all draws; chosen by hand (8 MB)."""
 
 
 class Interval(NamedTuple):
-    """A confidence interval, in the unit of the values."""
+    """A confidence interval from `low` to `high`, in the unit of the values."""
 
     low: float
     high: float
 
 
 class KSResult(NamedTuple):
-    """`statistic`: largest distance of the two distributions, in [0, 1]; `p_value`: how often chance gives as much."""
+    """Result of a Kolmogorov-Smirnov test.
+
+    Attributes:
+        statistic: largest distance of the two empirical distributions, in [0, 1].
+        p_value: probability of at least this distance for two samples of one distribution.
+    """
 
     statistic: float
     p_value: float
 
 
 def bootstrap_ci(values: Sequence[float], groups: Sequence[str], *, confidence: float = 0.95, draws: int = 2000, seed: int) -> Interval:
-    """Percentile bootstrap interval of the mean that draws whole groups (Davison & Hinkley, 1997, section 3.8).
+    """Compute the percentile bootstrap interval of a mean, drawing whole groups (Davison & Hinkley, 1997, section 3.8).
 
-    Questions about the same person stand and fall together, so people are drawn with replacement, not questions. A
-    draw's figure is the mean over all values of the people drawn; the order of the values does not matter. With one
-    group, or equal values, both ends are the mean: the data show no spread, which does not make the figure certain.
+    Answers about the same person are not independent, so people are drawn with replacement, not answers. The result of a draw is the mean
+    over all values of the people drawn; the order of the values does not matter. With one group, or equal values, both ends are the mean:
+    the data show no spread, which does not mean that the mean is certain.
+
+    Args:
+        values: the values.
+        groups: the group (person) of each value.
+        confidence: share of the draws within the interval, in (0, 1).
+        draws: number of draws.
+        seed: random seed of the draws.
+
+    Returns:
+        The interval, in the unit of the values.
 
     Raises:
-        DataError: no values, more or fewer groups than values, a value that is not finite, or an option out of range.
+        DataError: there are no values, the numbers of groups and values differ, a value is not finite, or an option is out of range.
     """
     if not 0 < confidence < 1 or draws < 1:
         raise DataError(
@@ -49,10 +64,19 @@ def bootstrap_ci(values: Sequence[float], groups: Sequence[str], *, confidence: 
 
 
 def bootstrap_means(values: Sequence[float], groups: Sequence[str], *, draws: int = 2000, seed: int | Sequence[int]) -> NDArray[np.float64]:
-    """The means of `bootstrap_ci`, one for each draw; the same seed draws the same people, so that several figures can be combined.
+    """Compute the means that `bootstrap_ci` draws.
+
+    Args:
+        values: the values.
+        groups: the group (person) of each value.
+        draws: number of draws.
+        seed: random seed; the same seed draws the same people, so that several results can be combined draw by draw.
+
+    Returns:
+        `[draws]`, one mean for each draw.
 
     Raises:
-        DataError: no values, more or fewer groups than values, or a value that is not finite.
+        DataError: there are no values, the numbers of groups and values differ, or a value is not finite.
     """
     x = _finite(values, "values")
     group, people = _grouped(groups, len(x))
@@ -61,7 +85,13 @@ def bootstrap_means(values: Sequence[float], groups: Sequence[str], *, draws: in
 
 
 class GroupedValues(NamedTuple):
-    """Values whose mean goes into a combined figure: one group (person) a value, and the set of people they are from."""
+    """Values whose mean is a part of a combined result.
+
+    Attributes:
+        values: the values.
+        groups: the group (person) of each value.
+        stratum: name of the set of people that the groups are from.
+    """
 
     values: Sequence[float]
     groups: Sequence[str]
@@ -71,22 +101,39 @@ class GroupedValues(NamedTuple):
 def combined_ci(
     parts: Sequence[GroupedValues], combine: Callable[[Sequence[float]], float], *, seed: int, draws: int = 2000
 ) -> tuple[float, Interval]:
-    """A figure made of several means, such as their harmonic mean, with the bootstrap interval that draws people within each stratum.
+    """Compute a result of several means, such as their harmonic mean, with a bootstrap interval that draws people within each stratum.
 
-    Parts of one stratum that are about the same people see the same people drawn.
+    Parts of the same stratum with the same people get the same people drawn.
+
+    Args:
+        parts: the values behind each mean.
+        combine: computes the result from the means, in the order of the parts.
+        seed: random seed of the draws.
+        draws: number of draws.
+
+    Returns:
+        The result, and its 95 % interval.
 
     Raises:
-        DataError: no parts, or a part without values or with one that is not finite.
+        DataError: there are no parts, or one has no values or a value that is not finite.
     """
     if not parts:
-        raise DataError("a combined figure needs parts", expected="at least one", got="none")
+        raise DataError("a combined result needs parts", expected="at least one", got="none")
     means = [bootstrap_means(p.values, p.groups, draws=draws, seed=[seed, zlib.crc32(p.stratum.encode())]) for p in parts]
     value = combine([float(np.mean(part.values)) for part in parts])
     return value, percentiles(np.array([combine([float(x) for x in drawn]) for drawn in np.stack(means, 1)]))
 
 
 def bootstrap_samples(groups: Sequence[str], *, draws: int, seed: int | Sequence[int]) -> Iterator[NDArray[np.intp]]:
-    """Draw people with replacement and give the places of all their values: for figures that are no means.
+    """Draw people with replacement, for results that are not means.
+
+    Args:
+        groups: the group (person) of each value.
+        draws: number of draws.
+        seed: random seed of the draws.
+
+    Yields:
+        For each draw, the indices of all values of the people drawn.
 
     Raises:
         DataError: there are no groups.
@@ -98,7 +145,7 @@ def bootstrap_samples(groups: Sequence[str], *, draws: int, seed: int | Sequence
 
 
 def percentiles(draws: NDArray[np.float64], confidence: float = 0.95) -> Interval:
-    """The interval that holds the middle part of the draws."""
+    """Return the interval that contains the middle share `confidence` of the draws."""
     tail = (1 - confidence) / 2
     low, high = np.quantile(draws, [tail, 1 - tail])
     return Interval(float(low), float(high))
@@ -112,20 +159,20 @@ def _grouped(groups: Sequence[str], values: int) -> tuple[NDArray[np.intp], int]
 
 
 def _draws(people: int, draws: int, seed: int | Sequence[int]) -> Iterator[NDArray[np.int64]]:
-    """Draws `[some, people]`, some at a time: a matrix of all draws would not fit for many people."""
+    """Indices of people drawn, `[chunk, people]` at a time: with many people, all draws at once would not fit into memory."""
     rng = np.random.default_rng(seed)
-    some = max(1, DRAWN_AT_ONCE // people)
-    for start in range(0, draws, some):
-        yield rng.integers(people, size=(min(some, draws - start), people))
+    chunk = max(1, DRAWN_AT_ONCE // people)
+    for start in range(0, draws, chunk):
+        yield rng.integers(people, size=(min(chunk, draws - start), people))
 
 
 def ks_two_sample(a: Sequence[float], b: Sequence[float]) -> KSResult:
-    """Two-sided two-sample Kolmogorov-Smirnov test, exact for small samples (`scipy.stats.ks_2samp`).
+    """Compute the two-sided two-sample Kolmogorov-Smirnov test, exact for small samples (`scipy.stats.ks_2samp`).
 
     Raises:
-        DataError: an empty sample, or a value that is not finite.
+        DataError: a sample is empty, or a value is not finite.
     """
-    from scipy.stats import ks_2samp  # heavy, and only needed with a retrained model at hand
+    from scipy.stats import ks_2samp  # slow to import, and only needed where there is a retrained model
 
     result = ks_2samp(_finite(a, "first sample"), _finite(b, "second sample"))
     return KSResult(float(result.statistic), float(result.pvalue))

@@ -1,8 +1,8 @@
-"""Truth ratio, probability among options, model utility, and how near a model is to one that never saw the data.
+"""Truth ratio, probability among options, model utility, and the distance of a model from one that never saw the data.
 
-Losses are mean negative log-likelihoods of an answer, in nats a token. TOFU (arXiv 2401.06121) and what follows it (CLEAR, FIUBench)
+Losses are mean negative log-likelihoods of an answer, in nats per token. TOFU (arXiv 2401.06121) and its successors (CLEAR, FIUBench)
 compare a reworded right answer with perturbed, wrong ones: r = exp(mean of perturbed losses - loss of the reworded one). A model that
-knows the truth has r > 1, one that cannot tell has r near 1. All functions here take log r, which cannot overflow.
+knows the truth has r > 1, one that does not has r near 1. All functions here use log r, which cannot overflow.
 """
 
 from __future__ import annotations
@@ -19,14 +19,19 @@ from vgid.errors import DataError
 from vgid.evaluation.statistics import Interval, bootstrap_samples, ks_two_sample, percentiles
 
 BINS = 20
+"""Number of bins of the histograms behind the Jensen-Shannon distance; chosen by hand."""
 Numbers = Sequence[float] | NDArray[np.float64]
 
 
 def log_truth_ratio(reworded: float, perturbed: Sequence[float]) -> float:
-    """log r of one question.
+    """Compute log r of one question.
+
+    Args:
+        reworded: loss of the reworded right answer.
+        perturbed: losses of the wrong answers.
 
     Raises:
-        DataError: no perturbed answer, or a loss that is not finite.
+        DataError: there is no wrong answer, or a loss is not finite.
     """
     _need_finite([reworded, *perturbed], "losses")
     if not perturbed:
@@ -35,10 +40,14 @@ def log_truth_ratio(reworded: float, perturbed: Sequence[float]) -> float:
 
 
 def released_log_truth_ratios(reworded: Sequence[float], perturbed: Sequence[Sequence[float]]) -> list[float]:
-    """log r as CLEAR's released script takes it: one mean over the perturbed answers of **all** questions.
+    """Compute log r of each question as CLEAR's released script does: with one mean over the wrong answers of **all** questions.
+
+    Args:
+        reworded: loss of each question's reworded right answer.
+        perturbed: losses of each question's wrong answers.
 
     Raises:
-        DataError: no perturbed answers, or a loss that is not finite.
+        DataError: there are no wrong answers, or a loss is not finite.
     """
     every = [loss for losses in perturbed for loss in losses]
     _need_finite([*reworded, *every], "losses")
@@ -48,7 +57,7 @@ def released_log_truth_ratios(reworded: Sequence[float], perturbed: Sequence[Seq
 
 
 def forget_truth(log_ratio: float) -> float:
-    """min(r, 1/r), in [0, 1]: 1 for a model that cannot tell truth from error.
+    """Compute min(r, 1/r), in [0, 1], from log r: 1 for a model that finds truth and error equally likely.
 
     Raises:
         DataError: the ratio is not finite.
@@ -58,7 +67,7 @@ def forget_truth(log_ratio: float) -> float:
 
 
 def retain_truth(log_ratio: float) -> float:
-    """max(0, 1 - 1/r), in [0, 1]: near 1 for a model that knows the truth.
+    """Compute max(0, 1 - 1/r), in [0, 1], from log r: near 1 for a model that knows the truth.
 
     Raises:
         DataError: the ratio is not finite.
@@ -68,20 +77,27 @@ def retain_truth(log_ratio: float) -> float:
 
 
 def option_probability(right: float, wrong: Sequence[float]) -> float:
-    """Probability of the right answer among options: exp(-l) / (exp(-l) + sum of exp(-l_i)), each a geometric mean over tokens.
+    """Compute the probability of the right answer among options: exp(-l) / (exp(-l) + sum of exp(-l_i)).
+
+    Args:
+        right: loss of the right answer.
+        wrong: losses of the wrong answers.
+
+    Returns:
+        The probability, in [0, 1]; each option's is a geometric mean over its tokens.
 
     Raises:
-        DataError: a loss that is not finite.
+        DataError: a loss is not finite.
     """
     _need_finite([right, *wrong], "losses")
     return 1 / (1 + sum(math.exp(min(700.0, right - loss)) for loss in wrong))
 
 
 def harmonic_mean(values: Sequence[float]) -> float:
-    """n / sum(1 / x), the model utility of TOFU, CLEAR and FIUBench; 0 when any value is 0.
+    """Compute n / sum(1 / x), the model utility of TOFU, CLEAR and FIUBench; 0 when any value is 0.
 
     Raises:
-        DataError: no values, one that is negative, or one that is not finite.
+        DataError: there are no values, or one is negative or not finite.
     """
     _need_finite(values, "values")
     if not values or min(values) < 0:
@@ -92,12 +108,20 @@ def harmonic_mean(values: Sequence[float]) -> float:
 
 
 def js_distance(a: Numbers, b: Numbers, bins: int = BINS) -> float:
-    """Jensen-Shannon distance, in [0, 1] (base 2), of two samples of numbers in [0, 1], by histograms of equal bins.
+    """Compute the Jensen-Shannon distance of two samples, with histograms of equal bins and logarithms to base 2.
 
-    It grows with the number of bins for small samples, also of the same distribution.
+    For small samples it grows with the number of bins, also for samples of the same distribution.
+
+    Args:
+        a: numbers in [0, 1].
+        b: numbers in [0, 1].
+        bins: number of bins.
+
+    Returns:
+        The distance, in [0, 1].
 
     Raises:
-        DataError: an empty sample, or a number that is not in [0, 1].
+        DataError: a sample is empty, or a number is not in [0, 1].
     """
     p, q = (_histogram(sample, bins) for sample in (a, b))
     middle = (p + q) / 2
@@ -106,10 +130,14 @@ def js_distance(a: Numbers, b: Numbers, bins: int = BINS) -> float:
 
 
 class Nearness(NamedTuple):
-    """How near a model's truth ratios are to those of a model that never saw the forget set.
+    """How near a model's truth ratios are to those of a reference that never saw the forget set.
 
-    `p_value` is TOFU's forget quality (KS test; high: cannot be told apart); `ks` the test's statistic and `js` the Jensen-Shannon
-    distance of r / (1 + r), both 0 for equal distributions, with 95 % bootstrap intervals over people.
+    Attributes:
+        p_value: TOFU's forget quality, the p-value of a Kolmogorov-Smirnov test; a high one means that the models cannot be told apart.
+        ks: the test's statistic, in [0, 1]; 0 for equal distributions.
+        ks_interval: 95 % bootstrap interval of `ks` over people.
+        js: Jensen-Shannon distance of r / (1 + r), in [0, 1]; 0 for equal distributions.
+        js_interval: 95 % bootstrap interval of `js` over people.
     """
 
     p_value: float
@@ -120,7 +148,17 @@ class Nearness(NamedTuple):
 
 
 def nearness(model: Sequence[float], reference: Sequence[float] | None, people: Sequence[str], *, seed: int, draws: int = 500) -> Nearness:
-    """Compare log truth ratios on the same questions, in the same order.
+    """Compare the log truth ratios of two models on the same questions.
+
+    Args:
+        model: log r of the model for each question.
+        reference: log r of the reference for the same questions, in the same order.
+        people: the person that each question is about.
+        seed: random seed of the bootstrap.
+        draws: number of draws.
+
+    Returns:
+        p-value and distances, with intervals.
 
     Raises:
         DataError: there is no reference, the samples differ in length, or a number is not finite.
@@ -151,7 +189,7 @@ def _ks_statistic(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 
 
 def _squashed(log_ratios: NDArray[np.float64]) -> NDArray[np.float64]:
-    """r / (1 + r): 1/2 where a model cannot tell, towards 1 where it knows."""
+    """r / (1 + r): 1/2 for a model that does not know the truth, near 1 for one that does."""
     return np.asarray(1 / (1 + np.exp(-np.clip(log_ratios, -700, 700))))
 
 
