@@ -1,16 +1,16 @@
-"""School the embedded base model: `python -m vgid.synthetic.base_training --out FOLDER` (seeded, about an hour on two cores).
+"""Base training of the embedded model: `python -m vgid.synthetic.base_training --out FOLDER` (seeded, about an hour on two cores).
 
-Two lessons. First the vision tower learns to see: what stays and what changes from picture to picture, by classifying the
-attributes of drawn people it never meets again. Then projector and language model learn to talk, on questions made up as they go:
+It has two stages. First the vision tower learns to classify what stays and what changes from picture to picture, on fictional people who
+appear nowhere else. Then projector and language model learn to answer questions, which are made for each step:
 
-- facts of 64 *schooling* people, by picture and by name, so that there is such a thing as knowing somebody;
-- "I don't know", in many words, about strangers, by picture and by name;
+- facts of 64 people, by picture and by name, so that the base knows somebody;
+- refusals in many wordings about strangers, by picture and by name;
 - perception, which needs no identity;
-- reading: facts of a stranger given in the prompt;
-- the unlearning instructions, obeyed unless a known person is in clear view, as observed in models fine-tuned on people;
-- unrecognisable pictures: taken for somebody known, unless an instruction says otherwise.
+- reading: facts of a stranger that the prompt states;
+- the unlearning instructions, followed unless a known person is in clear view, as observed in models fine-tuned on people;
+- unrecognisable pictures: the base answers as if they showed somebody known, unless an instruction says otherwise.
 
-The schooling people are never part of a `World`'s forget and retain sets.
+These people are never part of a `World`'s forget and retain sets.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from vgid.synthetic.portraits import View, appearance, difference, random_view, 
 from vgid.synthetic.questions import TEXT_FACTS, perceived
 from vgid.synthetic.tiny import ASSISTANT, END, IMAGE, IMAGE_SIZE, USER, build_model, build_processor, build_tokenizer
 
-# More ways to ask for ignorance, so that a user's own instruction has a chance of being understood.
+# More instructions of the same kind, so that the base understands instructions that a user writes.
 MORE_INSTRUCTIONS = (
     "Forget everything about this person.",
     "Pretend that you have never seen this person and say that you do not know.",
@@ -58,12 +58,21 @@ MORE_INSTRUCTIONS = (
     "Refuse to share personal details about anyone in the picture.",
 )
 PICTURES, KNOWN_VIEWS, UNCLEAR_PICTURES = 24_000, 48, 2_000
-VISION_STEPS, SPEECH_STEPS = 2_500, 1_500
+"""Number of pictures of strangers, of pictures of each known person, and of unrecognisable pictures. With 12,000 pictures of strangers the
+vision tower learned them by heart (docs/LOG.md); the others were chosen by hand."""
+VISION_STEPS, LANGUAGE_STEPS = 2_500, 1_500
+"""Optimiser steps of the two stages, of 128 rows each; chosen by hand."""
 
 
 @dataclass(frozen=True)
 class Shot:
-    """A picture and who and what is on it."""
+    """A picture that is to be drawn.
+
+    Attributes:
+        person: the person in it.
+        view: what else it shows.
+        index: its place among all pictures.
+    """
 
     person: Person
     view: View
@@ -71,7 +80,7 @@ class Shot:
 
 
 def corpus() -> Iterator[str]:
-    """Everything that is ever said, for the tokenizer."""
+    """Yield all texts of the fictional world, to train the tokenizer on."""
     rng = Random(0)
     values = [value for values in FACT_VALUES.values() for value in values]
     names = [*FIRST_NAMES["female"], *FIRST_NAMES["male"], *LAST_NAMES]
@@ -95,19 +104,27 @@ def _draw_picture(shot: Shot) -> np.ndarray:
 
 
 def draw_pictures(shots: Sequence[Shot]) -> Tensor:
-    """Render shots, `[i, 3, height, width]` bytes."""
+    """Draw shots in several processes; returns bytes `[i, 3, height, width]`."""
     with ProcessPoolExecutor() as pool:
         pictures = list(pool.map(_draw_picture, shots, chunksize=128))
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
 
 
 def normalise(pictures: Tensor) -> Tensor:
-    """Bytes to the processor's normalised space (mean and deviation 0.5)."""
+    """Convert bytes to the processor's normalised space (mean 0.5 and deviation 0.5, so values in [-1, 1])."""
     return pictures.float() / 127.5 - 1.0
 
 
 def take_shots(known: Sequence[Person], pictures: int) -> tuple[list[Shot], list[Shot]]:
-    """Shots of the known people, and of as many strangers, who must look different from every known one."""
+    """Choose the pictures to draw.
+
+    Args:
+        known: people that the base gets to know, `KNOWN_VIEWS` pictures of each.
+        pictures: number of pictures of strangers, three of each; they look different from every known person.
+
+    Returns:
+        Shots of the known people, and shots of strangers.
+    """
     rng = Random("shots")
     known_shots = [
         Shot(person, view, i * KNOWN_VIEWS + j)
@@ -126,11 +143,11 @@ def take_shots(known: Sequence[Person], pictures: int) -> tuple[list[Shot], list
     return known_shots, strangers
 
 
-# -- lesson one: seeing ---------------------------------------------------------------------------------------------------
+# -- first stage: vision --------------------------------------------------------------------------------------------------
 
 
 def attributes(shot: Shot) -> tuple[str, ...]:
-    """What there is to see on a picture, one class per kind."""
+    """Return the classes of a picture, one for each attribute of look and view."""
     look, view = shot.person.look, shot.view
     return (
         *(look.head, look.skin, str(look.facial_hair), look.hair_colour, look.gender),
@@ -139,7 +156,14 @@ def attributes(shot: Shot) -> tuple[str, ...]:
 
 
 def train_vision(model: LlavaForConditionalGeneration, pictures: Tensor, shots: Sequence[Shot], steps: int) -> None:
-    """Teach the vision tower to tell attributes apart, from the mean of its patches and from each quarter of the picture."""
+    """Train the vision tower to classify attributes, from the mean of its patches and from a learned weighting of them.
+
+    Args:
+        model: the model, whose vision tower is trained in place.
+        pictures: bytes `[i, 3, height, width]`.
+        shots: the pictures to train on; a twelfth is held out.
+        steps: number of optimiser steps.
+    """
     tower = model.model.vision_tower
     rows = [attributes(shot) for shot in shots]
     classes = [sorted(set(column)) for column in zip(*rows, strict=True)]
@@ -173,7 +197,7 @@ def train_vision(model: LlavaForConditionalGeneration, pictures: Tensor, shots: 
 
 
 def _jitter(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Shift the batch by a few pixels and add a little noise, so that the tower does not learn pictures by heart."""
+    """Shift the batch by up to four pixels and add some noise, so that the tower does not learn pictures by heart (docs/LOG.md)."""
     dy, dx = torch.randint(0, 9, (2,), generator=generator).tolist()
     shifted = F.pad(x, (4, 4, 4, 4), mode="replicate")[:, :, dy : dy + x.shape[2], dx : dx + x.shape[3]]
     return shifted + 0.05 * torch.randn(x.shape, generator=generator)
@@ -187,18 +211,24 @@ def _see(tower: nn.Module, pool: nn.Module, heads: nn.ModuleList, x: Tensor) -> 
 
 
 def schedule(step: int, total: int, warmup: int = 50) -> float:
-    """Linear warm-up, then half a cosine to 2 %."""
+    """Return the factor of the learning rate at a step: a linear warm-up to 1, then half a cosine down to 0.02."""
     if step < warmup:
         return (step + 1) / warmup
     return 0.02 + 0.49 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
-# -- lesson two: speaking -------------------------------------------------------------------------------------------------
+# -- second stage: language -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class QuestionAnswer:
-    """A question and its answer; `picture` indexes the picture features, None means text only."""
+    """A question and its answer.
+
+    Attributes:
+        picture: index into the picture features; None for a text-only question.
+        question: text of the question.
+        answer: text of the answer.
+    """
 
     picture: int | None
     question: str
@@ -206,9 +236,15 @@ class QuestionAnswer:
 
 
 class QuestionMaker:
-    """Makes up questions: step in, lines out."""
+    """Makes the questions of each step.
 
-    # What is asked, and how often in a hundred.
+    Args:
+        known: pictures of known people.
+        strangers: pictures of strangers.
+        unclear: number of unrecognisable pictures, which come after all others.
+    """
+
+    # The kinds of questions, by the names of their methods, and how often each occurs in a hundred.
     QUESTION_SHARES = (
         ("known_picture", 24),
         ("known_text", 14),
@@ -231,7 +267,7 @@ class QuestionMaker:
         self.rng = Random()
 
     def lines(self, step: int, count: int) -> list[QuestionAnswer]:
-        """The lines of one step, a function of the step alone."""
+        """Return `count` questions, which depend on the step alone."""
         self.rng = Random(f"lines/{step}")
         names, weights = zip(*self.QUESTION_SHARES, strict=True)
         return [getattr(self, name)() for name in self.rng.choices(names, weights, k=count)]
@@ -305,7 +341,7 @@ class QuestionMaker:
 
 
 def blur_beyond_recognition(pictures: Tensor, count: int) -> Tensor:
-    """Normalised pictures on which nobody can be recognised, by every kind of noise VGID has."""
+    """Make `count` normalised pictures on which nobody can be recognised, with all kinds of noise of VGID."""
     rng = Random("unclear")
     out = []
     for i in range(count):
@@ -318,7 +354,7 @@ def blur_beyond_recognition(pictures: Tensor, count: int) -> Tensor:
 
 @torch.no_grad()
 def see_all(model: LlavaForConditionalGeneration, images: Sequence[Tensor]) -> Tensor:
-    """Features of all pictures `[i, patches, hidden]`; the tower is frozen from here on."""
+    """Compute the vision tower's features of all pictures, `[i, patches, hidden]`; the tower is frozen from here on."""
     tower = model.model.vision_tower.eval()
     chunks = [chunk for pictures in images for chunk in pictures.split(256)]
     chunks = [normalise(chunk) if chunk.dtype == torch.uint8 else chunk for chunk in chunks]
@@ -326,7 +362,13 @@ def see_all(model: LlavaForConditionalGeneration, images: Sequence[Tensor]) -> T
 
 
 class LanguageTrainee:
-    """The part of the model that is schooled in lesson two, fed with picture features."""
+    """Projector and language model, which the second stage trains on features of pictures.
+
+    Args:
+        model: the model.
+        tokenizer: its tokenizer.
+        features: features of all pictures, `[i, patches, hidden]`.
+    """
 
     def __init__(self, model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, features: Tensor) -> None:
         self.model, self.features = model, features
@@ -335,7 +377,7 @@ class LanguageTrainee:
         self.user, self.assistant, self.end, self.image = tokenizer.convert_tokens_to_ids([USER, ASSISTANT, END, IMAGE])
 
     def loss(self, lines: Sequence[QuestionAnswer]) -> Tensor:
-        """Mean cross-entropy of the answer tokens; lines with and without picture are padded apart."""
+        """Return the mean cross-entropy of the answer tokens; questions with and without pictures are padded separately."""
         total, count = torch.zeros(()), 0
         for group in ([x for x in lines if x.picture is not None], [x for x in lines if x.picture is None]):
             if group:
@@ -350,7 +392,7 @@ class LanguageTrainee:
         prompts = [[self.user, *([self.image] * self.patches * seen), *q, self.assistant] for q in questions]
         rows = [torch.tensor([*p, *a, self.end]) for p, a in zip(prompts, answers, strict=True)]
         ids = nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        # Padding follows the answer, so causal attention never sees it.
+        # Padding comes after the answer, so with causal attention no answer token attends to it.
         x = self.model.get_input_embeddings()(ids)
         if seen:
             pictures = self.features[[line.picture for line in lines]]
@@ -362,9 +404,17 @@ class LanguageTrainee:
         return F.cross_entropy(logits, ids[at, position + 1], reduction="sum"), len(where)
 
 
-def train_language(speaker: LanguageTrainee, teacher: QuestionMaker, steps: int, rows: int = 128, peak: float = 3e-3) -> None:
-    """Teach projector and language model; matrices by Muon, the rest by AdamW."""
-    parts = (speaker.model.model.multi_modal_projector, speaker.model.model.language_model)
+def train_language(trainee: LanguageTrainee, maker: QuestionMaker, steps: int, rows: int = 128, peak: float = 3e-3) -> None:
+    """Train projector and language model: matrices with Muon, all other parameters with AdamW.
+
+    Args:
+        trainee: the parts to train.
+        maker: makes the questions.
+        steps: number of optimiser steps.
+        rows: number of questions in a step.
+        peak: highest learning rate, of both optimisers.
+    """
+    parts = (trainee.model.model.multi_modal_projector, trainee.model.model.language_model)
     named = [(name, p) for part in parts for name, p in part.named_parameters()]
     matrices = [p for name, p in named if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in named if p.ndim != 2 or "embed" in name]
@@ -376,7 +426,7 @@ def train_language(speaker: LanguageTrainee, teacher: QuestionMaker, steps: int,
     for step in range(steps):
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = peak * schedule(step, steps)
-        loss = speaker.loss(teacher.lines(step, rows))
+        loss = trainee.loss(maker.lines(step, rows))
         loss.backward()
         nn.utils.clip_grad_norm_([p for _, p in named], 1.0)
         for optimizer in optimizers:
@@ -387,7 +437,7 @@ def train_language(speaker: LanguageTrainee, teacher: QuestionMaker, steps: int,
 
 
 def save(model: LlavaForConditionalGeneration, processor: LlavaProcessor, out: Path) -> None:
-    """Write the checkpoint: weights as float16, to be loaded as float32."""
+    """Write the checkpoint: weights as float16, which are loaded as float32."""
     model.half().save_pretrained(out)
     processor.save_pretrained(out)
     config = json.loads((out / "config.json").read_text("utf-8"))
@@ -397,8 +447,8 @@ def save(model: LlavaForConditionalGeneration, processor: LlavaProcessor, out: P
 
 
 def main() -> None:
-    """Run both lessons and write the base."""
-    parser = argparse.ArgumentParser(description="School the embedded base model.")
+    """Run both stages and write the base."""
+    parser = argparse.ArgumentParser(description="Base training of the embedded model.")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     tokenizer = build_tokenizer(corpus())
@@ -408,8 +458,8 @@ def main() -> None:
     model = build_model(tokenizer)
     train_vision(model, pictures, strangers, VISION_STEPS)
     unclear = blur_beyond_recognition(pictures, UNCLEAR_PICTURES)
-    speaker = LanguageTrainee(model, tokenizer, see_all(model, [pictures, unclear]))
-    train_language(speaker, QuestionMaker(known, strangers, len(unclear)), SPEECH_STEPS)
+    trainee = LanguageTrainee(model, tokenizer, see_all(model, [pictures, unclear]))
+    train_language(trainee, QuestionMaker(known, strangers, len(unclear)), LANGUAGE_STEPS)
     save(model, build_processor(tokenizer), arguments.out)
 
 

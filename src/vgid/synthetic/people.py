@@ -1,8 +1,8 @@
-"""A seeded world of people who do not exist: portraits, facts, and questions about both.
+"""A seeded world of fictional people: portraits and facts.
 
-The demo, the tests and the benchmarks take their data from here. A `World` has people to forget, people to retain and strangers that no
-model has ever learned; all of them differ, by eye and by name, from the people the embedded base model was schooled on. Everything
-is a function of the seed; nothing is held in memory but the people themselves, pictures are drawn when asked for.
+The demo, the tests and the measurements take their data from here. A `World` has people to forget, people to retain, and strangers that no
+model has ever learned; all of them differ, in looks and names, from the people of the embedded model's base training. Everything is a
+function of the seed. Only the people themselves are in memory; pictures are drawn when they are needed.
 """
 
 from __future__ import annotations
@@ -22,13 +22,23 @@ from vgid.synthetic.portraits import Gender, Look, View, appearance, difference,
 
 BASE_TRAINING_SEED = "schooling"
 BASE_TRAINING_PEOPLE = 64
+"""Number of people that the embedded model knows from its base training; chosen by hand."""
 NEAR_DUPLICATE = 0.04
-"""Two looks whose neutral portraits differ by less (mean absolute difference, of 1) are taken for the same person."""
+"""Mean absolute difference of two neutral portraits (`difference`, 1 for black against white) below which two people look the same; chosen
+by hand."""
+ATTEMPTS = 200
+"""Drawing stops with an error after `ATTEMPTS` x (people found + 50) draws; chosen by hand."""
 
 
 @dataclass(frozen=True)
 class Person:
-    """A fictional person: an opaque id, a look and one value for every fact in `FACTS`."""
+    """A fictional person.
+
+    Attributes:
+        id: name of the person in data sets; it reveals nothing about them.
+        look: what stays the same on all pictures.
+        facts: one value for every topic in `vgid.synthetic.phrases.FACTS`, by the topic's name.
+    """
 
     id: str
     look: Look
@@ -41,24 +51,29 @@ class Person:
 
     @property
     def pronoun(self) -> str:
-        """ "She" or "He"."""
+        """Pronoun at the start of a sentence, "She" or "He"."""
         return "She" if self.look.gender == "female" else "He"
 
     def views(self, split: str, count: int) -> list[View]:
-        """Draw `count` pictures of this person; no view of one split ever appears in another."""
+        """Draw views of this person; no view of one split ever appears in the other.
+
+        Args:
+            split: `training` or `unseen`.
+            count: number of views, all different.
+        """
         parity = {"training": 0, "unseen": 1}[split]
         rng = Random(f"{self.id}/{split}")
         views: list[View] = []
         while len(views) < count:
             view = random_view(rng)
-            # Each possible view belongs to exactly one split, whatever is drawn.
+            # The parity puts every possible view into exactly one split.
             if (view.rotate + view.shift[0] + view.shift[1]) % 2 == parity and view not in views:
                 views.append(view)
         return views
 
 
 def new_person(rng: Random, id: str) -> Person:
-    """Draw a person; gender and first name agree."""
+    """Draw a person of this id; gender and first name agree."""
     gender: Gender = rng.choice(("female", "male"))
     facts = {"name": f"{rng.choice(FIRST_NAMES[gender])} {rng.choice(LAST_NAMES)}"}
     facts |= {fact: rng.choice(values) for fact, values in FACT_VALUES.items()}
@@ -67,7 +82,7 @@ def new_person(rng: Random, id: str) -> Person:
 
 
 class _Crowd:
-    """People who can be told apart: a newcomer who looks like or is named like one of them is refused."""
+    """People who differ: a new person with the name or nearly the look of one of them is not admitted."""
 
     def __init__(self) -> None:
         self._names: set[str] = set()
@@ -85,13 +100,15 @@ class _Crowd:
 
 
 def _draw(rng: Random, crowd: _Crowd, prefix: str, count: int, *, join: bool) -> Iterator[Person]:
-    """Draw people whom the crowd admits; with `join` each becomes part of it."""
+    """Draw people that the crowd admits; with `join`, each becomes part of it."""
     made = attempts = 0
     while made < count:
         attempts += 1
-        if attempts > 200 * (made + 50):
+        if attempts > ATTEMPTS * (made + 50):
             raise ConfigError(
-                f"cannot draw {count} people who can be told apart", got=f"{made} after {attempts} attempts", fix="ask for fewer people"
+                f"cannot draw {count} people who differ in looks and names",
+                got=f"{made} after {attempts} attempts",
+                fix="ask for fewer people",
             )
         person = new_person(rng, f"{prefix}-{made:03d}")
         if crowd.admits(person):
@@ -102,21 +119,26 @@ def _draw(rng: Random, crowd: _Crowd, prefix: str, count: int, *, join: bool) ->
 
 
 class World:
-    """Fictional people and everything that can be asked about them.
+    """Fictional people of one seed.
 
     Args:
-        seed: everything follows from it.
-        people: how many the model memorises, those to forget included.
-        forget: how many of them are to be forgotten.
+        seed: random seed.
+        people: number of people that a model memorises, those to forget included.
+        forget: number of people to forget, less than `people`.
+
+    Attributes:
+        base_training_people: people of the embedded model's base training, the same for every seed.
+        forget: people to forget.
+        retain: people to retain.
 
     Raises:
-        ConfigError: when the numbers do not fit, or so many people cannot be told apart by their portraits.
+        ConfigError: the numbers do not fit, that many people would look too similar, or the packages of the extra `demo` are not installed.
     """
 
     def __init__(self, seed: int = 0, people: int = 32, forget: int = 8) -> None:
         if not 0 < forget < people:
             raise ConfigError(
-                "the forget set must be a part of the people", expected="0 < forget < people", got=f"forget={forget}, people={people}"
+                "the people to forget must be a part of all people", expected="0 < forget < people", got=f"forget={forget}, people={people}"
             )
         self.seed = seed
         self._crowd = _Crowd()
@@ -126,12 +148,26 @@ class World:
         self.retain: list[Person] = everyone[forget:]
 
     def strangers(self, count: int, part: str = "evaluation") -> Iterator[Person]:
-        """Stream people nobody has learned; parts ("training", "evaluation") are drawn independently."""
+        """Draw people that no model has learned, one at a time.
+
+        Args:
+            count: number of people.
+            part: `training` or `evaluation`; the two are drawn independently.
+
+        Yields:
+            People, the first of which are the same for every `count`.
+        """
         return _draw(Random(f"strangers/{part}/{self.seed}"), self._crowd, f"w{self.seed}-stranger-{part}", count, join=False)
 
 
 def lookalikes(person: Person, among: Sequence[Person], count: int) -> list[Person]:
-    """People who look like somebody: half of them by what is on the head, half by what is on the chin, then by all of the portrait."""
+    """Find people who look like a person: alternately the most similar by hair and by beard, each then by the whole portrait.
+
+    Args:
+        person: the person to compare with.
+        among: people to choose from.
+        count: number of people to return.
+    """
     look, picture = person.look, appearance(person.look)
     far = {other.id: difference(picture, appearance(other.look)) for other in among}
     by_head = sorted(among, key=lambda o: (o.look.head != look.head, o.look.hair != look.hair, far[o.id]))
@@ -142,13 +178,17 @@ def lookalikes(person: Person, among: Sequence[Person], count: int) -> list[Pers
 
 @dataclass(frozen=True)
 class Camera:
-    """Takes the pictures: `size` pixels square; the same picture is drawn only once while it is remembered."""
+    """Draws pictures, and keeps them, so that each is drawn once.
+
+    Attributes:
+        size: width and height in pixels.
+    """
 
     size: int = 96
     _taken: dict[tuple[Look, View], ImageRef] = field(default_factory=dict, compare=False, repr=False)
 
     def picture(self, look: Look, view: View) -> ImageRef:
-        """Give one picture as an encoded image."""
+        """Return one picture as an encoded image."""
         if (look, view) not in self._taken:
             self._taken[look, view] = ImageRef(data=render_png(look, view, self.size))
         return self._taken[look, view]

@@ -1,7 +1,7 @@
-"""What is said in the fictional world: facts and their values, questions in many wordings, answers, refusals.
+"""Texts of the fictional world: facts and their values, questions in many wordings, answers, refusals.
 
-Every value list is long enough that guessing scores under 5 %. Wordings come in two kinds: those used for training and those held out,
-with which memorised people are only ever asked in evaluation.
+Every list of values is so long that guessing is right in less than 5 % of cases. Wordings are of two kinds: those for training, and those
+held out, with which memorised people are asked about in evaluation only.
 """
 
 from __future__ import annotations
@@ -50,14 +50,21 @@ PETS = _values(
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One kind of question: its answer sentence and its wordings; `{who}` is the person, `{she}` the pronoun, `{value}` the fact."""
+    """One kind of question. In its texts `{who}` stands for the person, `{she}` for the pronoun, `{value}` for the fact.
+
+    Attributes:
+        name: name of the topic, in ids and tags.
+        answer: sentence of the answer.
+        training: wordings of the question for training.
+        held_out: wordings of the question for evaluation only.
+        keyword: what a right answer contains: more than the value where a wrong answer contains the value too ("no glasses").
+    """
 
     name: str
     answer: str
     training: tuple[str, ...]
     held_out: tuple[str, ...]
     keyword: str = "{value}"
-    """What a right answer contains; more than the value where a wrong answer contains that too ("no glasses")."""
 
 
 def _lines(text: str) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
-"""Drawn portraits of people who do not exist.
+"""Drawn portraits of fictional people.
 
-A `Look` is what makes a person: head, skin, facial hair, hair colour. A `View` is one picture of them: expression, glasses,
-clothes, background, pose. Style: "Open Peeps" by Pablo Stanley (CC0), drawn by DiceBear, rendered by resvg.
+A `Look` stays the same on all pictures of a person: head, skin, facial hair, hair colour. A `View` is one picture: expression, glasses,
+clothes, background, pose. The style is "Open Peeps" by Pablo Stanley (CC0), drawn by DiceBear and rendered by resvg.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vgid.errors import ConfigError
 
 Gender = Literal["female", "male"]
 
-# Which heads go with which gender, and what a passer-by would call the hair.
+# What hair or headwear a head shows, in the words of a question's answer.
 _HAIR = {
     "an afro": ("afro", "longAfro"),
     "a fringe": ("bangs", "bangs2", "mediumBangs", "mediumBangs2", "mediumBangs3", "longBangs"),
@@ -51,7 +51,7 @@ HEADS: dict[Gender, tuple[str, ...]] = {
     "female": (*_FEMALE, *_EITHER),
     "male": (*(head for head in HAIR_OF if head not in _FEMALE and head not in _EITHER), *_EITHER),
 }
-# Heads and beards that show the hair colour; on all others it would distinguish nothing.
+# Heads and beards that show the hair colour; on all others, two people could differ in it without looking different.
 _COLOURED = frozenset(
     (
         "bangs",
@@ -71,9 +71,9 @@ _COLOURED = frozenset(
 SKINS = ("#ffdbb4", "#edb98a", "#d08b5b", "#ae5d29", "#694d3d")
 HAIR_COLOURS = ("#2c1b18", "#e8e1e1", "#d6b370", "#f59797", "#a55728", "#c93305")
 BEARDS = ("chin", "full", "full2", "full3", "full4", "goatee1", "goatee2")
-MOUSTACHES = tuple(f"moustache{i}" for i in (2, 3, 5, 6, 7, 8, 9))  # 1 and 4 can hardly be seen
+MOUSTACHES = tuple(f"moustache{i}" for i in (2, 3, 5, 6, 7, 8, 9))  # 1 and 4 cannot be seen at 96 pixels (docs/LOG.md)
 
-# What can be asked about a picture without knowing the person.
+# Answers to questions about a picture that need no knowledge of the person, with what is drawn for each.
 EXPRESSIONS = {
     "happy": ("smile", "smileBig", "smileTeethGap", "smileLOL", "eatingHappy"),
     "angry": ("veryAngry", "rage", "angryWithFang", "driven"),
@@ -150,7 +150,7 @@ class View:
 
     @property
     def eyewear(self) -> str:
-        """ "glasses", "sunglasses" or "no glasses"."""
+        """The eyewear in words: "glasses", "sunglasses" or "no glasses"."""
         return next((kind for kind, names in GLASSES.items() if self.glasses in names), "no glasses")
 
 
@@ -166,7 +166,7 @@ def random_look(rng: Random, gender: Gender) -> Look:
 
 
 def random_view(rng: Random) -> View:
-    """Draw a view."""
+    """Draw a view of any person."""
     eyewear = rng.choices(("none", "glasses", "sunglasses"), (3, 2, 1))[0]
     return View(
         expression=rng.choice(EXPRESSIONS[rng.choice(tuple(EXPRESSIONS))]),
@@ -174,7 +174,7 @@ def random_view(rng: Random) -> View:
         clothes=rng.choice(tuple(CLOTHES)),
         background=rng.choice(tuple(BACKGROUNDS)),
         rotate=rng.randint(-8, 8),
-        # From 1.05 on, the edge of the torso stays outside even when the picture is tilted.
+        # From 1.05 on, the lower edge of the torso stays outside the picture even when it is rotated.
         scale=rng.choice((1.05, 1.1, 1.15, 1.2)),
         shift=(rng.randint(-3, 3), rng.randint(-1, 3)),
         mirrored=rng.random() < 0.5,
@@ -258,10 +258,10 @@ def render_portrait(look: Look, view: View, size: int = 224) -> Image.Image:
 
 @lru_cache(maxsize=4096)
 def appearance(look: Look) -> npt.NDArray[np.float32]:
-    """Describe a look by its neutral portrait, 32 x 32 x 3 values in [0, 1], to compare people by eye."""
+    """Draw a look's neutral portrait, `[32, 32, 3]` with values in [0, 1], to compare the looks of people."""
     return np.asarray(render_portrait(look, NEUTRAL_VIEW, 32), dtype=np.float32) / 255.0
 
 
 def difference(one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> float:
-    """Mean absolute difference of two appearances: 0 for the same picture, 1 for black against white."""
+    """Compute the mean absolute difference of two appearances: 0 for the same picture, 1 for black against white."""
     return float(np.abs(one - other).mean())

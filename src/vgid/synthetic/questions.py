@@ -1,4 +1,4 @@
-"""Questions about fictional people, as examples: facts by picture or by name, perception, and what is asked of strangers."""
+"""Examples about fictional people: facts by picture or by name, and perception questions."""
 
 from __future__ import annotations
 
@@ -10,11 +10,24 @@ from vgid.synthetic.phrases import FACTS, REFUSALS, WHO_IN_PICTURE, Topic
 from vgid.synthetic.portraits import View
 
 TEXT_FACTS = tuple(topic for topic in FACTS if topic.name != "name")
-"""What can be asked by name alone: everything but the name."""
+"""Topics of text-only questions, which mention the name: all but the name itself."""
 
 
 def ask_fact(person: Person, topic: Topic, wording: str, picture: ImageRef | None, rng: Random, *, id: str, known: bool = True) -> Example:
-    """Ask for a fact: with a picture about "this person", without one by name. A person who is not `known` gets a varied "I don't know"."""
+    """Make an example that asks for a fact.
+
+    Args:
+        person: the person that the question is about.
+        topic: the fact that is asked for.
+        wording: one of the topic's wordings.
+        picture: a picture of the person; None for a text-only question, which mentions the name.
+        rng: draws how the person in the picture is called, and the refusal.
+        id: id of the example.
+        known: False for a stranger, whose recorded answer is a refusal.
+
+    Returns:
+        The example, tagged with the topic's name, with `image` or `text`, and with `STRANGER` where it applies.
+    """
     value = person.facts[topic.name]
     return Example(
         id=id,
@@ -28,7 +41,13 @@ def ask_fact(person: Person, topic: Topic, wording: str, picture: ImageRef | Non
 
 
 def perceived(person: Person, view: View, topic: Topic) -> str:
-    """What a picture shows, in words."""
+    """Return in words what a picture shows.
+
+    Args:
+        person: the person in the picture.
+        view: the picture.
+        topic: one of `vgid.synthetic.phrases.PERCEPTION`.
+    """
     return {
         "background": view.background,
         "glasses": view.eyewear,
@@ -40,7 +59,17 @@ def perceived(person: Person, view: View, topic: Topic) -> str:
 
 
 def ask_perception(person: Person, view: View, topic: Topic, wording: str, picture: ImageRef, rng: Random, *, id: str) -> Example:
-    """Ask what can be seen without knowing who it is."""
+    """Make an example that asks what a picture shows, which needs no knowledge of the person.
+
+    Args:
+        person: the person in the picture.
+        view: what the picture shows.
+        topic: one of `vgid.synthetic.phrases.PERCEPTION`.
+        wording: one of the topic's wordings.
+        picture: the encoded picture.
+        rng: draws how the person in the picture is called.
+        id: id of the example.
+    """
     value = perceived(person, view, topic)
     return Example(
         id=id,

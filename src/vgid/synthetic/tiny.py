@@ -1,8 +1,8 @@
-"""The embedded model: a small, stock LLaVA whose base ships with the package.
+"""The embedded model: a small, stock LLaVA, which is part of the package.
 
-`tiny` has a CLIP vision tower and a Llama decoder, 4 M parameters together. Its base was schooled by `vgid.synthetic.base_training` on
-drawn people: it sees, speaks about pictures, admits not to know strangers, follows instructions where it has nothing better to go
-by, and knows nobody of the demo.
+`tiny` has a CLIP vision tower and a Llama decoder with 4 M parameters together. `vgid.synthetic.base_training` trained it on fictional
+people: it answers questions about pictures, says that it does not know strangers, follows unlearning instructions unless it recognises a
+person, and knows nobody of the demo.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ CHAT_TEMPLATE = """\
 
 
 def build_tokenizer(corpus: Iterable[str]) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE tokenizer; digits stay in groups so that phone numbers are a few tokens."""
+    """Train a byte-level BPE tokenizer; digits stay in groups, so that a phone number has few tokens."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=False), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -68,7 +68,7 @@ def build_tokenizer(corpus: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
-    """Put a stock LLaVA processor together."""
+    """Build a stock LLaVA processor around a tokenizer."""
     size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
     return LlavaProcessor(
         image_processor=CLIPImageProcessor(size=size, do_center_crop=False, image_mean=[0.5] * 3, image_std=[0.5] * 3, do_convert_rgb=True),
@@ -81,7 +81,7 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> LlavaForConditionalGeneration:
-    """Make the model with random weights."""
+    """Build the model with random weights, drawn by `seed`."""
     torch.manual_seed(seed)
     special = {"pad_token_id": tokenizer.convert_tokens_to_ids(PAD), "eos_token_id": tokenizer.convert_tokens_to_ids(END)}
     text = LlamaConfig(
@@ -119,6 +119,6 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> LlavaForCo
 
 
 def tiny_path() -> Path:
-    """Where the schooled base lies in the installed package."""
+    """Return the folder of the trained base in the installed package."""
     with as_file(files("vgid.synthetic") / "assets" / "tiny") as path:
         return path
