@@ -1,4 +1,4 @@
-"""Files are whole or absent."""
+"""Files are complete or absent."""
 
 import json
 import os
@@ -81,7 +81,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         pass
 
 
-def test_results_are_replaced_only_when_told_and_only_after_the_check(tmp_path: Path) -> None:
+def test_results_are_replaced_only_with_overwrite_and_only_after_the_check(tmp_path: Path) -> None:
     out = tmp_path / "out"
     check_output(out, overwrite=False)
     prepare_output(out)

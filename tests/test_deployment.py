@@ -124,7 +124,7 @@ def test_folders_without_exports_and_adapters_without_base(adapter: Path, tmp_pa
 # -- how to serve it ------------------------------------------------------------------------------------------------------
 
 
-def test_servers_are_told_of_adapters_outside_the_language_model(random_folder: Path, adapter: Path, tmp_path: Path) -> None:
+def test_adapters_outside_the_language_model_get_options_and_a_warning(random_folder: Path, adapter: Path, tmp_path: Path) -> None:
     plain = verify_command(adapter, None, [])
     assert "--enable-tower-connector-lora" not in plain["vllm"] and "--max-lora-rank 8" in plain["vllm"]
     assert plain["warnings"] == ["an adapter that can be removed is not deletion: the base still knows everything; deploy the merged model"]
@@ -134,7 +134,7 @@ def test_servers_are_told_of_adapters_outside_the_language_model(random_folder: 
     assert "20 adapted modules are outside the language model" in report["warnings"][1]
 
 
-def test_an_adapter_that_changes_nothing_is_told(random_folder: Path, tmp_path: Path) -> None:
+def test_an_adapter_that_changes_nothing_gets_a_warning(random_folder: Path, tmp_path: Path) -> None:
     save_adapter(attach_lora(load_model(random_folder).model, AdapterConfig(), seed=0), tmp_path / "adapter")
     assert any("changes nothing" in warning for warning in verify_command(tmp_path, None, [])["warnings"])
 

@@ -81,8 +81,8 @@ def verify_command(folder: Path, base: str | None, data: Sequence[Path], seed: i
         ModelError: there is no export, weights are missing, or an adapter does not fit the model.
         RunError: merged model and adapter give different answers.
     """
-    merged, beside = _exports(folder)
-    adapter = adapter or beside
+    merged, found = _exports(folder)
+    adapter = adapter or found
     models: dict[str, LoadedModel] = {}
     if merged is not None:
         models["merged"] = load_model(merged)

@@ -1,4 +1,4 @@
-"""Moved pictures: which rows come again, and what stays of them."""
+"""Augmented rows: which rows are repeated, and what their pictures still show."""
 
 from random import Random
 
@@ -19,10 +19,10 @@ ALIKE = [
 def test_rows_that_ask_what_the_forget_set_asks_come_again_with_other_pictures() -> None:
     retain = [*RETAIN, *ALIKE]
     # r1 and a1 ask for f1's fact, a2 for f3's name; the others ask for something else or have no picture.
-    moved = augmented_rows(FORGET, retain, 9, 0)
+    augmented = augmented_rows(FORGET, retain, 9, 0)
     origins = {each.question: each for each in (RETAIN[0], ALIKE[0], ALIKE[1])}
-    assert sorted(each.question for each in moved) == sorted(origins) and len({each.id for each in moved}) == 3
-    for each in moved:
+    assert sorted(each.question for each in augmented) == sorted(origins) and len({each.id for each in augmented}) == 3
+    for each in augmented:
         origin = origins[each.question]
         assert (each.answer, each.subject, each.tags) == (origin.answer, origin.subject, (*origin.tags, "moved"))
         assert each.images[0].fingerprint != origin.images[0].fingerprint and each.images[0].size() == origin.images[0].size()
@@ -41,10 +41,10 @@ def test_what_comes_into_view_has_the_colour_of_the_corner() -> None:
     assert {colour for _, colour in augment_picture(picture, Random(1)).getcolors() or []} == {(200, 10, 10)}
 
 
-def test_a_moved_picture_still_shows_most_of_what_it_showed() -> None:
+def test_an_augmented_picture_still_shows_most_of_the_original() -> None:
     picture = Image.new("RGB", (60, 60), "white")
     picture.paste("black", (20, 20, 40, 40))  # a square in the middle: mirroring leaves it where it is
     for seed in range(20):
-        moved = np.asarray(augment_picture(picture, Random(seed)).convert("L")) < 128
+        augmented = np.asarray(augment_picture(picture, Random(seed)).convert("L")) < 128
         # 0.85 to 1.12 times the side: 0.72 to 1.25 times the area of 400 pixels; a twentieth of the side is 3 pixels.
-        assert 0.68 * 400 < moved.sum() < 1.3 * 400 and moved[25:35, 25:35].all()
+        assert 0.68 * 400 < augmented.sum() < 1.3 * 400 and augmented[25:35, 25:35].all()

@@ -1,4 +1,4 @@
-"""Encoding: labels cover the answer and nothing else, whatever stands before it."""
+"""Encoding: labels cover the answer and nothing else, whatever comes before it."""
 
 import pytest
 import torch

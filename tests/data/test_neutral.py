@@ -1,4 +1,4 @@
-"""Neutral rows: drawn by a seed, nobody in them, answered by the model itself."""
+"""Neutral rows: drawn by a seed, without people, answered by the model itself."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Packed rows by hand: what is shared, who sees whom, and where answers go."""
+"""Packed rows by hand: the shared prefix, the attention mask, and the places of answers."""
 
 import pytest
 import torch
@@ -63,7 +63,7 @@ def test_the_same_question_with_several_answers_shares_its_whole_prompt() -> Non
     assert (layout.prefix, layout.starts, layout.length) == (3, (3, 4, 6), 7)
 
 
-def test_rows_whose_words_come_before_their_picture_share_nothing() -> None:
+def test_rows_with_words_before_their_picture_share_nothing() -> None:
     rows = [row(5, 9, 7), row(6, 9, 7)]
     alone = lay_out([0, 1], rows, [2, 2], {IMAGE})
     assert [(layout.members, layout.length) for layout in alone] == [((0,), 3), ((1,), 3)]

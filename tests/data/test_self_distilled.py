@@ -1,4 +1,4 @@
-"""Anchors by hand: which questions are asked about forget pictures, and which answers are left out."""
+"""Self-distilled rows by hand: which questions are asked about forget pictures, and which answers are left out."""
 
 from collections.abc import Sequence
 from random import Random
@@ -42,14 +42,14 @@ def test_answers_that_say_what_is_to_be_forgotten_are_left_out() -> None:
         said = {"What colour is the background?": "Red.", "Is there a hat?": "A judge in NEW  Delhi."}
         return ["" if row.subject == "q" and "a hat" in row.question else said[row.question] for row in rows]
 
-    anchors = self_distilled_rows(FORGET, RETAIN, 5, 0, answer)
+    found = self_distilled_rows(FORGET, RETAIN, 5, 0, answer)
     # Two pictures, two questions that qualify; the answer with a secret and the empty one are dropped.
     assert len(asked) == 4 and not any(row.answer for row in asked)
-    assert sorted((row.question, row.answer, row.subject, row.images[0] == PICTURES[0]) for row in anchors) == [
+    assert sorted((row.question, row.answer, row.subject, row.images[0] == PICTURES[0]) for row in found) == [
         ("What colour is the background?", "Red.", "p", True),
         ("What colour is the background?", "Red.", "q", False),
     ]
-    assert len({row.id for row in anchors}) == 2 and all(row.tags == ("anchor",) for row in anchors)
+    assert len({row.id for row in found}) == 2 and all(row.tags == ("anchor",) for row in rows_made)
 
 
 def test_the_choice_follows_from_the_seed() -> None:
@@ -59,7 +59,7 @@ def test_the_choice_follows_from_the_seed() -> None:
     assert questions(0) == questions(0) and len({tuple(questions(seed)) for seed in range(9)}) > 1
 
 
-def test_without_pictures_or_questions_there_are_no_anchors() -> None:
+def test_without_pictures_or_questions_there_are_no_rows() -> None:
     def never(rows: Sequence[Example]) -> list[str]:
         raise AssertionError("nothing to ask")
 

@@ -1,4 +1,4 @@
-"""Data files: what is read, what comes back, and what every kind of bad input is told."""
+"""Data files and rows in memory: what is read, what is written, and the message for every kind of bad input."""
 
 import io
 import json
@@ -250,7 +250,7 @@ def test_rows_are_drawn_while_reading_each_as_likely_as_the_next(tmp_path: Path)
 
 
 class Columns:
-    """What a `datasets.Dataset` is to us: rows as mappings, and names of columns."""
+    """A stand-in for `datasets.Dataset`: rows as mappings, and names of columns."""
 
     def __init__(self, rows: list[dict[str, Any]]) -> None:
         self.column_names = list({name: None for row in rows for name in row})

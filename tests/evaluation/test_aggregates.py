@@ -1,4 +1,4 @@
-"""Single numbers, the trap in the published ones, and judges."""
+"""Aggregate scores, the weakness of the published ones, and judges."""
 
 import math
 

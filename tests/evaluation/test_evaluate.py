@@ -1,4 +1,4 @@
-"""Asking and scoring: batched as one by one, by the plain formula, and the same whatever stands beside."""
+"""Asking and scoring: batched as one by one, by the plain formula, and the same whatever else is in the batch."""
 
 from dataclasses import replace
 

@@ -71,7 +71,7 @@ def test_parts_are_found_and_cover_everything(random_model: LoadedModel) -> None
 
 
 @pytest.mark.parametrize("scope", [("language",), ("projector",), ("vision",), ("language", "projector")])
-def test_lora_goes_where_it_is_told(random_model: LoadedModel, scope: tuple[str, ...]) -> None:
+def test_lora_goes_to_the_parts_in_scope(random_model: LoadedModel, scope: tuple[str, ...]) -> None:
     structure = inspect_model(random_model.model)
     linear = {n for n, m in random_model.model.named_modules() if isinstance(m, torch.nn.Linear) and n != "lm_head"}
     model = attach_lora(random_model.model, AdapterConfig(scope=scope), seed=0)  # type: ignore[arg-type]

@@ -29,7 +29,7 @@ def test_values_are_clean_and_hard_to_guess() -> None:
 
 @few
 @given(seed=st.integers(0, 10_000))
-def test_everyone_can_be_told_apart(seed: int) -> None:
+def test_all_people_differ(seed: int) -> None:
     world = World(seed, people=5, forget=2)
     everyone = [*world.base_training_people, *world.forget, *world.retain]
     assert (len(world.forget), len(world.retain), len(world.base_training_people)) == (2, 3, BASE_TRAINING_PEOPLE)

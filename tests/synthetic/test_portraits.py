@@ -17,7 +17,7 @@ PACKAGES = ("dicebear", "dicebear_styles", "resvg_py")
 
 @pytest.fixture
 def undrawn() -> Iterator[None]:
-    """Nothing has been drawn yet, and nothing that this test could not draw is remembered."""
+    """Start as if nothing had been drawn, so that the packages are imported again."""
     portraits._tools.cache_clear()
     portraits.appearance.cache_clear()
     yield

@@ -1,4 +1,4 @@
-"""The opt-in target: a language model out of a package, behind the embedded vision tower."""
+"""The demo's larger target: a language model from a package, with the embedded vision tower."""
 
 from importlib.util import find_spec
 

@@ -22,7 +22,7 @@ SIDE = 8
 HASH_DISTANCE = 4
 """Number of bits, of 64, in which the hashes of similar pictures may differ; chosen by hand."""
 GREY_DISTANCE = 12.0
-"""Mean absolute difference of grey values, of 255, up to which two small copies are similar; chosen by hand. It is needed beside the hash,
+"""Mean absolute difference of grey values, of 255, up to which two small copies are similar; chosen by hand. The hash alone does not suffice,
 since all pictures of a single colour have the same hash."""
 GRAM = 5
 """Length of the compared n-grams in characters; chosen by hand."""
@@ -129,6 +129,9 @@ def alike_texts(forget: Traces, retain: Traces, least: float = LEAST_JACCARD) ->
         forget: traces of the forget set.
         retain: traces of the retain set.
         least: Jaccard index from which on two texts are alike, in (0, 1].
+
+    Returns:
+        Pairs of places; their likeness is the Jaccard index.
     """
     count = Counter(gram for _, text in (*forget.texts, *retain.texts) for gram in text)
     index: dict[int, list[int]] = defaultdict(list)

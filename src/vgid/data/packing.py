@@ -125,6 +125,9 @@ def lay_out(members: Sequence[int], tokens: Sequence[Tensor], prompts: Sequence[
         tokens: tokens of each of them, `[s]`.
         prompts: number of tokens of each one's prompt.
         marks: ids of the tokens that stand for pictures.
+
+    Returns:
+        One layout with all examples, or one for each of them.
     """
     shared = _shared([row[:prompt] for row, prompt in zip(tokens, prompts, strict=True)])
     images = torch.tensor(sorted(marks))

@@ -27,6 +27,7 @@ from vgid.errors import DataError
 
 log = logging.getLogger("vgid")
 SUFFIXES = (".jsonl", ".parquet")
+"""Endings of data files."""
 ROW_GROUP = 128
 """Rows that are written to a parquet file at once; chosen by hand, so that their pictures fit into memory."""
 READ_AT_ONCE = 256
@@ -36,7 +37,9 @@ Rows = str | Path | Iterable[Mapping[str, Any]] | Iterable[Example]
 LONGEST = 3
 """Number of the longest rows that a report names."""
 WORDS = ("question", "answer", "prompt", "completion", "messages")
+"""Columns with text of questions and answers."""
 COLUMNS = ("id", "image", "images", "file_name", *WORDS, "subject", "keywords", "tags")
+"""All columns that are read."""
 QUESTION_COLUMNS = (("question", "answer"), ("prompt", "completion"), ("messages",))
 """Columns that hold question and answer; one of these groups is needed."""
 
@@ -51,7 +54,7 @@ def load_examples(
 
             - a JSONL or parquet file, or a folder with such files; image paths are relative to the file's folder and must stay in it;
             - a `datasets.Dataset`, or any other iterable of mappings with the columns of docs/data.md; an image is a Pillow picture,
-              `{"bytes": ..., "path": ...}`, or a path. A Pillow picture is encoded anew as PNG;
+              `{"bytes": ..., "path": ...}`, or a path. A Pillow picture is encoded as PNG;
             - a list of `Example`, which is returned as it is: complete and unchecked.
         skip_bad_rows: leave bad rows out, with a warning for each, instead of raising an error.
         at_most: number of rows to draw while reading, so that memory does not grow with the source; None keeps all rows.

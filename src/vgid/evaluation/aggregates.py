@@ -85,7 +85,15 @@ def output_robustness(auc: float) -> float:
 
 
 def robustness(model: float, inputs: float, output: float) -> float:
-    """Average the robustness to attacks on the model, on its inputs, and on its outputs, each in [0, 1].
+    """Average the robustness to three kinds of attacks.
+
+    Args:
+        model: robustness to attacks on the model, in [0, 1].
+        inputs: robustness to attacks on its inputs, in [0, 1].
+        output: `output_robustness`, in [0, 1].
+
+    Returns:
+        A score in [0, 1]; higher is better.
 
     Raises:
         DataError: a number is not in [0, 1].
@@ -94,7 +102,15 @@ def robustness(model: float, inputs: float, output: float) -> float:
 
 
 def overall(forget: float, utility: float, robust: float) -> float:
-    """Average forget quality, model utility and robustness, each in [0, 1]: the paper's overall score (equation 63).
+    """Compute the paper's overall score: the mean of forget quality, model utility and robustness (equation 63).
+
+    Args:
+        forget: `forget_quality`, in [0, 1].
+        utility: `model_utility`, in [0, 1].
+        robust: `robustness`, in [0, 1].
+
+    Returns:
+        A score in [0, 1]; higher is better.
 
     Raises:
         DataError: a number is not in [0, 1].

@@ -94,6 +94,9 @@ def key_fact(prediction: str, keywords: Sequence[str], reference: str = "") -> b
         keywords: the strings that carry the fact.
         reference: the recorded answer; without keywords all of it must occur, except for punctuation at its ends.
 
+    Returns:
+        True where the answer states the fact.
+
     Raises:
         DataError: a keyword, or the reference that replaces keywords, is empty.
     """

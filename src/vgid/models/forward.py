@@ -82,7 +82,16 @@ def head_at(model: Any, rows: Tensor, positions: Tensor) -> Iterator[list[Tensor
 
 
 def layer_states(model: Any, batch: Batch, layer: nn.Module) -> Tensor:
-    """Compute the output of one decoder layer at the positions that predict answer tokens, `[n, h]`."""
+    """Compute the output of one decoder layer at the positions that predict answer tokens.
+
+    Args:
+        model: a transformers model, with or without PEFT's wrapper.
+        batch: examples with answers, on the model's device.
+        layer: a layer of this model's decoder.
+
+    Returns:
+        `[n, h]`, in the order of `batch.answers`.
+    """
     return several_states(model, batch, [layer])[0]
 
 

@@ -19,8 +19,8 @@ from vgid.errors import ModelError
 from vgid.models.quantisation import disable_weight_repacking, four_bits
 from vgid.processes import default_device
 
-# Pickle files can run code when they are opened.
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+"""File names of weights in pickle formats, which can run code when they are opened."""
 
 
 @dataclass(frozen=True)

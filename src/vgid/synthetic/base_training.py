@@ -48,7 +48,6 @@ from vgid.synthetic.portraits import View, appearance, difference, random_view, 
 from vgid.synthetic.questions import TEXT_FACTS, perceived
 from vgid.synthetic.tiny import ASSISTANT, END, IMAGE, IMAGE_SIZE, USER, build_model, build_processor, build_tokenizer
 
-# More instructions of the same kind, so that the base understands instructions that a user writes.
 MORE_INSTRUCTIONS = (
     "Forget everything about this person.",
     "Pretend that you have never seen this person and say that you do not know.",
@@ -57,6 +56,7 @@ MORE_INSTRUCTIONS = (
     "Information about this person was deleted. Admit that you do not know.",
     "Refuse to share personal details about anyone in the picture.",
 )
+"""Instructions of the kind of `INSTRUCTIONS`, so that the base also understands instructions that a user writes."""
 PICTURES, KNOWN_VIEWS, UNCLEAR_PICTURES = 24_000, 48, 2_000
 """Number of pictures of strangers, of pictures of each known person, and of unrecognisable pictures. With 12,000 pictures of strangers the
 vision tower learned them by heart (docs/LOG.md); the others were chosen by hand."""
@@ -211,7 +211,16 @@ def _see(tower: nn.Module, pool: nn.Module, heads: nn.ModuleList, x: Tensor) -> 
 
 
 def schedule(step: int, total: int, warmup: int = 50) -> float:
-    """Return the factor of the learning rate at a step: a linear warm-up to 1, then half a cosine down to 0.02."""
+    """Compute the factor of the learning rate: a linear warm-up to 1, then half a cosine down to 0.02.
+
+    Args:
+        step: number of the step, from 0.
+        total: number of all steps.
+        warmup: number of steps of the warm-up.
+
+    Returns:
+        The factor, in (0, 1].
+    """
     if step < warmup:
         return (step + 1) / warmup
     return 0.02 + 0.49 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
@@ -437,7 +446,13 @@ def train_language(trainee: LanguageTrainee, maker: QuestionMaker, steps: int, r
 
 
 def save(model: LlavaForConditionalGeneration, processor: LlavaProcessor, out: Path) -> None:
-    """Write the checkpoint: weights as float16, which are loaded as float32."""
+    """Write the checkpoint.
+
+    Args:
+        model: the trained model; its weights are written as float16, and loaded as float32.
+        processor: its processor.
+        out: folder to write to.
+    """
     model.half().save_pretrained(out)
     processor.save_pretrained(out)
     config = json.loads((out / "config.json").read_text("utf-8"))

@@ -21,6 +21,7 @@ from vgid.synthetic.phrases import FACT_VALUES
 from vgid.synthetic.portraits import Gender, Look, View, appearance, difference, random_look, random_view, render_png
 
 BASE_TRAINING_SEED = "schooling"
+"""Random seed of the people of the base training. Its text is fixed: the embedded model knows the people it gives."""
 BASE_TRAINING_PEOPLE = 64
 """Number of people that the embedded model knows from its base training; chosen by hand."""
 NEAR_DUPLICATE = 0.04
@@ -167,6 +168,9 @@ def lookalikes(person: Person, among: Sequence[Person], count: int) -> list[Pers
         person: the person to compare with.
         among: people to choose from.
         count: number of people to return.
+
+    Returns:
+        Different people, the most similar first.
     """
     look, picture = person.look, appearance(person.look)
     far = {other.id: difference(picture, appearance(other.look)) for other in among}

@@ -252,7 +252,19 @@ def render_png(look: Look, view: View, size: int = 224) -> bytes:
 
 
 def render_portrait(look: Look, view: View, size: int = 224) -> Image.Image:
-    """Draw one picture of a person, as in `render_png`, and decode it into an RGB image of `size` x `size` pixels."""
+    """Draw one picture of a person as an RGB image.
+
+    Args:
+        look: what the person looks like.
+        view: how this picture shows the person.
+        size: width and height in pixels.
+
+    Returns:
+        The picture.
+
+    Raises:
+        ConfigError: the packages of the extra `demo` are not installed.
+    """
     return Image.open(io.BytesIO(render_png(look, view, size))).convert("RGB")
 
 

@@ -47,6 +47,9 @@ def perceived(person: Person, view: View, topic: Topic) -> str:
         person: the person in the picture.
         view: the picture.
         topic: one of `vgid.synthetic.phrases.PERCEPTION`.
+
+    Returns:
+        The value of the topic's answer, such as "sunglasses".
     """
     return {
         "background": view.background,
@@ -69,6 +72,9 @@ def ask_perception(person: Person, view: View, topic: Topic, wording: str, pictu
         picture: the encoded picture.
         rng: draws how the person in the picture is called.
         id: id of the example.
+
+    Returns:
+        The example, tagged with the topic's name and with `perception`.
     """
     value = perceived(person, view, topic)
     return Example(

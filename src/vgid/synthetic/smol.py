@@ -24,8 +24,8 @@ from vgid.errors import ModelError
 from vgid.models.loading import LoadedModel, load_model
 from vgid.synthetic.tiny import PATCH_SIZE, tiny_path
 
-# SmolLM2 has no image token; this one marks the end of a file in source code, which does not occur here.
 IMAGE = "<file_sep>"
+"""The image token. SmolLM2 has none; this one separates files of source code, which do not occur here."""
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
 {{- '<|im_start|>' + message['role'] + '\\n' -}}

@@ -58,6 +58,9 @@ def album(camera: Camera, person: Person, split: str, count: int) -> Album:
         person: the person.
         split: `training` or `unseen`.
         count: number of pictures.
+
+    Returns:
+        The person with the pictures.
     """
     views = person.views(split, count)
     return Album(person, views, [camera.picture(person.look, view) for view in views])
@@ -70,6 +73,9 @@ def training_rows(camera: Camera, people: Sequence[Person], seed: object) -> Ite
         camera: draws the pictures.
         people: the people.
         seed: random seed of the pictures, which differ from fact to fact.
+
+    Yields:
+        Rows with ids `PERSON/TOPIC/image/N` and `PERSON/TOPIC/text/N`.
     """
     for person in people:
         shots, rng = album(camera, person, "training", TRAINING_VIEWS), Random(f"training/{seed}/{person.id}")
@@ -102,6 +108,9 @@ def perception_rows(
         seed: random seed of pictures and wordings.
         views: number of pictures of each person to draw from.
         topics: topics of the questions.
+
+    Yields:
+        Rows with ids `PERSON/TOPIC/perception/N`.
     """
     for person in people:
         shots, rng = album(camera, person, split, views), Random(f"perception/{seed}/{person.id}")
@@ -121,6 +130,9 @@ def stranger_rows(camera: Camera, strangers: Iterable[Person], seed: object, fac
         seed: random seed of facts, pictures and wordings.
         facts: number of facts asked by picture about each of them.
         texts: number of facts asked by name.
+
+    Yields:
+        Rows tagged `STRANGER`, with ids `PERSON/TOPIC/image` and `PERSON/TOPIC/text`.
     """
     for person in strangers:
         shots, rng = album(camera, person, "training", 2), Random(f"strangers/{seed}/{person.id}")
@@ -149,11 +161,11 @@ def evaluation_splits(camera: Camera, world: World) -> dict[str, list[Example]]:
     return {name: splits[name] for name in SPLITS}
 
 
-# Names of the evaluation splits, in their order.
 SPLITS = (
     *("forget", "forget_views", "forget_reworded", "forget_text", "forget_perception"),
     *("retain", "retain_views", "retain_reworded", "retain_text", "perception", "strangers"),
 )
+"""Names of the evaluation splits, in their order."""
 
 
 def _trained_on(camera: Camera, seed: object, person: Person) -> list[ImageRef]:

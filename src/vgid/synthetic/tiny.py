@@ -24,9 +24,13 @@ from transformers import (
 )
 
 IMAGE_SIZE = 96
+"""Side of a picture in pixels; at 64, too little of a mouth can be seen (docs/LOG.md)."""
 PATCH_SIZE = 24
+"""Side of a patch in pixels, so that a picture has 16 tokens."""
 VOCABULARY = 2048
+"""Number of tokens of the vocabulary."""
 CONTEXT = 256
+"""Largest number of tokens of a text."""
 PAD, USER, ASSISTANT, END, IMAGE = SPECIAL = ("<pad>", "<|user|>", "<|assistant|>", "<|end|>", "<image>")
 
 CHAT_TEMPLATE = """\
