@@ -49,7 +49,7 @@ def test_answers_that_say_what_is_to_be_forgotten_are_left_out() -> None:
         ("What colour is the background?", "Red.", "p", True),
         ("What colour is the background?", "Red.", "q", False),
     ]
-    assert len({row.id for row in found}) == 2 and all(row.tags == ("anchor",) for row in rows_made)
+    assert len({row.id for row in found}) == 2 and all(row.tags == ("anchor",) for row in found)
 
 
 def test_the_choice_follows_from_the_seed() -> None:

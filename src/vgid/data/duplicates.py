@@ -22,8 +22,8 @@ SIDE = 8
 HASH_DISTANCE = 4
 """Number of bits, of 64, in which the hashes of similar pictures may differ; chosen by hand."""
 GREY_DISTANCE = 12.0
-"""Mean absolute difference of grey values, of 255, up to which two small copies are similar; chosen by hand. The hash alone does not suffice,
-since all pictures of a single colour have the same hash."""
+"""Mean absolute difference of grey values, of 255, up to which two small copies are similar; chosen by hand. Hashes alone do not suffice,
+since all pictures of a single colour have the same one."""
 GRAM = 5
 """Length of the compared n-grams in characters; chosen by hand."""
 LEAST_JACCARD = 0.85
