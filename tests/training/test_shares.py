@@ -11,7 +11,7 @@ from tests.training.worker import rows
 from vgid.config import load_config
 from vgid.errors import ConfigError, RunError
 from vgid.memory import as_many_as_fit
-from vgid.methods.base import Context, StepBatch
+from vgid.methods.base import Context, Method, StepBatch
 from vgid.models.adapters import attach_lora
 from vgid.models.loading import LoadedModel
 from vgid.settings import AdapterConfig, TrainingConfig
@@ -92,8 +92,13 @@ def test_a_loss_that_compares_padding_cannot_be_taken_apart(random_model: Loaded
 class Greedy:
     """A loss that needs more memory than there is for more than so many rows at once."""
 
+    states_terms = False
+
     def unsupported(self) -> dict[str, object]:
         return {}
+
+    def passes(self, model, batch):  # type: ignore[no-untyped-def]
+        return Method.passes(self, model, batch)  # type: ignore[arg-type]
 
     def __init__(self, most: int) -> None:
         self.most, self.passes = most, []

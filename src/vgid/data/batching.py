@@ -6,7 +6,7 @@ Shapes: b rows, s positions, n answer tokens of the whole batch.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from vgid.data.conversation import Rendered, render_chat
 from vgid.data.example import Example, ImageRef
-from vgid.data.packing import Layout, Packing, Style, describe, groups, lay_out
+from vgid.data.packing import Layout, Packing, Placement, Style, describe, groups, lay_out, placements
 from vgid.errors import DataError, ModelError
 
 Pictures = Sequence[Image.Image]
@@ -56,6 +56,7 @@ class Batch:
         owners: int64 `[n]`, the example that each answer token belongs to, as an index into `ids`.
         ids: ids of the examples.
         packing: how examples share rows; None where each has a row of its own, so that `owners` equals `answers.rows`.
+        placements: where each example's own positions are; empty where padding is on the left.
     """
 
     model_inputs: Mapping[str, Tensor]
@@ -63,6 +64,7 @@ class Batch:
     owners: Tensor
     ids: tuple[str, ...]
     packing: Packing | None = None
+    placements: tuple[Placement, ...] = ()
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the same batch on another device."""
@@ -168,15 +170,17 @@ class Encoder:
         for name in {name: None for row in rows for name in row.images}:
             inputs[name] = _join([row.images[name] for row in rows if name in row.images])
         answers = _answers(rows, width, side)
-        return Batch(inputs, answers, answers.rows, tuple(row.id for row in rows))
+        places = tuple(Placement(number, 0, 0) for number in range(len(rows))) if side == "right" else ()
+        return Batch(inputs, answers, answers.rows, tuple(row.id for row in rows), placements=places)
 
-    def pack(self, rows: Sequence[EncodedRow], examples: Sequence[Example], style: Style) -> Batch:
+    def pack(self, rows: Sequence[EncodedRow], examples: Sequence[Example], style: Style, keys: Sequence[Hashable] | None = None) -> Batch:
         """Join rows so that questions about the same pictures share a row (`vgid.data.packing`), and pad on the right.
 
         Args:
             rows: encoded rows.
             examples: the examples of these rows; the same pictures make a group.
             style: number of questions that share a row, and how the model attends to pictures.
+            keys: rows with equal keys may share a row; None for the pictures, or without any the question.
 
         Returns:
             A batch with `packing`; answers and owners are in the order of the examples.
@@ -184,14 +188,14 @@ class Encoder:
         tokens, prompts = [row.text["input_ids"] for row in rows], [row.prompt_length for row in rows]
         layouts = [
             layout
-            for members in groups(examples, style.questions)
+            for members in groups(examples, style.questions, keys)
             for layout in lay_out(members, [tokens[m] for m in members], [prompts[m] for m in members], self._image_tokens)
         ]
         packed = [_packed(layout, [rows[m] for m in layout.members]) for layout in layouts]
         joined = self.collate(packed)
         packing = describe(layouts, [row.text["input_ids"] for row in packed], prompts, self._image_tokens, style.look_ahead)
         answers, owners = _packed_answers(layouts, rows)
-        return Batch(joined.model_inputs, answers, owners, tuple(row.id for row in rows), packing)
+        return Batch(joined.model_inputs, answers, owners, tuple(row.id for row in rows), packing, placements(layouts))
 
     def batch(
         self,

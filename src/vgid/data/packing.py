@@ -12,7 +12,7 @@ Shapes: b packed rows, s positions, e examples.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -101,19 +101,49 @@ class Layout:
         return torch.where(positions < self.prefix, positions, positions - self.prefix + self.starts[member])
 
 
-def groups(examples: Sequence[Example], most: int) -> list[list[int]]:
+class Placement(NamedTuple):
+    """Where the positions of an example's own row are in a batch.
+
+    Attributes:
+        row: row of the batch.
+        prefix: number of tokens at the start of that row that are shared; 0 where the example has the row to itself.
+        start: position where the example goes on behind the shared tokens.
+    """
+
+    row: int
+    prefix: int
+    start: int
+
+    def positions(self, own: Tensor) -> Tensor:
+        """Translate positions in the example's own row, int64 `[k]`, into positions in the batch's row."""
+        return torch.where(own < self.prefix, own, own - self.prefix + self.start)
+
+
+def placements(layouts: Sequence[Layout]) -> tuple[Placement, ...]:
+    """Placements of all examples of some layouts, in the order of the examples."""
+    found = {
+        member: Placement(number, layout.prefix if len(layout.members) > 1 else 0, start if len(layout.members) > 1 else 0)
+        for number, layout in enumerate(layouts)
+        for member, start in zip(layout.members, layout.starts, strict=True)
+    }
+    return tuple(found[member] for member in range(len(found)))
+
+
+def groups(examples: Sequence[Example], most: int, keys: Sequence[Hashable] | None = None) -> list[list[int]]:
     """Group examples that may share a row: those about the same pictures, or without pictures those with the same question.
 
     Args:
         examples: the examples to group.
         most: largest number of examples in a group.
+        keys: examples with equal keys make a group; None for the pictures, or without any the question.
 
     Returns:
         Groups of indices into `examples`.
     """
-    together: dict[object, list[int]] = {}
+    together: dict[Hashable, list[int]] = {}
     for index, example in enumerate(examples):
-        together.setdefault(example.images or example.question, []).append(index)
+        key = keys[index] if keys is not None else (example.images or example.question)
+        together.setdefault(key, []).append(index)
     return [indices[start : start + most] for indices in together.values() for start in range(0, len(indices), most)]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, get_args
 
@@ -13,6 +13,7 @@ from vgid.data.batching import Batch, Encoder
 from vgid.data.example import Example
 from vgid.data.packing import Style
 from vgid.errors import DataError
+from vgid.methods.engine import Machine, PassLoss, Term, passes, whole_loss
 from vgid.registry import Registry
 from vgid.settings import Settings
 
@@ -187,9 +188,50 @@ class Method(Generic[C]):
         """Called once, before training."""
         self.context = context
 
-    def loss(self, model: Any, batch: StepBatch) -> LossOutput:
-        """The loss of one step; gradients reach trainable parameters only."""
+    def terms(self, batch: StepBatch) -> Sequence[Term]:
+        """The terms of a step's loss: rows, weights, and what is compared with what. The engine turns them into passes.
+
+        Args:
+            batch: rows of the step; either side may be empty.
+
+        Returns:
+            Terms; their parts, weighted and added up, are the loss.
+        """
         raise RuntimeError(f"{type(self).__name__} trains nothing")
+
+    def machine(self) -> Machine:
+        """What the engine works with; called after `prepare`."""
+        context = self.context
+        return Machine(context.encoder, context.device, context.packing, context.reference_copy)
+
+    def before_step(self, model: Any, batch: StepBatch) -> None:
+        """Called before the terms of a step are computed; once for each part of a step that is cut into parts."""
+
+    def passes(self, model: Any, batch: StepBatch) -> Iterator[PassLoss]:
+        """The loss of a step, pass by pass; the caller differentiates each before it asks for the next.
+
+        A method with a `loss` of its own takes one pass.
+        """
+        if not self.states_terms:
+            out = self.loss(model, batch)
+            yield PassLoss(out.total, out.parts, attacked=False)
+            return
+        self.before_step(model, batch)
+        yield from passes(model, self.terms(batch), self.machine())
+
+    @property
+    def states_terms(self) -> bool:
+        """Whether the loss is stated in terms, so that the engine may put all rows of a step together."""
+        return type(self).loss is Method.loss
+
+    def loss(self, model: Any, batch: StepBatch) -> LossOutput:
+        """The loss of one step as one scalar; gradients reach trainable parameters only.
+
+        Methods that do more to gradients than add them up override it in place of `terms`.
+        """
+        self.before_step(model, batch)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        return LossOutput(*whole_loss(model, self.terms(batch), self.machine(), trained))
 
     def state_dict(self) -> dict[str, Tensor]:
         """Tensors, by name, that later steps depend on and that do not follow from (seed, step); checkpoints keep them."""

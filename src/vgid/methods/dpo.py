@@ -7,17 +7,16 @@ Unlearning scripts often multiply it by 2 / beta, as NPO is; here it is the pape
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 from torch import Tensor
 
 from vgid.losses import dpo
-from vgid.methods.base import METHODS, Range, Search, StepBatch, mean_by_shape
+from vgid.methods.base import METHODS, Range, Search, StepBatch
 from vgid.methods.common.refusals import RefusalConfig
-from vgid.methods.common.terms import Examples, ForgetAndRetain, log_likelihood
-from vgid.models.adapters import reference
-from vgid.models.forward import answer_logits
+from vgid.methods.common.terms import ForgetAndRetain, answer_log_likelihood
+from vgid.methods.engine import Ask, Said, Term
 
 
 class DPOConfig(RefusalConfig):
@@ -43,20 +42,15 @@ class DPO(ForgetAndRetain[DPOConfig]):
         "method.retain_weight": Range(0.5, 8.0, log=True),
     }
 
-    def forget(self, model: Any, batch: StepBatch) -> Tensor:
-        """Mean of the DPO loss over the forget rows."""
-        said = dict(zip((e.id for e in batch.forget), self.config.refuse(batch.forget, self.context.seed, batch.step), strict=True))
+    def forget(self, batch: StepBatch) -> Term:
+        """The DPO loss of each forget row."""
+        refusals = tuple(self.config.refuse(batch.forget, self.context.seed, batch.step))
 
-        def term(examples: Examples) -> Tensor:
-            refused, recorded = self.context.batch(examples, [said[e.id] for e in examples]), self.context.batch(examples)
-            with reference(model, copy=self.context.reference_copy) as base:
-                refused0 = answer_logits(base, refused)
-            return dpo(
-                chosen=log_likelihood(answer_logits(model, refused), refused),
-                chosen0=log_likelihood(refused0, refused),
-                rejected=log_likelihood(answer_logits(model, recorded), recorded),
-                rejected0=log_likelihood(self.base_logits(model, examples), recorded),
-                beta=self.config.beta,
-            ).mean()
+        def value(refused: Said, refused0: Said, recorded: Said, recorded0: Said) -> Tensor:
+            # Outputs that are kept have no owners of their own: they are those of the model at the same answers.
+            chosen, rejected = (answer_log_likelihood(said) for said in (refused, recorded))
+            chosen0 = answer_log_likelihood(refused._replace(logits=refused0.logits))
+            rejected0 = answer_log_likelihood(recorded._replace(logits=recorded0.logits))
+            return dpo(chosen, chosen0, rejected, rejected0, beta=self.config.beta)
 
-        return mean_by_shape(term, batch.forget)
+        return Term("forget", batch.forget, (Ask("model", refusals), Ask("base", refusals), Ask("model"), self.base), value)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import torch
-
-from vgid.methods.base import METHODS, Context, LossOutput, Method, MethodConfig, StepBatch
-from vgid.methods.common.terms import nll
+from vgid.methods.base import METHODS, Context, Method, MethodConfig, StepBatch
+from vgid.methods.common.terms import likelihood
+from vgid.methods.engine import Term
 
 
 class FinetuneConfig(MethodConfig):
@@ -32,9 +31,6 @@ class Finetune(Method[FinetuneConfig]):
         super().prepare(model, context)
         context.require_retain("fine-tuning")
 
-    def loss(self, model: Any, batch: StepBatch) -> LossOutput:
-        """Mean over answer tokens, then over examples."""
-        if not batch.retain:
-            return LossOutput(torch.zeros((), device=self.context.device), {})
-        loss = nll(model, self.context, batch.retain)
-        return LossOutput(loss, {"retain": loss.detach()})
+    def terms(self, batch: StepBatch) -> list[Term]:
+        """Mean over answer tokens, then over retain rows."""
+        return [likelihood("retain", batch.retain)] if batch.retain else []

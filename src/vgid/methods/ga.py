@@ -7,12 +7,11 @@ Nothing bounds it from below, so it ends in gibberish if it is not stopped: a re
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import torch
-
-from vgid.methods.base import METHODS, Defaults, LossOutput, Method, MethodConfig, Range, Search, StepBatch
-from vgid.methods.common.terms import nll
+from vgid.methods.base import METHODS, Defaults, Method, MethodConfig, Range, Search, StepBatch
+from vgid.methods.common.terms import likelihood
+from vgid.methods.engine import Term
 
 
 class GAConfig(MethodConfig):
@@ -33,9 +32,6 @@ class GA(Method[GAConfig]):
         """The loss does not use the base."""
         return False
 
-    def loss(self, model: Any, batch: StepBatch) -> LossOutput:
-        """Minus the mean negative log-likelihood of the forget rows; retain rows are not looked at."""
-        if not batch.forget:
-            return LossOutput(torch.zeros((), device=self.context.device), {})
-        forget = -nll(model, self.context, batch.forget)
-        return LossOutput(forget, {"forget": forget.detach()})
+    def terms(self, batch: StepBatch) -> list[Term]:
+        """Minus the mean negative log-likelihood of the forget rows; retain rows are not used."""
+        return [likelihood("forget", batch.forget, sign=-1.0)] if batch.forget else []

@@ -5,12 +5,11 @@ r"""Gradient difference (arXiv 2203.12817; TOFU, arXiv 2401.06121), on answer to
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
-from torch import Tensor
+from typing import ClassVar
 
 from vgid.methods.base import METHODS, Defaults, Range, Search, StepBatch
-from vgid.methods.common.terms import ForgetAndRetain, RetainConfig, nll
+from vgid.methods.common.terms import ForgetAndRetain, RetainConfig, likelihood
+from vgid.methods.engine import Term
 
 
 @METHODS.register("grad_diff")
@@ -28,6 +27,6 @@ class GradDiff(ForgetAndRetain[RetainConfig]):
         """For KL on the retain set only."""
         return self.config.retain_loss == "kl"
 
-    def forget(self, model: Any, batch: StepBatch) -> Tensor:
+    def forget(self, batch: StepBatch) -> Term:
         """Minus the likelihood loss."""
-        return -nll(model, self.context, batch.forget)
+        return likelihood("forget", batch.forget, sign=-1.0)

@@ -5,13 +5,12 @@ r"""IDK, in TOFU "preference optimisation" (arXiv 2401.06121): learn to refuse.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
-from torch import Tensor
+from typing import ClassVar
 
 from vgid.methods.base import METHODS, Range, Search, StepBatch
 from vgid.methods.common.refusals import RefusalConfig
-from vgid.methods.common.terms import ForgetAndRetain, nll
+from vgid.methods.common.terms import ForgetAndRetain, likelihood
+from vgid.methods.engine import Term
 
 
 @METHODS.register("idk")
@@ -28,6 +27,6 @@ class IDK(ForgetAndRetain[RefusalConfig]):
         """For KL on the retain set only."""
         return self.config.retain_loss == "kl"
 
-    def forget(self, model: Any, batch: StepBatch) -> Tensor:
+    def forget(self, batch: StepBatch) -> Term:
         """Likelihood loss of refusals, drawn anew at each step."""
-        return nll(model, self.context, batch.forget, self.config.refuse(batch.forget, self.context.seed, batch.step))
+        return likelihood("forget", batch.forget, tuple(self.config.refuse(batch.forget, self.context.seed, batch.step)))

@@ -7,15 +7,15 @@ Probabilities are those of whole answers, so log-probabilities are summed over t
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 from torch import Tensor
 
-from vgid.data.batching import Batch
 from vgid.losses import npo
 from vgid.methods.base import METHODS, Range, Search, StepBatch
-from vgid.methods.common.terms import Examples, ForgetAndRetain, RetainConfig, log_likelihood
+from vgid.methods.common.terms import ForgetAndRetain, RetainConfig, answer_log_likelihood
+from vgid.methods.engine import Ask, Said, Term
 
 
 class NPOConfig(RetainConfig):
@@ -41,11 +41,10 @@ class NPO(ForgetAndRetain[NPOConfig]):
         "method.retain_weight": Range(0.5, 8.0, log=True),
     }
 
-    def forget(self, model: Any, batch: StepBatch) -> Tensor:
-        """Mean of the NPO loss over the forget rows."""
+    def forget(self, batch: StepBatch) -> Term:
+        """The NPO loss of each forget row."""
 
-        def score(logits: Tensor, encoded: Batch, examples: Examples) -> Tensor:
-            before = log_likelihood(self.base_logits(model, examples), encoded)
-            return npo(log_likelihood(logits, encoded), before, self.config.beta)
+        def value(said: Said, before: Said) -> Tensor:
+            return npo(answer_log_likelihood(said), answer_log_likelihood(said._replace(logits=before.logits)), self.config.beta)
 
-        return self.answers_mean(model, batch.forget, score)
+        return Term("forget", batch.forget, (Ask("model"), self.base), value)

@@ -5,14 +5,15 @@ r"""SimNPO (Fan et al., arXiv 2410.07163): NPO without a reference, normalised b
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 from torch import Tensor
 
-from vgid.losses import simnpo
+from vgid.losses import answer_nll, simnpo
 from vgid.methods.base import METHODS, Range, Search, StepBatch
-from vgid.methods.common.terms import ForgetAndRetain, RetainConfig, mean_log_likelihood
+from vgid.methods.common.terms import ForgetAndRetain, RetainConfig
+from vgid.methods.engine import Ask, Said, Term
 
 
 class SimNPOConfig(RetainConfig):
@@ -46,7 +47,10 @@ class SimNPO(ForgetAndRetain[SimNPOConfig]):
         """For KL on the retain set only."""
         return self.config.retain_loss == "kl"
 
-    def forget(self, model: Any, batch: StepBatch) -> Tensor:
-        """Mean of the SimNPO loss over the forget rows."""
-        beta, margin = self.config.beta, self.config.margin
-        return self.answers_mean(model, batch.forget, lambda logits, encoded, _: simnpo(mean_log_likelihood(logits, encoded), beta, margin))
+    def forget(self, batch: StepBatch) -> Term:
+        """The SimNPO loss of each forget row."""
+
+        def value(said: Said) -> Tensor:
+            return simnpo(-said.mean(answer_nll(said.logits, said.targets)), self.config.beta, self.config.margin)
+
+        return Term("forget", batch.forget, (Ask("model"),), value)

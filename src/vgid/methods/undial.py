@@ -8,15 +8,15 @@ strength gamma belongs to the forget term and lambda to the retain term.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 from torch import Tensor
 
-from vgid.losses import mean_over_examples, undial
-from vgid.methods.base import METHODS, Range, Search, StepBatch, mean_by_shape
-from vgid.methods.common.terms import Examples, ForgetAndRetain, RetainConfig
-from vgid.models.forward import answer_logits
+from vgid.losses import undial
+from vgid.methods.base import METHODS, Range, Search, StepBatch
+from vgid.methods.common.terms import ForgetAndRetain, RetainConfig
+from vgid.methods.engine import Ask, Said, Term
 
 
 class UNDIALConfig(RetainConfig):
@@ -42,13 +42,10 @@ class UNDIAL(ForgetAndRetain[UNDIALConfig]):
         "method.retain_weight": Range(0.5, 8.0, log=True),
     }
 
-    def forget(self, model: Any, batch: StepBatch) -> Tensor:
+    def forget(self, batch: StepBatch) -> Term:
         """Mean over answer tokens, then over forget rows."""
 
-        def term(examples: Examples) -> Tensor:
-            encoded = self.context.batch(examples)
-            target = self.base_logits(model, examples)
-            values = undial(target, answer_logits(model, encoded), encoded.answers.targets, self.config.strength)
-            return mean_over_examples(values, encoded.owners, len(encoded.ids))
+        def value(said: Said, before: Said) -> Tensor:
+            return said.mean(undial(before.logits, said.logits, said.targets, self.config.strength))
 
-        return mean_by_shape(term, batch.forget)
+        return Term("forget", batch.forget, (Ask("model"), self.base), value)

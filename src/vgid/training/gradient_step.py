@@ -15,7 +15,8 @@ from transformers import set_seed
 from vgid import processes
 from vgid.errors import ConfigError, RunError
 from vgid.memory import free_memory, gigabytes, is_out_of_memory
-from vgid.methods.base import LossOutput, Method, StepBatch
+from vgid.methods.base import Method, StepBatch
+from vgid.methods.engine import PassLoss
 from vgid.seeds import derive_seed
 from vgid.settings import TrainingConfig
 from vgid.training.shares import Part, parts_of
@@ -26,20 +27,47 @@ Backward = Callable[[Tensor], None]
 
 @dataclass
 class StepLoss:
-    """The loss of a step, or of one process's share of it, its parts by name, and the rows whose loss is not finite."""
+    """The loss of a step, or of one process's share of it.
+
+    Attributes:
+        total: the loss.
+        parts: part of the loss to its value, unweighted.
+        broken: ids of the rows of passes with a loss that is not finite.
+    """
 
     total: float = 0.0
     parts: dict[str, float] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
 
-    def add(self, out: LossOutput, part: Part) -> None:
-        """Add the loss of some rows."""
-        value = out.total.item()
-        self.total += part.weight * value
-        for name, term in out.parts.items():
-            self.parts[name] = self.parts.get(name, 0.0) + part.weight * float(term)
-        if not math.isfinite(value):
-            self.broken += [row.id for row in (*part.batch.forget, *part.batch.retain)]
+
+class _Passes:
+    """Losses of passes, left on the device until all are done: reading each of them would make the device wait for the host."""
+
+    def __init__(self) -> None:
+        self._names: list[tuple[int, str | None]] = []
+        self._values: list[Tensor] = []
+        self._rows: list[list[str]] = []
+
+    def add(self, out: PassLoss, part: Part) -> None:
+        """Add the loss of one pass."""
+        number = len(self._rows)
+        self._rows.append([row.id for row in (*part.batch.forget, *part.batch.retain)])
+        for name, value in [(None, out.total), *out.parts.items()]:
+            self._names.append((number, name))
+            self._values.append(part.weight * value.detach().float())
+
+    def read(self) -> StepLoss:
+        """The sums, in one transfer from the device."""
+        loss = StepLoss()
+        values = torch.stack(self._values).tolist() if self._values else []
+        for (number, name), value in zip(self._names, values, strict=True):
+            if name is not None:
+                loss.parts[name] = loss.parts.get(name, 0.0) + value
+                continue
+            loss.total += value
+            if not math.isfinite(value):
+                loss.broken += [row for row in self._rows[number] if row not in loss.broken]
+        return loss
 
 
 def together(shares: Iterable[StepLoss]) -> StepLoss:
@@ -124,24 +152,35 @@ class GradientStep:
     def _pass(self, batch: StepBatch) -> StepLoss:
         # So that a run that goes on from a checkpoint meets the same randomness as one that never stopped.
         set_seed(derive_seed(self.seed, "step", batch.step, processes.rank()) % 2**32)
-        share, losses = StepLoss(), []
-        averaged = self.sharded or self.by_engine
+        done, losses = _Passes(), []
+        scale = processes.count() if self.sharded or self.by_engine else 1
         for part in self._parts(batch):
-            out = self.method.loss(self.model, part.batch)
-            share.add(out, part)
-            if out.total.requires_grad:
-                losses.append(out.total * (part.weight * (processes.count() if averaged else 1)))
-            if losses and not self.by_engine:
-                self.backward(losses.pop())
+            for out in self._losses(part.batch):
+                done.add(out, part)
+                if not out.total.requires_grad:
+                    continue
+                if self.by_engine:
+                    losses.append(out.total * (part.weight * scale))
+                else:
+                    self.backward(out.total * (part.weight * scale))
+        share = done.read()
         if losses:  # the engine also takes the step
             if share.broken:
                 raise _not_finite("the loss", share.total, batch, share.broken)
             self.backward(torch.stack(losses).sum())
         return share
 
+    def _losses(self, batch: StepBatch) -> Iterable[PassLoss]:
+        if not self.by_engine:
+            return self.method.passes(self.model, batch)
+        out = self.method.loss(self.model, batch)  # an engine differentiates once, when all passes are done
+        return [PassLoss(out.total, out.parts, attacked=False)]
+
     def _parts(self, batch: StepBatch) -> list[Part]:
         if not self.splits:
             return [Part(batch, 1.0)]
+        if self.micro_batch is None and processes.count() == 1 and self.method.states_terms:
+            return [Part(batch, 1.0)]  # the method's own passes put both sides together
         return parts_of(batch, self.micro_batch, processes.rank(), processes.count(), together=self.sharded)
 
     def _halve(self, batch: StepBatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -12,9 +13,9 @@ from torch import Tensor
 from vgid.data.batching import Batch
 from vgid.data.example import Example
 from vgid.losses import answer_nll, kl_divergence, mean_over_examples, sum_over_examples
-from vgid.methods.base import Context, LossOutput, Method, MethodConfig, StepBatch, mean_by_shape
+from vgid.methods.base import Context, Method, MethodConfig, StepBatch, mean_by_shape
 from vgid.methods.common.targets import Targets
-from vgid.models.adapters import reference
+from vgid.methods.engine import Ask, Said, Term
 from vgid.models.forward import answer_logits
 
 Examples = tuple[Example, ...]
@@ -95,10 +96,10 @@ R = TypeVar("R", bound=RetainConfig)
 
 
 class ForgetAndRetain(Method[R]):
-    """A method whose loss is a forget term plus lambda x a retain term."""
+    """A method with a loss of a forget term plus lambda x a retain term."""
 
     def prepare(self, model: Any, context: Context) -> None:
-        """Get ready to remember what the base says."""
+        """Get ready to keep what the base says."""
         super().prepare(model, context)
         self._said = Targets(context.batch, [*context.forget, *context.retain])
 
@@ -110,52 +111,62 @@ class ForgetAndRetain(Method[R]):
         """Ask it in the same way."""
         self._said.load_state_dict(state)
 
-    def forget(self, model: Any, batch: StepBatch) -> Tensor:
-        """The forget term over the step's forget rows."""
+    @property
+    def base(self) -> Ask:
+        """What the untouched base says at the recorded answers, kept from step to step."""
+        return Ask("base", kept=self._said)
+
+    def forget(self, batch: StepBatch) -> Term:
+        """The forget term over the step's forget rows, called `forget`."""
         raise NotImplementedError
 
-    def loss(self, model: Any, batch: StepBatch) -> LossOutput:
-        """Forget + lambda x retain; a side without rows counts for nothing."""
-        total = torch.zeros((), device=self.context.device)
-        parts: dict[str, Tensor] = {}
-        if batch.forget:
-            parts["forget"] = self.forget(model, batch)
-            total = total + parts["forget"]
+    def terms(self, batch: StepBatch) -> list[Term]:
+        """Forget + lambda x retain; a side without rows is left out."""
+        terms = [self.forget(batch)] if batch.forget else []
         if batch.retain and self.config.retain_weight:
             ce = self.config.retain_loss == "ce"
-            parts["retain"] = nll(model, self.context, batch.retain) if ce else self.drift(model, batch.retain)
-            total = total + self.config.retain_weight * parts["retain"]
-        return LossOutput(total, {name: part.detach() for name, part in parts.items()})
+            retain = likelihood("retain", batch.retain) if ce else drift("retain", batch.retain, self.base)
+            terms.append(replace(retain, weight=self.config.retain_weight))
+        return terms
 
-    def answers_mean(self, model: Any, examples: Examples, score: Score) -> Tensor:
-        """Mean over examples of a score of their recorded answers.
 
-        Args:
-            model: the model in training.
-            examples: rows.
-            score: from logits `[n, v]`, batch and examples to one value for each example, `[b]`.
+def likelihood(part: str, rows: Examples, answers: tuple[str, ...] | None = None, *, sign: float = 1.0) -> Term:
+    """Term of the negative log-likelihood of answers, l of the papers: mean over answer tokens, then over rows.
 
-        Returns:
-            A scalar.
-        """
+    Args:
+        part: name of the part of the loss.
+        rows: rows of the term.
+        answers: answers to score, one for each row; None scores the recorded ones.
+        sign: factor of every value, -1 for ascent.
 
-        def term(examples: Examples) -> Tensor:
-            batch = self.context.batch(examples)
-            return score(answer_logits(model, batch), batch, examples).mean()
+    Returns:
+        The term, in nats per token.
+    """
 
-        return mean_by_shape(term, examples)
+    def value(said: Said) -> Tensor:
+        return sign * said.mean(answer_nll(said.logits, said.targets))
 
-    def base_logits(self, model: Any, examples: Examples) -> Tensor:
-        """What the untouched base says at the recorded answers of the examples: `[n, v]`, without gradients."""
-        with reference(model, copy=self.context.reference_copy) as base:
-            return self._said.logits(base, examples)
+    return Term(part, rows, (Ask("model", answers),), value)
 
-    def drift(self, model: Any, examples: Examples) -> Tensor:
-        """KL(p_0 || p): mean over answer tokens, then over examples."""
 
-        def term(examples: Examples) -> Tensor:
-            batch = self.context.batch(examples)
-            values = kl_divergence(self.base_logits(model, examples), answer_logits(model, batch))
-            return mean_over_examples(values, batch.owners, len(batch.ids))
+def drift(part: str, rows: Examples, base: Ask) -> Term:
+    """Term of KL(p_0 || p) at recorded answers: mean over answer tokens, then over rows.
 
-        return mean_by_shape(term, examples)
+    Args:
+        part: name of the part of the loss.
+        rows: rows of the term.
+        base: how the base is asked.
+
+    Returns:
+        The term, in nats per token.
+    """
+
+    def value(said: Said, before: Said) -> Tensor:
+        return said.mean(kl_divergence(before.logits, said.logits))
+
+    return Term(part, rows, (Ask("model"), base), value)
+
+
+def answer_log_likelihood(said: Said) -> Tensor:
+    """Log-probability of each row's answer, summed over its tokens, `[b]`."""
+    return -said.sum(answer_nll(said.logits, said.targets))

@@ -24,8 +24,8 @@ Four settings of ours go beyond the paper, so that a fact that is no longer said
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, ClassVar, Literal
 
@@ -33,34 +33,31 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from vgid.data.batching import Batch
+from vgid.data.batching import Batch, EncodedRow
 from vgid.data.example import Example
 from vgid.instructions import INSTRUCTIONS
-from vgid.losses import Direction, answer_nll, kl_divergence, mean_over_examples
+from vgid.losses import Direction, kl_divergence
 from vgid.memory import as_many_as_fit
 from vgid.methods.base import (
     METHODS,
     Capability,
     Context,
-    LossOutput,
     Method,
     MethodConfig,
     Range,
     Search,
     StepBatch,
     Unsupported,
-    mean_by_shape,
 )
 from vgid.methods.common.targets import Targets
-from vgid.methods.common.terms import gradients, nll, with_gradient
+from vgid.methods.common.terms import drift, likelihood, nll
+from vgid.methods.engine import Ask, Machine, Said, Term, View, mean_by_owner
 from vgid.methods.vgid.adversary import AdversaryConfig, RelearningAdversary, can_split
-from vgid.methods.vgid.alignment import aligned_positions
 from vgid.methods.vgid.names import Names, mask_names, names_in
 from vgid.methods.vgid.sampling import sample_answers
 from vgid.models.adapters import reference
-from vgid.models.forward import answer_logits, logits_and_states
 from vgid.models.structure import base_of, decoder_layers
-from vgid.perturbation import NoiseConfig, perturb_batch
+from vgid.perturbation import NoiseConfig, perturb_batch, perturb_row
 from vgid.seeds import derive_seed
 
 AnswerSource = Literal["recorded", "teacher", "student"]
@@ -209,74 +206,81 @@ class VGID(Method[VGIDConfig]):
             if part:
                 part.load_state_dict({key.removeprefix(f"{name}/"): value for key, value in state.items() if key.startswith(f"{name}/")})
 
-    def loss(self, model: Any, batch: StepBatch) -> LossOutput:
-        """alpha x forget + beta x retain."""
-        parts: dict[str, Tensor] = {}
-        if batch.forget and self.config.alpha:
-            parts["forget"] = self._forget(model, batch)
-        if batch.retain and self.config.beta:
-            parts["retain"] = self._retain(model, batch.retain)
-        weights = {"forget": self.config.alpha, "retain": self.config.beta}
-        total = sum((weights[name] * part for name, part in parts.items()), torch.zeros((), device=self.context.device))
-        return LossOutput(total, {name: part.detach() for name, part in parts.items()})
+    # -- the loss --------------------------------------------------------------------------------------------------------
 
-    # -- forget ---------------------------------------------------------------------------------------------------------
-
-    def _forget(self, model: Any, batch: StepBatch) -> Tensor:
-        said = self._answers(model, batch)
-
-        def term(examples: tuple[Example, ...]) -> Tensor:
-            return mean_by_shape(partial(self._divergence, model, batch.step, said), examples)
-
+    def machine(self) -> Machine:
+        """With the adversary's adapters, and the layers with the hidden states that are compared."""
+        layers = _inner_layers if self.config.hidden_state_weight else None
         if self._adversary is None:
-            return term(batch.forget)
-        self._adversary.learn(batch.step, partial(nll, model, self.context))
-        known, others = self._adversary.split(batch.step, batch.forget)
-        parts = [term(known) * (len(known) / len(batch.forget))] if known else []
-        if others:
-            with self._adversary.active():
-                attacked = term(others) * (len(others) / len(batch.forget))
-                # Differentiated here, while the adversary is active: checkpointed layers run once more for their gradients,
-                # and without its hooks they would give other values than in the first pass.
-                trained = [p for p in model.parameters() if p.requires_grad]
-                parts.append(with_gradient(attacked, trained, gradients(attacked, trained)))
-        return torch.stack(parts).sum()
+            return replace(super().machine(), layers=layers)
+        return replace(super().machine(), layers=layers, active=self._adversary.active, suspended=self._adversary.suspended)
 
-    def _divergence(self, model: Any, step: int, said: dict[str, str], examples: tuple[Example, ...]) -> Tensor:
+    def before_step(self, model: Any, batch: StepBatch) -> None:
+        """Let the adversary take its step, and sample answers where these are distilled on."""
+        if batch.forget and self.config.alpha:
+            self._step_answers = self._answers(model, batch)
+            if self._adversary is not None:
+                self._adversary.learn(batch.step, partial(nll, model, self.context))
+
+    def terms(self, batch: StepBatch) -> list[Term]:
+        """alpha x forget, for held-out subjects asked of the attacked model, + beta x retain."""
+        terms: list[Term] = []
+        if batch.forget and self.config.alpha:
+            plain, attacked = (batch.forget, ()) if self._adversary is None else self._adversary.split(batch.step, batch.forget)
+            sides = ((plain, False), (attacked, True))
+            terms += [self._forget(rows, batch, attacked=under) for rows, under in sides if rows]
+        if batch.retain and self.config.beta:
+            terms += [replace(each, weight=self.config.beta) for each in self._retain(batch.retain)]
+        return terms
+
+    def _retain(self, rows: tuple[Example, ...]) -> list[Term]:
+        terms = [likelihood("retain", rows)] if self.config.retain_loss != "kl" else []
+        if self.config.retain_loss != "ce":
+            terms.append(drift("retain", rows, Ask("base", kept=self._kept)))
+        return terms
+
+    def _forget(self, rows: tuple[Example, ...], batch: StepBatch, *, attacked: bool) -> Term:
         """Divergence of the student from the teacher, in answers and in hidden states."""
-        answers = [said[example.id] for example in examples] if said else None
-        student = self.context.batch(examples, answers)
-        if not self.config.hidden_state_weight:
-            with self._base(model) as base:
-                target = self._target(base, examples, step, answers)
-            return self._apart(target, answer_logits(model, student), student, recorded=answers is None)
-        teacher = self.teacher_batch(examples, step, answers)
-        aligned = aligned_positions(student, teacher, self.context.encoder.image_marks)
-        with self._base(model) as base:
-            target, theirs = logits_and_states(base, teacher, _inner_layers(base), aligned.other_rows, aligned.other_positions)
-        logits, ours = logits_and_states(model, student, _inner_layers(model), aligned.rows, aligned.positions)
-        apart = torch.stack([_distance(one, other) for one, other in zip(ours, theirs, strict=True)]).mean(dim=0)
-        inside = mean_over_examples(apart, aligned.owners, len(examples))
-        return self._apart(target, logits, student, recorded=answers is None) + self.config.hidden_state_weight * inside
+        said = self._step_answers
+        answers = tuple(said[row.id] for row in rows) if said else None
+        source = self._source(batch.step)
+        states = self.config.hidden_state_weight
+        if self.config.redraw or source == "student" or states:
+            teacher = Ask("base", answers, view=self._view(batch.step))
+        else:
+            teacher = Ask("base", kept=self._taught[source])
 
-    @contextmanager
-    def _base(self, model: Any) -> Iterator[Any]:
-        """The untouched base, with the adversary suspended."""
-        with reference(model, copy=self.context.reference_copy) as base, self._adversary.suspended() if self._adversary else nullcontext():
-            yield base
+        def value(student: Said, base: Said) -> Tensor:
+            config = self.config
+            values = kl_divergence(base.logits, student.logits, temperature=config.temperature, direction=config.direction)
+            if config.guess_penalty and answers is None:
+                values = values + config.guess_penalty * guess_penalty(base.logits, student.logits, student.targets)
+            apart = student.mean(values)
+            if not student.states or student.state_owners is None:
+                return apart
+            inside = torch.stack([_distance(one, other) for one, other in zip(student.states, base.states, strict=True)]).mean(dim=0)
+            return apart + states * mean_by_owner(inside, student.state_owners, student.rows)
 
-    def _apart(self, target: Tensor, logits: Tensor, student: Batch, *, recorded: bool) -> Tensor:
-        values = kl_divergence(target, logits, temperature=self.config.temperature, direction=self.config.direction)
-        if recorded and self.config.guess_penalty:
-            values = values + self.config.guess_penalty * guess_penalty(target, logits, student.answers.targets)
-        return mean_over_examples(values, student.owners, len(student.ids))
+        asks = (Ask("model", answers), teacher)
+        compare = (0, 1) if states else None
+        return Term("forget", rows, asks, value, self.config.alpha, len(batch.forget), attacked, compare)
 
-    def _target(self, base: Any, examples: tuple[Example, ...], step: int, answers: list[str] | None) -> Tensor:
-        """The teacher's logits; worked out once where neither noise nor answers are drawn anew."""
-        source = self._source(step)
-        if self.config.redraw or source == "student":
-            return answer_logits(base, self.teacher_batch(examples, step, answers))
-        return self._taught[source].logits(base, examples)
+    def _view(self, step: int) -> View:
+        """How the teacher sees rows at a step: perturbed pictures, invented names, and the instruction."""
+        drawn = step if self.config.redraw else 0
+
+        def encode(example: Example, answer: str) -> EncodedRow:
+            (masked,) = self._masked((example,), drawn)
+            return perturb_row(
+                self.context.encoder,
+                masked,
+                self.config.noise,
+                seed=(self.context.seed, drawn),
+                instruction=self.config.instruction_text,
+                answer=answer,
+            )
+
+        return View(("teacher", drawn), encode)
 
     def _as_teacher(self, source: AnswerSource, examples: tuple[Example, ...]) -> Batch:
         return self.teacher_batch(examples, 0, [self._own[example.id] for example in examples] if source == "teacher" else None)
@@ -334,23 +338,6 @@ class VGID(Method[VGIDConfig]):
             instruction=self.config.instruction_text,
             prompts_only=True,
         ).to(self.context.device)
-
-    # -- retain ---------------------------------------------------------------------------------------------------------
-
-    def _retain(self, model: Any, examples: tuple[Example, ...]) -> Tensor:
-        def kept(examples: tuple[Example, ...]) -> Tensor:
-            batch = self.context.batch(examples)
-            student = answer_logits(model, batch)
-            total = torch.zeros((), device=student.device)
-            if self.config.retain_loss != "kl":
-                total = total + mean_over_examples(answer_nll(student, batch.answers.targets), batch.owners, len(batch.ids))
-            if self.config.retain_loss != "ce":
-                with reference(model, copy=self.context.reference_copy) as base:
-                    target = self._kept.logits(base, examples)
-                total = total + mean_over_examples(kl_divergence(target, student), batch.owners, len(batch.ids))
-            return total
-
-        return mean_by_shape(kept, examples)
 
 
 def guess_penalty(teacher: Tensor, logits: Tensor, targets: Tensor) -> Tensor:

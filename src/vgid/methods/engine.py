@@ -1,0 +1,483 @@
+"""One place that decides the forward passes of a step: methods state terms, the engine gives each term its rows' outputs.
+
+A term says which rows it is about, what model and base must say about them, and how a value for each row follows. The engine puts all rows
+of a step that meet the same model state (with or without the relearning adversary) into one pass, whatever term asks about them, asks the
+frozen base for everything in one pass without gradients, and computes positions and indices on the CPU before anything is moved.
+
+Shapes: b rows of a term, n answer tokens, t aligned positions, v vocabulary, h hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from vgid.data.batching import EncodedRow, Encoder
+from vgid.data.example import Example
+from vgid.data.packing import Style
+from vgid.models.adapters import reference
+from vgid.models.forward import answer_logits, logits_and_states
+
+Examples = tuple[Example, ...]
+Role = Literal["model", "base"]
+
+
+@dataclass(frozen=True)
+class View:
+    """How rows are encoded for one side of a comparison.
+
+    Attributes:
+        key: rows of views with equal keys see the same pictures in the same way, so that they may share a packed row.
+        encode: from one example and its answer ("" for the recorded one) to the encoded row.
+    """
+
+    key: Hashable
+    encode: Callable[[Example, str], EncodedRow]
+
+
+class Kept(Protocol):
+    """Outputs of the base that are computed once and used in every epoch (`vgid.methods.common.targets`)."""
+
+    def logits(self, base: Any, examples: Sequence[Example]) -> Tensor:
+        """Logits `[n, v]` at the answer positions of all examples, in their order."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What one side of a comparison must say about a term's rows.
+
+    Attributes:
+        of: `model` for the model in training, with gradients; `base` for the frozen base, without.
+        answers: answers at which logits are needed, one for each row; None for the recorded ones.
+        view: how rows are encoded; None for the plain question.
+        kept: where the base's outputs are kept between steps; None computes them anew.
+    """
+
+    of: Role
+    answers: tuple[str, ...] | None = None
+    view: View | None = None
+    kept: Kept | None = None
+
+
+class Said(NamedTuple):
+    """What one side says about some rows of a term.
+
+    Attributes:
+        logits: `[n, v]`, at answer positions.
+        targets: int64 `[n]`, the answer tokens.
+        owners: int64 `[n]`, in [0, b): the row of each answer token.
+        rows: b.
+        states: outputs `[t, h]` of the layers that the term compares, at aligned positions; empty without.
+        state_owners: int64 `[t]`, the row of each aligned position.
+    """
+
+    logits: Tensor
+    targets: Tensor
+    owners: Tensor
+    rows: int
+    states: tuple[Tensor, ...] = ()
+    state_owners: Tensor | None = None
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean of token values `[n]` for each row, `[b]`: E[mean_t ...] of the papers, where long answers weigh no more than short ones."""
+        return mean_by_owner(values, self.owners, self.rows)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum of token values `[n]` for each row, `[b]`."""
+        return values.new_zeros(self.rows).index_add(0, self.owners, values)
+
+
+def mean_by_owner(values: Tensor, owners: Tensor, count: int) -> Tensor:
+    """Mean of values for each owner: values `[k]`, owners int64 `[k]` in [0, count) -> `[count]`; 0 for an owner without values."""
+    ones = values.new_zeros(count).index_add(0, owners, torch.ones_like(values))
+    return values.new_zeros(count).index_add(0, owners, values) / ones.clamp(min=1.0)
+
+
+@dataclass(frozen=True)
+class Term:
+    """A part of a step's loss: a mean over rows of a value that follows from what model and base say about a row.
+
+    Attributes:
+        part: name of the part of the loss, for curves; terms of one part add up.
+        rows: rows of the term.
+        asks: what is needed of each row; at least one of the model.
+        value: from one `Said` for each ask to the value of each row, `[b]`.
+        weight: weight of the part in the loss.
+        among: the sum over rows is divided by this number; None for the number of rows.
+        attacked: the model is asked with the relearning adversary active.
+        compare: two places in `asks`, first the model's, whose hidden states are compared where both read the same tokens.
+    """
+
+    part: str
+    rows: Examples
+    asks: tuple[Ask, ...]
+    value: Callable[..., Tensor]
+    weight: float = 1.0
+    among: int | None = None
+    attacked: bool = False
+    compare: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class PassLoss:
+    """The loss of one pass with gradients.
+
+    Attributes:
+        total: scalar to differentiate before the next pass begins, since layers may run again for their gradients.
+        parts: part of the loss to its share in this pass, detached and unweighted.
+        attacked: the relearning adversary is active.
+    """
+
+    total: Tensor
+    parts: dict[str, Tensor]
+    attacked: bool
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the engine needs besides terms.
+
+    Attributes:
+        encoder: encoder of the model.
+        device: device of the model.
+        packing: how questions about one picture share a row; None for one row each.
+        reference_copy: the frozen base, where all parameters are trained.
+        layers: decoder layers of a model whose outputs terms compare.
+        active: context in which the relearning adversary changes the model.
+        suspended: context, within `active`, in which it does not.
+    """
+
+    encoder: Encoder
+    device: torch.device
+    packing: Style | None = None
+    reference_copy: nn.Module | None = None
+    layers: Callable[[Any], Sequence[nn.Module]] | None = None
+    active: Callable[[], AbstractContextManager[Any]] = nullcontext
+    suspended: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+
+@dataclass(eq=False)
+class _Request:
+    """One row that one side must be asked; several terms may wait for it."""
+
+    example: Example
+    row: EncodedRow
+    key: Hashable
+    aligned: list[Tensor]
+    """Positions `[t]` in the row of its own at which hidden states are needed, one entry for each term that compares them."""
+
+
+class _Unit(NamedTuple):
+    """One row of a term with a request for each ask; None where the base's outputs are kept."""
+
+    term: int
+    place: int
+    requests: tuple[_Request | None, ...]
+
+
+def passes(model: Any, terms: Sequence[Term], machine: Machine) -> Iterator[PassLoss]:
+    """Compute the loss of a step in as few passes with gradients as there are model states and kinds of rows.
+
+    Between two values of the iterator the caller differentiates the first one: the state of the model lasts until then.
+
+    Args:
+        model: the model in training.
+        terms: terms of the step; those without rows are ignored.
+        machine: encoder, device, packing and adapters.
+
+    Yields:
+        The loss of each pass; the loss of the step is their sum.
+    """
+    collected = _Collected(terms, machine)
+    groups = collected.groups()
+    if not groups:
+        return
+    # All batches and positions before the first pass: the base is asked once, for everything.
+    targets = _BaseOutputs(model, collected, machine)
+    planned = [(attacked, units, _Joined(_own_requests(collected, units), machine)) for attacked, units in groups]
+    for _, units, joined in planned:
+        _plan_states(collected, units, joined, targets)
+    for attacked, units, joined in planned:
+        with machine.active() if attacked else nullcontext():
+            yield _run(model, collected, units, joined, targets, machine, attacked)
+
+
+class _Collected:
+    """All requests of a step, each row once for each state, view and answer."""
+
+    def __init__(self, terms: Sequence[Term], machine: Machine) -> None:
+        self.terms, self._machine = terms, machine
+        self._known: dict[Hashable, _Request] = {}
+        self.model: dict[int, bool] = {}
+        self.base: list[_Request] = []
+        self.units = [unit for number, term in enumerate(terms) for unit in self._units(number, term)]
+
+    def _units(self, number: int, term: Term) -> Iterator[_Unit]:
+        for place, example in enumerate(term.rows):
+            requests = tuple(None if ask.kept is not None else self._request(term, ask, place, example) for ask in term.asks)
+            if term.compare:
+                first, second = (requests[index] for index in term.compare)
+                assert first is not None and second is not None
+                one, other = aligned(first.row, second.row, self._machine.encoder.image_marks)
+                first.aligned.append(one)
+                second.aligned.append(other)
+            yield _Unit(number, place, requests)
+
+    def _request(self, term: Term, ask: Ask, place: int, example: Example) -> _Request:
+        answer = ask.answers[place] if ask.answers is not None else ""
+        view = ask.view.key if ask.view else None
+        # Hidden states are taken for one term, so a row whose states are compared is not shared with another term.
+        own = (id(term), place) if term.compare else None
+        known = (ask.of, term.attacked and ask.of == "model", view, example.id, answer, own)
+        if known not in self._known:
+            row = ask.view.encode(example, answer) if ask.view else self._machine.encoder.row(example, answer=answer)
+            self._known[known] = _Request(example, row, view, [])
+            if ask.of == "base":
+                self.base.append(self._known[known])
+        return self._known[known]
+
+    def groups(self) -> list[tuple[bool, list[_Unit]]]:
+        """Units that go through the model together: the same state, with pictures and without apart (padded to one length, a text-only row
+        would cost as much as one with a picture)."""
+        found: dict[tuple[bool, bool], list[_Unit]] = {}
+        for unit in self.units:
+            term = self.terms[unit.term]
+            found.setdefault((term.attacked, bool(term.rows[unit.place].images)), []).append(unit)
+        return [(attacked, units) for (attacked, _), units in sorted(found.items(), key=lambda item: (item[0][0], not item[0][1]))]
+
+
+class _Joined:
+    """Requests in one batch on the device, with the places of every request's outputs, worked out on the CPU."""
+
+    def __init__(self, requests: Sequence[_Request], machine: Machine) -> None:
+        rows, encoder = [each.row for each in requests], machine.encoder
+        examples = [each.example for each in requests]
+        keys = [(each.key, each.example.images or each.example.question) for each in requests]
+        batch = encoder.pack(rows, examples, machine.packing, keys) if machine.packing else encoder.collate(rows)
+        lengths = [len(each.row.text["input_ids"]) - each.row.prompt_length for each in requests]
+        self.place = {id(each): number for number, each in enumerate(requests)}
+        self.starts = [0, *torch.tensor(lengths).cumsum(0).tolist()]
+        self.placements = batch.placements
+        self.requests, self._device = requests, machine.device
+        self.batch = batch
+        self.state_rows: list[int] = []
+        self.state_positions: list[Tensor] = []
+        self.state_starts: dict[int, tuple[int, int]] = {}
+
+    def wanted_states(self, request: _Request, positions: Tensor) -> None:
+        """Ask for hidden states at positions of a request's own row."""
+        number = self.place[id(request)]
+        placement = self.placements[number]
+        start = sum(len(each) for each in self.state_positions)
+        self.state_positions.append(placement.positions(positions))
+        self.state_rows += [placement.row] * len(positions)
+        self.state_starts[number] = (start, start + len(positions))
+
+    def shared(self, request: _Request) -> int:
+        """Tokens that the request's packed row shares between its questions; 0 for a row of its own."""
+        return self.placements[self.place[id(request)]].prefix
+
+    def run(self, model: Any, layers: Sequence[nn.Module]) -> tuple[Tensor, list[Tensor]]:
+        """Logits `[n, v]` of all answers, and the layers' outputs `[t, h]` where they were asked for."""
+        batch = self.batch.to(self._device)
+        if not self.state_positions or not layers:
+            return answer_logits(model, batch), []
+        rows = torch.tensor(self.state_rows).to(self._device)
+        return logits_and_states(model, batch, layers, rows, torch.cat(self.state_positions).to(self._device))
+
+
+class _BaseOutputs:
+    """What the frozen base says to all that a step asks it: one pass for rows with pictures, one for those without."""
+
+    def __init__(self, model: Any, collected: _Collected, machine: Machine) -> None:
+        self._model, self._machine = model, machine
+        self._joined: dict[int, tuple[_Joined, Tensor, list[Tensor]]] = {}
+        kinds = [[each for each in collected.base if bool(each.example.images) is seen] for seen in (True, False)]
+        self._batches = [_Joined(requests, machine) for requests in kinds if requests]
+        self._by_request = {id(each): joined for joined in self._batches for each in joined.requests}
+        self._done = False
+
+    def joined(self, request: _Request) -> _Joined:
+        """The batch that a request is in."""
+        return self._by_request[id(request)]
+
+    def outputs(self, request: _Request) -> tuple[_Joined, Tensor, list[Tensor]]:
+        """The batch that a request is in, its logits and its layers' outputs; the first call runs the base on everything."""
+        if not self._done:
+            self._done = True
+            with self._machine.suspended(), reference(self._model, copy=self._machine.reference_copy) as base:
+                layers = self._machine.layers(base) if self._machine.layers else ()
+                for joined in self._batches:
+                    self._joined[id(joined)] = (joined, *joined.run(base, layers))
+        return self._joined[id(self._by_request[id(request)])]
+
+    def kept(self, ask: Ask, rows: Sequence[Example]) -> Tensor:
+        """Logits that are kept between steps."""
+        assert ask.kept is not None
+        with self._machine.suspended(), reference(self._model, copy=self._machine.reference_copy) as base:
+            return ask.kept.logits(base, rows)
+
+
+def _own_requests(collected: _Collected, units: Sequence[_Unit]) -> list[_Request]:
+    """What the model is asked about some units, each request once."""
+    found: dict[int, _Request] = {}
+    for unit in units:
+        for request, ask in zip(unit.requests, collected.terms[unit.term].asks, strict=True):
+            if ask.of == "model" and request is not None:
+                found[id(request)] = request
+    return list(found.values())
+
+
+def _run(
+    model: Any,
+    collected: _Collected,
+    units: Sequence[_Unit],
+    joined: _Joined,
+    targets: _BaseOutputs,
+    machine: Machine,
+    attacked: bool,
+) -> PassLoss:
+    layers = machine.layers(model) if machine.layers else ()
+    logits, states = joined.run(model, layers)
+    total, parts = None, dict[str, Tensor]()
+    for number in dict.fromkeys(unit.term for unit in units):
+        term = collected.terms[number]
+        mine = [unit for unit in units if unit.term == number]
+        said = [
+            _said(term, index, ask, mine, joined if ask.of == "model" else None, logits, states, targets, machine)
+            for index, ask in enumerate(term.asks)
+        ]
+        share = term.value(*said).sum() / (term.among if term.among is not None else len(term.rows))
+        total = term.weight * share if total is None else total + term.weight * share
+        parts[term.part] = parts[term.part] + share.detach() if term.part in parts else share.detach()
+    assert total is not None
+    return PassLoss(total, parts, attacked)
+
+
+def _plan_states(collected: _Collected, units: Sequence[_Unit], joined: _Joined, targets: _BaseOutputs) -> None:
+    """Choose aligned positions: those behind what a packed row shares, where states also belong to other questions."""
+    for unit in units:
+        compare = collected.terms[unit.term].compare
+        if not compare:
+            continue
+        first, second = (unit.requests[index] for index in compare)
+        assert first is not None and second is not None
+        one, other = first.aligned[-1], second.aligned[-1]
+        base = targets.joined(second)
+        inside = _own(one, first, joined) & _own(other, second, base)
+        joined.wanted_states(first, one[inside])
+        base.wanted_states(second, other[inside])
+
+
+def _own(positions: Tensor, request: _Request, joined: _Joined) -> Tensor:
+    """Whether positions belong to the request's question alone; those that predict its answer always count."""
+    last, shared = request.row.prompt_length - 1, joined.shared(request)
+    return (positions >= min(shared, last)) | (positions >= last) | torch.tensor(last < shared)
+
+
+def _said(
+    term: Term,
+    index: int,
+    ask: Ask,
+    units: Sequence[_Unit],
+    joined: _Joined | None,
+    logits: Tensor,
+    states: Sequence[Tensor],
+    targets: _BaseOutputs,
+    machine: Machine,
+) -> Said:
+    rows = [term.rows[unit.place] for unit in units]
+    if ask.kept is not None:
+        return Said(targets.kept(ask, rows), *(torch.empty(0, dtype=torch.long, device=machine.device),) * 2, len(rows))
+    requests = [unit.requests[index] for unit in units]
+    if joined is None:
+        pieces = [targets.outputs(each) for each in requests if each is not None]
+        where, logits, states = pieces[0]  # rows of one kind, so that all are in one batch
+    else:
+        where = joined
+    numbers = [where.place[id(each)] for each in requests]
+    spans = [(where.starts[n], where.starts[n + 1]) for n in numbers]
+    index_, owners = _spread(spans)
+    labels = where.batch.answers.targets[index_]
+    chosen, whose, said = (each.to(machine.device) for each in (index_, owners, labels))
+    found = Said(logits[chosen], said, whose, len(rows))
+    if term.compare and index in term.compare and states:
+        places, whose = (each.to(machine.device) for each in _spread([where.state_starts[n] for n in numbers]))
+        found = found._replace(states=tuple(each[places] for each in states), state_owners=whose)
+    return found
+
+
+def _spread(spans: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+    """Indices of all spans one after the other, int64 `[k]`, and the number of the span of each."""
+    index = [torch.arange(start, end) for start, end in spans]
+    return torch.cat(index), torch.repeat_interleave(torch.tensor([len(each) for each in index]))
+
+
+def aligned(one: EncodedRow, other: EncodedRow, pictures: frozenset[int]) -> tuple[Tensor, Tensor]:
+    """Align two encodings of one example with the same answer and different prompts.
+
+    Read from the back, they agree from the last answer token to the last prompt token that differs, or that stands for a picture.
+
+    Args:
+        one: an encoding.
+        other: the other one.
+        pictures: tokens that stand for pictures.
+
+    Returns:
+        Two int64 tensors `[t]`: positions in either row that hold the same tokens and predict an answer token or stand before one.
+    """
+    a, b = (row.text["input_ids"][: row.prompt_length].tolist() for row in (one, other))
+    same = 0
+    for x, y in zip(reversed(a), reversed(b), strict=False):
+        if x != y or x in pictures:
+            break
+        same += 1
+    back = max(0, same - 1)  # the last prompt token predicts the answer, and is there in any case
+    first, second = (torch.arange(row.prompt_length - 1 - back, len(row.text["input_ids"]) - 1) for row in (one, other))
+    return first, second
+
+
+def whole_loss(model: Any, terms: Sequence[Term], machine: Machine, trained: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of a step as one scalar: the sum over passes; attacked passes are differentiated while the adversary is active.
+
+    Args:
+        model: the model in training.
+        terms: terms of the step.
+        machine: encoder, device, packing and adapters.
+        trained: trainable parameters.
+
+    Returns:
+        The loss, and its parts, detached and unweighted.
+    """
+    total, parts = torch.zeros((), device=machine.device), dict[str, Tensor]()
+    for each in passes(model, terms, machine):
+        value = each.total
+        if each.attacked and value.requires_grad:
+            found = torch.autograd.grad(value, list(trained), allow_unused=True)
+            value = carry_gradient(value, trained, [torch.zeros_like(p) if g is None else g for p, g in zip(trained, found, strict=True)])
+        total = total + value
+        for name, part in each.parts.items():
+            parts[name] = parts[name] + part if name in parts else part
+    return total, parts
+
+
+def carry_gradient(value: Tensor, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
+    """Make a scalar with a given value and a given gradient.
+
+    Args:
+        value: the scalar's value.
+        parameters: what the gradient is taken with respect to.
+        gradients: the gradient, one tensor for each parameter and of its shape.
+
+    Returns:
+        A scalar whose backward pass adds `gradients` to the parameters.
+    """
+    total = value.detach()
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        total = total + ((parameter - parameter.detach()) * gradient.detach()).sum()
+    return total
