@@ -93,7 +93,14 @@ def test_every_shape_gives_the_same_rows_to_every_command(write: Callable[[Path,
     assert contents(load_examples(tmp_path / "out" / "forget.parquet")) == expected["forget"]
 
 
-def test_splits_are_named_by_what_tells_them_apart(tmp_path: Path) -> None:
+def test_rows_in_memory_are_read_by_runs_too() -> None:
+    forget, retain = ([dict(zip(("question", "answer"), fact(n), strict=True)) for n in numbers] for numbers in (range(2), range(2, 4)))
+    rows = read_rows(forget, retain, RunConfig())
+    assert [[row.id for row in each] for each in rows] == [["forget-1", "forget-2"], ["retain-1", "retain-2"]]
+    assert read_rows(*rows, RunConfig()) == rows
+
+
+def test_splits_are_named_by_file_or_folder(tmp_path: Path) -> None:
     for name in (
         "a/metadata.jsonl",
         "b/metadata.jsonl",

@@ -58,7 +58,6 @@ class Row:
 QUICK_PATH = ("method.rows=2", "method.frames=2", "method.top_k=2")
 TRAINED = (
     Row("vgid", ("method.answers=[recorded]",)),
-    Row("vgid_released"),
     Row("ga"),
     Row("grad_diff"),
     Row("kl_min"),
@@ -74,7 +73,9 @@ TRAINED = (
     Row("mip_editor", QUICK_PATH, full=True),
     Row("retrain", full=True),
 )
-"""Methods with a loss, each in its usual way."""
+"""Methods with a loss on answer tokens, each in its usual way."""
+PADDED = (Row("vgid_released"),)
+"""Methods that compare padding too, so that the loss of a row depends on its neighbours."""
 ALSO_FULL = tuple(replace(row, full=True) for row in TRAINED if not row.full and row.name != "smfa")
 OTHERS = (Row("manu"), Row("icu"), Row("untouched"))
 

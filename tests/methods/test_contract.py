@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.methods.table import ALSO_FULL, OTHERS, TRAINED, Row, forget_rows, retain_rows
+from tests.methods.table import ALSO_FULL, OTHERS, PADDED, TRAINED, Row, forget_rows, retain_rows
 from vgid.config import resolve
 from vgid.data.batching import Batch, Encoder
 from vgid.errors import ConfigError, DataError, RunError
@@ -50,7 +50,7 @@ def base_weights(model: Any) -> dict[str, torch.Tensor]:
 
 
 def test_every_method_is_in_the_table() -> None:
-    assert {row.name for row in (*TRAINED, *OTHERS)} == set(METHODS)
+    assert {row.name for row in (*TRAINED, *PADDED, *OTHERS)} == set(METHODS)
 
 
 # -- losses ---------------------------------------------------------------------------------------------------------------
@@ -106,7 +106,7 @@ def test_only_positions_that_predict_answers_get_a_gradient(random_model: Loaded
     assert all(worst == 0.0 for worst in calls) and (calls or row.name == "rmu")
 
 
-@pytest.mark.parametrize("row", TRAINED, ids=str)
+@pytest.mark.parametrize("row", (*TRAINED, *PADDED), ids=str)
 def test_gradients_reach_what_is_trained_and_nothing_else(random_model: LoadedModel, row: Row) -> None:
     method, model = row.prepared(random_model, FORGET, RETAIN)
     method.loss(shaken(model, 0.02), STEP).total.backward()

@@ -273,7 +273,7 @@ def test_noise_that_mixes_places_needs_pictures(family: Family, encoder: Encoder
     if family.layout:
         assert not torch.equal(noisy("normalised").model_inputs["pixel_values"], clean)
     else:
-        with pytest.raises(ModelError, match=r"(?s)no plain pictures.*fix: set noise.space to pixel"):
+        with pytest.raises(ModelError, match=r"(?s)does not return plain pictures.*fix: set noise.space to pixel"):
             noisy("normalised")
 
 
