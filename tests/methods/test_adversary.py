@@ -133,13 +133,25 @@ def test_what_it_asks_is_asked_of_the_model_with_its_weights(random_model: Loade
     target = {row.id: _teacher_logits(model, plain.teacher_batch((row,), 7)) for row in others}
     for name, layer in adversary.layers.items():
         layer.weight.data += 2 * own[f"{name}/up"] @ own[f"{name}/down"]
-    plain._target = lambda base, examples, step, answers: torch.cat([target[e.id] for e in examples])  # type: ignore[method-assign]
+    plain = VGID(method.config.model_copy(update={"adversary": None, "redraw": False}))
+    plain.prepare(model, method.context)
+    plain._taught["recorded"] = Fixed(target)  # type: ignore[assignment]
     attacked = plain.loss(model, StepBatch(7, others, ())).total * (len(others) / len(FORGET))
     attacked.backward()
     model.load_state_dict(state)
     for name, p in model.named_parameters():
         if p.grad is not None:
             assert torch.allclose(found[name], p.grad, atol=2e-5), name
+
+
+class Fixed:
+    """Logits of the teacher as they were before the weights were changed."""
+
+    def __init__(self, logits: dict[str, torch.Tensor]) -> None:
+        self._logits = logits
+
+    def logits(self, _: Any, examples: Any) -> torch.Tensor:
+        return torch.cat([self._logits[example.id] for example in examples])
 
 
 def _teacher_logits(model: Any, batch: Batch) -> torch.Tensor:

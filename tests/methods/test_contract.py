@@ -84,21 +84,21 @@ def test_only_positions_that_predict_answers_get_a_gradient(random_model: Loaded
     batches: list[Batch] = []
     calls: list[torch.Tensor] = []
     shown: list[torch.Tensor] = []
-    encode = Context.batch
+    collate = Encoder.collate
 
-    def batch(self: Context, examples: Any, answers: Any = None) -> Batch:
-        batches.append(encode(self, examples, answers))
+    def collated(self: Encoder, *arguments: Any, **named: Any) -> Batch:
+        batches.append(collate(self, *arguments, **named))
         return batches[-1]
 
     def see(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         if not torch.is_grad_enabled():
             return
-        seen = next(each for each in batches if each.model_inputs["input_ids"] is shown[-1])
+        seen = next(each for each in batches if torch.equal(each.model_inputs["input_ids"], shown[-1]))
         answers = torch.zeros(inputs[0].shape[:2], dtype=torch.bool)
         answers[seen.answers.rows, seen.answers.positions] = True
         inputs[0].register_hook(lambda g: calls.append(g[~answers].abs().max()))
 
-    monkeypatch.setattr(Context, "batch", batch)
+    monkeypatch.setattr(Encoder, "collate", collated)
     random_model.model.register_forward_pre_hook(lambda _, __, named: shown.append(named["input_ids"]), with_kwargs=True)
     # Registered first, so that it sees all positions before the answers' are taken.
     random_model.model.get_output_embeddings().register_forward_pre_hook(see)

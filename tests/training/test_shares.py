@@ -81,7 +81,8 @@ def test_micro_batches_give_the_gradient_of_the_whole_step(random_model: LoadedM
     assert parts.parts.keys() == {"forget", "retain"} and parts.parts == pytest.approx(whole.parts, abs=1e-6)
     assert parts.total == pytest.approx(whole.total, abs=1e-5)  # the retain loss is near 8, and weighs four times
     assert gradients[0].keys() == gradients[1].keys() and max(g.abs().max() for g in gradients[0].values()) > 1e-3
-    assert all(torch.allclose(gradients[0][name], gradients[1][name], rtol=0, atol=1e-6) for name in gradients[0])
+
+    assert all(torch.allclose(gradients[0][name], gradients[1][name], rtol=1e-5, atol=2e-6) for name in gradients[0])
 
 
 def test_a_loss_that_compares_padding_cannot_be_taken_apart(random_model: LoadedModel) -> None:
@@ -101,13 +102,13 @@ class Greedy:
         return Method.passes(self, model, batch)  # type: ignore[arg-type]
 
     def __init__(self, most: int) -> None:
-        self.most, self.passes = most, []
+        self.most, self.counts = most, []
 
     def loss(self, model, batch):  # type: ignore[no-untyped-def]
         from vgid.methods.base import LossOutput
 
         count = len(batch.forget) + len(batch.retain)
-        self.passes.append(count)
+        self.counts.append(count)
         if count > self.most:
             torch.empty(2**46)
         loss = sum(int(row.id[4:]) for row in (*batch.forget, *batch.retain)) / count * model.weight.sum()
@@ -122,7 +123,7 @@ def test_memory_that_does_not_suffice_halves_the_batch_once(caplog: pytest.LogCa
     # The mean over forget rows is 1, over retain rows 4.5.
     assert model.weight.grad is not None and model.weight.grad.item() == pytest.approx(5.5)
     descent.step(STEP)
-    assert greedy.passes == [3, 4, 1, 2, 2, 2, 1, 2, 2, 2] and descent.micro_batch == 2
+    assert greedy.counts == [3, 4, 1, 2, 2, 2, 1, 2, 2, 2] and descent.micro_batch == 2
     assert caplog.messages == ["memory does not hold 4 rows at once: from here on 2 in twice as many passes"]
 
 
