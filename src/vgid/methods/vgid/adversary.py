@@ -113,7 +113,8 @@ class RelearningAdversary:
             self._learning = False
         rows = sum(count for count, _ in parts)
         for place, parameter in enumerate(parameters):
-            parameter.grad = torch.stack([found[place] * (count / rows) for count, found in parts]).sum(dim=0)
+            shares = [found[place] * (count / rows) if len(parts) > 1 else found[place] for count, found in parts]
+            parameter.grad = shares[0] if len(shares) == 1 else torch.stack(shares).sum(dim=0)
         self._optimizer.step()
         self._optimizer.zero_grad()
 
@@ -166,7 +167,7 @@ class RelearningAdversary:
             up = torch.zeros(layer.out_features, self.config.rank)
             device = layer.weight.device
             self._weights[name] = (nn.Parameter(down.to(device)), nn.Parameter(up.to(device)))
-        self._optimizer = torch.optim.AdamW([each for pair in self._weights.values() for each in pair], lr=self.config.rate)
+        self._optimizer = torch.optim.AdamW([each for pair in self._weights.values() for each in pair], lr=self.config.rate, fused=True)
 
     def _add(self, name: str, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         if self._suspended:
