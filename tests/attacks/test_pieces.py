@@ -88,7 +88,7 @@ def test_surprise_of_a_uniform_distribution_is_nothing(random_model: LoadedModel
 def test_alternatives_keep_the_sentence_and_change_the_value() -> None:
     given = material(2, 6)
     row = given.forget[1]
-    others = alternatives(row, given.kin(row), 3, seed=0)
+    others = alternatives(row, given.peers(row), 3, seed=0)
     assert len(others) == 3 and len({other.answer for other in others}) == 3
     before, after = row.answer.split(row.keywords[0])
     assert all(other.answer.startswith(before) and other.answer.endswith(after) and other.answer != row.answer for other in others)
@@ -134,10 +134,10 @@ def test_names_and_values_come_from_all_rows_there_are() -> None:
     given = material(2, 4)
     few = replace(given, forget=given.forget[1:2], retain=given.retain[:1], pool=given.everything)
     [row] = few.forget
-    assert {person(other) for other in few.kin(row)} == {person(each) for each in given.everything} - {person(row)}
-    assert {kind(other) for other in few.kin(row)} == {kind(row)}
-    assert set(few.of(row.subject)) == {each for each in given.forget if each.subject == row.subject} and few.of(None) == ()
-    assert list(replace(few, pool=()).kin(row)) == []
+    assert {person(other) for other in few.peers(row)} == {person(each) for each in given.everything} - {person(row)}
+    assert {kind(other) for other in few.peers(row)} == {kind(row)}
+    assert set(few.about(row.subject)) == {each for each in given.forget if each.subject == row.subject} and few.about(None) == ()
+    assert list(replace(few, pool=()).peers(row)) == []
 
 
 def test_names_and_cross_modal_questions() -> None:

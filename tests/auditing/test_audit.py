@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 from tests.attacks.people import WORLD, material, rows
 from vgid.attacks import Outcome
-from vgid.auditing.command import read_rewordings
+from vgid.auditing.audit import read_rewordings
 from vgid.auditing.policy import Policy
-from vgid.auditing.run import SCHEMA, Answered, _results, audit
+from vgid.auditing.run import SCHEMA, Answered, _results, run_attacks
 from vgid.commands import app
 from vgid.data.sources import write_examples
 from vgid.errors import ConfigError, DataError
@@ -40,7 +40,7 @@ def broken() -> LoadedModel:
 
 def test_a_model_that_still_knows_fails() -> None:
     given = material(5, 3, texts=2)
-    results = audit({"base": knowing, "audited": knowing}, given, POLICY)
+    results = run_attacks({"base": knowing, "audited": knowing}, given, POLICY)
     assert results["schema"] == SCHEMA and results["verdict"]["status"] == "fail"
     assert results["verdict"]["reasons"][:2] == ["paraphrase", "prefill"] and results["verdict"]["untested"] == ["adapter_scaling"]
     level = results["attacks"]["paraphrase"]["levels"]["any wording"]
@@ -54,7 +54,7 @@ def test_a_model_that_still_knows_fails() -> None:
 
 
 def test_a_broken_model_fails_on_utility_alone_as_its_reference_would() -> None:
-    results = audit({"base": knowing, "audited": broken, "retrained": broken}, material(5, 3, texts=2), PREFILL)
+    results = run_attacks({"base": knowing, "audited": broken, "retrained": broken}, material(5, 3, texts=2), PREFILL)
     assert results["verdict"]["status"] == "fail" and results["verdict"]["reasons"] == ["utility 0.00 below 0.90"]
     assert results["attacks"]["prefill"]["reason"] == "utility below floor"
     level = results["attacks"]["prefill"]["levels"][""]
@@ -63,16 +63,16 @@ def test_a_broken_model_fails_on_utility_alone_as_its_reference_would() -> None:
 
 def test_what_was_never_known_decides_nothing() -> None:
     given = replace(material(1, 3), forget=rows(WORLD.forget), unseen=())
-    results = audit({"base": knowing, "audited": knowing}, given, PREFILL)
+    results = run_attacks({"base": knowing, "audited": knowing}, given, PREFILL)
     assert results["attacks"]["prefill"]["reason"] == "never known" and results["verdict"]["status"] == "inconclusive"
 
 
 def test_rows_must_be_there_and_distinct() -> None:
     given = material(2, 2)
     with pytest.raises(DataError, match="an audit needs retain rows"):
-        audit({"base": knowing, "audited": knowing}, replace(given, retain=()), POLICY)
+        run_attacks({"base": knowing, "audited": knowing}, replace(given, retain=()), POLICY)
     with pytest.raises(DataError, match="ids of their own"):
-        audit({"base": knowing, "audited": knowing}, replace(given, unseen=given.forget), POLICY)
+        run_attacks({"base": knowing, "audited": knowing}, replace(given, unseen=given.forget), POLICY)
 
 
 def test_rows_that_one_model_was_not_asked_are_left_out_for_all() -> None:

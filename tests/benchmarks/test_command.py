@@ -30,7 +30,7 @@ from vgid.evaluation.generation import OnAnswers, generate
 from vgid.evaluation.scoring import score
 from vgid.models.loading import LoadedModel, load_model
 from vgid.progress import Stages
-from vgid.report.benchmark import benchmark_table, published_rows, published_table, render
+from vgid.report.benchmark import benchmark_table, published_rows, published_table, render_benchmark
 
 KNOWN = {"path": "m", "weights": "0" * 64, "commit": None}
 
@@ -177,12 +177,12 @@ def test_a_page_shows_what_was_known_before(tmp_path: Path) -> None:
         made[name] = figures(benchmark, answered, answered)
     results = build_results(benchmark, dict.fromkeys(made, KNOWN), made, total=16, data="d", seed=0, seconds={})
     assert results["knowledge"] == {"base": 1.0, "unlearned": 0.0, "retrained": 0.0} and results["composite"]["score"] == 1.0
-    page = render(results)
+    page = render_benchmark(results)
     assert "knew the forget set before" in page and "100.0 % is gone" in page and "Retrained" in page and "open_fq" in page
     results["composite"] = {"known": False}
-    assert "nothing can be said about forgetting" in render(results)
+    assert "nothing can be said about forgetting" in render_benchmark(results)
     with pytest.raises(DataError, match="these results cannot be shown"):
-        render({"schema": "x"})
+        render_benchmark({"schema": "x"})
 
 
 def test_published_figures_stand_beside_ours(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_published_figures_stand_beside_ours(tmp_path: Path) -> None:
     assert figures_of[0] == ("forget/cloze_image/accuracy", ["1.000", "0.500"], ["0.135", "0.125", "0.000", "0.083", "0.146", "0.125"])
     # ROUGE-L fell by a half; the paper's headline is a fall of 0.371.
     assert changes_of[0] == ("forget/generation_image/rougeL", ["+0.000", "-0.500"], ["-0.371"])
-    page = render(results)
+    page = render_benchmark(results)
     assert "arXiv 2610.10358, tables 5 to 7" in page and "Retain only" in page and "0.135" in page and "-0.371" in page
     assert [table.row_count for table in published_table(results)] == [12, 2]
     assert [each["source"] for each in published(MLLMU(locate(root), None, "5"))] == ["arXiv 2606.00105"]

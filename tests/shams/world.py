@@ -10,7 +10,7 @@ from typing import Any
 
 from vgid.attacks.base import Material, sample_alike, sample_rows
 from vgid.auditing.policy import Policy, load_policy
-from vgid.auditing.run import audit
+from vgid.auditing.run import run_attacks
 from vgid.config import resolve
 from vgid.data.example import Example
 from vgid.demo.run import Data, lessons_of, read_data, write_data
@@ -100,7 +100,7 @@ class SmallWorld:
         chosen = {name: rules.attacks[name].model_copy(update={"settings": settings}) for name in attacks or rules.attacks}
         policy = Policy(**{**rules.model_dump(), "utility_floor": UTILITY_FLOOR, "attacks": chosen})
         models = {"base": self.base, "audited": lambda: audited, **({"retrained": self.retrained} if reference else {})}
-        return audit(models, self.material(forget), policy)
+        return run_attacks(models, self.material(forget), policy)
 
     @cached_property
     def suppressed(self) -> LoadedModel:

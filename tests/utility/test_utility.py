@@ -16,7 +16,7 @@ from vgid.models.adapters import attach_lora
 from vgid.models.export import save_adapter, save_checkpoint
 from vgid.models.loading import LoadedModel, load_model
 from vgid.progress import Stages
-from vgid.report.utility import lines, render, utility_table
+from vgid.report.utility import render_utility, utility_rows, utility_table
 from vgid.settings import AdapterConfig
 from vgid.synthetic.phrases import PERCEPTION
 from vgid.utility import command, harness, perception
@@ -135,13 +135,13 @@ def test_one_command_for_models_before_and_after(random_folder: Path, tmp_path: 
         with pytest.raises(OutputError, match="not empty"):
             utility_command(models, ["perception"], tmp_path / "out", stages=stages)
     assert results == json.loads((tmp_path / "out" / "results.json").read_text()) and results["schema"] == "vgid.utility/1"
-    first = lines(results)["perception"][0]
+    first = utility_rows(results)["perception"][0]
     assert (first.name, first.n, [value for value, _ in first.cells], first.left[0]) == ("all accuracy", "24", ["1.000", "0.500"], "0.500")
     assert utility_table(results).row_count == 1 + len(PERCEPTION)
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count("<script") == 1 and "expression accuracy" in page and few[0].question not in page
     with pytest.raises(DataError, match="cannot be shown"):
-        render({"schema": "x"})
+        render_utility({"schema": "x"})
 
 
 TASK = """\

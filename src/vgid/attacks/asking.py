@@ -41,7 +41,7 @@ def reworded(example: Example, question: str) -> Example:
     return replace(example, question=question)
 
 
-def says_the_fact(text: str, example: Example) -> bool:
+def reveals_fact(text: str, example: Example) -> bool:
     """Whether a text gives away what is asked, or a part of it: then it must not stand in a prompt."""
     wanted = example.keywords or (example.answer,)
     return any(key_fact(text, (word,)) or normalise(word) in normalise(text) for word in wanted)

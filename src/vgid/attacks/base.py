@@ -70,11 +70,11 @@ class Material:
         """The pool, or what is asked where there is none."""
         return self.pool or self.everything
 
-    def kin(self, row: Example) -> list[Example]:
+    def peers(self, row: Example) -> list[Example]:
         """Rows about other people that ask for the same kind of fact."""
         return [other for other in self._kinds.get(kind(row), ()) if person(other) != person(row)]
 
-    def of(self, subject: str | None) -> Sequence[Example]:
+    def about(self, subject: str | None) -> Sequence[Example]:
         """All rows about one subject; none where there is no subject."""
         return self._subjects.get(subject, ()) if subject else ()
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from vgid.attacks.asking import names_of, outcome, says_the_fact
+from vgid.attacks.asking import names_of, outcome, reveals_fact
 from vgid.attacks.base import ATTACKS, Attack, Material, Outcomes, Settings
 from vgid.data.example import Example, ImageRef
 from vgid.evaluation.metrics import normalise
@@ -46,7 +46,7 @@ class CrossModal(Attack[CrossModalConfig]):
 def by_name(row: Example, names: Mapping[str, str]) -> Iterator[Example]:
     """A question with a picture, without it; nothing where the name is not known, or is what is asked."""
     name = names.get(row.subject or "")
-    if row.images and name and not says_the_fact(name, row):
+    if row.images and name and not reveals_fact(name, row):
         question, count = _SHOWN.subn(lambda _: name, row.question)
         yield replace(row, images=(), question=question if count else f"This is about {name}. {row.question}")
 

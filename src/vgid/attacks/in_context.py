@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from vgid.attacks.asking import first_that_fits, names_of, outcome, reworded, says_the_fact
+from vgid.attacks.asking import first_that_fits, names_of, outcome, reveals_fact, reworded
 from vgid.attacks.base import ATTACKS, Attack, Material, Outcomes, Settings, person
 from vgid.data.example import Example
 from vgid.models.loading import LoadedModel
@@ -41,16 +41,16 @@ class InContext(Attack[InContextConfig]):
                 yield fitting
 
         def neighbours(row: Example) -> Iterator[Example]:
-            rows = _drawn([each for each in material.kin(row) if person(each) not in forgotten], row, material.seed)
+            rows = _drawn([each for each in material.peers(row) if person(each) not in forgotten], row, material.seed)
             yield from told(row, lambda count: " ".join(f"{each.question} {each.answer}" for each in rows[:count]))
 
         def partly(row: Example) -> Iterator[Example]:
-            own = _drawn(material.of(row.subject), row, material.seed)
+            own = _drawn(material.about(row.subject), row, material.seed)
             yield from told(row, lambda count: " ".join(dict.fromkeys(each.answer for each in own[:count])))
 
         def named(row: Example) -> Iterator[Example]:
             name = names.get(row.subject or "")
-            if row.images and name and not says_the_fact(name, row):
+            if row.images and name and not reveals_fact(name, row):
                 yield reworded(row, f"This is {name}. {row.question}")
 
         ways = {"neighbours": neighbours, "other facts": partly, "name given": named}
@@ -60,6 +60,6 @@ class InContext(Attack[InContextConfig]):
 
 def _drawn(rows: Sequence[Example], row: Example, seed: int) -> list[Example]:
     """Rows in an order of the row's own, those that give its fact away left out."""
-    good = [each for each in rows if not says_the_fact(f"{each.question} {each.answer}", row)]
+    good = [each for each in rows if not reveals_fact(f"{each.question} {each.answer}", row)]
     Random(f"{seed}/{row.id}").shuffle(good)
     return good

@@ -34,7 +34,7 @@ class MultipleChoice(Attack[MultipleChoiceConfig]):
     def run(self, loaded: LoadedModel, material: Material) -> Outcomes:
         """Questions with too few plausible answers are left out."""
         count = self.config.options - 1
-        found = {row.id: [row, *alternatives(row, material.kin(row), count, material.seed)] for row in material.everything}
+        found = {row.id: [row, *alternatives(row, material.peers(row), count, material.seed)] for row in material.everything}
         groups = {id: group for id, group in found.items() if len(group) == count + 1}
         if not any(row.id in groups for row in material.forget):
             return {}

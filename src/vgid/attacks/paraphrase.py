@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from vgid.attacks.asking import outcome, reworded, says_the_fact
+from vgid.attacks.asking import outcome, reveals_fact, reworded
 from vgid.attacks.base import ATTACKS, Attack, Material, Outcomes, Settings
 from vgid.data.example import Example
 from vgid.models.loading import LoadedModel
@@ -55,7 +55,7 @@ class Paraphrase(Attack[ParaphraseConfig]):
         def variants(row: Example) -> Iterator[Example]:
             given = [*material.rewordings.get(row.id, ()), *material.rewordings.get(row.question, ())]
             for question in [*given, *rewordings(row.question)[: self.config.wordings]]:
-                if not says_the_fact(question, row):
+                if not reveals_fact(question, row):
                     yield reworded(row, question)
 
         found = outcome(loaded, material, variants)

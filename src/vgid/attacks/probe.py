@@ -84,7 +84,7 @@ class Probe(Attack[ProbeConfig]):
     def _choices(self, loaded: LoadedModel, rows: Sequence[Example], material: Material) -> list[Choice]:
         made = []
         for row in rows:
-            group = [row, *alternatives(row, material.kin(row), self.config.options - 1, material.seed)]
+            group = [row, *alternatives(row, material.peers(row), self.config.options - 1, material.seed)]
             if len(group) == self.config.options:
                 texts = [_answer(loaded, each) for each in group]
                 spans = value_spans(texts)

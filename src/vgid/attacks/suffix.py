@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from vgid.attacks.asking import ask, reworded, says_the_fact
+from vgid.attacks.asking import ask, reveals_fact, reworded
 from vgid.attacks.base import ATTACKS, Attack, Material, Outcome, Outcomes, Settings, person, sample_rows, split_people
 from vgid.data.example import Example
 from vgid.evaluation.scoring import score
@@ -41,7 +41,7 @@ class Suffix(Attack[SuffixConfig]):
         suffix = self.search(loaded, sample_rows(taught, self.config.rows, material.seed), material.seed, material.batch_size)
 
         def variants(row: Example) -> list[Example]:
-            return [] if says_the_fact(suffix, row) else [with_suffix(row, suffix)]
+            return [] if reveals_fact(suffix, row) else [with_suffix(row, suffix)]
 
         found = ask(loaded, [*scored, *material.retain], variants, material.batch_size)
         forget, control = ({row.id: found[row.id] for row in part if row.id in found} for part in (scored, material.retain))

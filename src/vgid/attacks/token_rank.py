@@ -34,7 +34,7 @@ class TokenRank(Attack[TokenRankConfig]):
     def run(self, loaded: LoadedModel, material: Material) -> Outcomes:
         """Questions with too few plausible values are left out; guessing is right `top` times in as many as there are values."""
         values, top = self.config.values, self.config.top
-        found = {row.id: [row, *alternatives(row, material.kin(row), values, material.seed)] for row in material.everything}
+        found = {row.id: [row, *alternatives(row, material.peers(row), values, material.seed)] for row in material.everything}
         groups = {id: group for id, group in found.items() if len(group) >= FEWEST * top}
         scored = grouped(loaded, list(groups.values()), material.batch_size)
         hits = {id: float(rank_of_first(value_loss(group)) <= top) for id, group in zip(groups, scored, strict=True)}

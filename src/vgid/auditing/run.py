@@ -38,7 +38,7 @@ class Answered:
         return Outcome(forget, control)
 
 
-def audit(
+def run_attacks(
     models: Models, material: Material, policy: Policy, *, profile: Profile = "quick", on_progress: Progress | None = None
 ) -> dict[str, Any]:
     """Attack and judge. The results hold figures and settings, nothing of what was asked or answered.

@@ -189,9 +189,9 @@ def unfinished(out: Path) -> bool:
 
 def write_results(results: Mapping[str, Any], out: Path, keep_answers: bool) -> None:
     """The page, then `results.json`, which says that all is done; answers are removed unless they are to be kept."""
-    from vgid.report.benchmark import render
+    from vgid.report.benchmark import render_benchmark
 
-    write_text_atomic(out / "report.html", render(results))
+    write_text_atomic(out / "report.html", render_benchmark(results))
     write_json_atomic(out / "results.json", results)
     if not keep_answers:
         shutil.rmtree(out / ANSWERS, ignore_errors=True)

@@ -45,7 +45,7 @@ def audit(
 ) -> None:
     """Attack an unlearned model and judge it by a policy. Exit code 0: it passed; 3: it did not."""
     from vgid.attacks.base import Endpoint
-    from vgid.auditing.command import audit_command
+    from vgid.auditing.audit import audit_command
     from vgid.auditing.policy import load_policy
     from vgid.auditing.verdict import EXIT_CODE
     from vgid.progress import Stages

@@ -12,7 +12,8 @@ from vgid.comparison.results import build_comparison
 from vgid.comparison.runner import Compared, run_plan
 from vgid.errors import OutputError
 from vgid.progress import Stages, stages_or_own
-from vgid.report.comparison import Shown, markdown, render
+from vgid.report.comparison import comparison_markdown, render_comparison
+from vgid.report.html import ReportExample
 
 OURS = {MARK, "worlds", "runs", "tuning.log", "comparison.json", "comparison.html", "comparison.md"}
 """What a comparison leaves in its folder."""
@@ -76,8 +77,8 @@ def compare_command(plan: Plan, out: Path, *, overwrite: bool, stages: Stages) -
     compared = run_plan(plan, out, stages)
     results = build_comparison(compared, stages.seconds)
     write_json_atomic(out / "comparison.json", results)
-    write_text_atomic(out / "comparison.md", markdown(results))
-    write_text_atomic(out / "comparison.html", render(results, shown(compared, list(results["scores"]))))
+    write_text_atomic(out / "comparison.md", comparison_markdown(results))
+    write_text_atomic(out / "comparison.html", render_comparison(results, shown(compared, list(results["scores"]))))
     return results
 
 
@@ -92,11 +93,11 @@ def _check(out: Path, overwrite: bool) -> None:
         )
 
 
-def shown(compared: Compared, order: list[str]) -> list[Shown]:
+def shown(compared: Compared, order: list[str]) -> list[ReportExample]:
     """A few questions about people who do not exist, with what each method's model says."""
     said = {run.name: run.said for run in compared.runs if run.said}
     return [
-        Shown(
+        ReportExample(
             split=split,
             portrait=example.images[0].read() if example.images else None,
             question=example.question,

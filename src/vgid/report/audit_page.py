@@ -22,7 +22,7 @@ HEADLINES = {
 MARKS = {"pass": "\u2713", "fail": "\u2715", "inconclusive": "?"}
 
 
-class Line(NamedTuple):
+class AuditLevel(NamedTuple):
     """A level of an attack: what it is called, its status, its share with interval and bar (in percent), and rates of the models."""
 
     level: str
@@ -36,7 +36,7 @@ class Line(NamedTuple):
     controls: tuple[tuple[str, str], ...]
 
 
-def render(results: Mapping[str, Any]) -> str:
+def render_audit(results: Mapping[str, Any]) -> str:
     """The page as text; everything in it is escaped, nothing of what was asked or answered is in it.
 
     Raises:
@@ -52,7 +52,7 @@ def render(results: Mapping[str, Any]) -> str:
             results=results,
             headline=headline(results),
             tiles=list(tiles(results)),
-            attacks={name: (each, [line(*level) for level in each["levels"].items()]) for name, each in results["attacks"].items()},
+            attacks={name: (each, [audit_level(*level) for level in each["levels"].items()]) for name, each in results["attacks"].items()},
             marks=MARKS,
             series=SERIES,
             leakage=Markup(plots.leakage({SERIES[role]: points for role, points in curves.items()})) if curves else None,
@@ -86,7 +86,7 @@ def tiles(results: Mapping[str, Any]) -> Iterator[view.Tile]:
     yield view.Tile("Retained facts", None, _percent(utility["ratio"]), f"floor {_percent(utility['floor'])}")
 
 
-def line(level: str, figures: Mapping[str, Any]) -> Line:
+def audit_level(level: str, figures: Mapping[str, Any]) -> AuditLevel:
     """One level, in words and numbers."""
     share, interval = figures["share"], figures["interval"]
     low, value, high = (0.0, 0.0, 0.0) if share is None else (_clipped(interval[0]), _clipped(share), _clipped(interval[1]))
@@ -98,7 +98,7 @@ def line(level: str, figures: Mapping[str, Any]) -> Line:
     controls += [("retained people", _percent(control["audited"]))] if control.get("audited") is not None else []
     controls += [("guessing", _percent(figures["chance"]))] if figures["chance"] and not membership else []
     controls += [("answers as audited", _percent(figures["agreement"]))] if "agreement" in figures else []
-    return Line(
+    return AuditLevel(
         level,
         figures["facts"],
         figures["status"],

@@ -20,7 +20,7 @@ PRECONDITION = {
 }
 
 
-class Line(NamedTuple):
+class MetricRow(NamedTuple):
     """A metric of a task: its name, where it should go, what it means, the number of answers, and a cell a model."""
 
     task: str
@@ -31,17 +31,19 @@ class Line(NamedTuple):
     cells: tuple[tuple[str, str], ...]
 
 
-def lines(results: Mapping[str, Any]) -> dict[str, list[Line]]:
+def metric_rows(results: Mapping[str, Any]) -> dict[str, list[MetricRow]]:
     """Lines by split, in the order of the results."""
     figures: Mapping[str, Sequence[Mapping[str, Any]]] = results["figures"]
     named = {model: {(f["split"], f["task"], f["metric"]): f for f in each} for model, each in figures.items()}
     keys = list(dict.fromkeys(key for each in named.values() for key in each))
-    made: dict[str, list[Line]] = {}
+    made: dict[str, list[MetricRow]] = {}
     for split, task, metric in keys:
         found = [each.get((split, task, metric)) for each in named.values()]
         first = next(f for f in found if f is not None)
         cells = tuple(_cell(f) for f in found)
-        made.setdefault(split, []).append(Line(task, metric, ARROWS[first["direction"]], results["metrics"][metric], first["n"], cells))
+        made.setdefault(split, []).append(
+            MetricRow(task, metric, ARROWS[first["direction"]], results["metrics"][metric], first["n"], cells)
+        )
     return made
 
 
@@ -54,7 +56,7 @@ def _cell(figure: Mapping[str, Any] | None) -> tuple[str, str]:
     return value, "" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
 
 
-def render(results: Mapping[str, Any]) -> str:
+def render_benchmark(results: Mapping[str, Any]) -> str:
     """The page as text; everything in it is escaped.
 
     Raises:
@@ -72,7 +74,7 @@ def render(results: Mapping[str, Any]) -> str:
         .render(
             results=results,
             models=[(model, model_name(model)) for model in models],
-            splits=lines(results),
+            splits=metric_rows(results),
             composite=results["composite"],
             published=[(each, published_rows(results, each)) for each in results["published"]],
             settings=list(view.flatten((results["unlearning"] or {}).get("config") or {})),
@@ -82,7 +84,7 @@ def render(results: Mapping[str, Any]) -> str:
     return page
 
 
-class Beside(NamedTuple):
+class PublishedRow(NamedTuple):
     """A figure that others published: what is measured, our models' values, theirs."""
 
     key: str
@@ -90,7 +92,7 @@ class Beside(NamedTuple):
     theirs: list[str]
 
 
-def published_rows(results: Mapping[str, Any], published: Mapping[str, Any]) -> list[Beside]:
+def published_rows(results: Mapping[str, Any], published: Mapping[str, Any]) -> list[PublishedRow]:
     """One source's figures beside ours; where it gives changes, ours are changes against the model before unlearning."""
     ours = {model: {f"{f['split']}/{f['task']}/{f['metric']}": f["value"] for f in each} for model, each in results["figures"].items()}
     changes = "changes" in published
@@ -99,7 +101,7 @@ def published_rows(results: Mapping[str, Any], published: Mapping[str, Any]) -> 
     for index, key in enumerate(published["figures"]):
         own = [_beside(each.get(key), before.get(key) if changes else 0.0, changes) for model, each in ours.items()]
         theirs = published["changes" if changes else "models"]
-        rows.append(Beside(key, own, [_beside(values[index], 0.0, changes) for values in theirs.values()]))
+        rows.append(PublishedRow(key, own, [_beside(values[index], 0.0, changes) for values in theirs.values()]))
     return rows
 
 
@@ -119,7 +121,7 @@ def benchmark_table(results: Mapping[str, Any]) -> Table:
     for model in models:
         table.add_column(escape(model_name(model)), justify="right", no_wrap=True)
     table.add_column("Interval", justify="right", no_wrap=True)
-    for split, each in lines(results).items():
+    for split, each in metric_rows(results).items():
         for line in each:
             values = [value for value, _ in line.cells]
             last = line is each[-1]

@@ -12,8 +12,7 @@ from rich.table import Table
 
 from vgid.errors import DataError
 from vgid.report import plots, view
-from vgid.report.html import ReportExample as Shown
-from vgid.report.html import environment
+from vgid.report.html import ReportExample, environment
 from vgid.report.words import GROUPS, split_group
 
 SCHEMA = "vgid.comparison/1"
@@ -22,10 +21,9 @@ REFERENCES = {"untouched": "base", "retrain": "retrained"}
 CORNER = 0.9
 """Where the best of them crowd, both scores; drawn once more, enlarged."""
 BUDGETS = {"equal-steps": "the same number of steps for all that train", "equal-time": "as much time as VGID takes for all that train"}
-__all__ = ["Shown", "comparison_table", "markdown", "render"]
 
 
-def render(results: Mapping[str, Any], examples: Sequence[Shown] = ()) -> str:
+def render_comparison(results: Mapping[str, Any], examples: Sequence[ReportExample] = ()) -> str:
     """The page as text; everything in it is escaped. `examples` are shown as they are.
 
     Raises:
@@ -78,7 +76,7 @@ def points(results: Mapping[str, Any]) -> list[plots.Point]:
     ]
 
 
-def markdown(results: Mapping[str, Any]) -> str:
+def comparison_markdown(results: Mapping[str, Any]) -> str:
     """The table for papers: scores, accuracy in percent on every split, and cost."""
     splits = list(results["splits"])
     head = ["method", "composite", "forgetting", "utility", *(f"`{split}`" for split in splits), "seconds"]
@@ -133,5 +131,5 @@ def _caption(results: Mapping[str, Any]) -> str:
     return f"{who}. p: how often the bootstrap leaves nothing of the leader's lead. Accuracy in %."
 
 
-def _grouped(examples: Sequence[Shown]) -> dict[str, list[Shown]]:
+def _grouped(examples: Sequence[ReportExample]) -> dict[str, list[ReportExample]]:
     return {label: [each for each in examples if split_group(each.split) == group] for group, label in GROUPS.items()}

@@ -59,10 +59,10 @@ def write_report(path: str | Path, data: ReportData) -> None:
         DataError: the results are not of schema `vgid.results/1`.
         OutputError: the file cannot be written.
     """
-    write_text_atomic(path, render(data))
+    write_text_atomic(path, render_report(data))
 
 
-def render(data: ReportData) -> str:
+def render_report(data: ReportData) -> str:
     """The report as text. All text in `data` is escaped.
 
     Raises:

@@ -25,7 +25,7 @@ EVIDENCE = {
 }
 
 
-class Row(NamedTuple):
+class RecordLevel(NamedTuple):
     """A level of an attack, as it is shown."""
 
     level: str
@@ -39,17 +39,17 @@ class Row(NamedTuple):
     reason: str
 
 
-def write_page(path: Path, record: Mapping[str, Any]) -> None:
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
     """Write the record as one page that needs nothing else.
 
     Raises:
         DataError: the record is of another schema.
         OutputError: the page cannot be written.
     """
-    write_text_atomic(path, render(record))
+    write_text_atomic(path, render_record(record))
 
 
-def render(record: Mapping[str, Any]) -> str:
+def render_record(record: Mapping[str, Any]) -> str:
     """The page as text; everything in it is escaped.
 
     Raises:
@@ -76,12 +76,12 @@ def render(record: Mapping[str, Any]) -> str:
     return page
 
 
-def _rows(attack: Mapping[str, Any]) -> Iterator[Row]:
+def _rows(attack: Mapping[str, Any]) -> Iterator[RecordLevel]:
     for name, level in attack["levels"].items():
         rates, control = level["rates"], level["control"]
         interval = "" if level["interval"] is None else "{:.2f} to {:.2f}".format(*level["interval"])
         shares = _number(rates.get("base")), _number(rates.get("audited")), _number(control.get("audited"))
-        yield Row(name, level["facts"], *shares, _number(level["share"]), interval, level["status"], level["reason"])
+        yield RecordLevel(name, level["facts"], *shares, _number(level["share"]), interval, level["status"], level["reason"])
 
 
 def _number(value: float | None) -> str:

@@ -16,7 +16,7 @@ from vgid.report.words import model_name
 SCHEMA = "vgid.utility/1"
 
 
-class Line(NamedTuple):
+class UtilityRow(NamedTuple):
     """A figure of a suite: its name, a (value, interval) cell a model, and what is left of the base's."""
 
     name: str
@@ -25,9 +25,9 @@ class Line(NamedTuple):
     left: tuple[str, str]
 
 
-def lines(results: Mapping[str, Any]) -> dict[str, list[Line]]:
+def utility_rows(results: Mapping[str, Any]) -> dict[str, list[UtilityRow]]:
     """Lines by suite."""
-    made: dict[str, list[Line]] = {}
+    made: dict[str, list[UtilityRow]] = {}
     for suite, found in results["suites"].items():
         by_model = {name: {(f["task"], f["metric"]): f for f in each} for name, each in found["figures"].items()}
         left = {figure["task"]: figure for figure in found["relative"]}
@@ -36,7 +36,7 @@ def lines(results: Mapping[str, Any]) -> dict[str, list[Line]]:
             figures = [each.get(key) for each in by_model.values()]
             n = next(str(figure["n"] or "") for figure in figures if figure is not None)
             cells, rest = [_cell(figure) for figure in figures], left.get(key[0], left.get("/".join(key)))
-            made[suite].append(Line(" ".join(key), n, cells, _cell(rest)))
+            made[suite].append(UtilityRow(" ".join(key), n, cells, _cell(rest)))
     return made
 
 
@@ -47,7 +47,7 @@ def _cell(figure: Mapping[str, Any] | None) -> tuple[str, str]:
     return f"{figure['value']:.3f}", "" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
 
 
-def render(results: Mapping[str, Any]) -> str:
+def render_utility(results: Mapping[str, Any]) -> str:
     """The page as text; everything in it is escaped.
 
     Raises:
@@ -56,7 +56,7 @@ def render(results: Mapping[str, Any]) -> str:
     if results.get("schema") != SCHEMA:
         raise DataError("these results cannot be shown", expected=f"schema {SCHEMA!r}", got=repr(results.get("schema")))
     models = [(name, model_name(name)) for name in results["models"]]
-    page: str = environment().get_template("utility.html.j2").render(results=results, models=models, suites=lines(results))
+    page: str = environment().get_template("utility.html.j2").render(results=results, models=models, suites=utility_rows(results))
     return page
 
 
@@ -70,7 +70,7 @@ def utility_table(results: Mapping[str, Any]) -> Table:
         table.add_column(escape(model_name(name)), justify="right", no_wrap=True)
     for heading in ("Left", "Interval"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for suite, each in lines(results).items():
+    for suite, each in utility_rows(results).items():
         for line in each:
             table.add_row(escape(suite), escape(line.name), *(value for value, _ in line.cells), *line.left, end_section=line is each[-1])
     return table

@@ -31,7 +31,7 @@ class Cell(NamedTuple):
     details: tuple[tuple[str, str], ...]
 
 
-class Row(NamedTuple):
+class SplitRow(NamedTuple):
     """A split: its name, what it asks, its size, and a cell a model, None where it was not measured."""
 
     name: str
@@ -61,13 +61,13 @@ def _cell(split: str, figures: Figures | None) -> Cell | None:
     return Cell(percent(figures["accuracy"]), interval(figures), *bar, (rouge, ("refuses", refused)))
 
 
-def groups(splits: Mapping[str, Mapping[str, Figures]], models: Sequence[str]) -> list[tuple[str, list[Row]]]:
+def groups(splits: Mapping[str, Mapping[str, Figures]], models: Sequence[str]) -> list[tuple[str, list[SplitRow]]]:
     """The rows of a table with a column for each of `models`, by what is hoped for the splits."""
-    rows: dict[Group, list[Row]] = {group: [] for group in GROUPS}
+    rows: dict[Group, list[SplitRow]] = {group: [] for group in GROUPS}
     for name, figures in splits.items():
         n = max((each["n"] for each in figures.values()), default=0)
         cells = tuple(_cell(name, figures.get(model)) for model in models)
-        rows[split_group(name)].append(Row(name, split_text(name), n, cells))
+        rows[split_group(name)].append(SplitRow(name, split_text(name), n, cells))
     return [(GROUPS[group], each) for group, each in rows.items() if each]
 
 

@@ -145,8 +145,8 @@ def _as_json(made: Mapping[str, list[Figure]], rows: Any, answers: Mapping[str, 
 
 
 def _write(results: Mapping[str, Any], out: Path) -> None:
-    from vgid.report.utility import render
+    from vgid.report.utility import render_utility
 
     prepare_output(out)
-    write_text_atomic(out / "report.html", render(results))
+    write_text_atomic(out / "report.html", render_utility(results))
     write_json_atomic(out / "results.json", results)

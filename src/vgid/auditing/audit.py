@@ -13,14 +13,14 @@ from vgid.artifacts import prepare_output, write_json_atomic, write_text_atomic
 from vgid.attacks.base import Endpoint, Material, sample_alike, sample_rows
 from vgid.attacks.served import check_endpoint
 from vgid.auditing.policy import Policy, Profile
-from vgid.auditing.run import audit
+from vgid.auditing.run import run_attacks
 from vgid.data.sources import Rows, check_disjoint, load_examples, rows_of
 from vgid.errors import DataError
 from vgid.models.loading import load_model
 from vgid.progress import Stages
-from vgid.report.audit_page import render
+from vgid.report.audit_page import render_audit
 
-ROWS: Mapping[Profile, tuple[int, int]] = {"quick": (96, 48), "full": (240, 96)}
+PROFILE_ROWS: Mapping[Profile, tuple[int, int]] = {"quick": (96, 48), "full": (240, 96)}
 """At most so many forget rows (and rows about people nobody met), and so many retain rows, are asked."""
 
 
@@ -46,7 +46,7 @@ def audit_command(
         check_endpoint(served)
     forget_rows, retain_rows = rows_of(forget), rows_of(retain)
     check_disjoint(forget_rows, retain_rows)
-    most, control = (rows, rows) if rows else ROWS[profile]
+    most, control = (rows, rows) if rows else PROFILE_ROWS[profile]
     material = Material(
         sample_rows(forget_rows, most, seed),
         sample_alike(retain_rows, forget_rows, control, seed),
@@ -62,11 +62,11 @@ def audit_command(
         prepare_output(out)
     loaders = {role: partial(load_model, str(path), adapter=adapter) for role, (path, adapter) in models.items() if path}
     with stages("Attacking", "attacks") as tick:
-        results = audit(loaders, material, policy, profile=profile, on_progress=tick)
+        results = run_attacks(loaders, material, policy, profile=profile, on_progress=tick)
     results |= {"models": {role: path for role, (path, _) in models.items() if path}, "seconds": stages.seconds}
     if out is not None:
         write_json_atomic(out / "audit.json", results)
-        write_text_atomic(out / "audit.html", render(results))
+        write_text_atomic(out / "audit.html", render_audit(results))
     return results
 
 
