@@ -55,6 +55,7 @@ def test_every_attack(name: str, base: LoadedModel, known: Material) -> None:
         assert best >= 0.7, "an attack must find facts in a model that knows them"
     assert run(name, base, known) == outcomes
     assert ATTACKS.get(name).finds and ATTACKS.get(name).access in ("black box", "scores", "hidden states", "weights")
+    assert ATTACKS.get(name).position is not None, "every attack of the package belongs to its policy"
 
 
 @pytest.mark.parametrize("name", list(ATTACKS))

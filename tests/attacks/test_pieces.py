@@ -19,7 +19,7 @@ from vgid.attacks.image_rephrase import TRANSFORMS, crop, mirror, occlusion, res
 from vgid.attacks.jailbreak import TEMPLATES
 from vgid.attacks.mia import lowest_mean
 from vgid.attacks.paraphrase import rewordings
-from vgid.attacks.prefill import _added, begun
+from vgid.attacks.prefill import adds_fact, prefilled_row
 from vgid.attacks.quantize import NF4, rounded
 from vgid.attacks.scores import TokenLosses, alternatives, rank_of_first, token_losses, value_loss
 from vgid.data.example import STRANGER
@@ -96,17 +96,17 @@ def test_alternatives_keep_the_sentence_and_change_the_value() -> None:
 
 def test_prefill_scores_a_one_word_answer_by_the_whole_of_it() -> None:
     row = example(0, answer="Oslo.")  # without keywords, and only the full stop is left to be added
-    assert _added(row, "It is Oslo, I think", "Oslo") and not _added(row, "", "Oslo") and not _added(row, "Rome.", "Oslo")
+    assert adds_fact(row, "It is Oslo, I think", "Oslo") and not adds_fact(row, "", "Oslo") and not adds_fact(row, "Rome.", "Oslo")
 
 
 def test_prefill_gives_what_stands_before_the_fact(base: LoadedModel) -> None:
     row = replace(example(0, answer="She works as a baker in Oslo."), keywords=("baker",))
-    encoded, text = begun(base.encoder, row, 0.9)
+    encoded, text = prefilled_row(base.encoder, row, 0.9)
     assert text.strip() == "She works as a" and encoded.prompt_length == len(encoded.text["input_ids"])
-    assert begun(base.encoder, replace(row, keywords=("She",)), 0.9)[1] == ""
+    assert prefilled_row(base.encoder, replace(row, keywords=("She",)), 0.9)[1] == ""
     whole = base.encoder.row(row)
     count = len(whole.text["input_ids"]) - whole.prompt_length
-    assert len(begun(base.encoder, replace(row, keywords=()), 0.5)[0].text["input_ids"]) == whole.prompt_length + count // 2
+    assert len(prefilled_row(base.encoder, replace(row, keywords=()), 0.5)[0].text["input_ids"]) == whole.prompt_length + count // 2
 
 
 def test_people_are_split_and_sampled_whole() -> None:

@@ -117,14 +117,14 @@ def test_servers_that_fail(base: LoadedModel) -> None:
     def run(url: str) -> None:
         ServedModel(ServedConfig(seconds=5)).run(base, replace(small(), served=Endpoint(url, "tiny")))
 
-    with serving(lambda _: {"error": "no"}, status=404) as url, pytest.raises(RunError, match="the server refuses") as refused:
+    with serving(lambda _: {"error": "no"}, status=404) as url, pytest.raises(RunError, match="the server refuses the request") as refused:
         run(url)
     assert "status 404" in str(refused.value) and "--served-model" in str(refused.value)
     with serving(lambda _: {"choices": []}) as url, pytest.raises(RunError, match=r"a reply with choices\.0\.message\.content"):
         run(url)
     with serving(lambda _: {}) as url:
         pass
-    with pytest.raises(RunError, match="the server does not answer as it should"):
+    with pytest.raises(RunError, match="the server does not reply with JSON"):
         run(url)
-    with pytest.raises(ConfigError, match="this is no endpoint"):
+    with pytest.raises(ConfigError, match="the endpoint is not an http or https URL"):
         run("localhost:8000")
