@@ -3,8 +3,9 @@
 import pytest
 
 from vgid.attacks import ATTACKS
+from vgid.attacks.base import Attack, Settings
 from vgid.auditing.figures import Members, Share, auc, membership_share, recovered_share, tpr_at
-from vgid.auditing.policy import Policy, load_policy, read_policy
+from vgid.auditing.policy import Policy, Rule, load_policy, read_policy
 from vgid.auditing.verdict import Evidence, Verdict, join, judge, overall
 from vgid.errors import ConfigError, DataError
 from vgid.evaluation.statistics import Interval
@@ -148,6 +149,38 @@ def test_the_default_policy() -> None:
         "least_agreement": 0.9,
         "strict": False,
     }
+
+
+class Extra(Attack[Settings]):
+    """An attack of another package."""
+
+    Config = Settings
+    access = "black box"
+    finds = "nothing"
+
+
+def test_an_attack_of_another_package_joins_the_default_policy_only_if_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ATTACKS, "_things", {**ATTACKS._things, "extra": Extra})
+    assert list(load_policy().attacks) == list(DEFAULT)
+    assert read_policy("attacks: {extra: {}}", "mine.yaml").attacks == {"extra": Rule(most=0.1, required=True)}
+
+    class Early(Extra):
+        most = 0.25
+        required = False
+        position = 15
+
+    monkeypatch.setattr(ATTACKS, "_things", {**ATTACKS._things, "early": Early})
+    policy = load_policy()
+    assert list(policy.attacks)[:3] == ["paraphrase", "early", "image_rephrase"] and len(policy.attacks) == len(DEFAULT) + 1
+    assert policy.attacks["early"] == Rule(most=0.25, required=False)
+
+    class Broken(Extra):
+        most = 2.0
+        position = 0
+
+    monkeypatch.setattr(ATTACKS, "_things", {**ATTACKS._things, "broken": Broken})
+    with pytest.raises(ConfigError, match=r"attacks\.broken\.most: Input should be less than 1, got 2"):
+        load_policy()
 
 
 @pytest.mark.parametrize(

@@ -9,23 +9,16 @@ from functools import cached_property
 from random import Random
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict
-
 from vgid.data.example import STRANGER, Example
 from vgid.evaluation.metrics import normalise
 from vgid.models.loading import LoadedModel
 from vgid.registry import Registry
+from vgid.settings import Settings as Settings  # for attacks of other packages
 
 Access = Literal["black box", "scores", "hidden states", "weights"]
 """What the attacker needs: answers only; probabilities of given answers; hidden states; the weights themselves."""
 Measure = Literal["facts", "membership"]
 """What an attack recovers: facts, scored 0 or 1 by row, or whether a row was learned, scored by a real number."""
-
-
-class Settings(BaseModel):
-    """The budget of an attack: fixed before it starts, and the same for every model that is attacked."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Endpoint(NamedTuple):
@@ -130,7 +123,7 @@ class Attack(Generic[C]):
     """
 
     Config: ClassVar[type[Settings]]
-    """Class of the attack's settings; its defaults are the quick profile."""
+    """Class of the attack's settings, which are fixed before it starts and the same for all models; its defaults are the quick profile."""
     access: ClassVar[Access]
     """What the attacker needs."""
     finds: ClassVar[str]

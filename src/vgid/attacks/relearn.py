@@ -120,12 +120,13 @@ def relearned(
     Returns:
         By row id: 1 where the answer holds the fact, else 0.
     """
-    settings = {
+    settings = {  # whatever a budget depends on, so that it does not change with the defaults of unlearning
         "training.steps": budget.steps,
         "training.retain_batch": min(budget.batch, len(training)),
         "training.learning_rate": budget.learning_rate,
         "training.schedule": "constant",
         "training.warmup_steps": 5,
+        "training.precision": "fp32",
         "adapter.rank": budget.rank,
         "adapter.alpha": 2 * budget.rank,
         "validation.every": 0,
