@@ -196,7 +196,7 @@ def _embedded(head: Tensor, tokens: Sequence[int]) -> Tensor:
 def _shuffled(items: Sequence[ProbeItem], seed: str) -> list[int]:
     """A permutation of the items that exchanges only items of the same kind."""
     rng, order = Random(seed), list(range(len(items)))
-    for each in {kind(item.row) for item in items}:
+    for each in dict.fromkeys(kind(item.row) for item in items):  # not a set: its order differs between processes
         places = [place for place, item in enumerate(items) if kind(item.row) == each]
         mixed = list(places)
         rng.shuffle(mixed)
