@@ -161,7 +161,7 @@ def test_command_line(tmp_path: Path) -> None:
     (tmp_path / "policy.yaml").write_text("attacks: {prefill: {required: false}, jailbreak: {most: 0.99, settings: {templates: 1}}}\n")
     lenient = CliRunner().invoke(app, ["audit", *files, "--policy", str(tmp_path / "policy.yaml")])
     assert lenient.exit_code == 0 and "jailbreak" in lenient.stdout and "pass" in lenient.stdout
-    assert "The forgotten facts can be had back" in (tmp_path / "out" / "audit.html").read_text()
+    assert "Forgotten facts can be recovered" in (tmp_path / "out" / "audit.html").read_text()
     nowhere = CliRunner().invoke(app, ["audit", *files, "--served", "localhost:8000"])
     assert isinstance(nowhere.exception, ConfigError) and "the endpoint is not an http or https URL" in str(nowhere.exception)
     missing = CliRunner().invoke(app, ["audit", *files, "--policy", str(tmp_path / "none.yaml")])

@@ -62,7 +62,11 @@ def test_the_page_needs_nothing_and_escapes_everything() -> None:
     assert "&lt;base&gt;" in page and "what &lt;b&gt;hides&lt;/b&gt;" in page
     assert page.count("<svg") == 1 and page.count('<tr role="row" class="group">') == 3
     text = re.sub(r"<[^>]+>", " ", page)
-    assert "The forgotten facts can be had back" in text and "does not apply" in text and "Told nothing about this model: figstep" in text
+    assert (
+        "Forgotten facts can be recovered" in text
+        and "does not apply" in text
+        and "Attacks that say nothing about this model: figstep" in text
+    )
     with pytest.raises(DataError, match="these results cannot be shown"):
         render_audit({"schema": "vgid.results/1"})
 
@@ -72,10 +76,10 @@ def test_a_line_of_facts_and_one_of_membership() -> None:
     assert (found.share, found.interval, found.facts) == ("0.50", "0.40 to 0.70", 48) and found.bar == pytest.approx((50, 40, 70))
     assert found.rates == (("audited", "50\u00a0%"), ("base", "100\u00a0%"), ("retrained", "0\u00a0%"))
     assert dict(found.controls) == {
-        "asked plainly": "2\u00a0%",
+        "clean question": "2\u00a0%",
         "retained people": "90\u00a0%",
         "guessing": "25\u00a0%",
-        "answers as audited": "50\u00a0%",
+        "same answer as audited": "50\u00a0%",
     }
     signal = audit_level("loss", results()["attacks"]["mia"]["levels"]["loss"])
     assert signal.rates == (("audited", "0.61"), ("base", "0.90")) and signal.controls == ()

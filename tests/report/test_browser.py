@@ -216,7 +216,7 @@ def test_rows_stay_in_their_groups(show: Open) -> None:
 
 def test_on_a_phone_a_list_sorts(show: Open) -> None:
     page = show("comparison", viewport=NARROW)
-    page.get_by_label("Sort by").first.select_option("Utility, rising")
+    page.get_by_label("Sort by").first.select_option("Utility, ascending")
     assert column(page, 0)[:2] == ["g<a>", "vgid"]
     assert page.evaluate("[...document.querySelectorAll('button.sort')].every(b => b.tabIndex === -1)")
 

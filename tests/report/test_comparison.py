@@ -58,14 +58,14 @@ def test_the_page_is_whole_and_escaped() -> None:
     assert page.count("<svg") == 3 and "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
     assert "Who is &lt;this&gt;?" in page and "&lt;b&gt;" in page and "<a>" not in page and "&lt;known&gt;" in page
     assert "0.960" in page and "0.0005" in page and "12.3&nbsp;s" in page and "nothing to prune" in page
-    assert "Rows recalled on the way of g&lt;a&gt;; at the end forget 0%; retain 12%." in page
+    assert "Rows recalled during training with g&lt;a&gt;; at the end forget 0%; retain 12%." in page
     assert "Anna" not in render_comparison(results())
 
 
 def test_the_headline_names_the_leader_among_methods() -> None:
-    assert headline(results()) == "vgid has the best composite score, 0.960, surely ahead of 1 of 1 others (p < 0.05)"
+    assert headline(results()) == "vgid has the best composite score, 0.960, significantly better than 1 of 1 others (p < 0.05)"
     pairs = [{"better": "vgid", "than": "g<a>", "difference": 0.01, "ci": [-0.1, 0.1], "p_value": 0.4}]
-    assert "surely ahead of 0 of 1 others" in headline(results(pairs=pairs))
+    assert "significantly better than 0 of 1 others" in headline(results(pairs=pairs))
 
 
 def test_the_corner_is_enlarged_where_several_crowd() -> None:

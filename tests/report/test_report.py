@@ -10,8 +10,9 @@ from rich.console import Console
 
 from tests.conftest import png
 from vgid.errors import DataError
-from vgid.report.html import ReportData, ReportExample, render_report, script, write_report
+from vgid.report.html import ReportData, ReportExample, render_report, write_report
 from vgid.report.plots import running_mean
+from vgid.report.rendering import script
 from vgid.report.table import ablation_table, results_table
 from vgid.report.words import headline
 
