@@ -9,7 +9,7 @@ from functools import cached_property
 from random import Random
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, get_args
 
-from vgid.data.example import STRANGER, Example
+from vgid.data.example import STRANGER, Example, subject_key
 from vgid.evaluation.metrics import normalise
 from vgid.models.loading import LoadedModel
 from vgid.registry import Registry
@@ -72,7 +72,7 @@ class Material:
 
     def peers(self, row: Example) -> list[Example]:
         """Available rows about other people that ask for the same kind of fact."""
-        return [other for other in self._by_kind.get(kind(row), ()) if person(other) != person(row)]
+        return [other for other in self._by_kind.get(kind(row), ()) if subject_key(other) != subject_key(row)]
 
     def about(self, subject: str | None) -> Sequence[Example]:
         """Available rows about a subject; empty for None."""
@@ -170,11 +170,6 @@ ATTACKS: Registry[type[Attack[Any]]] = Registry(
 )
 
 
-def person(example: Example) -> str:
-    """A key for the person a row is about; a row without a subject gets a key that no other row has."""
-    return example.subject or f"\0{example.id}"
-
-
 def kind(row: Example) -> tuple[str, ...]:
     """The kind of fact a row asks for: its tags or, without tags, the wording of its question."""
     return row.tags if row.tags else (normalise(row.question), "image" if row.images else "text")
@@ -201,11 +196,11 @@ def split_people(examples: Sequence[Example], share: float, seed: int) -> tuple[
     Returns:
         Rows to fit on and rows to score, each in the order given. With only one person there is nothing to fit on.
     """
-    people = sorted({person(example) for example in examples})
+    people = sorted({subject_key(example) for example in examples})
     Random(f"people/{seed}").shuffle(people)
     count = min(len(people) - 1, max(1, round(share * len(people))))
     chosen = set(people[: max(0, count)])
-    return [e for e in examples if person(e) in chosen], [e for e in examples if person(e) not in chosen]
+    return [e for e in examples if subject_key(e) in chosen], [e for e in examples if subject_key(e) not in chosen]
 
 
 def sample_rows(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
@@ -222,7 +217,7 @@ def sample_rows(examples: Sequence[Example], count: int, seed: int) -> list[Exam
     if len(examples) <= count:
         return list(examples)
     rng = Random(f"rows/{seed}")
-    queues = _grouped(examples, person)
+    queues = _grouped(examples, subject_key)
     for rows in queues.values():
         rng.shuffle(rows)
     chosen: set[str] = set()

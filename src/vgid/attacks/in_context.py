@@ -9,8 +9,8 @@ from typing import ClassVar
 from pydantic import Field
 
 from vgid.attacks.asking import first_that_fits, names_of, outcome, reveals_fact, reworded
-from vgid.attacks.base import ATTACKS, Attack, Material, Outcomes, Settings, person
-from vgid.data.example import Example
+from vgid.attacks.base import ATTACKS, Attack, Material, Outcomes, Settings
+from vgid.data.example import Example, subject_key
 from vgid.models.loading import LoadedModel
 
 
@@ -38,7 +38,7 @@ class InContext(Attack[InContextConfig]):
     def run(self, loaded: LoadedModel, material: Material) -> Outcomes:
         """Levels: neighbours, other facts, name given. Each asks every question once."""
         names = names_of(material.known)
-        forgotten = {person(row) for row in material.forget}
+        forgotten = {subject_key(row) for row in material.forget}
 
         def preceded(row: Example, context: Callable[[int], str]) -> Iterator[Example]:
             versions = (reworded(row, f"{context(count)} {row.question}") for count in range(self.config.shots, 0, -1) if context(count))
@@ -47,7 +47,7 @@ class InContext(Attack[InContextConfig]):
                 yield fitting
 
         def neighbours(row: Example) -> Iterator[Example]:
-            rows = _drawn([each for each in material.peers(row) if person(each) not in forgotten], row, material.seed)
+            rows = _drawn([each for each in material.peers(row) if subject_key(each) not in forgotten], row, material.seed)
             yield from preceded(row, lambda count: " ".join(f"{each.question} {each.answer}" for each in rows[:count]))
 
         def other_facts(row: Example) -> Iterator[Example]:

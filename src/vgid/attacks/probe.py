@@ -15,9 +15,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vgid.attacks.base import ATTACKS, Attack, Material, Outcome, Outcomes, Settings, kind, person, sample_rows, split_people
+from vgid.attacks.base import ATTACKS, Attack, Material, Outcome, Outcomes, Settings, kind, sample_rows, split_people
 from vgid.attacks.scores import ANSWERS, alternatives, rank_of_first, value_spans
-from vgid.data.example import STRANGER, Example
+from vgid.data.example import STRANGER, Example, subject_key
 from vgid.evaluation.inference import by_length, frozen
 from vgid.models.forward import several_states
 from vgid.models.loading import LoadedModel
@@ -75,14 +75,14 @@ class Probe(Attack[ProbeConfig]):
 
     def run(self, loaded: LoadedModel, material: Material) -> Outcomes:
         """One level for each layer. The attack needs retained people to fit on, and enough values to choose from."""
-        forgotten = {person(row) for row in material.forget}
-        retained = [row for row in material.known if person(row) not in forgotten and STRANGER not in row.tags]
-        fitted_on = {person(row) for row in split_people(retained, 0.5, material.seed)[0]}
+        forgotten = {subject_key(row) for row in material.forget}
+        retained = [row for row in material.known if subject_key(row) not in forgotten and STRANGER not in row.tags]
+        fitted_on = {subject_key(row) for row in split_people(retained, 0.5, material.seed)[0]}
         kinds = {kind(row) for row in material.forget}
-        candidates = [row for row in retained if person(row) in fitted_on and kind(row) in kinds]
+        candidates = [row for row in retained if subject_key(row) in fitted_on and kind(row) in kinds]
         training = self._items(loaded, sample_rows(candidates, self.config.rows, material.seed), material)
-        scored = self._items(loaded, [row for row in material.everything if person(row) not in fitted_on], material)
-        if not training or not any(person(item.row) in forgotten for item in scored):
+        scored = self._items(loaded, [row for row in material.everything if subject_key(row) not in fitted_on], material)
+        if not training or not any(subject_key(item.row) in forgotten for item in scored):
             return {}
         layers = decoder_layers(loaded.model)
         places = sorted({round((number + 1) * len(layers) / self.config.layers) - 1 for number in range(self.config.layers)} - {-1})
@@ -118,15 +118,15 @@ class Probe(Attack[ProbeConfig]):
         known, unknown = states[: len(training)], states[len(training) :]
         right = torch.stack([_embedded(head, item.values[0]) for item in training])  # [n, h]
         hits = _hits(head, ridge(known, right, unknown, self.config.penalty), right.mean(0), scored)
-        forget = {item.row.id: hit for item, hit in zip(scored, hits, strict=True) if person(item.row) in forgotten}
-        control = {item.row.id: hit for item, hit in zip(scored, hits, strict=True) if person(item.row) not in forgotten}
+        forget = {item.row.id: hit for item, hit in zip(scored, hits, strict=True) if subject_key(item.row) in forgotten}
+        control = {item.row.id: hit for item, hit in zip(scored, hits, strict=True) if subject_key(item.row) not in forgotten}
         guesses = []
         for number in range(self.config.shuffles):
             wrong = right[_shuffled(training, f"probe/{seed}/{number}")]
             guessed = _hits(head, ridge(known, wrong, unknown, self.config.penalty), right.mean(0), scored)
-            guesses.append(fmean(hit for item, hit in zip(scored, guessed, strict=True) if person(item.row) in forgotten))
+            guesses.append(fmean(hit for item, hit in zip(scored, guessed, strict=True) if subject_key(item.row) in forgotten))
         chance = max(1 / self.config.options, fmean(guesses))
-        return Outcome(forget, control, min(chance, 0.99), frozenset(person(item.row) for item in training))
+        return Outcome(forget, control, min(chance, 0.99), frozenset(subject_key(item.row) for item in training))
 
 
 def value_states(loaded: LoadedModel, items: Sequence[ProbeItem], layers: Sequence[nn.Module], batch_size: int) -> list[Tensor]:

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from vgid.attacks.asking import ask
-from vgid.attacks.base import ATTACKS, Attack, Material, Outcome, Outcomes, Settings, person, plain_copy, split_people
+from vgid.attacks.base import ATTACKS, Attack, Material, Outcome, Outcomes, Settings, plain_copy, split_people
 from vgid.config import resolve
-from vgid.data.example import Example
+from vgid.data.example import Example, subject_key
 from vgid.models.loading import LoadedModel
 from vgid.models.quantisation import is_quantised
 from vgid.progress import without_info_messages
@@ -70,7 +70,7 @@ class Relearn(Attack[RelearnConfig]):
             rows = shuffled[: max(1, round(share * len(material.forget)))]
             found = relearned(loaded, rows, [*scored, *material.retain], self.config, material)
             forget, control = ({row.id: found[row.id] for row in part} for part in (scored, material.retain))
-            levels[f"{100 * share:g} %"] = Outcome(forget, control, fitted_on=frozenset(map(person, fitted)))
+            levels[f"{100 * share:g} %"] = Outcome(forget, control, fitted_on=frozenset(map(subject_key, fitted)))
         return levels
 
 
@@ -102,7 +102,7 @@ class RelearnOther(Attack[RelearnOtherConfig]):
             return {}
         found = relearned(loaded, fitted[: self.config.rows], [*material.forget, *others], self.config, material)
         forget, control = ({row.id: found[row.id] for row in part} for part in (material.forget, others))
-        return {"": Outcome(forget, control, fitted_on=frozenset(map(person, fitted)))}
+        return {"": Outcome(forget, control, fitted_on=frozenset(map(subject_key, fitted)))}
 
 
 def relearned(

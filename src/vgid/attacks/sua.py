@@ -16,9 +16,9 @@ from pydantic import Field
 from torch import Tensor
 
 from vgid.attacks.asking import MAX_NEW_TOKENS
-from vgid.attacks.base import ATTACKS, Attack, Material, Outcome, Outcomes, Settings, person, split_people
+from vgid.attacks.base import ATTACKS, Attack, Material, Outcome, Outcomes, Settings, split_people
 from vgid.data.batching import Batch
-from vgid.data.example import Example
+from vgid.data.example import Example, subject_key
 from vgid.evaluation.generation import generate
 from vgid.evaluation.inference import frozen
 from vgid.evaluation.metrics import key_fact
@@ -73,7 +73,7 @@ class Sua(Attack[SuaConfig]):
         said = generate(loaded, rows, max_new_tokens=MAX_NEW_TOKENS, batch_size=material.batch_size, encode=encode)
         found = {row.id: float(key_fact(text, row.keywords, row.answer)) for row, text in zip(rows, said, strict=True)}
         forget, control = ({row.id: found[row.id] for row in part} for part in (scored, retain))
-        return {"": Outcome(forget, control, fitted_on=frozenset(map(person, fitted)))}
+        return {"": Outcome(forget, control, fitted_on=frozenset(map(subject_key, fitted)))}
 
     def perturbation(self, loaded: LoadedModel, rows: Sequence[Example], seed: int) -> Tensor:
         """Fit the perturbation under which the recorded answers are likeliest.

@@ -13,8 +13,8 @@ from typing import ClassVar
 from pydantic import Field
 
 from vgid.attacks.asking import ask, reveals_fact, reworded
-from vgid.attacks.base import ATTACKS, Attack, Material, Outcome, Outcomes, Settings, person, sample_rows, split_people
-from vgid.data.example import Example
+from vgid.attacks.base import ATTACKS, Attack, Material, Outcome, Outcomes, Settings, sample_rows, split_people
+from vgid.data.example import Example, subject_key
 from vgid.evaluation.scoring import score
 from vgid.models.loading import LoadedModel
 
@@ -56,7 +56,7 @@ class Suffix(Attack[SuffixConfig]):
 
         found = ask(loaded, [*scored, *material.retain], variants, material.batch_size)
         forget, control = ({row.id: found[row.id] for row in part if row.id in found} for part in (scored, material.retain))
-        return {"": Outcome(forget, control, fitted_on=frozenset(map(person, fitted)))} if forget else {}
+        return {"": Outcome(forget, control, fitted_on=frozenset(map(subject_key, fitted)))} if forget else {}
 
     def search(self, loaded: LoadedModel, rows: Sequence[Example], seed: int, batch_size: int) -> str:
         """Search for the suffix under which the recorded answers are likeliest.

@@ -14,15 +14,15 @@ from typing import Any
 
 from vgid.attacks import Material, Outcome
 from vgid.attacks.asking import ask
-from vgid.attacks.base import Attack, Outcomes, person
+from vgid.attacks.base import Attack, Outcomes
 from vgid.auditing.figures import Members, Share, auc, membership_share, recovered_share, tpr_at
 from vgid.auditing.policy import Policy, Profile
 from vgid.auditing.verdict import Evidence, Verdict, join, judge, overall, untested
-from vgid.data.example import Example
+from vgid.data.example import Example, subject_key
 from vgid.errors import DataError
 from vgid.evaluation.statistics import bootstrap_ci
 from vgid.models.loading import LoadedModel
-from vgid.progress import Tick
+from vgid.progress import Progress
 from vgid.results import versions
 
 SCHEMA = "vgid.audit/1"
@@ -46,7 +46,7 @@ class ModelScores:
 
 
 def run_attacks(
-    models: Models, material: Material, policy: Policy, *, profile: Profile = "quick", on_progress: Tick | None = None
+    models: Models, material: Material, policy: Policy, *, profile: Profile = "quick", on_progress: Progress | None = None
 ) -> dict[str, Any]:
     """Attack all models in the same way, and judge the audited one.
 
@@ -116,7 +116,10 @@ def assess(
     utility: dict[str, Any] = {"asked": len(retained), "ratio": None, "interval": None}
     if retained:
         values = [audited.clean[row.id] for row in retained]
-        utility |= {"ratio": fmean(values), "interval": list(bootstrap_ci(values, [person(row) for row in retained], seed=material.seed))}
+        utility |= {
+            "ratio": fmean(values),
+            "interval": list(bootstrap_ci(values, [subject_key(row) for row in retained], seed=material.seed)),
+        }
     verdicts: dict[str, Verdict] = {}
     figures: dict[str, Any] = {}
     for name, attack in attacks.items():
@@ -147,7 +150,7 @@ def assess(
         "policy": policy.model_dump(mode="json"),
         "knowledge": {
             "asked": len(material.forget),
-            "people": len({person(row) for row in material.forget}),
+            "people": len({subject_key(row) for row in material.forget}),
             "known": len(known),
             "clean": {role: _mean(each.clean, material.forget) for role, each in scores.items()},
         },
@@ -174,7 +177,7 @@ def _measured(
     rows = [row for row in known if all(row.id in each.forget for each in outcomes.values() if each)]
     membership = attack.measures == "membership"
     share, power, shown = (_membership if membership else _facts)(outcomes, rows, material)
-    people = len({person(row) for row in rows})
+    people = len({subject_key(row) for row in rows})
     part = len(known) / len(material.forget)
     evidence = Evidence(len(rows), people, part, power, share, membership, found.chance, found.agreement)
     shown |= {"facts": evidence.facts, "people": evidence.people, "chance": found.chance, **_as_json(share)}
@@ -206,7 +209,7 @@ def _share_of(outcomes: Mapping[str, Outcome | None], rows: Sequence[Example], m
     if found is None or not rows:
         return None
     theirs = [reference.forget[row.id] for row in rows] if reference else None
-    people = [person(row) for row in rows]
+    people = [subject_key(row) for row in rows]
     return recovered_share([found.forget[row.id] for row in rows], theirs, found.chance, people, seed=material.seed)
 
 
@@ -222,7 +225,7 @@ def _membership(
     audited, base = scores["audited"], scores["base"]
     if not rows or not unseen or audited is None or base is None:
         return None, None, {"auc": {}, "tpr": {}}
-    people = [person(row) for row in rows], [person(row) for row in unseen]
+    people = [subject_key(row) for row in rows], [subject_key(row) for row in unseen]
     share = membership_share(audited, base, scores.get("retrained"), people, seed=material.seed)
     areas = {role: auc(*each) for role, each in scores.items() if each}
     return share, None, {"auc": areas, "tpr": {role: tpr_at(*each) for role, each in scores.items() if each}}
