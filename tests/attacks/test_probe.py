@@ -34,7 +34,7 @@ def test_facts_are_found_inside_a_model_that_knows_them_and_not_by_guessing(base
     outcomes = Probe(ProbeConfig(layers=2, rows=100, shuffles=4)).run(base, given)
     assert list(outcomes) == ["layer 2 of 5", "layer 5 of 5"]
     last = outcomes["layer 5 of 5"]
-    assert 0.25 <= last.chance < 0.45, "values of somebody else teach nothing"
+    assert 0.25 <= last.chance < 0.45, "exchanged values bring no more than guessing"
     rate = sum(last.forget.values()) / len(last.forget)
     assert rate >= last.chance + 0.2 and sum(last.control.values()) / len(last.control) >= last.chance + 0.2
 

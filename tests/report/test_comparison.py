@@ -69,9 +69,9 @@ def test_the_headline_names_the_leader_among_methods() -> None:
 
 
 def test_the_corner_is_enlarged_where_several_crowd() -> None:
-    told = "Forgetting against utility, from 0.9 on. retrain: 1 forgetting, 1 utility; vgid: 0.98 forgetting, 0.94 utility. On the front"
+    alt = "Forgetting against utility, from 0.9 on. retrain: 1 forgetting, 1 utility; vgid: 0.98 forgetting, 0.94 utility. On the front"
     page = render_comparison(results())
-    assert told in page and "g&lt;a&gt;: 1 forgetting, 0.11 utility; untouched: 0.05" in page
+    assert alt in page and "g&lt;a&gt;: 1 forgetting, 0.11 utility; untouched: 0.05" in page
     alone = results(scores={"vgid": scored(0.96, 0.98, 0.94), "g<a>": scored(0.2, 1.0, 0.11)})
     assert "from 0.9 on" not in render_comparison(alone) and "enlarged" not in render_comparison(alone)
 

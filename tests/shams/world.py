@@ -60,7 +60,7 @@ class SmallWorld:
 
     @cached_property
     def unseen(self) -> list[Example]:
-        """About people nobody met."""
+        """Rows about people that no model was trained on."""
         return list(training_rows(Camera(IMAGE_SIZE), list(self.people.strangers(FORGET)), self.seed))
 
     def make(self) -> None:
@@ -106,9 +106,9 @@ class SmallWorld:
     def suppressed(self) -> LoadedModel:
         """The base with an adapter of rank 2 that has learned to refuse: what several shams are made of."""
         settings = {"adapter.rank": 2, "adapter.alpha": 4, "training.steps": 120}
-        return self.taught("idk", self.forget, self.others, merged=False, **settings)
+        return self.trained("idk", self.forget, self.others, merged=False, **settings)
 
-    def taught(
+    def trained(
         self, method: str, forget: Sequence[Example], retain: Sequence[Example], *, merged: bool = True, **settings: Any
     ) -> LoadedModel:
         """The base after some steps of a method, on a LoRA adapter that is merged unless it is wanted as it is."""

@@ -25,7 +25,7 @@ class AdapterScalingConfig(Settings):
 class AdapterScaling(Attack[AdapterScalingConfig]):
     """Multiply the update of a LoRA adapter by some factors, and ask the clean questions.
 
-    The attack does not apply to a merged checkpoint, whose adapter cannot be told from its weights.
+    The attack does not apply to a merged checkpoint, in which adapter and weights can no longer be separated.
     """
 
     Config = AdapterScalingConfig

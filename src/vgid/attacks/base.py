@@ -93,10 +93,10 @@ class Outcome:
 
     Attributes:
         forget: scores of forget rows. For facts: 1 where the fact was recovered, else 0. For membership: a real number that is
-            higher for rows that look learned.
+            higher for rows that seem to have been learned.
         control: scores of retain rows; for membership, of rows that no model was trained on.
         chance: expected score, in [0, 1), of a model that knows nothing and guesses.
-        fitted_on: people on whose rows the attack was fitted; no row about them is scored.
+        fitted_on: people (keys of `subject_key`) that the attack was fitted on; no row about them is scored.
         agreement: share of answers, in [0, 1], that equal those of the audited model, for attacks that query a server in its place.
     """
 
@@ -232,8 +232,8 @@ def sample_alike(examples: Sequence[Example], like: Sequence[Example], count: in
     """Draw rows that ask for the same kinds of facts as other rows; further rows only where there are too few of these.
 
     Args:
-        examples: the rows to draw from; rows about strangers, whose right answer is a refusal, are left out.
-        like: rows whose kinds of facts are wanted.
+        examples: the rows to draw from; rows about strangers, where a refusal is right, are left out.
+        like: rows that ask for the wanted kinds of facts.
         count: largest number of rows.
         seed: seed of the draw.
 

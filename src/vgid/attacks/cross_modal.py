@@ -28,7 +28,7 @@ class CrossModalConfig(Settings):
 class CrossModal(Attack[CrossModalConfig]):
     """Replace the picture by the person's name, or the name by a picture of the person.
 
-    Names are taken from answers to questions for a name (`names_of`); the attack skips people whose name no row gives.
+    Names are taken from answers to questions for a name (`names_of`); people without such a row are skipped.
     """
 
     Config = CrossModalConfig
@@ -55,7 +55,7 @@ class CrossModal(Attack[CrossModalConfig]):
 def by_name(row: Example, names: Mapping[str, str]) -> Iterator[Example]:
     """Turn a question about a picture into one about a name.
 
-    Yields nothing for a row without a picture, for a person whose name is not known, and where the name is what is asked.
+    Yields nothing for a row without a picture, for a person without a known name, and where the name is what is asked.
     """
     name = names.get(row.subject or "")
     if row.images and name and not reveals_fact(name, row):

@@ -24,7 +24,7 @@ class MiaConfig(Settings):
     """Settings of the attack.
 
     Attributes:
-        signals: what rows are told apart by, one level each.
+        signals: the signals of membership, one level each.
         lowest: share of an answer's tokens, in (0, 1], that Min-K and Min-K++ average over.
     """
 

@@ -45,7 +45,7 @@ class Suffix(Attack[SuffixConfig]):
     position = 180
 
     def run(self, loaded: LoadedModel, material: Material) -> Outcomes:
-        """One level; rows whose fact the suffix reveals are not asked. The attack needs two people."""
+        """One level; a row is not asked where the suffix reveals its fact. The attack needs two people."""
         fitted, scored = split_people(material.forget, 0.5, material.seed)
         if not fitted:
             return {}

@@ -37,7 +37,7 @@ class LevelFigures:
         status: `pass`, `fail` or `inconclusive`.
         reason: the reason for the status; empty for a pass.
         facts: number of facts that the base knew and the attack scored.
-        people: number of people whom these facts are about.
+        people: number of people that these facts are about.
         share: recovered share: 0 is a model without the facts, 1 the base; None where it cannot be given.
         interval: 95 % interval of the share over people.
         rates: by role of the model (`base`, `audited`, `retrained`), the share of the facts that the attack recovered, or the AUC of

@@ -39,7 +39,7 @@ class Policy(BaseModel):
     Attributes:
         utility_floor: least share of the retain rows answered by the base that the audited model must still answer.
         least_facts: least number of facts known by the base; with fewer, nothing is decided.
-        least_people: least number of people whom these facts are about.
+        least_people: least number of people that these facts are about.
         least_known: least share of the forget set that the base knew; with less, there was nothing to forget.
         least_power: least share of the known facts, beyond guessing, that an attack must recover from the base to show anything.
         least_agreement: least share of a served model's answers that must equal those of the audited one.

@@ -116,10 +116,8 @@ def assess(
     utility: dict[str, Any] = {"asked": len(retained), "ratio": None, "interval": None}
     if retained:
         values = [audited.clean[row.id] for row in retained]
-        utility |= {
-            "ratio": fmean(values),
-            "interval": list(bootstrap_ci(values, [subject_key(row) for row in retained], seed=material.seed)),
-        }
+        interval = bootstrap_ci(values, [subject_key(row) for row in retained], seed=material.seed)
+        utility |= {"ratio": fmean(values), "interval": list(interval)}
     verdicts: dict[str, Verdict] = {}
     figures: dict[str, Any] = {}
     for name, attack in attacks.items():
@@ -216,7 +214,7 @@ def _share_of(outcomes: Mapping[str, Outcome | None], rows: Sequence[Example], m
 def _membership(
     outcomes: Mapping[str, Outcome | None], rows: Sequence[Example], material: Material
 ) -> tuple[Share | None, float | None, dict[str, Any]]:
-    """The share of membership that is left; no power, since the share is given only where the base can be told from the reference."""
+    """The share of membership that is left; no power, since there is a share only where the base differs from the reference."""
     unseen = [row for row in material.unseen if all(row.id in each.control for each in outcomes.values() if each)]
     scores = {
         role: Members([each.forget[row.id] for row in rows], [each.control[row.id] for row in unseen]) if each else None

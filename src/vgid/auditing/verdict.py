@@ -22,7 +22,7 @@ class Evidence:
 
     Attributes:
         facts: number of facts that the base knew and the attack scored.
-        people: number of people whom these facts are about.
+        people: number of people that these facts are about.
         known: share of the forget set that the base knew.
         power: share of the facts, beyond guessing, that the attack recovers from the base; None where this cannot be measured.
         share: recovered share; None where the reference leaves no room for one.

@@ -109,7 +109,7 @@ def card_text(audit: Mapping[str, Any], results: Mapping[str, Any], method: str,
         audit: results of the audit, schema `vgid.audit/1`.
         results: results of the evaluation, schema `vgid.results/1`.
         method: name of the method.
-        people: number of people whose data was forgotten; 0 where it is not known.
+        people: number of forgotten people; 0 where it is not known.
 
     Returns:
         Markdown.
