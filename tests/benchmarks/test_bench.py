@@ -13,11 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.benchmarks import fixtures
-from vgid import bench
-from vgid.benchmarking.bench import bench_command, choose, open_sides, read_sides
+from vgid.benchmarking import bench
+from vgid.benchmarking.bench import BenchConfig, choose, open_sides, read_sides, run_bench
 from vgid.benchmarks.base import BENCHMARKS
 from vgid.commands import app
-from vgid.config import RunConfig, load_config, resolve
+from vgid.config import load_config, read_recipe, resolve
 from vgid.errors import ConfigError, DataError, OutputError, RunError, StoppedError
 from vgid.models.loading import load_model
 from vgid.progress import Stages
@@ -37,34 +37,34 @@ def folder(random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return path
 
 
-def mllmu(root: Path, *settings: str) -> RunConfig:
+def mllmu(root: Path, *settings: str) -> BenchConfig:
     given = {"data": str(fixtures.write_mllmu(root, people=4)), "train": None, "forget": "5"}
     return choose(load_config(overrides=[*QUICK, *settings]), "mllmu", given, ONE_WORD)
 
 
-def run(model: Path, config: RunConfig, out: Path, **options: Any) -> dict[str, Any]:
+def run(model: Path, config: BenchConfig, out: Path, **options: Any) -> dict[str, Any]:
     with Stages(quiet=True) as stages:
-        return bench_command(str(model), config, out, allow_unknown=True, stages=stages, **options)
+        return run_bench(str(model), config, out, allow_unknown=True, stages=stages, **options)
 
 
 def test_what_the_command_line_says_comes_before_the_recipe() -> None:
-    recipe = load_config("llava-1.5-7b-mllmu-paper")
+    config, recipe = load_config("llava-1.5-7b-mllmu-paper"), read_recipe("llava-1.5-7b-mllmu-paper").benchmark
     nothing = {"data": None, "train": None, "forget": None}
-    assert choose(recipe, None, nothing, {}) == recipe
-    changed = choose(recipe, "mllmu", {**nothing, "data": "here", "forget": "10"}, {"few_shot": 0}).benchmark
-    assert changed is not None
+    chosen = choose(config, None, nothing, {}, recipe)
+    assert chosen.run == config and (chosen.benchmark.name, chosen.benchmark.forget) == ("mllmu", "5")
+    assert (chosen.benchmark.data, chosen.benchmark.train) == ("MLLMMU/MLLMU-Bench", "MLLMMU/baseline_train_split")
+    changed = choose(config, "mllmu", {**nothing, "data": "here", "forget": "10"}, {"few_shot": 0}, recipe).benchmark
     assert (changed.data, changed.train, changed.forget, changed.protocol) == ("here", None, "10", {"few_shot": 0})
     with pytest.raises(ConfigError, match=r"(?s)the recipe is for another benchmark.*expected: mllmu.*found: clear"):
-        choose(recipe, "clear", nothing, {})
+        choose(config, "clear", nothing, {}, recipe)
     with pytest.raises(ConfigError, match="there is no benchmark to run"):
         choose(load_config(), None, nothing, {})
 
 
 def test_rows_for_unlearning_may_lie_elsewhere(tmp_path: Path) -> None:
     given = {"data": str(fixtures.write_mllmu(tmp_path / "a")), "train": str(fixtures.write_mllmu_training(tmp_path / "b")), "forget": "5"}
-    config = choose(load_config(overrides=QUICK), "mllmu", given, {})
-    assert config.benchmark is not None
-    sides = open_sides(config.benchmark)
+    chosen = choose(load_config(overrides=QUICK), "mllmu", given, {})
+    config, sides = chosen.run, open_sides(chosen.benchmark)
     forget, retain = read_sides(sides.trained, config, skip_bad_rows=False)
     # The training splits have two questions a profile; of eight to retain two steps of two rows are drawn, and validation's share.
     assert [row.answer for row in forget] == ["Person 0.", "Oslo.", "Person 1.", "Oslo."]
@@ -118,11 +118,11 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path, folder: Path, monkeypatc
     def stopped(*_: Any, **__: Any) -> None:
         raise StoppedError("stopped", number=15, fix="give --resume")
 
-    monkeypatch.setattr(bench, "unlearn_rows", stopped)
+    monkeypatch.setattr(bench, "unlearn", stopped)
     with pytest.raises(StoppedError, match="the same command goes on from here") as told:
         run(folder, config, tmp_path / "third")
     assert told.value.exit_code == 143
-    monkeypatch.setattr(bench, "unlearn_rows", count)
+    monkeypatch.setattr(bench, "unlearn", count)
     resumed = run(folder, config, out)
     assert unlearned == [] and resumed["figures"] == whole["figures"]
     assert {name: known["weights"] for name, known in resumed["models"].items()} == {

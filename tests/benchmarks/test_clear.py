@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks.fixtures import image, write_clear, write_parquet
-from vgid.benchmarking.run import check_items, figures
+from vgid.benchmarking.asking import check_items, figures
 from vgid.benchmarks.base import Answer, Answered, by_task
 from vgid.benchmarks.clear import CLEAR
 from vgid.benchmarks.common.files import locate
@@ -14,13 +14,13 @@ from vgid.errors import DataError
 
 
 def benchmark(root: Path, **settings: object) -> CLEAR:
-    return CLEAR(locate(root), CLEAR.Protocol(**settings), forget="10")
+    return CLEAR(locate(root), CLEAR.Protocol(**settings), forget_set="10")
 
 
 def test_examples_of_pictures_and_text(tmp_path: Path) -> None:
     bench = benchmark(write_clear(tmp_path))
     rows = list(bench.examples("forget10+tofu"))
-    assert bench.pair == ("forget10+tofu", "retain90+tofu")
+    assert bench.training_splits == ("forget10+tofu", "retain90+tofu")
     assert [(len(row.images), row.answer, row.subject) for row in rows] == [
         (1, "Author 0 reads a book.", "Author 0"),
         (1, "Author 1 reads a book.", "Author 1"),
@@ -28,7 +28,7 @@ def test_examples_of_pictures_and_text(tmp_path: Path) -> None:
         (0, "Author 1 wrote a book.", None),
     ]
     assert len({row.id for row in bench.examples("retain90+tofu")}) == 8
-    assert benchmark(tmp_path, text=False).pair == ("forget10", "retain90")
+    assert benchmark(tmp_path, text=False).training_splits == ("forget10", "retain90")
 
 
 def test_the_questions_are_those_of_the_released_configuration(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pyarrow import parquet
 
 from tests.benchmarks.fixtures import image, write_parquet
 from tests.conftest import png
-from vgid.benchmarks import pictures as pictures_module
+from vgid.benchmarks.common import pictures as pictures_module
 from vgid.benchmarks.common.files import locate, parquet_rows, picture, shards
 from vgid.benchmarks.common.pictures import Pictures
 from vgid.benchmarks.common.values import flattened, mapping, parsed, records, texts

@@ -10,7 +10,7 @@ import pytest
 
 from tests.benchmarks.fixtures import write_parquet
 from tests.demo.test_demo import SMALL
-from vgid.benchmarking.run import ask, check_items, figures
+from vgid.benchmarking.asking import ask, check_items, figures
 from vgid.benchmarking.store import AnswerStore
 from vgid.benchmarks.common.files import locate
 from vgid.benchmarks.mllmu import MLLMU

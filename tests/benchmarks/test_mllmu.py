@@ -7,7 +7,7 @@ import pytest
 
 from tests.benchmarks.fixtures import profile, write_mllmu, write_mllmu_training, write_parquet
 from tests.conftest import png
-from vgid.benchmarking.run import check_items, figures
+from vgid.benchmarking.asking import check_items, figures
 from vgid.benchmarks.base import Answer, Answered, Item
 from vgid.benchmarks.common.files import locate
 from vgid.benchmarks.mllmu import MAIN, MLLMU
@@ -24,7 +24,7 @@ def by_key(root: Path, **settings: Any) -> dict[str, Item]:
 
 def test_both_layouts_give_examples(tmp_path: Path) -> None:
     bench, training = benchmark(write_mllmu(tmp_path / "a")), benchmark(write_mllmu_training(tmp_path / "b"))
-    assert bench.pair == ("forget_5", "retain_95")
+    assert bench.training_splits == ("forget_5", "retain_95")
     (first, second), rows = bench.examples("forget_5"), list(training.examples("forget_5"))
     assert (first.question, first.answer, first.subject, first.images[0].read()) == ("Who is this?", "Person 0.", "p0", png(0, side=24))
     assert second.subject == "p1" and len(list(bench.examples("retain_95"))) == 4
@@ -125,7 +125,7 @@ def test_missing_splits_and_too_few_people(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"(?s)nobody to ask about in the forget split.*few_shot=0"):
         check_items(benchmark(tmp_path, tasks=("cloze",)))
     with pytest.raises(DataError, match=r"(?s)no such forget set.*5, 10, 15"):
-        MLLMU(locate(tmp_path), forget="20")
+        MLLMU(locate(tmp_path), forget_set="20")
 
 
 def test_questions_stored_as_text_or_literals(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.benchmarks import fixtures
 from tests.conftest import png
-from vgid.benchmarking.run import ask, check_items, figures
+from vgid.benchmarking.asking import ask, check_items, figures
 from vgid.benchmarking.store import AnswerStore
 from vgid.benchmarks.base import BENCHMARKS, Answer, Answered, Benchmark, Figure, Item, by_task
 from vgid.benchmarks.common.files import locate
@@ -52,7 +52,7 @@ def test_all_are_registered_and_have_a_fixture() -> None:
 @pytest.mark.parametrize("name", WRITERS)
 def test_every_benchmark_trains_and_asks_a_real_model(name: str, tmp_path: Path, long_model: LoadedModel) -> None:
     benchmark = make(name, tmp_path, max_new_tokens=2, **({"generation_tokens": 2} if name == "umu" else {}))
-    forget, retain = ({row.id for row in benchmark.examples(split)} for split in benchmark.pair)
+    forget, retain = ({row.id for row in benchmark.examples(split)} for split in benchmark.training_splits)
     assert forget and retain and not forget & retain
     total, fingerprint = check_items(benchmark)
     assert (total, fingerprint) == check_items(benchmark)
@@ -85,7 +85,7 @@ def test_a_model_that_says_the_truth_is_right(name: str, tmp_path: Path) -> None
 def test_fiubench_rows_and_pictures(tmp_path: Path, zipped: bool) -> None:
     fixtures.write_fiubench(tmp_path, zipped=zipped)
     benchmark = BENCHMARKS.get("fiubench")(locate(tmp_path))
-    forget, retain = (list(benchmark.examples(split)) for split in benchmark.pair)
+    forget, retain = (list(benchmark.examples(split)) for split in benchmark.training_splits)
     assert [row.subject for row in forget] == ["id0", "id0", "id1", "id1"] and {row.subject for row in retain} == {"id2", "id3", "id4"}
     assert forget[2].images[0].read() == png(1, side=24) and forget[0].keywords == ("555-0", "It")
     assert forget[0].question == "What is the phone of person 0?"

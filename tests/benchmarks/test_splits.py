@@ -27,8 +27,8 @@ def test_every_benchmark_is_checked_and_converted(name: str, tmp_path: Path) -> 
     root, part = str(WRITERS[name](tmp_path / "data")), "10" if name == "clear" else None
     checked = check_data([root], name, part)
     benchmark = BENCHMARKS.get(name)(locate(root), None, part)
-    assert list(checked.splits) == list(benchmark.pair) and checked.overlap is not None
-    for split in benchmark.pair:
+    assert list(checked.splits) == list(benchmark.training_splits) and checked.overlap is not None
+    for split in benchmark.training_splits:
         report = checked.splits[split]
         assert convert_data(root, tmp_path / "out.parquet", name, part, split) == report.rows > 0 and report.problems == ()
         assert contents(load_examples(tmp_path / "out.parquet")) == contents(list(benchmark.examples(split)))

@@ -12,7 +12,7 @@ from pyarrow import parquet
 
 from tests.benchmarks import fixtures
 from tests.benchmarks.test_others import WRITERS, answered_by, make, named
-from vgid.benchmarking.run import ask, check_items, figures
+from vgid.benchmarking.asking import ask, check_items, figures
 from vgid.benchmarking.splits import check_data, convert_data
 from vgid.benchmarking.store import AnswerStore
 from vgid.benchmarks.base import BENCHMARKS, Answer, Answered
@@ -74,7 +74,7 @@ def test_reading_decodes_no_picture(name: str, tmp_path: Path, monkeypatch: pyte
     benchmark, opened = make(name, tmp_path), list[ImageRef]()
     monkeypatch.setattr(ImageRef, "open", opened.append)
     total, _ = check_items(benchmark)
-    rows = [row for split in benchmark.pair for row in benchmark.examples(split)]
+    rows = [row for split in benchmark.training_splits for row in benchmark.examples(split)]
     assert total and any(row.images for row in rows) and opened == []
 
 
@@ -169,6 +169,6 @@ def test_people_are_checked_and_converted_without_data(tmp_path: Path) -> None:
     checked = check_data([], "people", None, few)
     assert checked.splits["forget"].subjects == 1 and checked.splits["retain"].subjects == 2
     assert checked.overlap is not None and checked.overlap.ids == ()
-    assert convert_data(None, tmp_path / "x.parquet", "people", None, "forget", settings=few) == checked.splits["forget"].rows
+    assert convert_data(None, tmp_path / "x.parquet", "people", None, "forget", protocol=few) == checked.splits["forget"].rows
     with pytest.raises(ConfigError, match="nothing to convert"):
         convert_data(None, tmp_path / "y.parquet")

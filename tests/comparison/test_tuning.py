@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from vgid.comparison.tuning import search
-from vgid.comparison.validation import cut
+from vgid.comparison.tuning_rows import cut
 from vgid.data.example import STRANGER
 from vgid.demo.run import Data
 from vgid.errors import RunError

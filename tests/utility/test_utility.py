@@ -19,10 +19,10 @@ from vgid.progress import Stages
 from vgid.report.utility import lines, render, utility_table
 from vgid.settings import AdapterConfig
 from vgid.synthetic.phrases import PERCEPTION
-from vgid.utility import command, harness, perception
-from vgid.utility.command import Suite, read_suite, utility_command
+from vgid.utility import harness, perception, suites
 from vgid.utility.figures import Figure, left_over, over_people, relative
 from vgid.utility.perception import VALUES, named, questions
+from vgid.utility.suites import Suite, read_suite, run_utility
 
 
 @pytest.mark.parametrize(
@@ -110,9 +110,9 @@ def test_what_is_missing_is_told_with_the_command_that_installs_it(monkeypatch: 
     monkeypatch.setitem(__import__("sys").modules, "lmms_eval", None)
     for suite, message in (("lm-eval:piqa", r'pip install "vgid\[utility\]"'), ("lmms-eval:llava_hf:mme", "pip install lmms-eval")):
         with Stages(quiet=True) as stages, pytest.raises(ConfigError, match=message):
-            utility_command({"unlearned": ("no/where", None)}, [suite], tmp_path / "out", stages=stages)
+            run_utility({"unlearned": ("no/where", None)}, [suite], tmp_path / "out", stages=stages)
     found = CliRunner().invoke(app, ["evaluate", "--model", "x", "--utility", "perception", "--data", "y"]).exception
-    assert isinstance(found, ConfigError) and "--utility has questions of its own" in str(found)
+    assert isinstance(found, ConfigError) and "--utility has its own questions" in str(found)
 
 
 def test_one_command_for_models_before_and_after(random_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,12 +128,12 @@ def test_one_command_for_models_before_and_after(random_folder: Path, tmp_path: 
         return [float(number % 2 < 2 * share) for number in range(len(rows))]
 
     perception_of = perception.right
-    monkeypatch.setattr(command.perception, "right", right)
+    monkeypatch.setattr(suites.perception, "right", right)
     models = {"base": (str(random_folder), None), "unlearned": (str(random_folder), None)}
     with Stages(quiet=True) as stages:
-        results = utility_command(models, ["perception", "perception"], tmp_path / "out", stages=stages)
+        results = run_utility(models, ["perception", "perception"], tmp_path / "out", stages=stages)
         with pytest.raises(OutputError, match="not empty"):
-            utility_command(models, ["perception"], tmp_path / "out", stages=stages)
+            run_utility(models, ["perception"], tmp_path / "out", stages=stages)
     assert results == json.loads((tmp_path / "out" / "results.json").read_text()) and results["schema"] == "vgid.utility/1"
     first = lines(results)["perception"][0]
     assert (first.name, first.n, [value for value, _ in first.cells], first.left[0]) == ("all accuracy", "24", ["1.000", "0.500"], "0.500")
@@ -166,8 +166,8 @@ def test_a_task_of_ones_own_runs_in_lm_eval(random_folder: Path, tmp_path: Path)
     models = {"base": (str(random_folder), None), "unlearned": (str(random_folder), None)}
     with Stages(quiet=True) as stages:
         with pytest.raises(ConfigError, match=r"(?s)no such task.*no_such_task"):
-            utility_command(models, ["lm-eval:no_such_task"], None, tasks_folder=tmp_path, stages=stages)
-        results = utility_command(models, ["lm-eval:even_or_not"], None, tasks_folder=tmp_path, stages=stages, batch_size=3)
+            run_utility(models, ["lm-eval:no_such_task"], None, tasks_folder=tmp_path, stages=stages)
+        results = run_utility(models, ["lm-eval:even_or_not"], None, tasks_folder=tmp_path, stages=stages, batch_size=3)
     suite = results["suites"]["lm-eval:even_or_not"]
     (figure,) = (each for each in suite["figures"]["base"] if each["metric"] == "acc")
     assert figure["task"] == "even_or_not" and figure["n"] == 6 and figure["value"] in [n / 6 for n in range(7)]
@@ -198,7 +198,7 @@ def test_lm_eval_asks_a_model_with_its_adapter(random_folder: Path, tmp_path: Pa
     base, merged = str(random_folder), str(tmp_path / "merged")
     models = {"base": (base, None), "unlearned": (base, tmp_path / "adapter"), "retrained": (merged, None)}
     with Stages(quiet=True) as stages:
-        found = utility_command(models, ["lm-eval:surprise"], None, tasks_folder=tmp_path, stages=stages)["suites"]["lm-eval:surprise"]
+        found = run_utility(models, ["lm-eval:surprise"], None, tasks_folder=tmp_path, stages=stages)["suites"]["lm-eval:surprise"]
     perplexity = {
         name: next(each["value"] for each in figures if each["metric"] == "perplexity") for name, figures in found["figures"].items()
     }

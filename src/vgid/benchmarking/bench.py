@@ -13,11 +13,11 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from vgid import processes
 from vgid.artifacts import write_json_atomic
-from vgid.benchmarking.command import IDENTITY, ask_models, check_reference, check_resumable, prepare_resumable, write_results
-from vgid.benchmarking.run import check_items
+from vgid.benchmarking.asking import check_items
+from vgid.benchmarking.evaluate import IDENTITY, ask_models, check_reference, check_resumable, prepare_resumable, write_results
 from vgid.benchmarking.splits import open_benchmark, read_split
 from vgid.benchmarking.store import model_fingerprint
-from vgid.benchmarks.base import Benchmark, forgetting
+from vgid.benchmarks.base import Benchmark, is_forget_split
 from vgid.config import RunConfig, explain
 from vgid.data.example import Example
 from vgid.data.sources import check_disjoint
@@ -121,7 +121,7 @@ def open_sides(choice: BenchmarkChoice) -> Sides:
     return Sides(asked, trained)
 
 
-def bench_command(
+def run_bench(
     model: str,
     config: BenchConfig,
     out: Path,
@@ -171,7 +171,7 @@ def bench_command(
 
 def notes(forget: Sequence[Example], asked: Benchmark) -> list[str]:
     """What a reader of the figures must know about the rows that were unlearned."""
-    by_name = any(not item.example.images for item in asked.items() if forgetting(item.split))
+    by_name = any(not item.example.images for item in asked.items() if is_forget_split(item.split))
     if by_name and all(row.images for row in forget):
         return ["Every row to forget came with a picture, so nothing was trained on what the model says by name alone: expect it to stay."]
     return []
@@ -183,7 +183,7 @@ def read_sides(benchmark: Benchmark, config: RunConfig, skip_bad_rows: bool) -> 
     Raises:
         DataError: rows are bad, there are none, or one is in both sets.
     """
-    first, second = benchmark.pair
+    first, second = benchmark.training_splits
     forget = read_split(benchmark, first, skip_bad_rows=skip_bad_rows)
     needed = retain_needed(config, len(forget))
     retain = read_split(benchmark, second, skip_bad_rows=skip_bad_rows, at_most=needed, seed=config.seed) if needed else []

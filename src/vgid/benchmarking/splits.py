@@ -20,7 +20,7 @@ log = logging.getLogger("vgid")
 SHOWN = 5
 
 
-def open_benchmark(name: str, data: str | None, forget: str | None, settings: Mapping[str, object] | None = None) -> Benchmark:
+def open_benchmark(name: str, data: str | None, forget_set: str | None, protocol: Mapping[str, object] | None = None) -> Benchmark:
     """A benchmark over its data.
 
     Raises:
@@ -31,16 +31,16 @@ def open_benchmark(name: str, data: str | None, forget: str | None, settings: Ma
 
     kind = BENCHMARKS.get(name)
     try:
-        protocol = kind.Protocol(**(settings or {}))
+        chosen = kind.Protocol(**(protocol or {}))
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_url=False))
         known = ", ".join(kind.Protocol.model_fields)
         raise ConfigError(f"{kind.title} cannot be asked like that", expected=f"settings among {known}", got=problems) from None
     sources = [source for source in (kind.source, kind.training) if source is not None]
-    return kind(locate(data, *sources) if data is not None else None, protocol, forget)
+    return kind(locate(data, *sources) if data is not None else None, chosen, forget_set)
 
 
-def read_settings(settings: Sequence[str]) -> dict[str, object]:
+def parse_protocol(settings: Sequence[str]) -> dict[str, object]:
     """`a=b` settings of a protocol, values as YAML.
 
     Raises:
@@ -87,7 +87,7 @@ class Checked(NamedTuple):
 
 
 def check_data(
-    data: Sequence[str], benchmark: str | None = None, forget: str | None = None, settings: Mapping[str, object] | None = None
+    data: Sequence[str], benchmark: str | None = None, forget_set: str | None = None, protocol: Mapping[str, object] | None = None
 ) -> Checked:
     """Read everything, pictures included, and count; problems are listed, not raised.
 
@@ -98,7 +98,7 @@ def check_data(
         ConfigError: no such benchmark.
     """
     if benchmark is not None:
-        return _check_benchmark(open_benchmark(benchmark, data[0] if data else None, forget, settings))
+        return _check_benchmark(open_benchmark(benchmark, data[0] if data else None, forget_set, protocol))
     if not data:
         raise ConfigError("there is nothing to check", fix="give files or folders, or --benchmark")
     splits, kept = {}, {"forget": Traces(), "retain": Traces()}
@@ -141,10 +141,10 @@ def convert_data(
     data: str | None,
     out: Path,
     benchmark: str | None = None,
-    forget: str | None = None,
+    forget_set: str | None = None,
     split: str | None = None,
     *,
-    settings: Mapping[str, object] | None = None,
+    protocol: Mapping[str, object] | None = None,
     skip_bad_rows: bool = False,
 ) -> int:
     """Write own data, or a split of a benchmark, as one parquet file; gives the number of rows.
@@ -160,9 +160,9 @@ def convert_data(
         if data is None:
             raise ConfigError("there is nothing to convert", fix="give a file or folder, or --benchmark")
         return write_parquet(out, load_examples(data, skip_bad_rows=skip_bad_rows))
-    source = open_benchmark(benchmark, data, forget, settings)
+    source = open_benchmark(benchmark, data, forget_set, protocol)
     if split is None:
-        raise ConfigError(f"{source.title} has several splits", expected=f"--split, one of {', '.join(source.split_names())} for example")
+        raise ConfigError(f"{source.title} has several splits", expected=f"--split, one of {', '.join(source.training_splits)} for example")
     problems: list[DataError] | None = [] if skip_bad_rows else None
     rows = write_parquet(out, source.examples(split, problems))
     for problem in problems or ():
@@ -172,12 +172,12 @@ def convert_data(
 
 def _check_benchmark(benchmark: Benchmark) -> Checked:
     splits, seen = {}, []
-    for name in benchmark.split_names():
+    for name in benchmark.training_splits:
         problems: list[DataError] = []
         kept = Traces()
         splits[name] = report(name, _watched(benchmark.examples(name, problems), kept, problems), problems)
         seen.append(kept)
-    return Checked(splits, _overlap(*benchmark.pair, *seen[:2]))
+    return Checked(splits, _overlap(*benchmark.training_splits, *seen[:2]))
 
 
 def _watched(examples: Iterator[Example], kept: Traces, problems: list[DataError]) -> Iterator[Example]:

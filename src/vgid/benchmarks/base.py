@@ -1,7 +1,7 @@
 """What a benchmark is: one file with its pinned source, splits, questions, metrics with their direction, and a version.
 
-A benchmark reads rows for unlearning (`examples`), asks questions (`items`), says what one answer is worth (`measure`), and adds
-figures that are more than a mean over answers (`aggregates`). Asking, storing and averaging are the same for all: `vgid.benchmarking.run`.
+A benchmark reads rows for unlearning (`examples`), asks questions (`items`), measures an answer (`measure`), and adds figures that are
+more than a mean over answers (`aggregates`). Asking, storing and averaging are the same for all benchmarks: `vgid.benchmarking.asking`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from vgid.benchmarks.common.files import Place, Source
-from vgid.benchmarks.common.values import Row
+from vgid.benchmarks.common.values import SourceRow
 from vgid.data.example import Example
 from vgid.errors import DataError
 from vgid.registry import Registry
@@ -32,7 +32,7 @@ class Metric(NamedTuple):
 
     def wanted(self, split: str) -> Direction:
         """Where it should go on a split."""
-        if not forgetting(split):
+        if not is_forget_split(split):
             return self.direction
         opposite: dict[Direction, Direction] = {"up": "down", "down": "up", "none": "none"}
         return self.on_forget or opposite[self.direction]
@@ -109,7 +109,7 @@ class Benchmark(ABC):
     Args:
         place: where the data are; None for a benchmark that makes its own.
         protocol: how to ask; None for the published way.
-        forget: which part is to be forgotten, by the benchmark's own label, such as `5`; None for its smallest.
+        forget_set: the forget set, by the benchmark's own label, such as `5`; None for the first in `forget_sets`.
     """
 
     name: ClassVar[str]
@@ -119,18 +119,18 @@ class Benchmark(ABC):
     source: ClassVar[Source | None]
     training: ClassVar[Source | None] = None
     """Where rows for unlearning are published, if they are not in `source`."""
-    parts: ClassVar[tuple[str, ...]]
+    forget_sets: ClassVar[tuple[str, ...]]
     Protocol: ClassVar[type[PublishedProtocol]] = PublishedProtocol
     metrics: ClassVar[Mapping[str, Metric]]
-    main: ClassVar[tuple[str, ...]]
+    main_metrics: ClassVar[tuple[str, ...]]
     """The metrics that `knowledge` and `utility` are means of."""
 
-    def __init__(self, place: Place | None = None, protocol: PublishedProtocol | None = None, forget: str | None = None) -> None:
+    def __init__(self, place: Place | None = None, protocol: PublishedProtocol | None = None, forget_set: str | None = None) -> None:
         self._place = place
         self.protocol: Any = protocol or self.Protocol()
-        self.part = forget or self.parts[0]
-        if self.part not in self.parts:
-            raise DataError(f"{self.title} has no such forget set", expected=", ".join(self.parts), got=repr(self.part))
+        self.forget_set = forget_set or self.forget_sets[0]
+        if self.forget_set not in self.forget_sets:
+            raise DataError(f"{self.title} has no such forget set", expected=", ".join(self.forget_sets), got=repr(self.forget_set))
 
     @property
     def place(self) -> Place:
@@ -143,15 +143,15 @@ class Benchmark(ABC):
 
     @property
     @abstractmethod
-    def pair(self) -> tuple[str, str]:
+    def training_splits(self) -> tuple[str, str]:
         """Names of the forget and the retain split."""
 
     @abstractmethod
-    def rows(self, split: str) -> Iterator[Row]:
+    def rows(self, split: str) -> Iterator[SourceRow]:
         """Stream a split's rows."""
 
     @abstractmethod
-    def expand(self, row: Row, split: str) -> Iterator[Example]:
+    def expand(self, row: SourceRow, split: str) -> Iterator[Example]:
         """The examples of a row."""
 
     def examples(self, split: str, problems: list[DataError] | None = None) -> Iterator[Example]:
@@ -169,10 +169,6 @@ class Benchmark(ABC):
                 problems.append(problem)
                 continue
             yield from made
-
-    def split_names(self) -> tuple[str, ...]:
-        """The splits that can be read for unlearning."""
-        return self.pair
 
     # -- evaluation -------------------------------------------------------------------------------------------------------
 
@@ -208,7 +204,7 @@ class Benchmark(ABC):
     def _mean(self, figures: Sequence[Figure], *, forgotten: bool) -> float:
         """A metric that is better when low counts as 1 - value; on what is to be forgotten it is knowledge that counts."""
         wanted: Direction = "down" if forgotten else "up"
-        chosen = [f for f in figures if f.metric in self.main and forgetting(f.split) == forgotten]
+        chosen = [f for f in figures if f.metric in self.main_metrics and is_forget_split(f.split) == forgotten]
         return fmean(f.value if self.metrics[f.metric].wanted(f.split) == wanted else 1 - f.value for f in chosen)
 
     def notes(self) -> list[str]:
@@ -226,14 +222,14 @@ BENCHMARKS: Registry[type[Benchmark]] = Registry(
         "paper": str,
         "version": int,
         "source": object,
-        "parts": Sequence,
+        "forget_sets": Sequence,
         "metrics": Mapping,
-        "main": Sequence,
+        "main_metrics": Sequence,
     },
 )
 
 
-def forgetting(split: str) -> bool:
+def is_forget_split(split: str) -> bool:
     """Whether a split holds what is to be forgotten, so that less is better."""
     return (split.startswith("forget") and split != "forget_perception") or split == "test"
 

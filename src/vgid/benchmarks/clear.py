@@ -15,7 +15,7 @@ from pydantic import Field
 from vgid.benchmarks.base import BENCHMARKS, Answer, Answered, Benchmark, Figure, Item, Metric, PublishedProtocol, by_task
 from vgid.benchmarks.common import truthful
 from vgid.benchmarks.common.files import Source, need_shards, parquet_rows, picture, shards
-from vgid.benchmarks.common.values import Row, optional_text, text, texts
+from vgid.benchmarks.common.values import SourceRow, optional_text, text, texts
 from vgid.data.example import Example
 
 CAPTION_REQUESTS = (
@@ -41,8 +41,8 @@ class CLEAR(Benchmark):
     paper = "arXiv 2410.18057"
     version = 1
     source = Source("therem/CLEAR")
-    parts = ("01", "05", "10")
-    main = ("rougeL_recall",)
+    forget_sets = ("01", "05", "10")
+    main_metrics = ("rougeL_recall",)
     metrics: ClassVar[Mapping[str, Metric]] = truthful.METRICS
 
     class Protocol(PublishedProtocol):
@@ -68,17 +68,17 @@ class CLEAR(Benchmark):
         return bool(self.protocol.forget_quality)
 
     @property
-    def pair(self) -> tuple[str, str]:
+    def training_splits(self) -> tuple[str, str]:
         """Names of the forget and the retain split."""
         tofu = "+tofu" if self.protocol.text else ""
-        return f"forget{self.part}{tofu}", f"retain{100 - int(self.part)}{tofu}"
+        return f"forget{self.forget_set}{tofu}", f"retain{100 - int(self.forget_set)}{tofu}"
 
-    def rows(self, split: str) -> Iterator[Row]:
+    def rows(self, split: str) -> Iterator[SourceRow]:
         """Rows with pictures and, in splits with `+tofu`, rows in text."""
         files = need_shards(self.place.root, split)
         yield from parquet_rows(files, ("image", "caption", "name"), ("question", "answer"))
 
-    def expand(self, row: Row, split: str) -> Iterator[Example]:
+    def expand(self, row: SourceRow, split: str) -> Iterator[Example]:
         """A caption, or a question in text."""
         where, values, number = row
         name = optional_text(values, "name")
@@ -101,8 +101,8 @@ class CLEAR(Benchmark):
         """Captions and names to forget and to keep, and the real world."""
         retain = "retain_perturbed"
         if not shards(self.place.root, retain):
-            retain = f"{self.pair[1].removesuffix('+tofu')}_perturbed"
-        for split, folder in (("forget", f"forget{self.part}_perturbed"), ("retain", retain)):
+            retain = f"{self.training_splits[1].removesuffix('+tofu')}_perturbed"
+        for split, folder in (("forget", f"forget{self.forget_set}_perturbed"), ("retain", retain)):
             yield from self._perturbed(split, folder)
         for split in ("real_faces", "real_world"):
             yield from self._real(split)

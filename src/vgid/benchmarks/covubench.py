@@ -18,7 +18,7 @@ from pydantic import Field
 
 from vgid.benchmarks.base import BENCHMARKS, Answer, Benchmark, Item, Metric, PublishedProtocol
 from vgid.benchmarks.common.files import Source, need_shards, parquet_rows, picture
-from vgid.benchmarks.common.values import Row, flattened, parsed, text
+from vgid.benchmarks.common.values import SourceRow, flattened, parsed, text
 from vgid.data.example import Example
 from vgid.errors import DataError
 from vgid.evaluation.overlap import keyword_recall, rouge
@@ -36,8 +36,8 @@ class CoVUBench(Benchmark):
     paper = "arXiv 2605.03547"
     version = 1
     source = Source("herbwood27/CoVUBench")
-    parts = ("5", "10", "15", "20")
-    main = ("efficacy", "generality", "specificity")
+    forget_sets = ("5", "10", "15", "20")
+    main_metrics = ("efficacy", "generality", "specificity")
     metrics: ClassVar[Mapping[str, Metric]] = {
         "efficacy": Metric("up", "1 - keyword recall on the forget set", "up"),
         "generality": Metric("up", "1 - keyword recall on other views of the same concepts", "up"),
@@ -56,23 +56,23 @@ class CoVUBench(Benchmark):
         max_new_tokens: int = Field(default=256, ge=1)
 
     @property
-    def pair(self) -> tuple[str, str]:
+    def training_splits(self) -> tuple[str, str]:
         """Names of the forget and the retain split."""
-        return f"forget{self.part}", "retain"
+        return f"forget{self.forget_set}", "retain"
 
-    def rows(self, split: str) -> Iterator[Row]:
+    def rows(self, split: str) -> Iterator[SourceRow]:
         """Rows of a split; of the retain set those whose concept is not to be forgotten."""
         for row in parquet_rows(need_shards(self.place.root, split), COLUMNS, ("type",)):
-            if split != self.pair[1] or text(row.values, "name", row.where) not in self._concepts:
+            if split != self.training_splits[1] or text(row.values, "name", row.where) not in self._concepts:
                 yield row
 
-    def expand(self, row: Row, split: str) -> Iterator[Example]:
+    def expand(self, row: SourceRow, split: str) -> Iterator[Example]:
         """One question."""
         yield self._example(row, f"{split}/{row.number}")
 
     def items(self) -> Iterator[Item]:
         """The forget set, other views of its concepts, and the retain set without them."""
-        for split, folder in (("forget", self.pair[0]), ("test", "test"), ("retain", self.pair[1])):
+        for split, folder in (("forget", self.training_splits[0]), ("test", "test"), ("retain", self.training_splits[1])):
             for row in self.rows(folder):
                 if split != "test" or text(row.values, "name", row.where) in self._concepts:
                     key = f"{split}/{row.number}"
@@ -83,7 +83,7 @@ class CoVUBench(Benchmark):
     @cached_property
     def _concepts(self) -> frozenset[str]:
         """What is to be forgotten."""
-        files = need_shards(self.place.root, self.pair[0])
+        files = need_shards(self.place.root, self.training_splits[0])
         return frozenset(text(row.values, "name", row.where) for row in parquet_rows(files, ("name",)))
 
     def measure(self, item: Item, answer: Answer) -> Mapping[str, float]:
@@ -99,7 +99,7 @@ class CoVUBench(Benchmark):
         """Where ours is another measure."""
         return ["Divergence is published with a model's sentence embeddings; here it is taken from word counts, which is not comparable."]
 
-    def _example(self, row: Row, id: str) -> Example:
+    def _example(self, row: SourceRow, id: str) -> Example:
         where, values, _ = row
         with_picture = text(values, "question_type", where) in WITH_PICTURE
         keywords = flattened(parsed(values["keywords"], "keywords", where))

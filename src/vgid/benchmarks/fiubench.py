@@ -17,7 +17,7 @@ from pydantic import Field
 from vgid.benchmarks.base import BENCHMARKS, Answer, Answered, Benchmark, Figure, Item, Metric, PublishedProtocol, by_task
 from vgid.benchmarks.common import truthful
 from vgid.benchmarks.common.files import Source, json_rows
-from vgid.benchmarks.common.values import Row, records, text, texts
+from vgid.benchmarks.common.values import SourceRow, records, text, texts
 from vgid.data.example import Example, ImageRef
 from vgid.errors import DataError
 from vgid.evaluation.overlap import keyword_recall
@@ -34,8 +34,8 @@ class FIUBench(Benchmark):
     paper = "arXiv 2411.03554"
     version = 1
     source = Source("gray311/FIUBench")
-    parts = ("5", "1", "10")
-    main = ("exact_match",)
+    forget_sets = ("5", "1", "10")
+    main_metrics = ("exact_match",)
     metrics: ClassVar[Mapping[str, Metric]] = truthful.METRICS | {
         "exact_match": Metric("up", "mean share of keywords that the answer holds"),
         "ape": Metric("up", "the same over reworded questions (adversarial privacy extraction)"),
@@ -66,17 +66,17 @@ class FIUBench(Benchmark):
         return bool(self.protocol.forget_quality)
 
     @property
-    def pair(self) -> tuple[str, str]:
+    def training_splits(self) -> tuple[str, str]:
         """Names of the forget and the retain split; `retain` is everybody in no forget set."""
-        return f"forget{self.part}", "retain"
+        return f"forget{self.forget_set}", "retain"
 
-    def rows(self, split: str) -> Iterator[Row]:
+    def rows(self, split: str) -> Iterator[SourceRow]:
         """Identities of a split."""
         wanted = self._members(split)
         rows = islice(json_rows(self.place.root / "full.json", FIELDS), self.protocol.identities)
         yield from (row for row in rows if str(row.values["unique_id"]) in wanted)
 
-    def expand(self, row: Row, split: str) -> Iterator[Example]:
+    def expand(self, row: SourceRow, split: str) -> Iterator[Example]:
         """The questions of an identity."""
         person, ref = self._identity(row)
         for number, each in enumerate(self._questions(row)):
@@ -88,8 +88,8 @@ class FIUBench(Benchmark):
 
     def items(self) -> Iterator[Item]:
         """Questions to forget and to keep, and the reworded ones to forget."""
-        retain = f"retain{self.part}"
-        for split, members in (("forget", self.pair[0]), ("retain", retain if retain in self._splits else "retain")):
+        retain = f"retain{self.forget_set}"
+        for split, members in (("forget", self.training_splits[0]), ("retain", retain if retain in self._splits else "retain")):
             for row in self.rows(members):
                 yield from self._items(split, row)
 
@@ -136,17 +136,17 @@ class FIUBench(Benchmark):
             raise DataError(f"there is no split {split!r}", where=self.place.root / "split.json", expected=", ".join(self._splits))
         return _Everyone(frozenset[str]().union(*(members for name, members in self._splits.items() if name.startswith("forget"))))
 
-    def _identity(self, row: Row) -> tuple[str, ImageRef]:
+    def _identity(self, row: SourceRow) -> tuple[str, ImageRef]:
         person = text({"unique_id": str(row.values["unique_id"])}, "unique_id", row.where)
         return person, self.place.pictures.get(text(row.values, "image_path", row.where), row.where)
 
-    def _questions(self, row: Row) -> list[dict[str, Any]]:
+    def _questions(self, row: SourceRow) -> list[dict[str, Any]]:
         return records(row.values["qa_list"], "qa_list", row.where)[: self.protocol.questions]
 
     def _said(self, words: str) -> str:
         return words.capitalize() if self.protocol.capitalize else words
 
-    def _items(self, split: str, row: Row) -> Iterator[Item]:
+    def _items(self, split: str, row: SourceRow) -> Iterator[Item]:
         where = row.where
         person, ref = self._identity(row)
         for number, each in enumerate(self._questions(row)):

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from vgid.benchmarks.base import BENCHMARKS, Answer, Answered, Benchmark, Figure, Item, Metric, PublishedProtocol, by_task
 from vgid.benchmarks.common.files import Source, columns, need_shards, parquet_rows, picture
-from vgid.benchmarks.common.values import Row, mapping, records, text
+from vgid.benchmarks.common.values import SourceRow, mapping, records, text
 from vgid.data.example import Example, ImageRef
 from vgid.errors import DataError
 from vgid.evaluation.overlap import bleu, contains, first_letter, rouge
@@ -63,8 +63,8 @@ class MLLMU(Benchmark):
     version = 1
     source = Source("MLLMMU/MLLMU-Bench")
     training = Source("MLLMMU/baseline_train_split", "model")
-    parts = ("5", "10", "15")
-    main = ("accuracy", "rougeL")
+    forget_sets = ("5", "10", "15")
+    main_metrics = ("accuracy", "rougeL")
     metrics: ClassVar[Mapping[str, Metric]] = {
         "accuracy": Metric("up", "share of right answers"),
         "rouge1": Metric("up", "ROUGE-1 F1 with stemmer"),
@@ -95,18 +95,18 @@ class MLLMU(Benchmark):
         tasks: tuple[Literal["classification", "cloze", "generation"], ...] = ("classification", "cloze", "generation")
 
     @property
-    def pair(self) -> tuple[str, str]:
+    def training_splits(self) -> tuple[str, str]:
         """Names of the forget and the retain split."""
-        return f"forget_{self.part}", f"retain_{100 - int(self.part)}"
+        return f"forget_{self.forget_set}", f"retain_{100 - int(self.forget_set)}"
 
-    def rows(self, split: str) -> Iterator[Row]:
+    def rows(self, split: str) -> Iterator[SourceRow]:
         """Rows of either layout."""
         files = need_shards(self.place.root, split)
         training = "metadata" in columns(files[0])
         required = ("ID", "image", "metadata") if training else ("ID", "image", "question", "answer")
         yield from parquet_rows(files, required)
 
-    def expand(self, row: Row, split: str) -> Iterator[Example]:
+    def expand(self, row: SourceRow, split: str) -> Iterator[Example]:
         """The questions of a profile, all about one picture."""
         where, values, _ = row
         person, image = text(values, "ID", where), picture(values.get("image"), self.place, where)
@@ -123,7 +123,7 @@ class MLLMU(Benchmark):
 
     def items(self) -> Iterator[Item]:
         """Forgotten profiles, the same in other pictures, retained profiles, celebrities."""
-        root, (forget, retain) = self.place.root, self.pair
+        root, (forget, retain) = self.place.root, self.training_splits
         forgotten = self._ids(forget)
         yield from self._split("forget", need_shards(root, forget), forgotten, forgotten)
         yield from self._split("test", need_shards(root, "Test_Set"), forgotten, forgotten)
@@ -194,7 +194,7 @@ class MLLMU(Benchmark):
                 fix="set few_shot=0",
             )
 
-    def _picture(self, row: Row, column: str, person: str) -> ImageRef:
+    def _picture(self, row: SourceRow, column: str, person: str) -> ImageRef:
         value = row.values[column]
         if column == "images":
             value = value.tolist() if hasattr(value, "tolist") else value
@@ -203,7 +203,7 @@ class MLLMU(Benchmark):
             value = value[Random(f"{self.protocol.seed}/{person}").randrange(len(value))]
         return picture(value, self.place, row.where)
 
-    def _questions(self, row: Row) -> Iterator[Asked]:
+    def _questions(self, row: SourceRow) -> Iterator[Asked]:
         where, values, _ = row
         tasks = self.protocol.tasks
         if "classification" in tasks:

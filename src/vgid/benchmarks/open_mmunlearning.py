@@ -13,7 +13,7 @@ from pydantic import Field
 
 from vgid.benchmarks.base import BENCHMARKS, Answer, Benchmark, Item, Metric, PublishedProtocol
 from vgid.benchmarks.common.files import need_shards, parquet_rows, picture, shards
-from vgid.benchmarks.common.values import Row, records, text
+from vgid.benchmarks.common.values import SourceRow, records, text
 from vgid.data.example import Example
 from vgid.evaluation.metrics import is_refusal, probability
 from vgid.evaluation.overlap import exact_match, rouge
@@ -28,8 +28,8 @@ class OpenMMUnlearning(Benchmark):
     paper = "arXiv 2610.10358"
     version = 1
     source = None
-    parts = ("5", "1", "10", "15", "20", "all")
-    main = ("rougeL",)
+    forget_sets = ("5", "1", "10", "15", "20", "all")
+    main_metrics = ("rougeL",)
     metrics: ClassVar[Mapping[str, Metric]] = {
         "rougeL": Metric("up", "ROUGE-L F1 with stemmer"),
         "exact_match": Metric("up", "share of answers that are the recorded one, case and punctuation aside"),
@@ -47,22 +47,24 @@ class OpenMMUnlearning(Benchmark):
         max_new_tokens: int = Field(default=50, ge=1)
 
     @property
-    def pair(self) -> tuple[str, str]:
+    def training_splits(self) -> tuple[str, str]:
         """Names of the forget and the retain split, as the folder has them."""
-        if self.part == "all":
+        if self.forget_set == "all":
             return "forget", "retain"
-        forget = next(
-            (name for name in (f"forget_{self.part}", f"forget{self.part}") if shards(self.place.root, name)), f"forget_{self.part}"
-        )
-        rest = 100 - int(self.part)
-        retain = next((name for name in (f"retain_{rest}", f"retain{rest}", "retain") if shards(self.place.root, name)), f"retain_{rest}")
+        rest = 100 - int(self.forget_set)
+        forget = self._folder(f"forget_{self.forget_set}", f"forget{self.forget_set}")
+        retain = self._folder(f"retain_{rest}", f"retain{rest}", "retain")
         return forget, retain
 
-    def rows(self, split: str) -> Iterator[Row]:
+    def _folder(self, *names: str) -> str:
+        """The first of these splits that is there, else the first name, which the error about a missing split then shows."""
+        return next((name for name in names if shards(self.place.root, name)), names[0])
+
+    def rows(self, split: str) -> Iterator[SourceRow]:
         """Rows of a split."""
         yield from parquet_rows(need_shards(self.place.root, split), ("image", "ID", "metadata"), ("source_split", "qa_count"))
 
-    def expand(self, row: Row, split: str) -> Iterator[Example]:
+    def expand(self, row: SourceRow, split: str) -> Iterator[Example]:
         """The questions of a row; those that say `has_image: false` come without the picture."""
         where, values, _ = row
         person = text(values, "ID", where)
@@ -74,7 +76,7 @@ class OpenMMUnlearning(Benchmark):
 
     def items(self) -> Iterator[Item]:
         """The rows' own questions."""
-        for split, folder in zip(("forget", "retain"), self.pair, strict=True):
+        for split, folder in zip(("forget", "retain"), self.training_splits, strict=True):
             for example in self.examples(folder):
                 task = "image" if example.images else "text"
                 yield Item(f"{split}/{example.id}", split, task, example, self.protocol.max_new_tokens, (example.answer,))

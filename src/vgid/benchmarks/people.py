@@ -9,7 +9,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from vgid.benchmarks.base import BENCHMARKS, Answer, Benchmark, Item, Metric, PublishedProtocol
-from vgid.benchmarks.common.values import Row
+from vgid.benchmarks.common.values import SourceRow
 from vgid.data.example import STRANGER, Example
 from vgid.errors import DataError
 from vgid.evaluation.metrics import is_refusal, key_fact, probability, rouge_l
@@ -26,8 +26,8 @@ class People(Benchmark):
     paper = "vgid"
     version = 1
     source = None
-    parts = ("all",)
-    main = ("accuracy",)
+    forget_sets = ("all",)
+    main_metrics = ("accuracy",)
     metrics: ClassVar[Mapping[str, Metric]] = {
         "accuracy": Metric("up", "answers that say the fact; of strangers, that say nothing"),
         "rouge_l": Metric("up", "ROUGE-L F1 with stemmer"),
@@ -51,7 +51,7 @@ class People(Benchmark):
         max_new_tokens: int = Field(default=48, ge=1)
 
     @property
-    def pair(self) -> tuple[str, str]:
+    def training_splits(self) -> tuple[str, str]:
         """Names of the forget and the retain split."""
         return "forget", "retain"
 
@@ -59,14 +59,14 @@ class People(Benchmark):
     def _world(self) -> World:
         return World(self.protocol.seed, self.protocol.people, self.protocol.forget)
 
-    def rows(self, split: str) -> Iterator[Row]:
+    def rows(self, split: str) -> Iterator[SourceRow]:
         """One row a person."""
-        if split not in self.pair:
-            raise DataError(f"there is no split {split!r}", expected=" or ".join(self.pair))
+        if split not in self.training_splits:
+            raise DataError(f"there is no split {split!r}", expected=" or ".join(self.training_splits))
         people = self._world.forget if split == "forget" else self._world.retain
-        yield from (Row(person.id, {"person": person}, number) for number, person in enumerate(people, 1))
+        yield from (SourceRow(person.id, {"person": person}, number) for number, person in enumerate(people, 1))
 
-    def expand(self, row: Row, split: str) -> Iterator[Example]:
+    def expand(self, row: SourceRow, split: str) -> Iterator[Example]:
         """All that is asked of a person in training."""
         yield from training_rows(Camera(), [row.values["person"]], self.protocol.seed)
 

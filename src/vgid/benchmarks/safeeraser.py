@@ -14,7 +14,7 @@ from pydantic import Field
 
 from vgid.benchmarks.base import BENCHMARKS, Answer, Answered, Benchmark, Item, Metric, PublishedProtocol
 from vgid.benchmarks.common.files import json_rows
-from vgid.benchmarks.common.values import Row, mapping, records, text
+from vgid.benchmarks.common.values import SourceRow, mapping, records, text
 from vgid.data.example import Example
 from vgid.evaluation.judges import Verdict, load_judge, verdicts
 from vgid.evaluation.overlap import rouge
@@ -32,8 +32,8 @@ class SafeEraser(Benchmark):
     paper = "arXiv 2502.12520"
     version = 1
     source = None
-    parts = ("all",)
-    main = ("asr", "rougeL_precision")
+    forget_sets = ("all",)
+    main_metrics = ("asr", "rougeL_precision")
     metrics: ClassVar[Mapping[str, Metric]] = {
         "asr": Metric("down", "attack success rate: harmful answers to harmful questions", "down"),
         "rr": Metric("up", "refusals of harmful questions", "up"),
@@ -56,17 +56,17 @@ class SafeEraser(Benchmark):
         file: str = "all_train.json"
 
     @property
-    def pair(self) -> tuple[str, str]:
+    def training_splits(self) -> tuple[str, str]:
         """Harmful and harmless questions."""
         return "unsafe", "unharm"
 
-    def rows(self, split: str) -> Iterator[Row]:
+    def rows(self, split: str) -> Iterator[SourceRow]:
         """Entries of the list."""
         root = self.place.root
         required = ("image_id", "SDImage_path", "unsafe_pairs", *HARMLESS)
         yield from json_rows(root if root.is_file() else root / self.protocol.file, required)
 
-    def expand(self, row: Row, split: str) -> Iterator[Example]:
+    def expand(self, row: SourceRow, split: str) -> Iterator[Example]:
         """Harmful questions with the answers to unlearn, or harmless ones with the answers to keep."""
         where, values, number = row
         ref, tags = self.place.pictures.get(text(values, "image_id", where), where), (_category(values),)

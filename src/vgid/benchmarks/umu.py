@@ -17,7 +17,7 @@ from pydantic import Field
 
 from vgid.benchmarks.base import BENCHMARKS, Answer, Answered, Benchmark, Figure, Item, Metric, PublishedProtocol, by_task
 from vgid.benchmarks.common.files import Source, need_shards, parquet_rows, picture
-from vgid.benchmarks.common.values import Row, mapping, parsed, records, text
+from vgid.benchmarks.common.values import SourceRow, mapping, parsed, records, text
 from vgid.benchmarks.mllmu import SENTENCE
 from vgid.data.example import Example
 from vgid.errors import DataError
@@ -40,8 +40,8 @@ class UMU(Benchmark):
     paper = "hub data set chengyewang/UMU-bench"
     version = 1
     source = Source("chengyewang/UMU-bench")
-    parts = ("5", "10", "15")
-    main = ("accuracy", "rougeL")
+    forget_sets = ("5", "10", "15")
+    main_metrics = ("accuracy", "rougeL")
     metrics: ClassVar[Mapping[str, Metric]] = {
         "accuracy": Metric("up", "share of right answers"),
         "rouge1": Metric("up", "ROUGE-1 F1 with stemmer"),
@@ -65,15 +65,15 @@ class UMU(Benchmark):
         generation_tokens: int = Field(default=200, ge=1)
 
     @property
-    def pair(self) -> tuple[str, str]:
+    def training_splits(self) -> tuple[str, str]:
         """Names of the forget and the retain split."""
-        return f"forget_{self.part}", f"retain_{100 - int(self.part)}"
+        return f"forget_{self.forget_set}", f"retain_{100 - int(self.forget_set)}"
 
-    def rows(self, split: str) -> Iterator[Row]:
+    def rows(self, split: str) -> Iterator[SourceRow]:
         """Rows with their questions for training."""
         yield from parquet_rows(need_shards(self.place.root, split), ("ID", "image", "MM_QA", "UM_QA"))
 
-    def expand(self, row: Row, split: str) -> Iterator[Example]:
+    def expand(self, row: SourceRow, split: str) -> Iterator[Example]:
         """Questions with the picture, then by name."""
         where, values, _ = row
         person, ref = text(values, "ID", where), picture(values["image"], self.place, where)
@@ -85,7 +85,7 @@ class UMU(Benchmark):
 
     def items(self) -> Iterator[Item]:
         """All facts of all splits, in both ways."""
-        forget, retain = self.pair
+        forget, retain = self.training_splits
         for split, folder in (("forget", forget), ("retain", retain), ("real", "real_person")):
             for row in parquet_rows(need_shards(self.place.root, folder), ("ID", "image", *TASKS.values())):
                 for task, column in TASKS.items():
@@ -125,7 +125,7 @@ class UMU(Benchmark):
         right = [(a["accuracy"], b["accuracy"]) for a, b in worth]
         return {"right_both_ways": [a * b for a, b in right], "wrong_both_ways": [(1 - a) * (1 - b) for a, b in right]}
 
-    def _task(self, split: str, task: str, ways: Mapping[str, Any], row: Row) -> Iterator[Item]:
+    def _task(self, split: str, task: str, ways: Mapping[str, Any], row: SourceRow) -> Iterator[Item]:
         where, values, _ = row
         person, ref = text(values, "ID", where), picture(values["image"], self.place, where)
         missing = [way for way in KINDS if way not in ways]

@@ -13,9 +13,9 @@ import torch
 
 from vgid.comparison.bootstrap import Draws, Trio, difference, score_draws
 from vgid.comparison.plan import BEFORE, REFERENCE
-from vgid.comparison.run import Run
 from vgid.comparison.runner import Compared
 from vgid.comparison.scores import Score, pareto, score
+from vgid.comparison.stored_run import Run
 from vgid.evaluation.aggregates import LEAST_KNOWN
 from vgid.evaluation.statistics import bootstrap_ci, percentiles
 from vgid.results import versions

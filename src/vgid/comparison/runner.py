@@ -15,9 +15,9 @@ from filelock import FileLock, Timeout
 
 from vgid.comparison.datasets import Ready, make_ready
 from vgid.comparison.identity import identity
-from vgid.comparison.memory import PeakMemory
+from vgid.comparison.peak_memory import PeakMemory
 from vgid.comparison.plan import BEFORE, REFERENCE, TIMED, Contender, Plan, Tuned
-from vgid.comparison.run import Run, judged, read_run
+from vgid.comparison.stored_run import Run, judged, read_run
 from vgid.comparison.time_budget import steps_in
 from vgid.comparison.tuning import tune
 from vgid.config import RunConfig, resolve

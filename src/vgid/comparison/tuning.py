@@ -12,7 +12,7 @@ from vgid.comparison.datasets import Ready
 from vgid.comparison.identity import identity
 from vgid.comparison.plan import Contender, Plan, Tuned
 from vgid.comparison.scores import score
-from vgid.comparison.validation import Validation, cut
+from vgid.comparison.tuning_rows import Validation, cut
 from vgid.config import RunConfig
 from vgid.errors import ConfigError, RunError, StoppedError
 from vgid.evaluation.evaluate import evaluate

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from vgid.benchmarks.common.pictures import Pictures
-from vgid.benchmarks.common.values import Row
+from vgid.benchmarks.common.values import SourceRow
 from vgid.data.example import ImageRef
 from vgid.errors import DataError
 
@@ -155,7 +155,7 @@ def check_columns(file: Path, found: Sequence[str], required: Sequence[str]) -> 
         )
 
 
-def parquet_rows(files: Sequence[Path], required: Sequence[str], optional: Sequence[str] = ()) -> Iterator[Row]:
+def parquet_rows(files: Sequence[Path], required: Sequence[str], optional: Sequence[str] = ()) -> Iterator[SourceRow]:
     """Stream the rows of parquet files; other columns are not read at all.
 
     Raises:
@@ -175,12 +175,12 @@ def parquet_rows(files: Sequence[Path], required: Sequence[str], optional: Seque
                 for batch in table.iter_batches(batch_size=BATCH, columns=wanted):
                     for row in batch.to_pylist():
                         number, count = number + 1, count + 1
-                        yield Row(f"{file}:{number}", row, count)
+                        yield SourceRow(f"{file}:{number}", row, count)
         except (pyarrow.ArrowException, OSError) as error:
             raise DataError("parquet file cannot be read", where=file, got=str(error).splitlines()[0], fix="download it again") from error
 
 
-def json_rows(file: Path, required: Sequence[str]) -> Iterator[Row]:
+def json_rows(file: Path, required: Sequence[str]) -> Iterator[SourceRow]:
     """The rows of a JSON list, or of JSON lines (whatever the file's name says), these one line at a time.
 
     Raises:
@@ -197,7 +197,7 @@ def json_rows(file: Path, required: Sequence[str]) -> Iterator[Row]:
                 expected=f"fields {', '.join(required)}",
                 got=f"fields {', '.join(row)}; missing: {', '.join(missing)}",
             )
-        yield Row(where, row, number)
+        yield SourceRow(where, row, number)
 
 
 def _json_objects(file: Path) -> Iterator[tuple[str, Any]]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Literal
 
-from vgid.benchmarks.base import Answer, Answered, Figure, Item, Metric, by_task, forgetting
+from vgid.benchmarks.base import Answer, Answered, Figure, Item, Metric, by_task, is_forget_split
 from vgid.errors import DataError
 from vgid.evaluation import aggregates
 from vgid.evaluation.metrics import probability
@@ -57,7 +57,7 @@ def measured(item: Item, answer: Answer, *, among_options: bool) -> dict[str, fl
 
 
 def _worth(split: str, log_ratio: float) -> float:
-    return forget_truth(log_ratio) if forgetting(split) else retain_truth(log_ratio)
+    return forget_truth(log_ratio) if is_forget_split(split) else retain_truth(log_ratio)
 
 
 def log_ratios(answered: Sequence[Answered], averaging: Averaging) -> list[float]:

@@ -16,7 +16,7 @@ LONGEST = 4_000_000
 """Characters; longer text is not parsed."""
 
 
-class Row(NamedTuple):
+class SourceRow(NamedTuple):
     """One row, the place it came from, and its number in the whole split."""
 
     where: str

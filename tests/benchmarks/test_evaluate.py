@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from tests.benchmarks import fixtures
-from vgid.benchmarking.command import benchmark_command, build_results, published
-from vgid.benchmarking.run import ask, check_items, figures, run_fingerprint
-from vgid.benchmarking.splits import open_benchmark, read_settings
+from vgid.benchmarking import asking
+from vgid.benchmarking.asking import ask, check_items, figures, run_fingerprint
+from vgid.benchmarking.evaluate import build_results, published, run_benchmark
+from vgid.benchmarking.splits import open_benchmark, parse_protocol
 from vgid.benchmarking.store import AnswerStore, model_fingerprint
-from vgid.benchmarks import run
 from vgid.benchmarks.base import Answer, Answered, Benchmark, Item
 from vgid.benchmarks.clear import CLEAR
 from vgid.benchmarks.common.files import locate
@@ -79,7 +79,7 @@ def test_a_run_that_was_cut_off_goes_on(tmp_path: Path, folder: Path, monkeypatc
 
         return generate(model, examples, on_answers=told, **options)
 
-    monkeypatch.setattr(run, "generate", cut_off)
+    monkeypatch.setattr(asking, "generate", cut_off)
     with pytest.raises(KeyboardInterrupt):
         answer_all(benchmark, loaded, file)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -94,7 +94,7 @@ def test_a_run_that_was_cut_off_goes_on(tmp_path: Path, folder: Path, monkeypatc
         again.extend(each.id for each in examples)
         return generate(model, examples, **options)
 
-    monkeypatch.setattr(run, "generate", count)
+    monkeypatch.setattr(asking, "generate", count)
     resumed = answer_all(benchmark, loaded, file)
     assert {key: said for key, (said, _) in resumed.items()} == {key: said for key, (said, _) in whole.items()}
     assert all(resumed[key][1] == pytest.approx(losses, rel=1e-4) for key, (_, losses) in whole.items())
@@ -136,7 +136,7 @@ def test_one_command_for_three_models(tmp_path: Path, folder: Path) -> None:
     root, out = fixtures.write_clear(tmp_path / "data", people=3, forget=1), tmp_path / "out"
     models = {name: (str(folder), None) for name in ("base", "unlearned", "retrained")}
     with Stages(quiet=True) as stages:
-        results = benchmark_command(clear(root), models, out, stages=stages, batch_size=8)
+        results = run_benchmark(clear(root), models, out, stages=stages, batch_size=8)
     assert results == json.loads((out / "results.json").read_text()) and results["schema"] == "vgid.benchmark/1"
     assert results["deviations"] == {"max_new_tokens": 2} and results["questions"] == 10 and results["benchmark"]["forget"] == "10"
     assert results["figures"]["base"] == results["figures"]["unlearned"]
@@ -157,9 +157,9 @@ def test_one_command_for_three_models(tmp_path: Path, folder: Path) -> None:
     assert not (out / "answers").exists() and benchmark_table(results).row_count == len(results["figures"]["base"])
     with Stages(quiet=True) as stages:
         with pytest.raises(OutputError, match="the output folder is not empty"):
-            benchmark_command(clear(root), models, out, stages=stages)
+            run_benchmark(clear(root), models, out, stages=stages)
         models = {"unlearned": (str(folder), None)}
-        benchmark_command(clear(root, forget_quality=False), models, out, stages=stages, overwrite=True, keep_answers=True)
+        run_benchmark(clear(root, forget_quality=False), models, out, stages=stages, overwrite=True, keep_answers=True)
     assert [path.name for path in (out / "answers").iterdir()] == ["unlearned.jsonl"]
 
 
@@ -214,16 +214,16 @@ def test_what_is_wrong_is_told_before_a_model_is_loaded(tmp_path: Path) -> None:
     nowhere: dict[str, tuple[str, Path | None]] = {"unlearned": ("no/where", None)}
     with Stages(quiet=True) as stages:
         with pytest.raises(ConfigError, match=r"(?s)never saw the forget set.*--reference.*forget_quality=false"):
-            benchmark_command(clear(tmp_path), nowhere, None, stages=stages)
+            run_benchmark(clear(tmp_path), nowhere, None, stages=stages)
         with pytest.raises(DataError, match="split 'forget10_perturbed' is not there"):
-            benchmark_command(clear(tmp_path, forget_quality=False), nowhere, None, stages=stages)
+            run_benchmark(clear(tmp_path, forget_quality=False), nowhere, None, stages=stages)
     with pytest.raises(ConfigError, match=r"(?s)MLLMU-Bench cannot be asked like that.*few_shot.*shots: Extra inputs"):
-        open_benchmark("mllmu", str(tmp_path), None, read_settings(["shots=1"]))
-    opened = open_benchmark("mllmu", str(tmp_path), "10", read_settings(["few_shot=0", "tasks=[cloze]"]))
+        open_benchmark("mllmu", str(tmp_path), None, parse_protocol(["shots=1"]))
+    opened = open_benchmark("mllmu", str(tmp_path), "10", parse_protocol(["few_shot=0", "tasks=[cloze]"]))
     assert isinstance(opened, MLLMU) and opened.protocol.deviations() == {"few_shot": 0, "tasks": ["cloze"]}
     for bad in ("few_shot", "=3", "a=[1"):
         with pytest.raises(ConfigError, match="cannot read a setting"):
-            read_settings([bad])
+            parse_protocol([bad])
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from tests.conftest import example
 from vgid.commands import app
-from vgid.comparison.command import _check
+from vgid.comparison.compare import _check
 from vgid.comparison.identity import surroundings
 from vgid.data.sources import write_examples
 from vgid.demo.targets import TARGETS, Target

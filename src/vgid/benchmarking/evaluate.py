@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vgid.artifacts import MARK, check_output, prepare_output, write_json_atomic, write_text_atomic
-from vgid.benchmarking.run import as_json, ask, check_items, figures, run_fingerprint
+from vgid.benchmarking.asking import as_json, ask, check_items, figures, run_fingerprint
 from vgid.benchmarking.store import AnswerStore, model_fingerprint
 from vgid.benchmarks.base import Answered, Benchmark, Figure
 from vgid.errors import ConfigError
@@ -26,7 +26,7 @@ Models = Mapping[str, tuple[str, Path | None]]
 """`base`, `unlearned`, `retrained` to (path, adapter)."""
 
 
-def benchmark_command(
+def run_benchmark(
     benchmark: Benchmark,
     models: Models,
     out: Path | None,
@@ -117,7 +117,7 @@ def build_results(
             "title": benchmark.title,
             "version": benchmark.version,
             "paper": benchmark.paper,
-            "forget": benchmark.part,
+            "forget": benchmark.forget_set,
             "source": place.source if place else None,
             "commit": place.commit if place else None,
             "questions": data,
@@ -145,7 +145,7 @@ def published(benchmark: Benchmark) -> list[dict[str, Any]]:
     import yaml
 
     entries: list[dict[str, Any]] = yaml.safe_load((files("vgid.benchmarking") / "published.yaml").read_text("utf-8"))
-    return [each for each in entries if each["benchmark"] == benchmark.name and each["forget"] in (benchmark.part, None)]
+    return [each for each in entries if each["benchmark"] == benchmark.name and each["forget"] in (benchmark.forget_set, None)]
 
 
 def _composite(benchmark: Benchmark, made: Mapping[str, Sequence[Figure]]) -> dict[str, Any] | None:

@@ -53,7 +53,7 @@ def run_fingerprint(benchmark: Benchmark, data: str, weights: str) -> str:
     `data` is from `check_items`, `weights` from `model_fingerprint`.
     """
     protocol = benchmark.protocol.model_dump(mode="json")
-    parts = [benchmark.name, benchmark.version, benchmark.part, protocol, data, weights, versions()]
+    parts = [benchmark.name, benchmark.version, benchmark.forget_set, protocol, data, weights, versions()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

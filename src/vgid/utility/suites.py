@@ -52,7 +52,7 @@ def read_suite(text: str) -> Suite:
     )
 
 
-def utility_command(
+def run_utility(
     models: Models,
     suites: Sequence[str],
     out: Path | None,
