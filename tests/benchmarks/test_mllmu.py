@@ -10,7 +10,7 @@ from tests.conftest import png
 from vgid.benchmarking.asking import check_items, figures
 from vgid.benchmarks.base import Answer, Answered, Item
 from vgid.benchmarks.common.files import locate
-from vgid.benchmarks.mllmu import MAIN, MLLMU
+from vgid.benchmarks.mllmu import MAIN_METRIC, MLLMU
 from vgid.errors import DataError
 
 
@@ -82,10 +82,13 @@ def test_figures_and_open_mmunlearnings_parts(tmp_path: Path) -> None:
     assert all(0 <= f.low <= f.value <= f.high <= 1 for f in made if f.low is not None and f.high is not None)
     assert bench.protocol.deviations() == {"max_new_tokens": 3}
     means = {f[:3]: f.value for f in made}
-    parts = [means[split, f"{task}_image", metric] for split in ("forget", "test") for task, metric in MAIN.items()]
+    parts = [means[split, f"{task}_image", metric] for split in ("forget", "test") for task, metric in MAIN_METRIC.items()]
     assert means["forget", "all", "open_task"] == pytest.approx(1 - sum(parts) / 6)
     kept = [
-        means[s, f"{task}_{kind}", metric] for s in ("retain", "celebrity") for kind in ("image", "text") for task, metric in MAIN.items()
+        means[s, f"{task}_{kind}", metric]
+        for s in ("retain", "celebrity")
+        for kind in ("image", "text")
+        for task, metric in MAIN_METRIC.items()
     ]
     assert means["retain", "all", "open_retain"] == pytest.approx(sum(kept) / 12)
 

@@ -16,7 +16,7 @@ from vgid.benchmarks.base import BENCHMARKS, Answer, Answered, Benchmark, Figure
 from vgid.benchmarks.common.files import locate
 from vgid.benchmarks.covubench import word_cosine
 from vgid.benchmarks.people import People
-from vgid.benchmarks.umu import chosen
+from vgid.benchmarks.umu import chosen_option
 from vgid.errors import DataError
 from vgid.evaluation.judges import Verdict
 from vgid.models.loading import LoadedModel
@@ -159,7 +159,7 @@ def test_umu_never_runs_what_it_reads(tmp_path: Path) -> None:
     ],
 )
 def test_umu_reads_choices(said: str, option: str | None) -> None:
-    assert chosen(said, {"A": "Rome", "B": "Oslo", "C": "Lima", "D": "Cork"}) == option
+    assert chosen_option(said, {"A": "Rome", "B": "Oslo", "C": "Lima", "D": "Cork"}) == option
 
 
 def test_umu_counts_both_ways_of_asking(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def figures(benchmark: Benchmark, answered: Sequence[Answered], reference: Seque
     """
     made: list[Figure] = []
     for (split, task), group in by_task(answered).items():
-        worth, people = benchmark.measure_all(group), [each.person for each in group]
+        worth, people = benchmark.measure_all(group), [each.subject for each in group]
         for metric in worth[0]:
             values = [one[metric] for one in worth]
             made.append(Figure(split, task, metric, fmean(values), *bootstrap_ci(values, people, seed=seed), len(values)))

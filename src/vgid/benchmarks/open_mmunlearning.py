@@ -1,7 +1,7 @@
-"""Open-MMunlearning's prepared folders (arXiv 2610.10358): `data/unlearn/<benchmark>/<split>/train-*.parquet`, one row a picture.
+"""Open-MMunlearning's prepared folders (arXiv 2610.10358): `data/unlearn/<benchmark>/<split>/train-*.parquet`, one row per image.
 
-Whatever benchmark they come from, the columns are `image`, `ID` and `metadata`, JSON text of questions and answers. Give the folder of
-one benchmark; its splits are named there (`forget_5`, `retain_95`, or `forget`, `retain`). What is asked are the rows themselves.
+The columns are `image`, `ID` and `metadata`, JSON text of questions and answers, whichever benchmark the rows come from. Give the folder of
+one benchmark; its splits are subfolders (`forget_5`, `retain_95`, or `forget`, `retain`). The questions are those of the rows themselves.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from vgid.evaluation.overlap import exact_match, rouge
 
 @BENCHMARKS.register("open_mmunlearning")
 class OpenMMUnlearning(Benchmark):
-    """Prepared folders; `forget` is a percentage, or `all` for folders named `forget` and `retain`."""
+    """Open-MMunlearning's prepared data: the questions of the rows themselves.
+
+    `forget_set` is a percentage, or `all` for folders named `forget` and `retain`.
+    """
 
     name = "open_mmunlearning"
     title = "Open-MMunlearning's prepared data"
@@ -38,17 +41,17 @@ class OpenMMUnlearning(Benchmark):
     }
 
     class Protocol(PublishedProtocol):
-        """How it asks.
+        """How the rows are asked.
 
         Attributes:
-            max_new_tokens: length of an answer.
+            max_new_tokens: length of an answer, in tokens.
         """
 
         max_new_tokens: int = Field(default=50, ge=1)
 
     @property
     def training_splits(self) -> tuple[str, str]:
-        """Names of the forget and the retain split, as the folder has them."""
+        """Names of the forget split and the retain split, as the folder has them."""
         if self.forget_set == "all":
             return "forget", "retain"
         rest = 100 - int(self.forget_set)
@@ -61,11 +64,11 @@ class OpenMMUnlearning(Benchmark):
         return next((name for name in names if shards(self.place.root, name)), names[0])
 
     def rows(self, split: str) -> Iterator[SourceRow]:
-        """Rows of a split."""
+        """Stream the rows of a split."""
         yield from parquet_rows(need_shards(self.place.root, split), ("image", "ID", "metadata"), ("source_split", "qa_count"))
 
     def expand(self, row: SourceRow, split: str) -> Iterator[Example]:
-        """The questions of a row; those that say `has_image: false` come without the picture."""
+        """Turn a row into its questions; those that say `has_image: false` come without the image."""
         where, values, _ = row
         person = text(values, "ID", where)
         ref = picture(values["image"], self.place, where) if values["image"] is not None else None
@@ -75,14 +78,14 @@ class OpenMMUnlearning(Benchmark):
             yield Example(f"{split}/{row.number}/{number}", question, answer, images, person, where=where)
 
     def items(self) -> Iterator[Item]:
-        """The rows' own questions."""
+        """Ask the rows' own questions."""
         for split, folder in zip(("forget", "retain"), self.training_splits, strict=True):
             for example in self.examples(folder):
                 task = "image" if example.images else "text"
                 yield Item(f"{split}/{example.id}", split, task, example, self.protocol.max_new_tokens, (example.answer,))
 
     def measure(self, item: Item, answer: Answer) -> Mapping[str, float]:
-        """Overlap, probability and refusal."""
+        """Measure overlap, probability and refusal."""
         return {
             "rougeL": rouge(answer.said, item.example.answer)["rougeL"].f1,
             "exact_match": float(exact_match(answer.said, item.example.answer)),

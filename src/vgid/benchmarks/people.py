@@ -1,4 +1,4 @@
-"""Our own: fictional people drawn from a seed, asked in ways that training did and did not use (`docs/demo.md`). It needs no data."""
+"""Fictional people drawn from a seed, with questions as in training and in other forms (docs/demo.md); a benchmark that needs no data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from vgid.synthetic.splits import evaluation_splits, training_rows
 
 @BENCHMARKS.register("people")
 class People(Benchmark):
-    """The fictional people of the demo; `forget` is always `all`, their number is a setting."""
+    """Fictional people: the splits of the demo.
+
+    There is one forget set, `all`; a setting of the protocol says how many people it has.
+    """
 
     name = "people"
     title = "Fictional people"
@@ -36,13 +39,13 @@ class People(Benchmark):
     }
 
     class Protocol(PublishedProtocol):
-        """Who is asked about, and how.
+        """Which people there are, and how to ask about them.
 
         Attributes:
-            people: how many there are.
-            forget: how many of them are to be forgotten.
-            seed: everything follows from it.
-            max_new_tokens: length of an answer.
+            people: number of people.
+            forget: number of people to forget, among them.
+            seed: random seed of people, images and questions.
+            max_new_tokens: length of an answer, in tokens.
         """
 
         people: int = Field(default=32, ge=2)
@@ -52,7 +55,7 @@ class People(Benchmark):
 
     @property
     def training_splits(self) -> tuple[str, str]:
-        """Names of the forget and the retain split."""
+        """Names of the forget split and the retain split."""
         return "forget", "retain"
 
     @cached_property
@@ -60,24 +63,24 @@ class People(Benchmark):
         return World(self.protocol.seed, self.protocol.people, self.protocol.forget)
 
     def rows(self, split: str) -> Iterator[SourceRow]:
-        """One row a person."""
+        """Stream one row per person."""
         if split not in self.training_splits:
             raise DataError(f"there is no split {split!r}", expected=" or ".join(self.training_splits))
         people = self._world.forget if split == "forget" else self._world.retain
         yield from (SourceRow(person.id, {"person": person}, number) for number, person in enumerate(people, 1))
 
     def expand(self, row: SourceRow, split: str) -> Iterator[Example]:
-        """All that is asked of a person in training."""
+        """Turn a person into all questions about them in training."""
         yield from training_rows(Camera(), [row.values["person"]], self.protocol.seed)
 
     def items(self) -> Iterator[Item]:
-        """The demo's splits."""
+        """Ask the questions of the demo's splits."""
         for split, examples in evaluation_splits(Camera(), self._world).items():
             for example in examples:
                 yield Item(example.id, split, "facts", example, self.protocol.max_new_tokens, (example.answer,))
 
     def measure(self, item: Item, answer: Answer) -> Mapping[str, float]:
-        """Key fact, overlap, probability and refusal."""
+        """Measure key fact, overlap, probability and refusal; about strangers, a refusal is the right answer."""
         example, refused = item.example, is_refusal(answer.said)
         right = refused if STRANGER in example.tags else key_fact(answer.said, example.keywords, example.answer)
         return {
