@@ -18,7 +18,9 @@ from vgid.progress import Stages, stages_or_own
 
 SCHEMA = "vgid.results/1"
 Evaluated = Mapping[str, Mapping[str, SplitResult]]
-"""Model ("base", "unlearned", "retrained") to split to figures."""
+"""Results by model (`base`, `unlearned`, `retrained`) and split."""
+ModelPaths = Mapping[str, tuple[str, Path | None]]
+"""Models by name (`base`, `unlearned`, `retrained`): folder or hub id, and the folder of an adapter or None."""
 
 
 def versions() -> dict[str, str]:

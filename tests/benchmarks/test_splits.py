@@ -100,7 +100,7 @@ def test_parquet_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
         write_parquet(tmp_path / "file" / "x.parquet", [example(1)])
 
 
-def test_evaluate_tells_what_is_missing(tmp_path: Path) -> None:
+def test_evaluate_names_what_is_missing(tmp_path: Path) -> None:
     runner = CliRunner()
     root = str(fixtures.write_clear(tmp_path))
     for arguments, message in (

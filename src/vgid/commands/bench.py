@@ -51,7 +51,7 @@ def bench(
 
     Given again after it was stopped, it goes on.
     """
-    from vgid.benchmarking.bench import choose, run_bench
+    from vgid.benchmarking.bench import choose_benchmark, run_bench
     from vgid.benchmarking.splits import parse_protocol
     from vgid.config import read_recipe
     from vgid.progress import Stages
@@ -59,7 +59,7 @@ def bench(
 
     given = {"data": data, "train": train, "forget": part}
     named = read_recipe(recipe).benchmark if recipe is not None else None
-    config = choose(run_config(recipe, method, settings, seed), benchmark, given, parse_protocol(protocol or []), named)
+    config = choose_benchmark(run_config(recipe, method, settings, seed), benchmark, given, parse_protocol(protocol or []), named)
     with Stages(quiet=as_json) as stages:
         results = run_bench(
             model,
