@@ -10,9 +10,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 def test_the_documentation_has_the_table_of_the_registry() -> None:
     text = PAGE.read_text("utf-8")
     shown = text.partition("<!-- benchmarks: generated -->\n")[2].partition("<!-- /benchmarks -->")[0]
-    assert shown == f"\n{as_markdown()}\n", (
-        "docs/benchmarks.md: put the output of as_markdown() between the markers"
-    )
+    assert shown == f"\n{as_markdown()}\n", "docs/benchmarks.md: put the output of as_markdown() between the markers"
 
 
 def test_a_line_says_what_a_benchmark_asks_and_where_its_data_are() -> None:

@@ -1,4 +1,4 @@
-"""`vgid compare`: run it, and write results, page and table."""
+"""`vgid compare` as a function: run methods under one protocol, and write results, page and table."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from vgid.artifacts import MARK, check_output, prepare_output, write_json_atomic, write_text_atomic
-from vgid.comparison.plan import Budget, Plan, plan_of
+from vgid.comparison.datasets import FOLDER
+from vgid.comparison.plan import Budget, make_plan
 from vgid.comparison.results import build_comparison
-from vgid.comparison.runner import Compared, run_plan
+from vgid.comparison.runner import FinishedComparison, run_plan
 from vgid.errors import OutputError
 from vgid.progress import Stages, stages_or_own
 from vgid.report.comparison import Shown, markdown, render
 
-OURS = {MARK, "worlds", "runs", "tuning.log", "comparison.json", "comparison.html", "comparison.md"}
+OURS = {MARK, FOLDER, "runs", "tuning.log", "comparison.json", "comparison.html", "comparison.md"}
 """What a comparison leaves in its folder."""
 
 
@@ -34,7 +35,9 @@ def compare(
     overwrite: bool = False,
     stages: Stages | None = None,
 ) -> dict[str, Any]:
-    """Run unlearning methods under one protocol on the demo's people, and say with statistics which forgets best at what cost.
+    """Run unlearning methods under one protocol on fictional people, and compare how much they forget at what cost, with statistics.
+
+    Called again with the same arguments after it was stopped, it goes on where it was.
 
     Args:
         methods: names of methods, and of variants such as `vgid:noise-only`; none takes all.
@@ -43,58 +46,56 @@ def compare(
         first_seed: the first seed; the others follow.
         budget: what is the same for all methods: optimizer steps, or seconds.
         tune: trials in the search for each method's settings; needs the extra `tune`.
-        settings: the comparison.json of an earlier comparison with `tune`, whose settings are used.
+        settings: the comparison.json of an earlier comparison with `tune`, with the settings to use.
         steps: optimizer steps; None takes the target's.
-        people: people that the model memorises; None takes the target's number.
-        forget: how many of them it then forgets; None takes the target's number.
+        people: number of people that the model memorises; None takes the target's.
+        forget: number of people to forget, among them; None takes the target's.
         out: folder for results; a comparison in it goes on.
         overwrite: replace what an earlier comparison left in `out`.
         stages: shows and times what is done; None shows progress bars.
 
     Returns:
-        The results object, as it is written to `comparison.json`.
+        The results object as it is written to `comparison.json` (schema `vgid.comparison/1`); the page and the table show it.
 
     Raises:
-        ConfigError: an unknown target, method or setting.
+        ConfigError: a target, method or setting is unknown, or the extra `tune` is needed and not installed.
         OutputError: the folder holds something else, or cannot be written.
+        RunError: the run that sets the time budget failed.
+        StoppedError: a signal asked the run to stop.
     """
     sizes = {"people": people, "forget": forget, "steps": steps}
-    plan = plan_of(target, methods, seeds=seeds, first_seed=first_seed, budget=budget, trials=tune, settings=settings, **sizes)
-    with stages_or_own(stages) as shown_stages:
-        return compare_command(plan, Path(out), overwrite=overwrite, stages=shown_stages)
-
-
-def compare_command(plan: Plan, out: Path, *, overwrite: bool, stages: Stages) -> dict[str, Any]:
-    """Run a comparison, or go on with the one in `out`, and write `comparison.json`, `comparison.html` and `comparison.md`.
-
-    Raises:
-        OutputError: the folder holds something else, or cannot be written.
-    """
-    _check(out, overwrite)
-    plan.target.ready(stages)
-    prepare_output(out, keep=not overwrite)
-    compared = run_plan(plan, out, stages)
-    results = build_comparison(compared, stages.seconds)
-    write_json_atomic(out / "comparison.json", results)
-    write_text_atomic(out / "comparison.md", markdown(results))
-    write_text_atomic(out / "comparison.html", render(results, shown(compared, list(results["scores"]))))
+    plan = make_plan(target, methods, seeds=seeds, first_seed=first_seed, budget=budget, trials=tune, settings=settings, **sizes)
+    folder = Path(out)
+    _check_folder(folder, overwrite)
+    with stages_or_own(stages) as shown:
+        plan.target.ready(shown)
+        prepare_output(folder, keep=not overwrite)
+        finished = run_plan(plan, folder, shown)
+        results = build_comparison(finished, shown.seconds)
+    write_json_atomic(folder / "comparison.json", results)
+    write_text_atomic(folder / "comparison.md", markdown(results))
+    write_text_atomic(folder / "comparison.html", render(results, shown_examples(finished, list(results["scores"]))))
     return results
 
 
-def _check(out: Path, overwrite: bool) -> None:
+def _check_folder(out: Path, overwrite: bool) -> None:
     check_output(out, overwrite, resume=True)
-    other = (
-        sorted(child.name for child in out.iterdir() if child.name not in OURS and not child.name.startswith(".")) if out.is_dir() else []
-    )
+    inside = out.iterdir() if out.is_dir() else ()
+    other = sorted(child.name for child in inside if child.name not in OURS and not child.name.startswith("."))
     if other and not overwrite:
         raise OutputError(
             "the folder holds something other than a comparison", where=str(out), got=", ".join(other), fix="choose another --out"
         )
 
 
-def shown(compared: Compared, order: list[str]) -> list[Shown]:
-    """A few questions about people who do not exist, with what each method's model says."""
-    said = {run.name: run.said for run in compared.runs if run.said}
+def shown_examples(finished: FinishedComparison, order: Sequence[str]) -> list[Shown]:
+    """Return questions about people who do not exist with the answers of each method's model, for the page.
+
+    Args:
+        finished: all runs.
+        order: names of the entries, in the order of the page.
+    """
+    said = {run.name: run.said for run in finished.runs if run.said}
     return [
         Shown(
             split=split,
@@ -103,6 +104,6 @@ def shown(compared: Compared, order: list[str]) -> list[Shown]:
             expected=example.answer,
             answers={name: said[name][split][example.id] for name in order if name in said},
         )
-        for split, examples in compared.examples.items()
+        for split, examples in finished.examples.items()
         for example in examples
     ]

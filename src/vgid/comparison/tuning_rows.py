@@ -1,4 +1,4 @@
-"""What settings are tuned on: a part of the training rows that is cut off, and asks nothing that is reported."""
+"""The rows that settings are tuned on: a part of the training rows is split off, and asks nothing that a reported split asks."""
 
 from __future__ import annotations
 
@@ -11,31 +11,43 @@ from vgid.seeds import derive_seed
 from vgid.settings import ValidationConfig
 from vgid.training.validation import split_validation
 
-CUT = ValidationConfig(every=1, share=0.2, rows=64)
-"""Of every kind of row a fifth, at most 64."""
+SPLIT_OFF = ValidationConfig(every=1, share=0.2, rows=64)
+"""A fifth of every kind of row, at most 64: enough to tell settings apart by a few percent, and little to miss in training."""
 
 
-class Validation(NamedTuple):
-    """Rows to train on, and the splits to score on, named as the reported ones that they stand for."""
+class TuningRows(NamedTuple):
+    """Rows for the trials of a search.
+
+    Attributes:
+        forget: rows to forget.
+        retain: rows to retain.
+        splits: rows to score on, named like the reported splits that they stand for.
+    """
 
     forget: list[Example]
     retain: list[Example]
     splits: dict[str, list[Example]]
 
 
-def cut(data: Data, seed: int) -> Validation:
-    """Cut a validation part off the forget and the retain rows.
+def split_off_validation(data: Data, seed: int) -> TuningRows:
+    """Split validation rows off the forget rows and the retain rows.
 
-    Rows whose question, with these very pictures, is asked in a reported split stay among the training rows, and so do those about
-    strangers.
+    Rows that ask a reported split's question about the same images stay among the training rows, and so do rows about strangers.
+
+    Args:
+        data: the rows and splits of a seed.
+        seed: random seed of the choice.
+
+    Returns:
+        Rows to train on, and rows to score on.
     """
     reported = {_question(example) for rows in data.splits.values() for example in rows}
     splits: dict[str, list[Example]] = {}
     for side, rows in (("forget", data.forget), ("retain", data.retain)):
         for kind, each in _by_kind(side, [row for row in rows if _question(row) not in reported]).items():
-            splits[kind] = split_validation(each, CUT, derive_seed(seed, "validation", kind))[1]
-    aside = {row.id for rows in splits.values() for row in rows}
-    return Validation(_without(data.forget, aside), _without(data.retain, aside), {kind: rows for kind, rows in splits.items() if rows})
+            splits[kind] = split_validation(each, SPLIT_OFF, derive_seed(seed, "validation", kind))[1]
+    taken = {row.id for rows in splits.values() for row in rows}
+    return TuningRows(_without(data.forget, taken), _without(data.retain, taken), {kind: rows for kind, rows in splits.items() if rows})
 
 
 def _by_kind(side: str, rows: Iterable[Example]) -> Mapping[str, list[Example]]:
@@ -47,8 +59,8 @@ def _by_kind(side: str, rows: Iterable[Example]) -> Mapping[str, list[Example]]:
     return kinds
 
 
-def _without(rows: Sequence[Example], aside: set[str]) -> list[Example]:
-    return [row for row in rows if row.id not in aside]
+def _without(rows: Sequence[Example], ids: set[str]) -> list[Example]:
+    return [row for row in rows if row.id not in ids]
 
 
 def _question(example: Example) -> Hashable:
