@@ -86,7 +86,7 @@ def _utility(
     given = {name: (path, adapter) for name, (path, adapter) in models.items() if path}
     options: dict[str, Any] = {
         "tasks_folder": tasks_folder,
-        "limit": max_rows,
+        "max_rows": max_rows,
         "seed": seed,
         "batch_size": batch_size,
         "overwrite": overwrite,

@@ -1,4 +1,4 @@
-"""What `vgid evaluate --utility` does: run suites on one model after the other, and say what is left of the first one's figures."""
+"""`vgid evaluate --utility` as a function: run suites on one model after the other, and compare with the model before unlearning."""
 
 from __future__ import annotations
 
@@ -9,42 +9,48 @@ from pathlib import Path
 from typing import Any
 
 from vgid.artifacts import check_output, prepare_output, write_json_atomic, write_text_atomic
+from vgid.data.example import Example
 from vgid.errors import ConfigError
-from vgid.models.loading import LoadedModel, load_model
+from vgid.models.loading import load_model
 from vgid.progress import Stages
-from vgid.results import versions
+from vgid.results import ModelPaths, versions
 from vgid.utility import harness, perception
-from vgid.utility.figures import Figure, left_over, over_people, relative
+from vgid.utility.figures import SuiteFigure, accuracy_figure, relative_figure, relative_figures
 
 SCHEMA = "vgid.utility/1"
 BUILT_IN = ("perception", "perception-options")
-Models = Mapping[str, tuple[str, Path | None]]
-"""`base`, `unlearned`, `retrained` to (path, adapter)."""
 
 
 @dataclass(frozen=True)
 class Suite:
-    """What is to be run: a built-in suite, or tasks of a harness; `kind` is lmms-eval's name for the model's family."""
+    """A suite to run.
+
+    Attributes:
+        name: the suite as the user writes it, which results show.
+        harness: `lm-eval` or `lmms-eval`; None for a built-in suite.
+        tasks: tasks of the harness.
+        family: lmms-eval's name for the family of the model; empty for the others.
+    """
 
     name: str
     harness: str | None = None
     tasks: tuple[str, ...] = ()
-    kind: str = ""
+    family: str = ""
 
 
 def read_suite(text: str) -> Suite:
-    """`perception`, `perception-options`, `lm-eval:TASK,TASK` or `lmms-eval:FAMILY:TASK,TASK`.
+    """Parse `perception`, `perception-options`, `lm-eval:TASK,TASK` or `lmms-eval:FAMILY:TASK,TASK`.
 
     Raises:
-        ConfigError: it is none of these.
+        ConfigError: the text is none of these.
     """
     name, _, rest = text.partition(":")
-    kind, _, tasks = rest.partition(":") if name == "lmms-eval" else ("", "", rest)
+    family, _, tasks = rest.partition(":") if name == "lmms-eval" else ("", "", rest)
     wanted = tuple(task.strip() for task in tasks.split(",") if task.strip())
     if text in BUILT_IN:
         return Suite(text)
-    if (name == "lm-eval" and wanted) or (name == "lmms-eval" and wanted and kind):
-        return Suite(text, name, wanted, kind)
+    if (name == "lm-eval" and wanted) or (name == "lmms-eval" and wanted and family):
+        return Suite(text, name, wanted, family)
     raise ConfigError(
         "there is no such utility suite",
         expected=f"{', '.join(BUILT_IN)}, lm-eval:TASK,TASK or lmms-eval:FAMILY:TASK,TASK",
@@ -53,94 +59,112 @@ def read_suite(text: str) -> Suite:
 
 
 def run_utility(
-    models: Models,
+    models: ModelPaths,
     suites: Sequence[str],
     out: Path | None,
     *,
     tasks_folder: Path | None = None,
-    limit: int | None = None,
+    max_rows: int | None = None,
     seed: int = 0,
     batch_size: int = 64,
     overwrite: bool = False,
     stages: Stages,
 ) -> dict[str, Any]:
-    """Run every suite on every model; what is left of the base's figures is told where there is a base.
+    """Run suites of general utility on models; where `base` and `unlearned` are among them, compare the two.
+
+    Args:
+        models: `base`, `unlearned` and `retrained`, or some of them.
+        suites: names of suites, as `read_suite` takes them.
+        out: folder for `results.json` and `report.html`; None writes nothing.
+        tasks_folder: folder with definitions of more tasks for lm-eval.
+        max_rows: questions of each task of lm-eval or lmms-eval, at most.
+        seed: random seed of the built-in questions and of intervals.
+        batch_size: questions that are asked at once.
+        overwrite: replace what an earlier run left in `out`.
+        stages: shows and times what is done.
+
+    Returns:
+        The results object as it is written to `results.json` (schema `vgid.utility/1`).
 
     Raises:
-        ConfigError: no such suite or task, a harness that is not installed, or an adapter where only checkpoints can be asked.
+        ConfigError: a suite or task is unknown, a harness is not installed, or an adapter is given for lmms-eval, which takes checkpoints.
         OutputError: the folder holds results already, or cannot be written.
+        RunError: a harness returned no figures.
     """
     wanted = [read_suite(text) for text in dict.fromkeys(suites)]
     managers = {suite.name: harness.check_tasks(suite.tasks, tasks_folder) for suite in wanted if suite.harness == "lm-eval"}
     for suite in (suite for suite in wanted if suite.harness == "lmms-eval"):
-        harness.need("lmms_eval")
+        harness.import_harness("lmms_eval")
         if any(adapter for _, adapter in models.values()):
-            raise ConfigError("lmms-eval loads checkpoints itself", got=f"an adapter for {suite.name}", fix="merge it: vgid export --merge")
+            raise ConfigError(
+                "lmms-eval takes a checkpoint, not an adapter", got=f"an adapter for {suite.name}", fix="merge it: vgid export --merge"
+            )
     if out is not None:
         check_output(out, overwrite)
     rows = {suite.name: perception.questions(seed, options=suite.name != "perception") for suite in wanted if suite.harness is None}
-    made: dict[str, dict[str, list[Figure]]] = {suite.name: {} for suite in wanted}
-    answers: dict[str, dict[str, list[float]]] = {name: {} for name in rows}
+    made: dict[str, dict[str, list[SuiteFigure]]] = {suite.name: {} for suite in wanted}
+    right: dict[str, dict[str, list[float]]] = {name: {} for name in rows}
     for name, (path, adapter) in models.items():
         loaded = load_model(path, adapter=adapter) if any(suite.harness != "lmms-eval" for suite in wanted) else None
         for suite in wanted:
             with stages(f"{suite.name}: the {name} model", "utility") as tick:
                 if suite.name in rows:
                     assert loaded is not None
-                    answers[suite.name][name] = perception.right(loaded, rows[suite.name], batch_size, tick)
-                    made[suite.name][name] = _by_topic(rows[suite.name], answers[suite.name][name], seed)
+                    right[suite.name][name] = perception.answer_accuracy(loaded, rows[suite.name], batch_size, tick)
+                    made[suite.name][name] = _figures_by_topic(rows[suite.name], right[suite.name][name], seed)
+                elif loaded is not None and suite.harness == "lm-eval":
+                    options = {"max_rows": max_rows, "batch_size": batch_size}
+                    made[suite.name][name] = harness.run_lm_eval(loaded, suite.tasks, managers[suite.name], **options)
                 else:
-                    made[suite.name][name] = _by_harness(suite, loaded, path, managers, limit, batch_size)
+                    made[suite.name][name] = harness.run_lmms_eval(
+                        path, suite.family, suite.tasks, max_rows=max_rows, batch_size=batch_size
+                    )
         del loaded
-        gc.collect()  # one model at a time
+        gc.collect()  # one model in memory at a time
     results = {
         "schema": SCHEMA,
         "models": {name: path for name, (path, _) in models.items()},
         "seed": seed,
-        "limit": limit,
+        "limit": max_rows,
         "versions": versions(),
         "seconds": dict(stages.seconds),
-        "suites": {name: _as_json(each, rows.get(name), answers.get(name, {}), seed) for name, each in made.items()},
+        "suites": {name: _as_json(each, rows.get(name), right.get(name, {}), seed) for name, each in made.items()},
     }
     if out is not None:
         _write(results, out)
     return results
 
 
-def _by_harness(
-    suite: Suite, loaded: LoadedModel | None, path: str, managers: Mapping[str, Any], limit: int | None, batch_size: int
-) -> list[Figure]:
-    if loaded is not None and suite.harness == "lm-eval":
-        return harness.lm_eval(loaded, suite.tasks, managers[suite.name], limit=limit, batch_size=batch_size)
-    return harness.lmms_eval(path, suite.kind, suite.tasks, limit=limit, batch_size=batch_size)
+def _figures_by_topic(rows: Sequence[Example], right: Sequence[float], seed: int) -> list[SuiteFigure]:
+    return [
+        accuracy_figure(topic, [right[i] for i in places], [str(rows[i].subject) for i in places], seed)
+        for topic, places in _places_by_topic(rows).items()
+    ]
 
 
-def _by_topic(rows: Sequence[Any], right: Sequence[float], seed: int) -> list[Figure]:
-    made = []
-    for topic, places in _topics(rows).items():
-        made.append(over_people(topic, [right[i] for i in places], [rows[i].subject for i in places], seed))
-    return made
-
-
-def _topics(rows: Sequence[Any]) -> dict[str, list[int]]:
+def _places_by_topic(rows: Sequence[Example]) -> dict[str, list[int]]:
+    """Return the places of the rows of each topic; `all` for all rows."""
     topics: dict[str, list[int]] = {"all": list(range(len(rows)))}
     for number, row in enumerate(rows):
         topics.setdefault(row.tags[0], []).append(number)
     return topics
 
 
-def _as_json(made: Mapping[str, list[Figure]], rows: Any, answers: Mapping[str, list[float]], seed: int) -> dict[str, Any]:
-    left = relative(made)
+def _as_json(
+    made: Mapping[str, list[SuiteFigure]], rows: Sequence[Example] | None, right: Mapping[str, list[float]], seed: int
+) -> dict[str, Any]:
+    """Return the figures of a suite; those of a built-in suite are compared question by question."""
+    compared = relative_figures(made)
     if rows is not None:
-        left = []
-        if {"base", "unlearned"} <= set(answers):
-            for topic, places in _topics(rows).items():
-                after, before = ([answers[name][i] for i in places] for name in ("unlearned", "base"))
-                each = left_over(topic, after, before, [rows[i].subject for i in places], seed)
-                left += [each] if each is not None else []
+        compared = []
+        if {"base", "unlearned"} <= set(right):
+            for topic, places in _places_by_topic(rows).items():
+                after, before = ([right[name][i] for i in places] for name in ("unlearned", "base"))
+                each = relative_figure(topic, after, before, [str(rows[i].subject) for i in places], seed)
+                compared += [each] if each is not None else []
     return {
         "figures": {name: [figure.as_json() for figure in each] for name, each in made.items()},
-        "relative": [figure.as_json() for figure in left],
+        "relative": [figure.as_json() for figure in compared],
     }
 
 
