@@ -17,7 +17,7 @@ from vgid.evaluation.generation import generate
 from vgid.evaluation.scoring import score
 from vgid.evaluation.statistics import bootstrap_ci
 from vgid.models.loading import LoadedModel
-from vgid.progress import Tick
+from vgid.progress import Progress
 from vgid.results import versions
 
 CHUNK = 512
@@ -67,7 +67,7 @@ def run_fingerprint(benchmark: Benchmark, data: str, weights: str) -> str:
 
 
 def ask(
-    benchmark: Benchmark, loaded: LoadedModel, store: AnswerStore, *, total: int, batch_size: int = 64, on_progress: Tick | None = None
+    benchmark: Benchmark, loaded: LoadedModel, store: AnswerStore, *, total: int, batch_size: int = 64, on_progress: Progress | None = None
 ) -> list[Answered]:
     """Ask every question that the store has no answer to.
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from vgid.benchmarks.common.files import Place, Source
 from vgid.benchmarks.common.values import SourceRow
-from vgid.data.example import Example
+from vgid.data.example import Example, subject_key
 from vgid.errors import DataError
 from vgid.registry import Registry
 
@@ -99,7 +99,7 @@ class Answered(NamedTuple):
     @property
     def subject(self) -> str:
         """The person whom the item is about, as the key that bootstrap intervals group by; without one, the item itself."""
-        return self.item.example.subject or f"\0{self.item.key}"
+        return subject_key(self.item.example)
 
 
 class Figure(NamedTuple):

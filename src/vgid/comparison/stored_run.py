@@ -89,6 +89,7 @@ def evaluation_fields(results: Mapping[str, SplitResult], shown: Mapping[str, Se
     Returns:
         `figures`, `answers` and `said`.
     """
+    # Not `subject_key`: these names are stored, and the draws of the bootstrap follow from them.
     return {
         "figures": {split: result.as_json() for split, result in results.items()},
         "answers": {

@@ -18,7 +18,7 @@ from vgid.errors import ConfigError, RunError, StoppedError
 from vgid.evaluation.evaluate import evaluate
 from vgid.methods.base import Range, Search
 from vgid.models.loading import LoadedModel, load_model
-from vgid.progress import Stages, Tick
+from vgid.progress import Progress, Stages
 from vgid.seeds import derive_seed
 from vgid.training.fit import fit
 
@@ -67,7 +67,7 @@ def tune(plan: Plan, dataset: SeedDataset, out: Path, stages: Stages) -> dict[st
     return found
 
 
-def search(log: Path, name: str, space: Search, first: Mapping[str, Any], trials: int, trial: Objective, on_progress: Tick) -> Tuned:
+def search(log: Path, name: str, space: Search, first: Mapping[str, Any], trials: int, trial: Objective, on_progress: Progress) -> Tuned:
     """Search settings with Optuna's TPE sampler (Bergstra et al., 2011) until a number of trials is done.
 
     Trials that earlier calls or other processes did under this name count. A trial with a run that fails scores 0. The best of the first

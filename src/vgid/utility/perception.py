@@ -14,7 +14,7 @@ from vgid.data.example import Example
 from vgid.evaluation.generation import generate
 from vgid.evaluation.metrics import key_fact
 from vgid.models.loading import LoadedModel
-from vgid.progress import Tick
+from vgid.progress import Progress
 from vgid.synthetic.people import Camera, World
 from vgid.synthetic.phrases import PERCEPTION
 from vgid.synthetic.portraits import BACKGROUNDS, CLOTHES, EXPRESSIONS, GLASSES, HAIR_OF
@@ -77,7 +77,7 @@ def named_value(said: str, topic: str) -> str | None:
     return apart[0] if len(apart) == 1 else None
 
 
-def answer_accuracy(loaded: LoadedModel, rows: Sequence[Example], batch_size: int, on_progress: Tick | None) -> list[float]:
+def answer_accuracy(loaded: LoadedModel, rows: Sequence[Example], batch_size: int, on_progress: Progress | None) -> list[float]:
     """Ask a model the suite's questions.
 
     Args:

@@ -113,12 +113,12 @@ def run_utility(
                     right[suite.name][name] = perception.answer_accuracy(loaded, rows[suite.name], batch_size, tick)
                     made[suite.name][name] = _figures_by_topic(rows[suite.name], right[suite.name][name], seed)
                 elif loaded is not None and suite.harness == "lm-eval":
-                    options = {"max_rows": max_rows, "batch_size": batch_size}
-                    made[suite.name][name] = harness.run_lm_eval(loaded, suite.tasks, managers[suite.name], **options)
+                    manager = managers[suite.name]
+                    found = harness.run_lm_eval(loaded, suite.tasks, manager, max_rows=max_rows, batch_size=batch_size)
+                    made[suite.name][name] = found
                 else:
-                    made[suite.name][name] = harness.run_lmms_eval(
-                        path, suite.family, suite.tasks, max_rows=max_rows, batch_size=batch_size
-                    )
+                    found = harness.run_lmms_eval(path, suite.family, suite.tasks, max_rows=max_rows, batch_size=batch_size)
+                    made[suite.name][name] = found
         del loaded
         gc.collect()  # one model in memory at a time
     results = {
