@@ -34,7 +34,7 @@ def finetune(
         rows: rows to learn: a file or folder, a dataset, dictionaries, or examples.
         config: configuration from `vgid.resolve(method="finetune")`, which is the default; `adapter: null` trains all parameters.
         out: folder to write to; None keeps the result in memory.
-        resume: go on from the checkpoint in `out`; without one there, begin anew.
+        resume: go on from the checkpoint in `out`; without one, start from the beginning.
         overwrite: replace what an earlier run left in `out`.
         stages: shows and times what is done; None shows progress bars.
 

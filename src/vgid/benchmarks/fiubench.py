@@ -106,11 +106,11 @@ class FIUBench(Benchmark):
 
     def measure_all(self, answered: Sequence[Answered]) -> list[Mapping[str, float]]:
         """Measure the answers to one task, with the averaging of truth ratios that the protocol sets."""
-        worth = [self.measure(*each) for each in answered]
+        measured = [self.measure(*each) for each in answered]
         if answered[0].item.task == "reworded":
-            return worth
+            return measured
         ratios = truthful.measure_task(answered, self.protocol.truth_ratio, among_options=False)
-        return [{**one, "truth_ratio": ratio["truth_ratio"]} for one, ratio in zip(worth, ratios, strict=True)]
+        return [{**one, "truth_ratio": ratio["truth_ratio"]} for one, ratio in zip(measured, ratios, strict=True)]
 
     def aggregates(self, answered: Sequence[Answered], reference: Sequence[Answered] | None, seed: int) -> list[Figure]:
         """Return model utility on the retain set, and forget quality on the forget set."""

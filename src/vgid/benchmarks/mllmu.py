@@ -242,7 +242,7 @@ class MLLMU(Benchmark):
                     )
 
     def _shots(self, split: str, task: str, people: tuple[str, ...]) -> tuple[dict[str, list[Shot]], tuple[str, ...]]:
-        """Return the shots by kind, and the people whom they are about."""
+        """Return the shots by kind, and the people that they are about."""
         count = min(self.protocol.few_shot, len(people))
         chosen = tuple(Random(f"{self.protocol.seed}/{split}/{task}").sample(sorted(people), count))
         shots: dict[str, list[Shot]] = {"image": [], "text": []}

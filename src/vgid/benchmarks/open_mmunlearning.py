@@ -35,7 +35,7 @@ class OpenMMUnlearning(Benchmark):
     main_metrics = ("rougeL",)
     metrics: ClassVar[Mapping[str, Metric]] = {
         "rougeL": Metric("up", "ROUGE-L F1 with stemmer"),
-        "exact_match": Metric("up", "share of answers that are the recorded one, case and punctuation aside"),
+        "exact_match": Metric("up", "share of answers that equal the recorded one, ignoring case and punctuation"),
         "probability": Metric("up", "probability of the recorded answer, geometric mean over tokens"),
         "refused": Metric("down", "share of refusals, by words"),
     }

@@ -125,11 +125,11 @@ class UMU(Benchmark):
         return [(each, named[each.item.key]) for each in ways[0]]
 
     def _combined(self, split: str, task: str, facts: Sequence[tuple[Answered, Answered]]) -> dict[str, list[float]]:
-        worth = [(self.measure(*image), self.measure(*name)) for image, name in facts]
+        measured = [(self.measure(*image), self.measure(*name)) for image, name in facts]
         if task == "generation":
-            pairs = [(a["rougeL"], b["rougeL"]) for a, b in worth]
+            pairs = [(a["rougeL"], b["rougeL"]) for a, b in measured]
             return {"rougeL_both_ways": [_combined_overlap(a, b, forget=split == "forget") for a, b in pairs]}
-        right = [(a["accuracy"], b["accuracy"]) for a, b in worth]
+        right = [(a["accuracy"], b["accuracy"]) for a, b in measured]
         return {"right_both_ways": [a * b for a, b in right], "wrong_both_ways": [(1 - a) * (1 - b) for a, b in right]}
 
     def _task(self, split: str, task: str, ways: Mapping[str, Any], row: SourceRow) -> Iterator[Item]:

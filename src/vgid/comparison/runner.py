@@ -1,7 +1,7 @@
 """Runs a plan.
 
-Finished runs are stored. A run that was stopped begins anew, so that its time is that of a whole run. Several processes may work in one
-folder: each takes runs that no other process works on.
+Finished runs are stored. A run that was stopped starts from the beginning, so that its time is that of a whole run. Several processes may
+work in one folder: each takes runs that no other process works on.
 """
 
 from __future__ import annotations

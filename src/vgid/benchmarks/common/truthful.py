@@ -29,7 +29,7 @@ Averaging = Literal["per_question", "released"]
 """Which perturbed answers a truth ratio averages over: those of its question, as in the papers, or those of all questions of a task, as in
 CLEAR's released script."""
 UTILITY_METRICS = ("rougeL_recall", "probability", "truth_ratio")
-"""The metrics whose means model utility is made of."""
+"""Model utility is the harmonic mean of these metrics' means."""
 METRICS: dict[str, Metric] = {
     "rouge1_recall": Metric("up", "ROUGE-1 recall with stemmer"),
     "rougeL_recall": Metric("up", "ROUGE-L recall with stemmer"),
@@ -42,7 +42,7 @@ METRICS: dict[str, Metric] = {
     "open_fq": Metric(
         "none",
         "forget quality of arXiv 2610.10358: mean of 1 - ROUGE-L recall, truth ratio, 1 - probability, 1 - KS, 1 - JS; a model that knows "
-        "everything and one that knows nothing can score alike, so read it beside knowledge before, and the retrained reference",
+        "everything and one that knows nothing can score alike, so compare it with the base and with the retrained reference",
     ),
 }
 
@@ -92,27 +92,29 @@ def measure_task(answered: Sequence[Answered], averaging: Averaging, *, among_op
     Returns:
         For each answer its metrics by name, each in [0, 1].
     """
-    worth = [measure_answer(*each, among_options=among_options) for each in answered]
+    measured = [measure_answer(*each, among_options=among_options) for each in answered]
     ratios = log_truth_ratios(answered, averaging)
-    return [one | {"truth_ratio": _truth_score(each.item.split, ratio)} for one, each, ratio in zip(worth, answered, ratios, strict=True)]
+    return [
+        one | {"truth_ratio": _truth_score(each.item.split, ratio)} for one, each, ratio in zip(measured, answered, ratios, strict=True)
+    ]
 
 
-def utility_figure(worth: Mapping[tuple[str, str], Sequence[Mapping[str, float]]], answered: Sequence[Answered], seed: int) -> Figure:
+def utility_figure(measured: Mapping[tuple[str, str], Sequence[Mapping[str, float]]], answered: Sequence[Answered], seed: int) -> Figure:
     """Return the model utility of TOFU: the harmonic mean of the means of `UTILITY_METRICS` over tasks.
 
     Args:
-        worth: metrics of each answer, by the (split, task) pairs to include.
+        measured: metrics of each answer, by the (split, task) pairs to include.
         answered: all answers of the model.
         seed: random seed of the interval, which draws people within each split.
     """
     groups = by_task(answered)
     parts = [
         GroupedValues([row[metric] for row in rows], [each.subject for each in groups[key]], key[0])
-        for key, rows in worth.items()
+        for key, rows in measured.items()
         for metric in UTILITY_METRICS
     ]
     value, interval = combined_ci(parts, harmonic_mean, seed=seed)
-    return Figure("retain", "all", "model_utility", value, *interval, sum(map(len, worth.values())))
+    return Figure("retain", "all", "model_utility", value, *interval, sum(map(len, measured.values())))
 
 
 def forget_quality_figures(
@@ -141,8 +143,8 @@ def forget_quality_figures(
     people = [each.subject for each in own]
     ratios = None if other is None else log_truth_ratios(other, averaging)
     near = nearness(log_truth_ratios(own, averaging), ratios, people, seed=seed)
-    worth, n = measure_task(own, averaging, among_options=False), len(own)
-    overlap, ratio, likely = (fmean(one[metric] for one in worth) for metric in ("rougeL_recall", "truth_ratio", "probability"))
+    measured, n = measure_task(own, averaging, among_options=False), len(own)
+    overlap, ratio, likely = (fmean(one[metric] for one in measured) for metric in ("rougeL_recall", "truth_ratio", "probability"))
     return [
         Figure(split, task, "forget_quality", near.p_value, None, None, n),
         Figure(split, task, "ks_statistic", near.ks, *near.ks_interval, n),
