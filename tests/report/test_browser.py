@@ -16,7 +16,7 @@ from tests.report.test_comparison import results as compared
 from tests.report.test_report import data, figures
 from tests.report.test_report import results as measured
 from tests.requests.runs import honour, make_order, make_request
-from vgid.benchmarking.command import benchmark_command
+from vgid.benchmarking.evaluate import run_benchmark
 from vgid.benchmarks.clear import CLEAR
 from vgid.benchmarks.common.files import locate
 from vgid.models.loading import load_model
@@ -145,7 +145,7 @@ def benchmark_page(random_folder: Path, tmp_path_factory: pytest.TempPathFactory
     benchmark = CLEAR(locate(root), CLEAR.Protocol(max_new_tokens=2), "10")
     with Stages(quiet=True) as stages:
         models = {name: (str(folder / "model"), None) for name in ("base", "unlearned", "retrained")}
-        benchmark_command(benchmark, models, folder / "out", stages=stages)
+        run_benchmark(benchmark, models, folder / "out", stages=stages)
     return (folder / "out" / "report.html").read_text()
 
 
