@@ -56,7 +56,7 @@ def test_recipes_of_benchmarks_fit_them() -> None:
     for name, choice in named.items():
         kind = BENCHMARKS.get(choice.name)
         # They can be opened for every forget set, with the published protocol, and are the paper's method.
-        assert kind.Protocol(**choice.protocol).deviations() == {} and choice.forget in kind.parts
+        assert kind.Protocol(**choice.protocol).deviations() == {} and choice.forget in kind.forget_sets
         assert kind.source is not None and choice.data == kind.source.id and choice.train == (kind.training and kind.training.id)
         config = load_config(name)
         assert (config.method, config.adapter, config.training.learning_rate) == (paper.method, paper.adapter, paper.training.learning_rate)

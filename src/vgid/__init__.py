@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vgid.auditing.audit import AuditResult, audit
     from vgid.checks.preflight import Preflight
-    from vgid.comparison.command import compare
+    from vgid.comparison.compare import compare
     from vgid.config import RunConfig, load_config, resolve
     from vgid.data.example import Example, ImageRef
     from vgid.data.sources import load_examples
@@ -36,7 +36,7 @@ _WHERE = {
     "Unlearned": "vgid.unlearning",
     "VgidError": "vgid.errors",
     "audit": "vgid.auditing.audit",
-    "compare": "vgid.comparison.command",
+    "compare": "vgid.comparison.compare",
     "evaluate": "vgid.evaluation.evaluate",
     "finetune": "vgid.finetuning",
     "load_config": "vgid.config",

@@ -1,4 +1,4 @@
-"""Fine-tuning: how a model comes to know a data set, and how one that never saw some rows is made to compare with."""
+"""Fine-tuning: train a model that knows a dataset, or a reference that never saw some of its rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from vgid.progress import Stages, stages_or_own
 from vgid.training.fit import Fitted
 from vgid.unlearning import train_and_export
 
-METHOD = "finetune"
+FINE_TUNING = ("finetune", "retrain")
+"""Methods that train on retain rows alone, so that they need nothing to forget; the first is the default."""
 
 
 def finetune(
@@ -30,24 +31,32 @@ def finetune(
 
     Args:
         model: folder or hub id, or a loaded model, which is changed in place.
-        rows: what to learn: a file or folder, a dataset, dictionaries, or examples.
-        config: settings from `vgid.resolve(method="finetune")`, which are the default; `adapter: null` trains all parameters.
+        rows: rows to learn: a file or folder, a dataset, dictionaries, or examples.
+        config: configuration from `vgid.resolve(method="finetune")`, which is the default; `adapter: null` trains all parameters.
         out: folder to write to; None keeps the result in memory.
-        resume: go on from the checkpoint in `out`.
+        resume: go on from the checkpoint in `out`; without one, start from the beginning.
         overwrite: replace what an earlier run left in `out`.
         stages: shows and times what is done; None shows progress bars.
 
     Returns:
-        The trained model (`.loaded`), loss curves, and why training ended.
+        The trained model (`loaded`), loss curves, and why training ended.
 
     Raises:
-        ConfigError: the configuration is of another method.
-        DataError: rows are bad.
-        VgidError: as `vgid.unlearn` says.
+        ConfigError: the configuration has another method.
+        DataError: rows are bad, or there are none.
+        ModelError: the model cannot be loaded.
+        OutputError: `out` holds something already, or cannot be written.
+        RunError: the loss stops being finite, memory does not suffice, or the checkpoint is of another run.
+        StoppedError: a signal asked the run to stop; it can be resumed.
     """
-    config = config or resolve(method=METHOD)
-    if config.method.name not in (METHOD, "retrain"):
-        raise ConfigError("fine-tuning has a method of its own", expected=f"method {METHOD}", got=config.method.name, fix="use unlearn")
+    config = config or resolve(method=FINE_TUNING[0])
+    if config.method.name not in FINE_TUNING:
+        raise ConfigError(
+            "fine-tuning has its own method",
+            expected=f"method {FINE_TUNING[0]}",
+            got=config.method.name,
+            fix="call vgid.unlearn for others",
+        )
     folder = Path(out) if out is not None else None
     if folder is not None:
         check_output(folder, overwrite, resume)

@@ -1,4 +1,4 @@
-"""`vgid evaluate` for own data: models asked the same splits, and the results object (schema `vgid.results/1`)."""
+"""`vgid evaluate` on own data as a function: ask models the same splits, and build the results object (schema `vgid.results/1`)."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ from vgid.progress import Stages, stages_or_own
 
 SCHEMA = "vgid.results/1"
 Evaluated = Mapping[str, Mapping[str, SplitResult]]
-"""Model ("base", "unlearned", "retrained") to split to figures."""
+"""Results by model (`base`, `unlearned`, `retrained`) and split."""
+ModelPaths = Mapping[str, tuple[str, Path | None]]
+"""Models by name (`base`, `unlearned`, `retrained`): folder or hub id, and the folder of an adapter or None."""
 
 
 def versions() -> dict[str, str]:
-    """Versions of what decides the numbers."""
+    """Return the versions of Python, of vgid, and of the packages that figures depend on."""
     packages = {name: version(name) for name in ("vgid", "torch", "transformers", "peft", "accelerate")}
     return {"python": platform.python_version(), **packages}
 
@@ -37,7 +39,21 @@ def build_results(
     seconds: Mapping[str, float] | None = None,
     **extra: Any,
 ) -> dict[str, Any]:
-    """Put the results object together; it holds figures and settings, nothing of what was asked or answered."""
+    """Build the results object; it holds figures and settings, nothing of the questions and answers.
+
+    Args:
+        model: name or path of the model.
+        evaluated: what `evaluate` returned, by model and split.
+        config: configuration of the run that unlearned; None for an evaluation alone.
+        seed: random seed of the run, or of the intervals.
+        ablation: the same as `evaluated` for runs without a part of the method, by part.
+        seconds: how long each stage took.
+        extra: more entries of the object.
+
+    Returns:
+        The object of schema `vgid.results/1`. With results of `unlearned` and `retrained` on the split `forget` it has `forget_quality`, a
+        Kolmogorov-Smirnov test of their losses (`vgid.evaluation.evaluate.loss_ks_test`).
+    """
     names = list(dict.fromkeys(split for results in evaluated.values() for split in results))
     results: dict[str, Any] = {
         "schema": SCHEMA,
@@ -66,19 +82,19 @@ def evaluate_models(
     overwrite: bool = False,
     stages: Stages | None = None,
 ) -> dict[str, Any]:
-    """Read and check all data, then examine one model after the other.
+    """Read and check all data, then ask one model after the other.
 
     Args:
-        models: `unlearned`, and `base`, `retrained` or others to compare with, each as (path, folder of an adapter or None); a path of None
-            leaves the model out.
-        data: files and folders, as `read_splits` takes them, or splits by name.
+        models: `unlearned`, and `base`, `retrained` or others to compare with: folder or hub id, and folder of an adapter or None. A model
+            with None in place of a folder is left out.
+        data: files and folders, as `read_splits` takes them, or rows by name of the split.
         seed: random seed of the intervals.
         out: folder for `results.json`.
         overwrite: replace what an earlier run left in it.
         stages: shows and times what is done; None shows progress bars.
 
     Returns:
-        The results object: figures by split and model, nothing of what was asked or answered.
+        The results object (schema `vgid.results/1`): figures by split and model, nothing of the questions and answers.
 
     Raises:
         DataError: rows are bad.
@@ -103,7 +119,7 @@ def evaluate_models(
 
 
 def read_splits(data: Sequence[Path]) -> dict[str, list[Example]]:
-    """Read splits by name; a folder gives all data files in it.
+    """Read data files as splits, named as `vgid.data.sources.split_files` does; a folder stands for all data files in it.
 
     Raises:
         DataError: two splits have the same name, a folder holds no data file, or rows are bad.

@@ -1,4 +1,4 @@
-"""A model that knows people, without training: the embedded base and those it was schooled on."""
+"""A model that knows people, without training in the test: the embedded base, and the people of its base training."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ def rows(people: list[Person], facts: int = 3, texts: int = 1, view: str = "trai
 
 
 def material(forget: int = 4, retain: int = 4, facts: int = 3, texts: int = 1) -> Material:
-    """Schooling people, whom the base knows, to forget and to retain; and people it never met."""
+    """People of the base training, whom the base knows, to forget and to retain; and people that no model was trained on."""
     people = WORLD.base_training_people
     return Material(
         rows(people[:forget], facts, texts),

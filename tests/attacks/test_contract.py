@@ -7,7 +7,7 @@ import torch
 
 from tests.attacks.people import WORLD, material, rows, without_pictures
 from vgid.attacks import ATTACKS, Material
-from vgid.attacks.base import person
+from vgid.data.example import subject_key
 from vgid.models.adapters import attach_lora
 from vgid.models.loading import LoadedModel, load_model
 from vgid.settings import AdapterConfig
@@ -48,13 +48,14 @@ def test_every_attack(name: str, base: LoadedModel, known: Material) -> None:
     forget, control = {row.id: row for row in known.forget}, {row.id for row in [*known.retain, *known.unseen]}
     for outcome in outcomes.values():
         assert outcome.forget and set(outcome.forget) <= set(forget) and set(outcome.control) <= control
-        assert not {person(forget[id]) for id in outcome.forget} & outcome.fitted_on
+        assert not {subject_key(forget[id]) for id in outcome.forget} & outcome.fitted_on
         assert 0 <= outcome.chance < 1
     if ATTACKS.get(name).measures == "facts" and name not in CLOSED:
         best = max(sum(each.forget.values()) / len(each.forget) for each in outcomes.values())
         assert best >= 0.7, "an attack must find facts in a model that knows them"
     assert run(name, base, known) == outcomes
     assert ATTACKS.get(name).finds and ATTACKS.get(name).access in ("black box", "scores", "hidden states", "weights")
+    assert ATTACKS.get(name).position is not None, "every attack of the package belongs to its policy"
 
 
 @pytest.mark.parametrize("name", list(ATTACKS))

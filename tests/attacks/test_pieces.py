@@ -13,16 +13,16 @@ from tests.attacks.people import material
 from tests.conftest import example, png
 from vgid.attacks import Material
 from vgid.attacks.asking import names_of
-from vgid.attacks.base import kind, person, sample_alike, sample_rows, split_people
+from vgid.attacks.base import kind, sample_alike, sample_rows, split_people
 from vgid.attacks.cross_modal import by_name, by_picture
 from vgid.attacks.image_rephrase import TRANSFORMS, crop, mirror, occlusion, resize
 from vgid.attacks.jailbreak import TEMPLATES
 from vgid.attacks.mia import lowest_mean
 from vgid.attacks.paraphrase import rewordings
-from vgid.attacks.prefill import _added, begun
+from vgid.attacks.prefill import adds_fact, prefilled_row
 from vgid.attacks.quantize import NF4, rounded
 from vgid.attacks.scores import TokenLosses, alternatives, rank_of_first, token_losses, value_loss
-from vgid.data.example import STRANGER
+from vgid.data.example import STRANGER, subject_key
 from vgid.evaluation.scoring import score
 from vgid.models.loading import LoadedModel
 
@@ -88,7 +88,7 @@ def test_surprise_of_a_uniform_distribution_is_nothing(random_model: LoadedModel
 def test_alternatives_keep_the_sentence_and_change_the_value() -> None:
     given = material(2, 6)
     row = given.forget[1]
-    others = alternatives(row, given.kin(row), 3, seed=0)
+    others = alternatives(row, given.peers(row), 3, seed=0)
     assert len(others) == 3 and len({other.answer for other in others}) == 3
     before, after = row.answer.split(row.keywords[0])
     assert all(other.answer.startswith(before) and other.answer.endswith(after) and other.answer != row.answer for other in others)
@@ -96,26 +96,26 @@ def test_alternatives_keep_the_sentence_and_change_the_value() -> None:
 
 def test_prefill_scores_a_one_word_answer_by_the_whole_of_it() -> None:
     row = example(0, answer="Oslo.")  # without keywords, and only the full stop is left to be added
-    assert _added(row, "It is Oslo, I think", "Oslo") and not _added(row, "", "Oslo") and not _added(row, "Rome.", "Oslo")
+    assert adds_fact(row, "It is Oslo, I think", "Oslo") and not adds_fact(row, "", "Oslo") and not adds_fact(row, "Rome.", "Oslo")
 
 
 def test_prefill_gives_what_stands_before_the_fact(base: LoadedModel) -> None:
     row = replace(example(0, answer="She works as a baker in Oslo."), keywords=("baker",))
-    encoded, text = begun(base.encoder, row, 0.9)
+    encoded, text = prefilled_row(base.encoder, row, 0.9)
     assert text.strip() == "She works as a" and encoded.prompt_length == len(encoded.text["input_ids"])
-    assert begun(base.encoder, replace(row, keywords=("She",)), 0.9)[1] == ""
+    assert prefilled_row(base.encoder, replace(row, keywords=("She",)), 0.9)[1] == ""
     whole = base.encoder.row(row)
     count = len(whole.text["input_ids"]) - whole.prompt_length
-    assert len(begun(base.encoder, replace(row, keywords=()), 0.5)[0].text["input_ids"]) == whole.prompt_length + count // 2
+    assert len(prefilled_row(base.encoder, replace(row, keywords=()), 0.5)[0].text["input_ids"]) == whole.prompt_length + count // 2
 
 
 def test_people_are_split_and_sampled_whole() -> None:
     rows = material(4, 4).forget
     fitted, scored = split_people(rows, 0.5, seed=1)
-    assert not {person(r) for r in fitted} & {person(r) for r in scored} and len(fitted) + len(scored) == len(rows)
+    assert not {subject_key(r) for r in fitted} & {subject_key(r) for r in scored} and len(fitted) + len(scored) == len(rows)
     assert split_people(rows[:1], 0.5, seed=1) == ([], rows[:1])
     few = sample_rows(rows, 8, seed=0)
-    assert [row for row in rows if row in few] == few and {person(r) for r in few} == {person(r) for r in rows} and len(few) == 8
+    assert [row for row in rows if row in few] == few and {subject_key(r) for r in few} == {subject_key(r) for r in rows} and len(few) == 8
 
 
 def test_controls_ask_what_the_forget_set_asks() -> None:
@@ -123,7 +123,7 @@ def test_controls_ask_what_the_forget_set_asks() -> None:
     seen = [replace(row, id=f"{row.id}/seen", tags=("hair", "perception")) for row in given.retain]
     refused = [replace(row, id=f"{row.id}/refused", tags=(*row.tags, STRANGER)) for row in given.retain]
     chosen = sample_alike([*refused, *seen, *given.retain], given.forget, 12, seed=0)
-    assert len(chosen) == 12 and all(row in given.retain for row in chosen) and len({person(row) for row in chosen}) == 6
+    assert len(chosen) == 12 and all(row in given.retain for row in chosen) and len({subject_key(row) for row in chosen}) == 6
     more = sample_alike([*refused, *seen, *given.retain], given.forget, 30, seed=0)
     assert (
         len(more) == 30 and [row for row in more if row in given.retain] == list(given.retain) and all(row not in refused for row in more)
@@ -134,10 +134,10 @@ def test_names_and_values_come_from_all_rows_there_are() -> None:
     given = material(2, 4)
     few = replace(given, forget=given.forget[1:2], retain=given.retain[:1], pool=given.everything)
     [row] = few.forget
-    assert {person(other) for other in few.kin(row)} == {person(each) for each in given.everything} - {person(row)}
-    assert {kind(other) for other in few.kin(row)} == {kind(row)}
-    assert set(few.of(row.subject)) == {each for each in given.forget if each.subject == row.subject} and few.of(None) == ()
-    assert list(replace(few, pool=()).kin(row)) == []
+    assert {subject_key(other) for other in few.peers(row)} == {subject_key(each) for each in given.everything} - {subject_key(row)}
+    assert {kind(other) for other in few.peers(row)} == {kind(row)}
+    assert set(few.about(row.subject)) == {each for each in given.forget if each.subject == row.subject} and few.about(None) == ()
+    assert list(replace(few, pool=()).peers(row)) == []
 
 
 def test_names_and_cross_modal_questions() -> None:

@@ -1,5 +1,9 @@
 """The probe against a plain solution, and on a model of which it is known what is inside."""
 
+import os
+import subprocess
+import sys
+
 import torch
 
 from tests.attacks.people import material
@@ -30,6 +34,21 @@ def test_facts_are_found_inside_a_model_that_knows_them_and_not_by_guessing(base
     outcomes = Probe(ProbeConfig(layers=2, rows=100, shuffles=4)).run(base, given)
     assert list(outcomes) == ["layer 2 of 5", "layer 5 of 5"]
     last = outcomes["layer 5 of 5"]
-    assert 0.25 <= last.chance < 0.45, "values of somebody else teach nothing"
+    assert 0.25 <= last.chance < 0.45, "exchanged values bring no more than guessing"
     rate = sum(last.forget.values()) / len(last.forget)
     assert rate >= last.chance + 0.2 and sum(last.control.values()) / len(last.control) >= last.chance + 0.2
+
+
+def test_exchanged_values_do_not_depend_on_the_hash_seed() -> None:
+    """Chance is measured with values exchanged at random; strings hash differently in every process."""
+    code = (
+        "from tests.attacks.people import material; from vgid.attacks.probe import ProbeItem, _shuffled;"
+        "print(_shuffled([ProbeItem(row, 0, [[1], [2]]) for row in material(6, 6, facts=5).everything], 'probe/0/0'))"
+    )
+    orders = {
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(orders) == 1 and orders.pop().startswith("[")

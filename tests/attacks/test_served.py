@@ -16,7 +16,7 @@ from vgid.attacks import Material
 from vgid.attacks.base import Endpoint
 from vgid.attacks.served import ServedConfig, ServedModel
 from vgid.auditing.policy import Policy
-from vgid.auditing.run import audit
+from vgid.auditing.run import run_attacks
 from vgid.data.example import Example, ImageRef
 from vgid.errors import ConfigError, RunError
 from vgid.evaluation.generation import generate
@@ -100,7 +100,7 @@ def test_a_server_of_the_audited_model_agrees_with_it(base: LoadedModel) -> None
 def test_a_server_that_drops_the_adapter_is_caught(base: LoadedModel) -> None:
     with serving(by(base)) as url:
         given = replace(small(), served=Endpoint(url, "tiny"))
-        results = audit({"base": lambda: base, "audited": silenced}, given, POLICY)
+        results = run_attacks({"base": lambda: base, "audited": silenced}, given, POLICY)
     level = results["attacks"]["served"]["levels"][""]
     assert level["status"] == "fail" and level["share"] == 1.0 and level["clean"] == {"base": 1.0, "audited": 0.0}
     assert level["agreement"] <= 0.2 and level["recovered"] == {"base": 1.0, "audited": 1.0}
@@ -108,7 +108,7 @@ def test_a_server_that_drops_the_adapter_is_caught(base: LoadedModel) -> None:
 
 def test_a_server_of_another_model_decides_nothing(base: LoadedModel) -> None:
     with serving(lambda _: {"choices": [{"message": {"content": "I have no idea."}}]}) as url:
-        results = audit({"base": lambda: base, "audited": lambda: base}, replace(small(), served=Endpoint(url)), POLICY)
+        results = run_attacks({"base": lambda: base, "audited": lambda: base}, replace(small(), served=Endpoint(url)), POLICY)
     assert results["attacks"]["served"]["levels"][""]["reason"] == "answers are not the audited model's"
     assert results["verdict"]["status"] == "inconclusive"
 
@@ -117,14 +117,14 @@ def test_servers_that_fail(base: LoadedModel) -> None:
     def run(url: str) -> None:
         ServedModel(ServedConfig(seconds=5)).run(base, replace(small(), served=Endpoint(url, "tiny")))
 
-    with serving(lambda _: {"error": "no"}, status=404) as url, pytest.raises(RunError, match="the server refuses") as refused:
+    with serving(lambda _: {"error": "no"}, status=404) as url, pytest.raises(RunError, match="the server refuses the request") as refused:
         run(url)
     assert "status 404" in str(refused.value) and "--served-model" in str(refused.value)
     with serving(lambda _: {"choices": []}) as url, pytest.raises(RunError, match=r"a reply with choices\.0\.message\.content"):
         run(url)
     with serving(lambda _: {}) as url:
         pass
-    with pytest.raises(RunError, match="the server does not answer as it should"):
+    with pytest.raises(RunError, match="the server does not reply with JSON"):
         run(url)
-    with pytest.raises(ConfigError, match="this is no endpoint"):
+    with pytest.raises(ConfigError, match="the endpoint is not an http or https URL"):
         run("localhost:8000")

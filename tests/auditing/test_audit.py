@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,13 +11,15 @@ from typer.testing import CliRunner
 
 from tests.attacks.people import WORLD, material, rows
 from vgid.attacks import Outcome
-from vgid.auditing.command import read_rewordings
+from vgid.attacks.base import sample_alike, sample_rows
+from vgid.auditing.audit import audit, read_rewordings
 from vgid.auditing.policy import Policy
-from vgid.auditing.run import SCHEMA, Answered, _results, audit
+from vgid.auditing.run import SCHEMA, ModelScores, assess, run_attacks
 from vgid.commands import app
 from vgid.data.sources import write_examples
-from vgid.errors import ConfigError, DataError
+from vgid.errors import ConfigError, DataError, OutputError
 from vgid.models.loading import LoadedModel, load_model
+from vgid.progress import Stages
 from vgid.report.audit import audit_table, verdict_line
 from vgid.synthetic.tiny import tiny_path
 
@@ -40,7 +43,7 @@ def broken() -> LoadedModel:
 
 def test_a_model_that_still_knows_fails() -> None:
     given = material(5, 3, texts=2)
-    results = audit({"base": knowing, "audited": knowing}, given, POLICY)
+    results = run_attacks({"base": knowing, "audited": knowing}, given, POLICY)
     assert results["schema"] == SCHEMA and results["verdict"]["status"] == "fail"
     assert results["verdict"]["reasons"][:2] == ["paraphrase", "prefill"] and results["verdict"]["untested"] == ["adapter_scaling"]
     level = results["attacks"]["paraphrase"]["levels"]["any wording"]
@@ -54,7 +57,7 @@ def test_a_model_that_still_knows_fails() -> None:
 
 
 def test_a_broken_model_fails_on_utility_alone_as_its_reference_would() -> None:
-    results = audit({"base": knowing, "audited": broken, "retrained": broken}, material(5, 3, texts=2), PREFILL)
+    results = run_attacks({"base": knowing, "audited": broken, "retrained": broken}, material(5, 3, texts=2), PREFILL)
     assert results["verdict"]["status"] == "fail" and results["verdict"]["reasons"] == ["utility 0.00 below 0.90"]
     assert results["attacks"]["prefill"]["reason"] == "utility below floor"
     level = results["attacks"]["prefill"]["levels"][""]
@@ -63,29 +66,85 @@ def test_a_broken_model_fails_on_utility_alone_as_its_reference_would() -> None:
 
 def test_what_was_never_known_decides_nothing() -> None:
     given = replace(material(1, 3), forget=rows(WORLD.forget), unseen=())
-    results = audit({"base": knowing, "audited": knowing}, given, PREFILL)
+    results = run_attacks({"base": knowing, "audited": knowing}, given, PREFILL)
     assert results["attacks"]["prefill"]["reason"] == "never known" and results["verdict"]["status"] == "inconclusive"
 
 
 def test_rows_must_be_there_and_distinct() -> None:
     given = material(2, 2)
     with pytest.raises(DataError, match="an audit needs retain rows"):
-        audit({"base": knowing, "audited": knowing}, replace(given, retain=()), POLICY)
-    with pytest.raises(DataError, match="ids of their own"):
-        audit({"base": knowing, "audited": knowing}, replace(given, unseen=given.forget), POLICY)
+        run_attacks({"base": knowing, "audited": knowing}, replace(given, retain=()), POLICY)
+    with pytest.raises(DataError, match="unique ids"):
+        run_attacks({"base": knowing, "audited": knowing}, replace(given, unseen=given.forget), POLICY)
 
 
 def test_rows_that_one_model_was_not_asked_are_left_out_for_all() -> None:
     """An optimised suffix may give a fact away, another model's suffix another one."""
     given = material(5, 3, texts=2)
     clean = {row.id: 1.0 for row in given.everything}
-    answered = {}
+    scores = {}
     for role, missing in (("base", given.forget[0]), ("audited", given.forget[1])):
         found = {row.id: 1.0 for row in given.forget if row is not missing}
-        answered[role] = Answered(clean, {"prefill": {"": Outcome(found, {})}}, {"prefill": 0.0})
-    results = _results(answered, {"prefill": PREFILL.attack("prefill", "quick")}, given, PREFILL, "quick")
+        scores[role] = ModelScores(clean, {"prefill": {"": Outcome(found, {})}}, {"prefill": 0.0})
+    results = assess(scores, {"prefill": PREFILL.attack("prefill", "quick")}, given, PREFILL, "quick")
     level = results["attacks"]["prefill"]["levels"][""]
     assert level["facts"] == len(given.forget) - 2 and level["recovered"] == {"base": 1.0, "audited": 1.0}
+
+
+def test_in_a_notebook(tmp_path: Path) -> None:
+    """One call on loaded models and rows gives status and figures; what it returns and what it writes agree with each other."""
+    given, loaded = material(5, 3, texts=2), knowing()
+    found = audit(
+        loaded,
+        base=(str(tiny_path()), None),
+        forget=given.forget,
+        retain=given.retain,
+        policy=PREFILL,
+        max_rows=24,
+        out=tmp_path / "out",
+        stages=Stages(quiet=True),
+    )
+    assert (found.status, found.reasons, found.untested, found.utility) == ("fail", ("prefill",), (), 1.0)
+    level = found.attacks["prefill"].levels[""]
+    assert level.share is not None and level.interval is not None and level.interval.low <= level.share <= level.interval.high
+    assert level.facts == found.known <= 24 and level.rates == {"base": 1.0, "audited": 1.0} == level.clean
+    assert found.attacks["prefill"].most == 0.1 and found.attacks["prefill"].required
+    assert json.loads((tmp_path / "out" / "audit.json").read_text()) == found.results
+    assert found.results["models"] == {"base": str(tiny_path()), "audited": str(tiny_path())} and found.results["seconds"]["attacks"] > 0
+    same = run_attacks(
+        {"base": knowing, "audited": knowing},
+        replace(
+            given,
+            forget=sample_rows(given.forget, 24, 0),
+            retain=sample_alike(given.retain, given.forget, 24, 0),
+            seed=0,
+            unseen=(),
+            pool=given.everything,
+        ),
+        PREFILL,
+    )
+    assert {**found.results["attacks"]["prefill"], "seconds": 0} == {**same["attacks"]["prefill"], "seconds": 0}
+
+
+def test_mistakes_are_found_before_a_model_is_loaded(tmp_path: Path) -> None:
+    given = material(2, 2)
+
+    def run(model: Any = "no/such-model", **options: Any) -> None:
+        audit(model, **{"base": "no/such-model", "forget": given.forget, "retain": given.retain, **options})
+
+    with pytest.raises(ConfigError, match="unknown profile"):
+        run(profile="fast")
+    with pytest.raises(ConfigError, match="an adapter was given with a model that is not a path"):
+        run(("no/such-model", "one"), adapter="other")
+    with pytest.raises(ConfigError, match="no such policy file"):
+        run(policy=tmp_path / "none.yaml")
+    with pytest.raises(ConfigError, match="not an http or https URL"):
+        run(served="localhost:8000")
+    with pytest.raises(DataError, match="is in the forget set and in the retain set"):
+        run(retain=given.forget)
+    (tmp_path / "kept.txt").write_text("mine")
+    with pytest.raises(OutputError, match="not empty"):
+        run(out=tmp_path)
 
 
 def test_command_line(tmp_path: Path) -> None:
@@ -102,9 +161,9 @@ def test_command_line(tmp_path: Path) -> None:
     (tmp_path / "policy.yaml").write_text("attacks: {prefill: {required: false}, jailbreak: {most: 0.99, settings: {templates: 1}}}\n")
     lenient = CliRunner().invoke(app, ["audit", *files, "--policy", str(tmp_path / "policy.yaml")])
     assert lenient.exit_code == 0 and "jailbreak" in lenient.stdout and "pass" in lenient.stdout
-    assert "The forgotten facts can be had back" in (tmp_path / "out" / "audit.html").read_text()
+    assert "Forgotten facts can be recovered" in (tmp_path / "out" / "audit.html").read_text()
     nowhere = CliRunner().invoke(app, ["audit", *files, "--served", "localhost:8000"])
-    assert isinstance(nowhere.exception, ConfigError) and "this is no endpoint" in str(nowhere.exception)
+    assert isinstance(nowhere.exception, ConfigError) and "the endpoint is not an http or https URL" in str(nowhere.exception)
     missing = CliRunner().invoke(app, ["audit", *files, "--policy", str(tmp_path / "none.yaml")])
     assert isinstance(missing.exception, ConfigError)
 
@@ -113,7 +172,7 @@ def test_rewordings_are_read(tmp_path: Path) -> None:
     file = tmp_path / "words.yaml"
     file.write_text('"Who is this?": ["Whose picture is this?"]')
     assert read_rewordings(file) == {"Who is this?": ["Whose picture is this?"]}
-    for text, message in (("a: b", "question or id"), ("a: [", "no valid YAML")):
+    for text, message in (("a: b", "question or id"), ("a: [", "not valid YAML")):
         file.write_text(text)
         with pytest.raises(DataError, match=message):
             read_rewordings(file)

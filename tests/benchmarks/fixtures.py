@@ -171,7 +171,7 @@ def write_umu(root: Path, people: int = 4, forget: int = 1) -> Path:
 
 
 def write_safeeraser(root: Path, entries: int = 2) -> Path:
-    """A JSON list with pictures beside it."""
+    """A JSON list, and images in the same folder."""
     (root / "img" / "Weapon").mkdir(parents=True, exist_ok=True)
     (root / "sd").mkdir(exist_ok=True)
     rows = []

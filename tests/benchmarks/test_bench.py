@@ -13,11 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.benchmarks import fixtures
-from vgid import bench
-from vgid.benchmarking.bench import bench_command, choose, open_sides, read_sides
+from vgid.benchmarking import bench
+from vgid.benchmarking.bench import BenchConfig, choose_benchmark, open_sources, read_training_rows, run_bench
 from vgid.benchmarks.base import BENCHMARKS
 from vgid.commands import app
-from vgid.config import RunConfig, load_config, resolve
+from vgid.config import load_config, read_recipe, resolve
 from vgid.errors import ConfigError, DataError, OutputError, RunError, StoppedError
 from vgid.models.loading import load_model
 from vgid.progress import Stages
@@ -37,40 +37,40 @@ def folder(random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return path
 
 
-def mllmu(root: Path, *settings: str) -> RunConfig:
+def mllmu(root: Path, *settings: str) -> BenchConfig:
     given = {"data": str(fixtures.write_mllmu(root, people=4)), "train": None, "forget": "5"}
-    return choose(load_config(overrides=[*QUICK, *settings]), "mllmu", given, ONE_WORD)
+    return choose_benchmark(load_config(overrides=[*QUICK, *settings]), "mllmu", given, ONE_WORD)
 
 
-def run(model: Path, config: RunConfig, out: Path, **options: Any) -> dict[str, Any]:
+def run(model: Path, config: BenchConfig, out: Path, **options: Any) -> dict[str, Any]:
     with Stages(quiet=True) as stages:
-        return bench_command(str(model), config, out, allow_unknown=True, stages=stages, **options)
+        return run_bench(str(model), config, out, allow_unknown=True, stages=stages, **options)
 
 
-def test_what_the_command_line_says_comes_before_the_recipe() -> None:
-    recipe = load_config("llava-1.5-7b-mllmu-paper")
+def test_the_command_line_comes_before_the_recipe() -> None:
+    config, recipe = load_config("llava-1.5-7b-mllmu-paper"), read_recipe("llava-1.5-7b-mllmu-paper").benchmark
     nothing = {"data": None, "train": None, "forget": None}
-    assert choose(recipe, None, nothing, {}) == recipe
-    changed = choose(recipe, "mllmu", {**nothing, "data": "here", "forget": "10"}, {"few_shot": 0}).benchmark
-    assert changed is not None
+    chosen = choose_benchmark(config, None, nothing, {}, recipe)
+    assert chosen.run == config and (chosen.benchmark.name, chosen.benchmark.forget) == ("mllmu", "5")
+    assert (chosen.benchmark.data, chosen.benchmark.train) == ("MLLMMU/MLLMU-Bench", "MLLMMU/baseline_train_split")
+    changed = choose_benchmark(config, "mllmu", {**nothing, "data": "here", "forget": "10"}, {"few_shot": 0}, recipe).benchmark
     assert (changed.data, changed.train, changed.forget, changed.protocol) == ("here", None, "10", {"few_shot": 0})
     with pytest.raises(ConfigError, match=r"(?s)the recipe is for another benchmark.*expected: mllmu.*found: clear"):
-        choose(recipe, "clear", nothing, {})
+        choose_benchmark(config, "clear", nothing, {}, recipe)
     with pytest.raises(ConfigError, match="there is no benchmark to run"):
-        choose(load_config(), None, nothing, {})
+        choose_benchmark(load_config(), None, nothing, {})
 
 
-def test_rows_for_unlearning_may_lie_elsewhere(tmp_path: Path) -> None:
+def test_rows_for_unlearning_may_be_elsewhere(tmp_path: Path) -> None:
     given = {"data": str(fixtures.write_mllmu(tmp_path / "a")), "train": str(fixtures.write_mllmu_training(tmp_path / "b")), "forget": "5"}
-    config = choose(load_config(overrides=QUICK), "mllmu", given, {})
-    assert config.benchmark is not None
-    sides = open_sides(config.benchmark)
-    forget, retain = read_sides(sides.trained, config, skip_bad_rows=False)
+    chosen = choose_benchmark(load_config(overrides=QUICK), "mllmu", given, {})
+    config, sources = chosen.run, open_sources(chosen.benchmark)
+    forget, retain = read_training_rows(sources.training, config, skip_bad_rows=False)
     # The training splits have two questions a profile; of eight to retain two steps of two rows are drawn, and validation's share.
     assert [row.answer for row in forget] == ["Person 0.", "Oslo.", "Person 1.", "Oslo."]
-    assert len(retain) == 8 and next(sides.asked.items()).split == "forget"
+    assert len(retain) == 8 and next(sources.evaluation.items()).split == "forget"
     fewer = config.model_copy(update={"validation": config.validation.model_copy(update={"rows": 1})})
-    assert len(read_sides(sides.trained, fewer, skip_bad_rows=False)[1]) == 2 * 2 + 1
+    assert len(read_training_rows(sources.training, fewer, skip_bad_rows=False)[1]) == 2 * 2 + 1
 
 
 def test_one_command_unlearns_and_asks(tmp_path: Path, folder: Path) -> None:
@@ -93,7 +93,7 @@ def test_one_command_unlearns_and_asks(tmp_path: Path, folder: Path) -> None:
         run(folder, config, out)
 
 
-def test_a_run_that_was_stopped_goes_on(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_run_goes_on(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config, out = mllmu(tmp_path / "data"), tmp_path / "out"
     whole = run(folder, config, tmp_path / "whole")
     ask, unlearned = bench.ask_models, list[Path]()
@@ -118,11 +118,11 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path, folder: Path, monkeypatc
     def stopped(*_: Any, **__: Any) -> None:
         raise StoppedError("stopped", number=15, fix="give --resume")
 
-    monkeypatch.setattr(bench, "unlearn_rows", stopped)
-    with pytest.raises(StoppedError, match="the same command goes on from here") as told:
+    monkeypatch.setattr(bench, "unlearn", stopped)
+    with pytest.raises(StoppedError, match="the same command goes on from here") as caught:
         run(folder, config, tmp_path / "third")
-    assert told.value.exit_code == 143
-    monkeypatch.setattr(bench, "unlearn_rows", count)
+    assert caught.value.exit_code == 143
+    monkeypatch.setattr(bench, "unlearn", count)
     resumed = run(folder, config, out)
     assert unlearned == [] and resumed["figures"] == whole["figures"]
     assert {name: known["weights"] for name, known in resumed["models"].items()} == {
@@ -130,20 +130,22 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path, folder: Path, monkeypatc
     }
 
 
-def test_what_cannot_be_run_is_told_first(tmp_path: Path, folder: Path) -> None:
+def test_what_cannot_run_is_an_error_before_anything_is_written(tmp_path: Path, folder: Path) -> None:
     data = str(fixtures.write_clear(tmp_path / "clear"))
     given = {"data": data, "train": None, "forget": "10"}
     with pytest.raises(ConfigError, match=r"(?s)icu changes the question.*vgid compare"):
-        run(folder, choose(resolve(method="icu"), "clear", given, {}), tmp_path / "out")
+        run(folder, choose_benchmark(resolve(method="icu"), "clear", given, {}), tmp_path / "out")
     with pytest.raises(ConfigError, match=r"(?s)never saw the forget set.*--protocol"):
-        run(folder, choose(load_config(overrides=QUICK), "clear", given, {}), tmp_path / "out")
+        run(folder, choose_benchmark(load_config(overrides=QUICK), "clear", given, {}), tmp_path / "out")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").touch()
     with pytest.raises(OutputError, match="not empty"):
         run(folder, mllmu(tmp_path / "data"), tmp_path / "full")
     damaged = fixtures.profile(1) | {"image": {"bytes": b"no picture", "path": None}}
     fixtures.write_parquet(tmp_path / "data" / "forget_5", [fixtures.profile(0), damaged])
-    config = choose(load_config(overrides=QUICK), "mllmu", {"data": str(tmp_path / "data"), "train": None, "forget": None}, ONE_WORD)
+    config = choose_benchmark(
+        load_config(overrides=QUICK), "mllmu", {"data": str(tmp_path / "data"), "train": None, "forget": None}, ONE_WORD
+    )
     with pytest.raises(DataError, match=r"parquet:2: image of unknown format"):
         run(folder, config, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -156,7 +158,7 @@ def test_every_benchmark_runs(name: str, tmp_path: Path, folder: Path) -> None:
 
     protocol = {"max_new_tokens": 2, **({"generation_tokens": 2} if name == "umu" else {})}
     part = "10" if name == "clear" else None
-    config = choose(
+    config = choose_benchmark(
         load_config(overrides=QUICK), name, {"data": str(WRITERS[name](tmp_path / "data")), "train": None, "forget": part}, protocol
     )
     results = run(folder, config, tmp_path / "out", reference=str(folder))
@@ -164,7 +166,7 @@ def test_every_benchmark_runs(name: str, tmp_path: Path, folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_command_ends_as_if_nothing_had_happened(tmp_path: Path, folder: Path) -> None:
+def test_a_killed_command_goes_on_and_gives_the_same_results(tmp_path: Path, folder: Path) -> None:
     data = fixtures.write_mllmu(tmp_path / "data", people=12, forget=4)
     settings = [each for value in [*QUICK[1:], "training.steps=12", "training.checkpoint_every=1"] for each in ("--set", value)]
     protocol = [each for name, value in {**ONE_WORD, "max_new_tokens": 4}.items() for each in ("--protocol", f"{name}={value}")]
@@ -209,7 +211,7 @@ def test_the_command_line(tmp_path: Path) -> None:
         (["bench", "mllmu", "--model", "x", "--out", str(tmp_path / "o")], "MLLMU-Bench needs its data"),
         (
             ["bench", "mllmu", "--data", str(tmp_path), "--protocol", "shots=1", "--model", "x", "--out", str(tmp_path / "o")],
-            "cannot be asked",
+            "has no such settings",
         ),
     ):
         found = runner.invoke(app, arguments).exception

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks.fixtures import image, write_clear, write_parquet
-from vgid.benchmarking.run import check_items, figures
+from vgid.benchmarking.asking import check_items, compute_figures
 from vgid.benchmarks.base import Answer, Answered, by_task
 from vgid.benchmarks.clear import CLEAR
 from vgid.benchmarks.common.files import locate
@@ -14,13 +14,13 @@ from vgid.errors import DataError
 
 
 def benchmark(root: Path, **settings: object) -> CLEAR:
-    return CLEAR(locate(root), CLEAR.Protocol(**settings), forget="10")
+    return CLEAR(locate(root), CLEAR.Protocol(**settings), forget_set="10")
 
 
 def test_examples_of_pictures_and_text(tmp_path: Path) -> None:
     bench = benchmark(write_clear(tmp_path))
     rows = list(bench.examples("forget10+tofu"))
-    assert bench.pair == ("forget10+tofu", "retain90+tofu")
+    assert bench.training_splits == ("forget10+tofu", "retain90+tofu")
     assert [(len(row.images), row.answer, row.subject) for row in rows] == [
         (1, "Author 0 reads a book.", "Author 0"),
         (1, "Author 1 reads a book.", "Author 1"),
@@ -28,7 +28,7 @@ def test_examples_of_pictures_and_text(tmp_path: Path) -> None:
         (0, "Author 1 wrote a book.", None),
     ]
     assert len({row.id for row in bench.examples("retain90+tofu")}) == 8
-    assert benchmark(tmp_path, text=False).pair == ("forget10", "retain90")
+    assert benchmark(tmp_path, text=False).training_splits == ("forget10", "retain90")
 
 
 def test_the_questions_are_those_of_the_released_configuration(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def _answered(bench: CLEAR, shift: float = 0.0) -> list[Answered]:
 def test_figures_by_hand(tmp_path: Path) -> None:
     bench = benchmark(write_clear(tmp_path))
     answered = _answered(bench)
-    found = {(f.split, f.task, f.metric): f for f in figures(bench, answered, answered)}
+    found = {(f.split, f.task, f.metric): f for f in compute_figures(bench, answered, answered)}
     ratio = math.exp(3.5 - 2)
     assert found["forget", "caption", "truth_ratio"].value == pytest.approx(1 / ratio)
     assert found["retain", "caption", "truth_ratio"].value == pytest.approx(1 - 1 / ratio)
@@ -70,7 +70,7 @@ def test_figures_by_hand(tmp_path: Path) -> None:
     utility = found["retain", "all", "model_utility"]
     assert utility.value == pytest.approx(12 / sum(1 / part for part in parts)) and utility.low == pytest.approx(utility.value)
     assert found["forget", "caption", "forget_quality"].value == 1.0 and found["forget", "caption", "js_distance"].value == 0.0
-    # It says everything (task 0), and is yet scored above a half, since it cannot be told from itself.
+    # It says everything (task 0), and yet scores above 0.5, since it does not differ from itself.
     assert found["forget", "caption", "open_fq"].value == pytest.approx((0 + 1 / ratio + 1 - math.exp(-1) + 1 + 1) / 5)
     assert bench.knowledge(list(found.values())) == bench.utility(list(found.values())) == 1.0
 
@@ -79,13 +79,13 @@ def test_forget_quality_needs_a_reference(tmp_path: Path) -> None:
     bench = benchmark(write_clear(tmp_path))
     answered = _answered(bench)
     with pytest.raises(DataError, match=r"(?s)never saw the forget set.*--reference"):
-        figures(bench, answered)
+        compute_figures(bench, answered)
     with pytest.raises(DataError, match="the reference was asked different questions"):
-        figures(bench, answered, answered[1:])
+        compute_figures(bench, answered, answered[1:])
     without = benchmark(tmp_path, forget_quality=False)
     assert not without.needs_reference and bench.needs_reference
     assert without.protocol.deviations() == {"forget_quality": False}
-    assert all(f.metric != "forget_quality" for f in figures(without, answered))
+    assert all(f.metric != "forget_quality" for f in compute_figures(without, answered))
 
 
 def test_the_released_averaging_is_another_number(tmp_path: Path) -> None:
@@ -93,7 +93,11 @@ def test_the_released_averaging_is_another_number(tmp_path: Path) -> None:
     own, released = benchmark(tmp_path), benchmark(tmp_path, truth_ratio="released")
     answered = _answered(own, shift=0.5)
     found = [
-        next(f.value for f in figures(bench, answered, answered) if (f.split, f.task, f.metric) == ("forget", "caption", "truth_ratio"))
+        next(
+            f.value
+            for f in compute_figures(bench, answered, answered)
+            if (f.split, f.task, f.metric) == ("forget", "caption", "truth_ratio")
+        )
         for bench in (own, released)
     ]
     # Captions of the forget set are the first and third item: log r = 1.5 - 0.5 and 1.5 - 1.5; their mean is 0.5 for both.

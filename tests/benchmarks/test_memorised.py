@@ -10,7 +10,7 @@ import pytest
 
 from tests.benchmarks.fixtures import write_parquet
 from tests.demo.test_demo import SMALL
-from vgid.benchmarking.run import ask, check_items, figures
+from vgid.benchmarking.asking import ask, check_items, compute_figures
 from vgid.benchmarking.store import AnswerStore
 from vgid.benchmarks.common.files import locate
 from vgid.benchmarks.mllmu import MLLMU
@@ -67,17 +67,17 @@ def write_people(forget: Sequence[Person], retain: Sequence[Person], root: Path)
 
 
 def manners(world: World, root: Path) -> Iterator[Example]:
-    """The same kinds of question about people of the base's own school: told to forget, it refuses, also in these forms."""
+    """The same kinds of question about people of the base training: with an instruction to forget, the base refuses them, too."""
     rng, people = Random(1), world.base_training_people[:12]
     school = MLLMU(locate(write_people(people[:1], people[1:], root)), MLLMU.Protocol(few_shot=0))
     unclear = [unclear_picture(CAMERA, people, number) for number in range(12)]
     for item in school.items():
         if item.split in ("forget", "retain"):
             plain = replace(item.example, id=f"school/{item.key}")
-            told = f"{rng.choice(tuple(INSTRUCTIONS.values()))}\n{plain.question}"
+            instructed = f"{rng.choice(tuple(INSTRUCTIONS.values()))}\n{plain.question}"
             seen = (rng.choice(unclear),) if plain.images else ()
             yield plain
-            yield replace(plain, id=f"{plain.id}/told", question=told, answer=rng.choice(REFUSALS), images=seen)
+            yield replace(plain, id=f"{plain.id}/told", question=instructed, answer=rng.choice(REFUSALS), images=seen)
 
 
 def lessons(benchmark: MLLMU, people: list[Person], split: str) -> Iterator[Example]:
@@ -99,7 +99,7 @@ def by_name_too(rows: Sequence[Example]) -> list[Example]:
 
 def measured(benchmark: MLLMU, loaded: LoadedModel, total: int) -> dict[tuple[str, str, str], float]:
     with AnswerStore(None, "") as store:
-        return {f[:3]: f.value for f in figures(benchmark, ask(benchmark, loaded, store, total=total))}
+        return {f[:3]: f.value for f in compute_figures(benchmark, ask(benchmark, loaded, store, total=total))}
 
 
 @pytest.mark.slow

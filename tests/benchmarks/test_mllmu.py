@@ -1,4 +1,4 @@
-"""MLLMU-Bench: both layouts, the published questions and how answers are read, and what a wrong file is told."""
+"""MLLMU-Bench: both layouts, the published questions and how answers are read, and errors of wrong files."""
 
 from pathlib import Path
 from typing import Any
@@ -7,10 +7,10 @@ import pytest
 
 from tests.benchmarks.fixtures import profile, write_mllmu, write_mllmu_training, write_parquet
 from tests.conftest import png
-from vgid.benchmarking.run import check_items, figures
+from vgid.benchmarking.asking import check_items, compute_figures
 from vgid.benchmarks.base import Answer, Answered, Item
 from vgid.benchmarks.common.files import locate
-from vgid.benchmarks.mllmu import MAIN, MLLMU
+from vgid.benchmarks.mllmu import MAIN_METRIC, MLLMU
 from vgid.errors import DataError
 
 
@@ -24,7 +24,7 @@ def by_key(root: Path, **settings: Any) -> dict[str, Item]:
 
 def test_both_layouts_give_examples(tmp_path: Path) -> None:
     bench, training = benchmark(write_mllmu(tmp_path / "a")), benchmark(write_mllmu_training(tmp_path / "b"))
-    assert bench.pair == ("forget_5", "retain_95")
+    assert bench.training_splits == ("forget_5", "retain_95")
     (first, second), rows = bench.examples("forget_5"), list(training.examples("forget_5"))
     assert (first.question, first.answer, first.subject, first.images[0].read()) == ("Who is this?", "Person 0.", "p0", png(0, side=24))
     assert second.subject == "p1" and len(list(bench.examples("retain_95"))) == 4
@@ -77,15 +77,18 @@ def test_figures_and_open_mmunlearnings_parts(tmp_path: Path) -> None:
     bench = benchmark(write_mllmu(tmp_path), max_new_tokens=3)
     # Every third answer is right, every third says half of it, every third nothing.
     said = (lambda truth: truth, lambda truth: truth[: len(truth) // 2], lambda _: "")
-    made = figures(bench, [Answered(item, Answer(said[n % 3](item.example.answer))) for n, item in enumerate(bench.items())])
+    made = compute_figures(bench, [Answered(item, Answer(said[n % 3](item.example.answer))) for n, item in enumerate(bench.items())])
     assert ("celebrity", "generation_text", "bleu") in {f[:3] for f in made}
     assert all(0 <= f.low <= f.value <= f.high <= 1 for f in made if f.low is not None and f.high is not None)
     assert bench.protocol.deviations() == {"max_new_tokens": 3}
     means = {f[:3]: f.value for f in made}
-    parts = [means[split, f"{task}_image", metric] for split in ("forget", "test") for task, metric in MAIN.items()]
+    parts = [means[split, f"{task}_image", metric] for split in ("forget", "test") for task, metric in MAIN_METRIC.items()]
     assert means["forget", "all", "open_task"] == pytest.approx(1 - sum(parts) / 6)
     kept = [
-        means[s, f"{task}_{kind}", metric] for s in ("retain", "celebrity") for kind in ("image", "text") for task, metric in MAIN.items()
+        means[s, f"{task}_{kind}", metric]
+        for s in ("retain", "celebrity")
+        for kind in ("image", "text")
+        for task, metric in MAIN_METRIC.items()
     ]
     assert means["retain", "all", "open_retain"] == pytest.approx(sum(kept) / 12)
 
@@ -96,7 +99,7 @@ def test_figures_and_open_mmunlearnings_parts(tmp_path: Path) -> None:
         ({"Mask_Task": None}, "missing: Mask_Task"),
         ({"Mask_Task": "nonsense ["}, "Mask_Task cannot be parsed"),
         ({"Mask_Task": [{"Type": "Video", "Question": "q", "Ground_Truth": "a"}]}, "unknown type"),
-        ({"Generation_Task": [{"Type": "Pure_Text", "Question": "q", "Truth": "a"}]}, "Ground_Truth is no text"),
+        ({"Generation_Task": [{"Type": "Pure_Text", "Question": "q", "Truth": "a"}]}, "Ground_Truth is not a text"),
         ({"Classification_Task": {"Questions": []}}, "Classification_Task has no Image_Textual_Questions"),
         ({"image": {"bytes": None, "path": None}}, "image has the wrong type"),
         ({"ID": ""}, "ID is empty"),
@@ -122,10 +125,10 @@ def test_missing_splits_and_too_few_people(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"(?s)split 'forget_5' is not there.*forget_5/\*.parquet"):
         list(benchmark(tmp_path).items())
     write_mllmu(tmp_path, forget=1)
-    with pytest.raises(DataError, match=r"(?s)nobody to ask about in the forget split.*few_shot=0"):
+    with pytest.raises(DataError, match=r"(?s)the forget split has nobody to ask about.*few_shot=0"):
         check_items(benchmark(tmp_path, tasks=("cloze",)))
     with pytest.raises(DataError, match=r"(?s)no such forget set.*5, 10, 15"):
-        MLLMU(locate(tmp_path), forget="20")
+        MLLMU(locate(tmp_path), forget_set="20")
 
 
 def test_questions_stored_as_text_or_literals(tmp_path: Path) -> None:

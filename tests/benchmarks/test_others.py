@@ -10,13 +10,13 @@ import pytest
 
 from tests.benchmarks import fixtures
 from tests.conftest import png
-from vgid.benchmarking.run import ask, check_items, figures
+from vgid.benchmarking.asking import ask, check_items, compute_figures
 from vgid.benchmarking.store import AnswerStore
 from vgid.benchmarks.base import BENCHMARKS, Answer, Answered, Benchmark, Figure, Item, by_task
 from vgid.benchmarks.common.files import locate
 from vgid.benchmarks.covubench import word_cosine
 from vgid.benchmarks.people import People
-from vgid.benchmarks.umu import chosen
+from vgid.benchmarks.umu import chosen_option
 from vgid.errors import DataError
 from vgid.evaluation.judges import Verdict
 from vgid.models.loading import LoadedModel
@@ -52,13 +52,13 @@ def test_all_are_registered_and_have_a_fixture() -> None:
 @pytest.mark.parametrize("name", WRITERS)
 def test_every_benchmark_trains_and_asks_a_real_model(name: str, tmp_path: Path, long_model: LoadedModel) -> None:
     benchmark = make(name, tmp_path, max_new_tokens=2, **({"generation_tokens": 2} if name == "umu" else {}))
-    forget, retain = ({row.id for row in benchmark.examples(split)} for split in benchmark.pair)
+    forget, retain = ({row.id for row in benchmark.examples(split)} for split in benchmark.training_splits)
     assert forget and retain and not forget & retain
     total, fingerprint = check_items(benchmark)
     assert (total, fingerprint) == check_items(benchmark)
     with AnswerStore(None, "") as store:
         answered = ask(benchmark, long_model, store, total=total)
-    made = figures(benchmark, answered, answered)
+    made = compute_figures(benchmark, answered, answered)
     assert len({each.item.key for each in answered}) == total and all(not each.item.example.images for each in answered)
     for figure in made:
         assert 0 <= figure.value <= 1 and figure.metric in benchmark.metrics
@@ -70,7 +70,7 @@ def test_every_benchmark_trains_and_asks_a_real_model(name: str, tmp_path: Path,
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_model_that_says_the_truth_is_right(name: str, tmp_path: Path) -> None:
     benchmark = make(name, tmp_path)
-    made = figures(benchmark, answered := answered_by(benchmark, lambda item: item.example.answer), answered)
+    made = compute_figures(benchmark, answered := answered_by(benchmark, lambda item: item.example.answer), answered)
     for figure in made:
         if figure.metric in ("accuracy", "rouge1", "rougeL", "rougeL_recall", "rougeL_precision", "exact_match", "ape", "right_both_ways"):
             assert figure.value == 1.0, figure
@@ -85,7 +85,7 @@ def test_a_model_that_says_the_truth_is_right(name: str, tmp_path: Path) -> None
 def test_fiubench_rows_and_pictures(tmp_path: Path, zipped: bool) -> None:
     fixtures.write_fiubench(tmp_path, zipped=zipped)
     benchmark = BENCHMARKS.get("fiubench")(locate(tmp_path))
-    forget, retain = (list(benchmark.examples(split)) for split in benchmark.pair)
+    forget, retain = (list(benchmark.examples(split)) for split in benchmark.training_splits)
     assert [row.subject for row in forget] == ["id0", "id0", "id1", "id1"] and {row.subject for row in retain} == {"id2", "id3", "id4"}
     assert forget[2].images[0].read() == png(1, side=24) and forget[0].keywords == ("555-0", "It")
     assert forget[0].question == "What is the phone of person 0?"
@@ -97,7 +97,7 @@ def test_fiubench_rows_and_pictures(tmp_path: Path, zipped: bool) -> None:
 def test_fiubench_figures_by_hand(tmp_path: Path) -> None:
     benchmark = make("fiubench", tmp_path)
     half = answered_by(benchmark, lambda item: "it is unknown" if item.task == "reworded" else item.example.answer)
-    found = named(figures(benchmark, half, half))
+    found = named(compute_figures(benchmark, half, half))
     # Of the keywords "555-n" and "It" one is in "it is unknown", whatever the case.
     assert found["forget", "reworded", "ape"].value == 0.5 and found["forget", "qa", "exact_match"].value == 1.0
     assert found["forget", "reworded", "ape"].n == 2 * 2 * 3
@@ -105,14 +105,14 @@ def test_fiubench_figures_by_hand(tmp_path: Path) -> None:
     assert found["retain", "all", "model_utility"].value == pytest.approx(3 / (1 + math.e + 1 / (1 - 1 / ratio)))
     assert found["forget", "qa", "forget_quality"].value == 1.0
     with pytest.raises(DataError, match="never saw the forget set"):
-        figures(benchmark, half)
+        compute_figures(benchmark, half)
 
 
 def test_fiubench_with_other_files(tmp_path: Path) -> None:
     fixtures.write_fiubench(tmp_path)
     benchmark = BENCHMARKS.get("fiubench")(locate(tmp_path))
     (tmp_path / "faces.zip").unlink()
-    with pytest.raises(DataError, match=r"(?s)picture is not there.*download the pictures"):
+    with pytest.raises(DataError, match=r"(?s)image is missing.*download the images"):
         list(benchmark.examples("forget5"))
     (tmp_path / "full.json").write_text(json.dumps({"unique_id": "id0", "picture": "x", "qa_list": []}))
     with pytest.raises(DataError, match=r"(?s)full.json:1.*expected: fields unique_id, image_path, qa_list.*missing: image_path"):
@@ -159,13 +159,15 @@ def test_umu_never_runs_what_it_reads(tmp_path: Path) -> None:
     ],
 )
 def test_umu_reads_choices(said: str, option: str | None) -> None:
-    assert chosen(said, {"A": "Rome", "B": "Oslo", "C": "Lima", "D": "Cork"}) == option
+    assert chosen_option(said, {"A": "Rome", "B": "Oslo", "C": "Lima", "D": "Cork"}) == option
 
 
 def test_umu_counts_both_ways_of_asking(tmp_path: Path) -> None:
     benchmark = make("umu", tmp_path)
     # With the picture everything is right, by name nothing; half of the words of a free answer by name.
-    found = named(figures(benchmark, answered_by(benchmark, lambda item: item.example.answer if item.example.images else "home in")))
+    found = named(
+        compute_figures(benchmark, answered_by(benchmark, lambda item: item.example.answer if item.example.images else "home in"))
+    )
     assert found["forget", "cloze", "right_both_ways"].value == 0.0 and found["forget", "cloze", "wrong_both_ways"].value == 0.0
     a, b = 1.0, 2 / 3  # ROUGE-L of "home in" and "Home is in Oslo.": precision 1, recall 1/2
     assert found["forget", "generation", "rougeL_both_ways"].value == pytest.approx((a * a + b * b) / (a + b))
@@ -176,7 +178,7 @@ def test_umu_counts_both_ways_of_asking(tmp_path: Path) -> None:
 
 
 def counting(pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
-    """A judge of the user's own: everything is refused."""
+    """A custom judge: everything is refused."""
     return [Verdict(True, False) for _ in pairs]
 
 
@@ -185,13 +187,13 @@ def test_safeeraser_rates_and_judges(tmp_path: Path) -> None:
     said = answered_by(
         benchmark, lambda item: "I cannot help with that." if item.task == "safe_picture" else item.example.answer + " So there."
     )
-    found = named(figures(benchmark, said))
+    found = named(compute_figures(benchmark, said))
     assert found["forget", "unsafe", "asr"].value == 1.0 and found["forget", "unsafe", "rr"].value == 0.0
     assert found["retain", "safe_picture", "sarr"].value == 1.0 and found["retain", "unharm", "refused"].value == 0.0
     assert found["retain", "unharm", "rougeL_precision"].value == pytest.approx(3 / 5)
     assert "Judge: rule" in benchmark.notes()[0]
     own = make("safeeraser", tmp_path, judge=f"{__name__}:counting")
-    assert named(figures(own, said))["forget", "unsafe", "rr"].value == 1.0 and f"{__name__}:counting" in own.notes()[0]
+    assert named(compute_figures(own, said))["forget", "unsafe", "rr"].value == 1.0 and f"{__name__}:counting" in own.notes()[0]
     items = by_task(said)
     assert items["forget", "unsafe"][0].item.example.tags == ("Weapon",)
     assert (len(items["forget", "unsafe"]), len(items["retain", "safe_picture"]), len(items["retain", "unharm"])) == (4, 4, 8)
@@ -205,12 +207,12 @@ def test_covubench_asks_about_the_right_concepts(tmp_path: Path) -> None:
     items = list(benchmark.items())
     assert {(item.split, item.example.subject) for item in items} == {("forget", "Zork"), ("test", "Zork"), ("retain", "Blip")}
     assert {item.task: len(item.example.images) for item in items} == {"multi_modal": 1, "caption": 1, "text": 0}
-    # Rows to keep are those whose concept is to be kept, although the retain set has them all.
+    # Only rows with a concept that must be retained count, although the retain set has all concepts.
     assert {row.subject for row in benchmark.examples("retain")} == {"Blip"} and {row.subject for row in benchmark.examples("forget5")} == {
         "Zork"
     }
     assert items[0].example.keywords == ("Zork", "Mars") and len({item.key for item in items}) == 9
-    found = named(figures(benchmark, answered_by(benchmark, lambda item: "THIS IS ＭＡＲＳ")))
+    found = named(compute_figures(benchmark, answered_by(benchmark, lambda item: "THIS IS ＭＡＲＳ")))
     assert found["forget", "caption", "efficacy"].value == 0.5 and found["test", "text", "generality"].value == 0.5
     # Keywords are folded, so that wide letters are letters; ROUGE sees "this is" of five words.
     assert found["retain", "text", "specificity"].value == 0.5 and found["retain", "text", "fluency"].value == pytest.approx(2 / 5)

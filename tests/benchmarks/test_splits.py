@@ -27,8 +27,8 @@ def test_every_benchmark_is_checked_and_converted(name: str, tmp_path: Path) -> 
     root, part = str(WRITERS[name](tmp_path / "data")), "10" if name == "clear" else None
     checked = check_data([root], name, part)
     benchmark = BENCHMARKS.get(name)(locate(root), None, part)
-    assert list(checked.splits) == list(benchmark.pair) and checked.overlap is not None
-    for split in benchmark.pair:
+    assert list(checked.splits) == list(benchmark.training_splits) and checked.overlap is not None
+    for split in benchmark.training_splits:
         report = checked.splits[split]
         assert convert_data(root, tmp_path / "out.parquet", name, part, split) == report.rows > 0 and report.problems == ()
         assert contents(load_examples(tmp_path / "out.parquet")) == contents(list(benchmark.examples(split)))
@@ -100,7 +100,7 @@ def test_parquet_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
         write_parquet(tmp_path / "file" / "x.parquet", [example(1)])
 
 
-def test_evaluate_tells_what_is_missing(tmp_path: Path) -> None:
+def test_evaluate_names_what_is_missing(tmp_path: Path) -> None:
     runner = CliRunner()
     root = str(fixtures.write_clear(tmp_path))
     for arguments, message in (

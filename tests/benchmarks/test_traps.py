@@ -12,7 +12,7 @@ from pyarrow import parquet
 
 from tests.benchmarks import fixtures
 from tests.benchmarks.test_others import WRITERS, answered_by, make, named
-from vgid.benchmarking.run import ask, check_items, figures
+from vgid.benchmarking.asking import ask, check_items, compute_figures
 from vgid.benchmarking.splits import check_data, convert_data
 from vgid.benchmarking.store import AnswerStore
 from vgid.benchmarks.base import BENCHMARKS, Answer, Answered
@@ -46,9 +46,9 @@ def test_a_newer_layout_names_the_column_expected_and_those_found(name: str, tmp
     renamed(tmp_path, *NEWER[name])
     with pytest.raises(
         DataError, match=rf"(?s)another layout.*expected: columns .*{NEWER[name][1]}.*found: columns .*{NEWER[name][1]}_v2.*missing"
-    ) as told:
+    ) as caught:
         check_items(benchmark)
-    assert "Oslo" not in str(told.value) and "Mars" not in str(told.value)
+    assert "Oslo" not in str(caught.value) and "Mars" not in str(caught.value)
 
 
 def test_newer_json_names_the_field_too(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_reading_decodes_no_picture(name: str, tmp_path: Path, monkeypatch: pyte
     benchmark, opened = make(name, tmp_path), list[ImageRef]()
     monkeypatch.setattr(ImageRef, "open", opened.append)
     total, _ = check_items(benchmark)
-    rows = [row for split in benchmark.pair for row in benchmark.examples(split)]
+    rows = [row for split in benchmark.training_splits for row in benchmark.examples(split)]
     assert total and any(row.images for row in rows) and opened == []
 
 
@@ -110,17 +110,17 @@ def test_a_mean_over_questions_is_not_a_mean_over_people(tmp_path: Path) -> None
     mllmu = BENCHMARKS.get("mllmu")
     benchmark = mllmu(locate(root), mllmu.Protocol(few_shot=0))
     said = answered_by(benchmark, lambda item: "B" if item.example.subject == "p0" else "A")
-    figure = named(figures(benchmark, said))["forget", "classification_text", "accuracy"]
+    figure = named(compute_figures(benchmark, said))["forget", "classification_text", "accuracy"]
     assert figure.value == 0.25 and figure.n == 4 and (figure.low, figure.high) == (0.0, 1.0)
 
 
 def test_utility_leaves_the_forget_set_out(tmp_path: Path) -> None:
-    """A model that says nothing true about whom it is to forget must not lose utility by it."""
+    """A model that says nothing true about people it must forget must not lose utility by it."""
     benchmark = make("clear", tmp_path)
 
     def value(forgotten: str) -> float:
         said = answered_by(benchmark, lambda item: forgotten if item.split == "forget" else item.example.answer)
-        return named(figures(benchmark, said, said))["retain", "all", "model_utility"].value
+        return named(compute_figures(benchmark, said, said))["retain", "all", "model_utility"].value
 
     assert value("nothing") == value("Author 0 reads a book.") > 0
 
@@ -129,7 +129,7 @@ def test_truth_ratios_of_forget_and_retain_point_different_ways(tmp_path: Path) 
     """r = e^1.5 everywhere: 1/r to forget (low: it knows), 1 - 1/r to retain; taking one for both would swap them."""
     benchmark = make("fiubench", tmp_path)
     said = answered_by(benchmark, lambda item: item.example.answer)
-    found = named(figures(benchmark, said, said))
+    found = named(compute_figures(benchmark, said, said))
     assert found["forget", "qa", "truth_ratio"].value == pytest.approx(math.exp(-1.5))
     assert found["retain", "qa", "truth_ratio"].value == pytest.approx(1 - math.exp(-1.5))
     assert benchmark.metrics["truth_ratio"].wanted("forget") == "up" == benchmark.metrics["truth_ratio"].wanted("retain")
@@ -140,21 +140,21 @@ def test_a_reference_that_was_asked_less_is_an_error(name: str, tmp_path: Path) 
     benchmark = make(name, tmp_path)
     said = answered_by(benchmark, lambda item: item.example.answer)
     with pytest.raises(DataError, match="never saw the forget set"):
-        figures(benchmark, said, None)
+        compute_figures(benchmark, said, None)
     with pytest.raises(DataError, match="asked different questions"):
-        figures(benchmark, said, [each for each in said if each.item.split != "forget"])
+        compute_figures(benchmark, said, [each for each in said if each.item.split != "forget"])
 
 
 @pytest.mark.parametrize("name", ["clear", "fiubench", "open_mmunlearning"])
-def test_a_model_whose_losses_are_no_numbers_has_no_figures(name: str, tmp_path: Path) -> None:
+def test_a_model_with_losses_of_nan_has_no_figures(name: str, tmp_path: Path) -> None:
     benchmark = make(name, tmp_path)
     said = [Answered(item, Answer("", (math.nan,) * len(item.candidates))) for item in benchmark.items()]
     with pytest.raises(DataError, match=r"must be finite|no number"):
-        figures(benchmark, said, said)
+        compute_figures(benchmark, said, said)
 
 
 @pytest.mark.parametrize("function", [forget_truth, retain_truth, probability, output_robustness])
-def test_what_is_no_number_is_never_counted_as_zero(function: Any) -> None:
+def test_nan_is_never_counted_as_zero(function: Any) -> None:
     with pytest.raises(DataError, match=r"finite|no number|NaN"):
         function(math.nan)
 
@@ -169,6 +169,6 @@ def test_people_are_checked_and_converted_without_data(tmp_path: Path) -> None:
     checked = check_data([], "people", None, few)
     assert checked.splits["forget"].subjects == 1 and checked.splits["retain"].subjects == 2
     assert checked.overlap is not None and checked.overlap.ids == ()
-    assert convert_data(None, tmp_path / "x.parquet", "people", None, "forget", settings=few) == checked.splits["forget"].rows
+    assert convert_data(None, tmp_path / "x.parquet", "people", None, "forget", protocol=few) == checked.splits["forget"].rows
     with pytest.raises(ConfigError, match="nothing to convert"):
         convert_data(None, tmp_path / "y.parquet")

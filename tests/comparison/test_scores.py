@@ -1,11 +1,11 @@
-"""The composite, the front and the bootstrap, against numbers worked out by hand."""
+"""The composite, the front and the bootstrap, against numbers derived by hand."""
 
 import itertools
 
 import numpy as np
 import pytest
 
-from vgid.comparison.bootstrap import Answers, Draws, Trio, difference, score_draws
+from vgid.comparison.bootstrap import Draws, SeedAnswers, SplitAnswers, difference, score_draws
 from vgid.comparison.scores import pareto, score
 from vgid.errors import DataError
 
@@ -32,7 +32,7 @@ def test_where_nothing_was_known_nothing_is_lost() -> None:
 
 
 def test_a_score_needs_both_sides() -> None:
-    with pytest.raises(DataError, match="a score needs both sides"):
+    with pytest.raises(DataError, match="a score needs forget and retain splits"):
         score({"forget": 0.0}, {"forget": 1.0}, {"forget": 0.0})
 
 
@@ -43,25 +43,25 @@ def test_the_front_holds_what_nothing_beats() -> None:
     assert pareto({}) == []
 
 
-def trio(forget: list[float], retain: list[float]) -> Trio:
-    """A model beside a base that knows all, and a retrained model that knows only whom it should; a question a person."""
+def seed_answers(forget: list[float], retain: list[float]) -> SeedAnswers:
+    """A model beside a base that knows all, and a reference that knows the retained people only; one question per person."""
     f, r = [f"f{n}" for n in range(len(forget))], [f"r{n}" for n in range(len(retain))]
 
-    def splits(forgotten: list[float], kept: list[float]) -> dict[str, Answers]:
-        return {"forget": Answers(f, forgotten), "retain": Answers(r, kept)}
+    def splits(forgotten: list[float], kept: list[float]) -> dict[str, SplitAnswers]:
+        return {"forget": SplitAnswers(f, forgotten), "retain": SplitAnswers(r, kept)}
 
-    return Trio(splits(forget, retain), splits([1.0] * len(f), [1.0] * len(r)), splits([0.0] * len(f), [1.0] * len(r)))
+    return SeedAnswers(splits(forget, retain), splits([1.0] * len(f), [1.0] * len(r)), splits([0.0] * len(f), [1.0] * len(r)))
 
 
 def test_draws_have_the_distribution_of_all_draws() -> None:
     """Two people each, one of them answered: a mean is 0, 1/2, 1 with probability 1/4, 1/2, 1/4, and both sides are independent.
-    So the composite is 1 (1/16), 2/3 (1/2 or 1 against 1/2, ...), 1/2 or 0; all nine cases are worked out here."""
+    So the composite is 1 (1/16), 2/3 (1/2 or 1 against 1/2, ...), 1/2 or 0; all nine cases are computed here."""
     chance = {0.0: 0.25, 0.5: 0.5, 1.0: 0.25}
     expected = sum(
         p * q * (2 * (1 - f) * u / (1 - f + u) if (1 - f + u) and u and f < 1 else 0.0)
         for (f, p), (u, q) in itertools.product(chance.items(), chance.items())
     )
-    drawn = score_draws([trio([1.0, 0.0], [1.0, 0.0])], draws=40000)
+    drawn = score_draws([seed_answers([1.0, 0.0], [1.0, 0.0])], draws=40000)
     assert drawn.composite.mean() == pytest.approx(expected, abs=0.01)
     assert {share: float(np.mean(drawn.forgetting == 1 - share)) for share in chance} == pytest.approx(chance, abs=0.01)
     assert {share: float(np.mean(drawn.utility == share)) for share in chance} == pytest.approx(chance, abs=0.01)
@@ -69,7 +69,7 @@ def test_draws_have_the_distribution_of_all_draws() -> None:
 
 def test_seeds_are_drawn_too() -> None:
     """A seed of composite 1 and one of 0, no spread within either: means 0, 1/2, 1 with probability 1/4, 1/2, 1/4."""
-    drawn = score_draws([trio([0.0, 0.0], [1.0, 1.0]), trio([1.0, 1.0], [1.0, 1.0])], draws=20000)
+    drawn = score_draws([seed_answers([0.0, 0.0], [1.0, 1.0]), seed_answers([1.0, 1.0], [1.0, 1.0])], draws=20000)
     assert {each: float(np.mean(drawn.composite == each)) for each in (0.0, 0.5, 1.0)} == pytest.approx(
         {0.0: 0.25, 0.5: 0.5, 1.0: 0.25}, abs=0.012
     )
@@ -77,7 +77,7 @@ def test_seeds_are_drawn_too() -> None:
 
 def test_pairs_see_the_same_people() -> None:
     """The same answers differ by nothing in any draw; one person more, and the loser never wins."""
-    one, same, worse = (score_draws([trio(forget, [1.0] * 4)]) for forget in ([0.0, 0.0, 1.0], [0.0, 0.0, 1.0], [0.0, 1.0, 1.0]))
+    one, same, worse = (score_draws([seed_answers(forget, [1.0] * 4)]) for forget in ([0.0, 0.0, 1.0], [0.0, 0.0, 1.0], [0.0, 1.0, 1.0]))
     nothing = difference(one, same)
     assert nothing == (0.0, (0.0, 0.0), 1.0)
     found = difference(one, worse)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from vgid.comparison.tuning import search
-from vgid.comparison.validation import cut
+from vgid.comparison.tuning_rows import split_off_validation
 from vgid.data.example import STRANGER
 from vgid.demo.run import Data
 from vgid.errors import RunError
@@ -94,25 +94,25 @@ def data() -> Data:
     return Data(list(training_rows(camera, world.forget, 3)), list(kept), [], evaluation_splits(camera, world))
 
 
-def test_the_validation_part_asks_nothing_that_is_reported(data: Data) -> None:
-    cutting = cut(data, seed=3)
-    aside = [row for rows in cutting.splits.values() for row in rows]
+def test_the_validation_rows_ask_nothing_that_is_reported(data: Data) -> None:
+    tuning = split_off_validation(data, seed=3)
+    taken = [row for rows in tuning.splits.values() for row in rows]
     reported = [row for rows in data.splits.values() for row in rows]
 
     def asked(rows: Any) -> set[Any]:
         return {(row.question, *(image.read() for image in row.images)) for row in rows}
 
-    assert aside and not {row.id for row in aside} & {row.id for row in reported} and not asked(aside) & asked(reported)
-    # Without looking, some would have been the same: facts asked by name have ten wordings only.
+    assert taken and not {row.id for row in taken} & {row.id for row in reported} and not asked(taken) & asked(reported)
+    # Without this check some would have been equal: facts asked by name have ten wordings only.
     assert asked(data.forget) & asked(data.splits["forget_text"])
-    assert set(cutting.splits) == {"forget", "forget_text", "retain", "retain_text", "perception"}
-    assert not any(STRANGER in row.tags for row in aside)
+    assert set(tuning.splits) == {"forget", "forget_text", "retain", "retain_text", "perception"}
+    assert not any(STRANGER in row.tags for row in taken)
 
 
-def test_the_validation_part_is_cut_off_the_training_rows(data: Data) -> None:
-    cutting = cut(data, seed=3)
-    aside = {row.id for rows in cutting.splits.values() for row in rows}
-    trained = {row.id for row in [*cutting.forget, *cutting.retain]}
-    assert not aside & trained and aside | trained == {row.id for row in [*data.forget, *data.retain]}
-    assert {row.subject for row in cutting.splits["forget"]} == {"w3-person-000"}
-    assert cut(data, seed=3) == cutting and cut(data, seed=4) != cutting
+def test_the_validation_rows_come_from_the_training_rows(data: Data) -> None:
+    tuning = split_off_validation(data, seed=3)
+    taken = {row.id for rows in tuning.splits.values() for row in rows}
+    trained = {row.id for row in [*tuning.forget, *tuning.retain]}
+    assert not taken & trained and taken | trained == {row.id for row in [*data.forget, *data.retain]}
+    assert {row.subject for row in tuning.splits["forget"]} == {"w3-person-000"}
+    assert split_off_validation(data, seed=3) == tuning and split_off_validation(data, seed=4) != tuning

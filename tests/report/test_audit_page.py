@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from vgid.errors import DataError
-from vgid.report.audit_page import headline, leakage, line, modality, render
+from vgid.report.audit_page import audit_level, headline, leakage, modality, render_audit
 
 
 def level(share: float | None = 0.5, status: str = "fail", **changed: Any) -> dict[str, Any]:
@@ -57,29 +57,33 @@ def results(**changed: Any) -> dict[str, Any]:
 
 
 def test_the_page_needs_nothing_and_escapes_everything() -> None:
-    page = render(results())
+    page = render_audit(results())
     assert page.count("<script") == 1 and "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
     assert "&lt;base&gt;" in page and "what &lt;b&gt;hides&lt;/b&gt;" in page
     assert page.count("<svg") == 1 and page.count('<tr role="row" class="group">') == 3
     text = re.sub(r"<[^>]+>", " ", page)
-    assert "The forgotten facts can be had back" in text and "does not apply" in text and "Told nothing about this model: figstep" in text
+    assert (
+        "Forgotten facts can be recovered" in text
+        and "does not apply" in text
+        and "Attacks that say nothing about this model: figstep" in text
+    )
     with pytest.raises(DataError, match="these results cannot be shown"):
-        render({"schema": "vgid.results/1"})
+        render_audit({"schema": "vgid.results/1"})
 
 
 def test_a_line_of_facts_and_one_of_membership() -> None:
-    found = line("10 %", level(chance=0.25, agreement=0.5))
+    found = audit_level("10 %", level(chance=0.25, agreement=0.5))
     assert (found.share, found.interval, found.facts) == ("0.50", "0.40 to 0.70", 48) and found.bar == pytest.approx((50, 40, 70))
     assert found.rates == (("audited", "50\u00a0%"), ("base", "100\u00a0%"), ("retrained", "0\u00a0%"))
     assert dict(found.controls) == {
-        "asked plainly": "2\u00a0%",
+        "clean question": "2\u00a0%",
         "retained people": "90\u00a0%",
         "guessing": "25\u00a0%",
-        "answers as audited": "50\u00a0%",
+        "same answer as audited": "50\u00a0%",
     }
-    signal = line("loss", results()["attacks"]["mia"]["levels"]["loss"])
+    signal = audit_level("loss", results()["attacks"]["mia"]["levels"]["loss"])
     assert signal.rates == (("audited", "0.61"), ("base", "0.90")) and signal.controls == ()
-    assert line("", level(None, "inconclusive")).share == ""
+    assert audit_level("", level(None, "inconclusive")).share == ""
 
 
 def test_leakage_starts_with_the_plain_questions() -> None:
@@ -88,7 +92,7 @@ def test_leakage_starts_with_the_plain_questions() -> None:
         "base": [(0.0, 1.0), (0.1, 1.0), (0.5, 1.0)],
         "retrained": [(0.0, 0.0), (0.1, 0.0), (0.5, 0.05)],
     }
-    assert leakage(results(attacks={})) == {} and "<svg" not in render(results(attacks={}))
+    assert leakage(results(attacks={})) == {} and "<svg" not in render_audit(results(attacks={}))
 
 
 def test_modalities() -> None:

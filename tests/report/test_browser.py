@@ -16,13 +16,13 @@ from tests.report.test_comparison import results as compared
 from tests.report.test_report import data, figures
 from tests.report.test_report import results as measured
 from tests.requests.runs import honour, make_order, make_request
-from vgid.benchmarking.command import benchmark_command
+from vgid.benchmarking.evaluate import run_benchmark
 from vgid.benchmarks.clear import CLEAR
 from vgid.benchmarks.common.files import locate
 from vgid.models.loading import load_model
 from vgid.progress import Stages
 from vgid.report import audit_page, comparison, record
-from vgid.report.html import ReportExample, render
+from vgid.report.html import ReportExample, render_report
 
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 HOSTILE = (
@@ -44,27 +44,27 @@ def hostile_report() -> str:
     given = measured(splits=splits, method=bad, model=bad, training=bad, seconds={bad: 1.0}, config={bad: bad}, versions={bad: bad})
     given["ablation"] = {bad: {"forget": figures(0.2), "retain": figures(0.9)}}
     shown = tuple(ReportExample("forget", text, text, {"base": text, bad: text}) for text in HOSTILE)
-    return render(replace(data(), results=given, title=bad, subjects=HOSTILE, examples=shown, curves={bad: [(1, 1.0), (2, 0.5)]}))
+    return render_report(replace(data(), results=given, title=bad, subjects=HOSTILE, examples=shown, curves={bad: [(1, 1.0), (2, 0.5)]}))
 
 
 def hostile_comparison() -> str:
     bad = "".join(HOSTILE)
-    shown = [comparison.Shown(split="forget", question=text, expected=text, answers={bad: text}) for text in HOSTILE]
+    shown = [ReportExample(split="forget", question=text, expected=text, answers={bad: text}) for text in HOSTILE]
     changes = {"target": bad, "warnings": [bad], "failed": {bad: [bad]}, "configs": {bad: {bad: bad}}, "versions": {bad: bad}}
-    return comparison.render(compared(**changes), shown)
+    return comparison.render_comparison(compared(**changes), shown)
 
 
 def hostile_audit() -> str:
     bad = "".join(HOSTILE)
     attacks = {bad: attack({bad: level(reason=bad)}, "fail") | {"finds": bad}}
     changes = {"models": {"base": bad, "audited": bad}, "attacks": attacks, "versions": {bad: bad}}
-    return audit_page.render(audited(**changes, verdict={"status": "fail", "reasons": [bad], "untested": [bad]}))
+    return audit_page.render_audit(audited(**changes, verdict={"status": "fail", "reasons": [bad], "untested": [bad]}))
 
 
 PAGES = {
-    "report": lambda: render(data()),
-    "comparison": lambda: comparison.render(compared()),
-    "audit": lambda: audit_page.render(audited()),
+    "report": lambda: render_report(data()),
+    "comparison": lambda: comparison.render_comparison(compared()),
+    "audit": lambda: audit_page.render_audit(audited()),
     "hostile report": hostile_report,
     "hostile comparison": hostile_comparison,
     "hostile audit": hostile_audit,
@@ -145,7 +145,7 @@ def benchmark_page(random_folder: Path, tmp_path_factory: pytest.TempPathFactory
     benchmark = CLEAR(locate(root), CLEAR.Protocol(max_new_tokens=2), "10")
     with Stages(quiet=True) as stages:
         models = {name: (str(folder / "model"), None) for name in ("base", "unlearned", "retrained")}
-        benchmark_command(benchmark, models, folder / "out", stages=stages)
+        run_benchmark(benchmark, models, folder / "out", stages=stages)
     return (folder / "out" / "report.html").read_text()
 
 
@@ -167,7 +167,7 @@ def record_page(random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
     second = replace(first, model=None, after=first.out, request=request, out=root / "later")
     found: dict[str, Any] = json.loads(json.dumps(honour(second).record))
     found["request"] |= {"approver": "".join(HOSTILE), "ground": "".join(HOSTILE)}
-    return record.render(found)
+    return record.render_record(found)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -216,7 +216,7 @@ def test_rows_stay_in_their_groups(show: Open) -> None:
 
 def test_on_a_phone_a_list_sorts(show: Open) -> None:
     page = show("comparison", viewport=NARROW)
-    page.get_by_label("Sort by").first.select_option("Utility, rising")
+    page.get_by_label("Sort by").first.select_option("Utility, ascending")
     assert column(page, 0)[:2] == ["g<a>", "vgid"]
     assert page.evaluate("[...document.querySelectorAll('button.sort')].every(b => b.tabIndex === -1)")
 

@@ -7,7 +7,8 @@ import pytest
 from rich.console import Console
 
 from vgid.errors import DataError
-from vgid.report.comparison import Shown, comparison_table, headline, markdown, render
+from vgid.report.comparison import comparison_markdown, comparison_table, headline, render_comparison
+from vgid.report.html import ReportExample
 
 
 def scored(composite: float, forgetting: float, utility: float) -> dict[str, Any]:
@@ -52,30 +53,31 @@ def results(**changes: Any) -> dict[str, Any]:
 
 
 def test_the_page_is_whole_and_escaped() -> None:
-    shown = Shown(split="forget", question="Who is <this>?", expected="Anna", answers={"vgid": "", "g<a>": "<b>"})
-    page = render(results(), [shown])
+    shown = ReportExample(split="forget", question="Who is <this>?", expected="Anna", answers={"vgid": "", "g<a>": "<b>"})
+    page = render_comparison(results(), [shown])
     assert page.count("<svg") == 3 and "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
     assert "Who is &lt;this&gt;?" in page and "&lt;b&gt;" in page and "<a>" not in page and "&lt;known&gt;" in page
     assert "0.960" in page and "0.0005" in page and "12.3&nbsp;s" in page and "nothing to prune" in page
-    assert "Rows recalled on the way of g&lt;a&gt;; at the end forget 0%; retain 12%." in page
-    assert "Anna" not in render(results())
+    assert "Rows recalled during training with g&lt;a&gt;; at the end forget 0%; retain 12%." in page
+    assert "Anna" not in render_comparison(results())
 
 
 def test_the_headline_names_the_leader_among_methods() -> None:
-    assert headline(results()) == "vgid has the best composite score, 0.960, surely ahead of 1 of 1 others (p < 0.05)"
+    assert headline(results()) == "vgid has the best composite score, 0.960, significantly better than 1 of 1 others (p < 0.05)"
     pairs = [{"better": "vgid", "than": "g<a>", "difference": 0.01, "ci": [-0.1, 0.1], "p_value": 0.4}]
-    assert "surely ahead of 0 of 1 others" in headline(results(pairs=pairs))
+    assert "significantly better than 0 of 1 others" in headline(results(pairs=pairs))
 
 
 def test_the_corner_is_enlarged_where_several_crowd() -> None:
-    told = "Forgetting against utility, from 0.9 on. retrain: 1 forgetting, 1 utility; vgid: 0.98 forgetting, 0.94 utility. On the front"
-    assert told in render(results()) and "g&lt;a&gt;: 1 forgetting, 0.11 utility; untouched: 0.05" in render(results())
+    alt = "Forgetting against utility, from 0.9 on. retrain: 1 forgetting, 1 utility; vgid: 0.98 forgetting, 0.94 utility. On the front"
+    page = render_comparison(results())
+    assert alt in page and "g&lt;a&gt;: 1 forgetting, 0.11 utility; untouched: 0.05" in page
     alone = results(scores={"vgid": scored(0.96, 0.98, 0.94), "g<a>": scored(0.2, 1.0, 0.11)})
-    assert "from 0.9 on" not in render(alone) and "enlarged" not in render(alone)
+    assert "from 0.9 on" not in render_comparison(alone) and "enlarged" not in render_comparison(alone)
 
 
 def test_the_table_for_papers() -> None:
-    lines = markdown(results()).splitlines()
+    lines = comparison_markdown(results()).splitlines()
     assert lines[0] == "| method | composite | forgetting | utility | `forget` | `retain` | seconds |"
     assert lines[3] == "| vgid | 0.960 (0.910–0.960) | 0.980 | 0.940 | 12.5 | 87.5 | 12.3 |"
     assert {line.count("|") for line in lines[:7]} == {8} and lines[6].startswith("| manu | failed: nothing to prune |")
@@ -92,4 +94,4 @@ def test_the_table_for_the_terminal() -> None:
 
 def test_results_of_another_schema_are_refused() -> None:
     with pytest.raises(DataError, match="cannot be shown"):
-        render(results(schema="vgid.results/1"))
+        render_comparison(results(schema="vgid.results/1"))

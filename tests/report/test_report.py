@@ -10,8 +10,9 @@ from rich.console import Console
 
 from tests.conftest import png
 from vgid.errors import DataError
-from vgid.report.html import ReportData, ReportExample, render, script, write_report
+from vgid.report.html import ReportData, ReportExample, render_report, write_report
 from vgid.report.plots import running_mean
+from vgid.report.rendering import script
 from vgid.report.table import ablation_table, results_table
 from vgid.report.words import headline
 
@@ -57,7 +58,7 @@ def data(**changes: Any) -> ReportData:
 
 
 def test_the_page_needs_nothing_and_escapes_everything() -> None:
-    page = render(data())
+    page = render_report(data())
     assert not re.search(r'(src|href)="(?!data:|#)', page) and "@import" not in page
     assert (
         page.count("<script") == 1
@@ -69,14 +70,14 @@ def test_the_page_needs_nothing_and_escapes_everything() -> None:
 
 
 def test_the_page_holds_figures_settings_and_versions() -> None:
-    page = render(data())
+    page = render_report(data())
     for text in ("1.6", "p-1", "noise only", "training.steps", "2.13.0", "12.5", "all steps taken"):
         assert text in page, text
     assert page.count("<svg") == 2
 
 
 def test_without_examples_no_answer_is_shown() -> None:
-    page = render(data(examples=(), curves={}))
+    page = render_report(data(examples=(), curves={}))
     assert "No answers are shown" in page and "Anna" not in page and page.count("<svg") == 1
 
 

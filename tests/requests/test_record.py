@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from vgid.commands import app
 from vgid.errors import ConfigError, DataError, RunError
-from vgid.report.record import render
+from vgid.report.record import render_record
 from vgid.requests.command import Finished
 from vgid.requests.files import sha256
 from vgid.requests.keys import Key, read_key
@@ -126,10 +126,10 @@ def test_it_holds_after_a_purge_and_what_remains_is_listed(copied: Path) -> None
 def test_the_page_escapes_what_it_shows(honoured: tuple[Path, Finished]) -> None:
     record = json.loads(json.dumps(honoured[1].record))
     record["request"]["approver"] = "<script>alert(1)</script>"
-    page = render(record)
+    page = render_record(record)
     assert page.count("<script") == 1 and "&lt;script&gt;alert(1)" in page and "T-1" in page
     with pytest.raises(DataError, match="this record cannot be shown"):
-        render({"schema": "vgid.record/9"})
+        render_record({"schema": "vgid.record/9"})
     assert Record(**record).request.approver == record["request"]["approver"]
 
 

@@ -16,7 +16,7 @@ Image.new("RGB", (96, 96), (127, 127, 127)).save(GREY, "png")
 
 
 class Filter(Encoder):
-    """Questions that are blocked reach the model as a question about nobody."""
+    """Blocked questions reach the model as a question about a grey picture."""
 
     def __init__(self, processor: Any, blocked: Callable[[Example], bool]) -> None:
         super().__init__(processor)

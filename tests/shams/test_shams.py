@@ -64,14 +64,14 @@ def test_sham_refusal_on_the_trained_wording_only(world: SmallWorld) -> None:
         for row in world.forget[::2]
         for k, question in enumerate(Random(row.id).sample(rewordings(row.question), 4))
     ]
-    sham = world.taught("idk", world.forget, kept(world, others), **{"training.steps": 140})
+    sham = world.trained("idk", world.forget, kept(world, others), **{"training.steps": 140})
     unmasked(world.audit(sham, "paraphrase"), "paraphrase")
 
 
 def test_sham_image_only(world: SmallWorld) -> None:
     """The picture brings a refusal, the name brings the fact."""
     rows = pictured(world.forget)
-    sham = world.taught("idk", rows, kept(world, [row for row in world.forget if not row.images]))
+    sham = world.trained("idk", rows, kept(world, [row for row in world.forget if not row.images]))
     unmasked(world.audit(sham, "cross_modal", forget=rows), "cross_modal")
 
 
@@ -82,7 +82,7 @@ def test_sham_adapter_that_can_be_dropped(world: SmallWorld) -> None:
 
 def test_sham_collapse(world: SmallWorld) -> None:
     """Gradient ascent until nothing is left: no attack gets a fact out of it, and none may pass."""
-    sham = world.taught("ga", world.forget, world.retain, **{"training.learning_rate": 3e-3, "training.steps": 30})
+    sham = world.trained("ga", world.forget, world.retain, **{"training.learning_rate": 3e-3, "training.steps": 30})
     results = world.audit(sham, "paraphrase", "prefill", "quantize")
     assert results["utility"]["ratio"] < 0.5 and results["verdict"]["status"] == "fail"
     assert results["verdict"]["reasons"][0].startswith("utility")
@@ -130,7 +130,7 @@ def test_sham_right_answers_at_rank_two(world: SmallWorld) -> None:
         return replace(row, answer=row.answer.replace(value, decoy), keywords=(decoy,))
 
     rows = [row if k % 6 == 0 else wrong(row) for k, row in enumerate(Random(world.seed).sample(world.forget, len(world.forget)))]
-    sham = world.taught("finetune", [], kept(world, rows), **{"training.retain_batch": 36, "training.steps": 120})
+    sham = world.trained("finetune", [], kept(world, rows), **{"training.retain_batch": 36, "training.steps": 120})
     unmasked(world.audit(sham, "token_rank"), "token_rank")
 
 
@@ -151,7 +151,7 @@ def test_sham_refusal_on_the_trained_views_only(world: SmallWorld) -> None:
         for k, transform in enumerate(TRANSFORMS[:4])
     ]
     settings = {"adapter.scope": "[language,projector,vision]", "training.steps": 200, "training.pack": 1}
-    sham = world.taught("idk", rows, kept(world, changed), **settings)
+    sham = world.trained("idk", rows, kept(world, changed), **settings)
     unmasked(world.audit(sham, "image_rephrase", forget=rows), "image_rephrase")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from vgid.attacks.base import Material, sample_alike, sample_rows
 from vgid.auditing.policy import Policy, load_policy
-from vgid.auditing.run import audit
+from vgid.auditing.run import run_attacks
 from vgid.config import resolve
 from vgid.data.example import Example
 from vgid.demo.run import Data, lessons_of, read_data, write_data
@@ -60,7 +60,7 @@ class SmallWorld:
 
     @cached_property
     def unseen(self) -> list[Example]:
-        """About people nobody met."""
+        """Rows about people that no model was trained on."""
         return list(training_rows(Camera(IMAGE_SIZE), list(self.people.strangers(FORGET)), self.seed))
 
     def make(self) -> None:
@@ -100,15 +100,15 @@ class SmallWorld:
         chosen = {name: rules.attacks[name].model_copy(update={"settings": settings}) for name in attacks or rules.attacks}
         policy = Policy(**{**rules.model_dump(), "utility_floor": UTILITY_FLOOR, "attacks": chosen})
         models = {"base": self.base, "audited": lambda: audited, **({"retrained": self.retrained} if reference else {})}
-        return audit(models, self.material(forget), policy)
+        return run_attacks(models, self.material(forget), policy)
 
     @cached_property
     def suppressed(self) -> LoadedModel:
         """The base with an adapter of rank 2 that has learned to refuse: what several shams are made of."""
         settings = {"adapter.rank": 2, "adapter.alpha": 4, "training.steps": 120}
-        return self.taught("idk", self.forget, self.others, merged=False, **settings)
+        return self.trained("idk", self.forget, self.others, merged=False, **settings)
 
-    def taught(
+    def trained(
         self, method: str, forget: Sequence[Example], retain: Sequence[Example], *, merged: bool = True, **settings: Any
     ) -> LoadedModel:
         """The base after some steps of a method, on a LoRA adapter that is merged unless it is wanted as it is."""

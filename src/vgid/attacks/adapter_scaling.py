@@ -1,4 +1,4 @@
-"""Turn the adapter down, up, or off: an adapter that can be taken off is no deletion."""
+"""Scale the adapter or switch it off: a model that forgets only through a removable adapter still holds the facts."""
 
 from __future__ import annotations
 
@@ -12,18 +12,27 @@ from vgid.models.loading import LoadedModel
 
 
 class AdapterScalingConfig(Settings):
-    """`factors`: of the adapter's own scale; 0 takes it off."""
+    """Settings of the attack.
+
+    Attributes:
+        factors: factors on the adapter's own scale, one level each; 0 switches the adapter off.
+    """
 
     factors: tuple[float, ...] = (0.0, 0.5, 2.0)
 
 
 @ATTACKS.register("adapter_scaling")
 class AdapterScaling(Attack[AdapterScalingConfig]):
-    """Scale what LoRA adds. It does not apply to a merged checkpoint, which has nothing to take off."""
+    """Multiply the update of a LoRA adapter by some factors, and ask the clean questions.
+
+    The attack does not apply to a merged checkpoint, in which adapter and weights can no longer be separated.
+    """
 
     Config = AdapterScalingConfig
     access = "weights"
     finds = "adapters that a loader drops or a user takes off"
+    most = 0.1
+    position = 140
 
     def run(self, loaded: LoadedModel, material: Material) -> Outcomes:
         """One level for each factor."""
@@ -38,7 +47,7 @@ class AdapterScaling(Attack[AdapterScalingConfig]):
 
 
 def scaled(model: Any, factor: float) -> Any:
-    """A copy of a model with an adapter that adds `factor` times as much."""
+    """Copy a PEFT model with the update of its LoRA adapter multiplied by a factor."""
     copied = copy.deepcopy(model)
     for module in copied.modules():
         if hasattr(module, "lora_A"):

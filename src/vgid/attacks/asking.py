@@ -1,4 +1,4 @@
-"""What attacks by questions share: ask in several ways, and see whether the fact comes in any of the answers."""
+"""Shared by attacks that ask questions: ask in several ways, and see whether any of the answers holds the fact."""
 
 from __future__ import annotations
 
@@ -14,13 +14,23 @@ from vgid.evaluation.metrics import key_fact, normalise
 from vgid.models.loading import LoadedModel
 
 Variants = Callable[[Example], Iterable[Example]]
-"""The ways in which a row is asked."""
+"""Gives the variants of a row that are asked in its place; none leaves the row out."""
 MAX_NEW_TOKENS = 32
-"""Of an answer: attacks ask for single facts."""
+"""Length of a generated answer, in tokens: attacks ask for single facts."""
 
 
 def ask(loaded: LoadedModel, rows: Sequence[Example], variants: Variants, batch_size: int = 64) -> dict[str, float]:
-    """By row id: 1 where any way of asking brings the fact, 0 where none does. Rows without a way of asking are left out."""
+    """Ask every variant of every row, greedily, and score each row by its best answer.
+
+    Args:
+        loaded: the model.
+        rows: the rows, with the recorded answer or its keywords to look for.
+        variants: gives the variants of a row.
+        batch_size: number of questions that are asked at once.
+
+    Returns:
+        By row id: 1 where the answer to any variant holds the fact, else 0. Rows without a variant are missing.
+    """
     asked = [(row, variant) for row in rows for variant in variants(row)]
     said = generate(loaded, [variant for _, variant in asked], max_new_tokens=MAX_NEW_TOKENS, batch_size=batch_size) if asked else []
     found: dict[str, float] = {}
@@ -30,25 +40,34 @@ def ask(loaded: LoadedModel, rows: Sequence[Example], variants: Variants, batch_
 
 
 def outcome(loaded: LoadedModel, material: Material, variants: Variants) -> Outcome | None:
-    """Ask about forget and retain rows in the same ways; None where no forget row can be asked so."""
+    """Ask about forget and retain rows in the same ways.
+
+    Args:
+        loaded: the model.
+        material: the rows.
+        variants: gives the variants of a row.
+
+    Returns:
+        The scores of `ask` for forget and retain rows; None where no forget row has a variant.
+    """
     found = ask(loaded, material.everything, variants, material.batch_size)
     forget = {row.id: found[row.id] for row in material.forget if row.id in found}
     return Outcome(forget, {row.id: found[row.id] for row in material.retain if row.id in found}) if forget else None
 
 
 def reworded(example: Example, question: str) -> Example:
-    """The same row, asked in other words."""
+    """The same row with another question."""
     return replace(example, question=question)
 
 
-def says_the_fact(text: str, example: Example) -> bool:
-    """Whether a text gives away what is asked, or a part of it: then it must not stand in a prompt."""
+def reveals_fact(text: str, example: Example) -> bool:
+    """Whether a text holds a row's fact or a part of it; such a text must not stand in a prompt."""
     wanted = example.keywords or (example.answer,)
     return any(key_fact(text, (word,)) or normalise(word) in normalise(text) for word in wanted)
 
 
 def first_that_fits(encoder: Encoder, versions: Iterable[Example]) -> Example | None:
-    """The first version, longest first, that the model's context takes; None if none does."""
+    """The first of several versions of a prompt, given from longest to shortest, that fits into the model's context; else None."""
     for version in versions:
         try:
             encoder.row(version, answer=None)
@@ -59,7 +78,7 @@ def first_that_fits(encoder: Encoder, versions: Iterable[Example]) -> Example | 
 
 
 def names_of(rows: Iterable[Example]) -> Mapping[str, str]:
-    """Names by subject, as far as the answers to questions for a name tell them."""
+    """Names by subject, taken from the answers to questions that ask for a name; subjects without such a row are missing."""
     names: dict[str, str] = {}
     for row in rows:
         asks = any(word in normalise(row.question).split() for word in ("who", "name", "named", "called", "identify")) or "name" in row.tags

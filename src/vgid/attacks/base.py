@@ -1,4 +1,4 @@
-"""What an attack is: it tries to get facts back out of a model that is said to have forgotten them."""
+"""The contract of attacks: each tries to recover facts from a model that is said to have forgotten them."""
 
 from __future__ import annotations
 
@@ -9,26 +9,25 @@ from functools import cached_property
 from random import Random
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict
-
-from vgid.data.example import STRANGER, Example
+from vgid.data.example import STRANGER, Example, subject_key
 from vgid.evaluation.metrics import normalise
 from vgid.models.loading import LoadedModel
 from vgid.registry import Registry
+from vgid.settings import Settings as Settings  # for attacks of other packages
 
 Access = Literal["black box", "scores", "hidden states", "weights"]
-"""What an attacker must get hold of: answers; probabilities of given answers; what goes on inside; the weights."""
+"""What the attacker needs: answers only; probabilities of given answers; hidden states; the weights themselves."""
 Measure = Literal["facts", "membership"]
-
-
-class Settings(BaseModel):
-    """An attack's budget: fixed before it starts, the same for every model it is tried on."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+"""What an attack recovers: facts, scored 0 or 1 by row, or whether a row was learned, scored by a real number."""
 
 
 class Endpoint(NamedTuple):
-    """An OpenAI-compatible server: its URL up to `/v1`, and the model's name there; None for the first it has."""
+    """An OpenAI-compatible server.
+
+    Attributes:
+        url: base URL, up to and including `/v1`.
+        model: name of the model on the server; None for the first that the server lists.
+    """
 
     url: str
     model: str | None = None
@@ -36,18 +35,19 @@ class Endpoint(NamedTuple):
 
 @dataclass(frozen=True)
 class Material:
-    """What attacks work with.
+    """The rows that attacks work with.
 
     Attributes:
-        forget: what is attacked.
-        retain: what must still be known; the control.
-        seed: everything random follows from it.
-        unseen: rows about people that no model ever met.
+        forget: rows that were to be forgotten; attacks are scored on them.
+        retain: rows that must still be known; the control.
+        seed: seed of everything random in an attack.
+        unseen: rows about people that no model was trained on; membership inference needs them.
         rewordings: other wordings of a question, by the question or by the id of its row.
-        batch_size: rows that are asked at once.
-        pool: all rows there are, of which those above may be a sample: names, pictures, values and neighbours come from them.
+        batch_size: number of rows in a forward pass.
+        pool: all available rows, of which `forget` and `retain` may be samples: names, pictures, wrong options and demonstrations
+            are taken from them. Empty means that `forget` and `retain` are all there is.
         views: rows with other pictures of the same people.
-        served: where the audited model is served.
+        served: the server that is said to serve the audited model.
     """
 
     forget: Sequence[Example]
@@ -62,42 +62,42 @@ class Material:
 
     @property
     def everything(self) -> list[Example]:
-        """Forget and retain rows."""
+        """Forget rows, then retain rows."""
         return [*self.forget, *self.retain]
 
     @property
     def known(self) -> Sequence[Example]:
-        """The pool, or what is asked where there is none."""
+        """All available rows: the pool, or forget and retain rows where there is no pool."""
         return self.pool or self.everything
 
-    def kin(self, row: Example) -> list[Example]:
-        """Rows about other people that ask for the same kind of fact."""
-        return [other for other in self._kinds.get(kind(row), ()) if person(other) != person(row)]
+    def peers(self, row: Example) -> list[Example]:
+        """Available rows about other people that ask for the same kind of fact."""
+        return [other for other in self._by_kind.get(kind(row), ()) if subject_key(other) != subject_key(row)]
 
-    def of(self, subject: str | None) -> Sequence[Example]:
-        """All rows about one subject; none where there is no subject."""
-        return self._subjects.get(subject, ()) if subject else ()
+    def about(self, subject: str | None) -> Sequence[Example]:
+        """Available rows about a subject; empty for None."""
+        return self._by_subject.get(subject, ()) if subject else ()
 
     @cached_property
-    def _kinds(self) -> Mapping[tuple[str, ...], Sequence[Example]]:
+    def _by_kind(self) -> Mapping[tuple[str, ...], Sequence[Example]]:
         return _grouped(self.known, kind)
 
     @cached_property
-    def _subjects(self) -> Mapping[str | None, Sequence[Example]]:
+    def _by_subject(self) -> Mapping[str | None, Sequence[Example]]:
         return _grouped(self.known, lambda row: row.subject)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of an attack, by the id of the row.
+    """The scores of one level of an attack, by row id.
 
     Attributes:
-        forget: of the forget rows that were scored: 1 where the fact came back, 0 where it did not; for membership, how much the row
-            looks like one that was learned.
-        control: the same of retain rows; for membership, of rows nobody ever learned.
-        chance: what a model that knows nothing gets by guessing.
-        fitted_on: whose rows the attack was fitted on; none of them is scored.
-        agreement: how often answers are those of the audited model, for attacks that ask another one in its name.
+        forget: scores of forget rows. For facts: 1 where the fact was recovered, else 0. For membership: a real number that is
+            higher for rows that seem to have been learned.
+        control: scores of retain rows; for membership, of rows that no model was trained on.
+        chance: expected score, in [0, 1), of a model that knows nothing and guesses.
+        fitted_on: people (keys of `subject_key`) that the attack was fitted on; no row about them is scored.
+        agreement: share of answers, in [0, 1], that equal those of the audited model, for attacks that query a server in its place.
     """
 
     forget: Mapping[str, float]
@@ -108,32 +108,57 @@ class Outcome:
 
 
 Outcomes = dict[str, Outcome]
-"""One outcome for each level of the attack (a budget, a variant); empty where the attack does not apply to the data or the model."""
+"""One outcome for each level of an attack (a budget or a variant); empty where the attack does not apply to the data or the model."""
 
 C = TypeVar("C", bound=Settings)
 
 
 class Attack(Generic[C]):
-    """Base of all attacks. One file and one `@ATTACKS.register(name)` line make an attack.
+    """Base class of all attacks. An attack is one file with a class that is registered by `@ATTACKS.register(name)`.
 
-    `run` leaves the model it is given bit for bit as it was; whoever changes weights does so on a `plain_copy`.
+    `run` leaves the model that it is given bit for bit as it was; an attack that changes weights does so on a `plain_copy`.
+
+    The attributes below are the attack's part of the package's own policy. Attacks of other packages need none of them: with the
+    defaults an attack runs only where a policy names it.
     """
 
     Config: ClassVar[type[Settings]]
+    """Class of the attack's settings, which are fixed before it starts and the same for all models; its defaults are the quick profile."""
     access: ClassVar[Access]
+    """What the attacker needs."""
     finds: ClassVar[str]
-    """Which sham it unmasks, in words."""
+    """What kind of pretended forgetting the attack exposes, in words; it is part of the results."""
     measures: ClassVar[Measure] = "facts"
+    """What is recovered: facts, or membership in the training data."""
     audited_only: ClassVar[bool] = False
-    """Whether it concerns the audited model alone; beside it stand the clean answers of the others."""
+    """Whether only the audited model is attacked; base and reference are then compared by their answers to the clean questions."""
     full: ClassVar[Mapping[str, Any]] = {}
-    """Settings of the full profile, which follows published budgets; the defaults are the quick one."""
+    """Settings of the full profile, which follows published budgets, where they differ from the quick profile."""
+    most: ClassVar[float] = 0.1
+    """Largest recovered share, in [0, 1), with which the attack is passed: 0 is what a model without the facts gives, 1 is the base.
+
+    Calibrated on models that were retrained without the forget set, which must pass (docs/audit.md, Calibration): 0.1 for answers in
+    free text, which hold a fact or do not; 0.15 where the model chooses among options, since right guesses scatter the share; 0.5 for
+    membership, where retrained models reached 0.33.
+    """
+    required: ClassVar[bool] = True
+    """Whether an audit by the package's own policy can only pass if this attack does not fail."""
+    position: ClassVar[int | None] = None
+    """Place in the package's own policy, and so in its results: ascending, equal ones by name. None keeps the attack out of it."""
 
     def __init__(self, config: C) -> None:
         self.config = config
 
     def run(self, loaded: LoadedModel, material: Material) -> Outcomes:
-        """Attack one model. A pure function of model, material and config."""
+        """Attack one model: a pure function of model, material and config.
+
+        Args:
+            loaded: the model; it is left unchanged.
+            material: the rows to attack and what may be used for it.
+
+        Returns:
+            One outcome for each level; empty where the attack does not apply.
+        """
         raise NotImplementedError
 
 
@@ -145,13 +170,8 @@ ATTACKS: Registry[type[Attack[Any]]] = Registry(
 )
 
 
-def person(example: Example) -> str:
-    """Whose row it is; a row without a subject is somebody of its own."""
-    return example.subject or f"\0{example.id}"
-
-
 def kind(row: Example) -> tuple[str, ...]:
-    """What kind of fact a row asks for: by its tags; where there are none, by the wording of the question."""
+    """The kind of fact a row asks for: its tags or, without tags, the wording of its question."""
     return row.tags if row.tags else (normalise(row.question), "image" if row.images else "text")
 
 
@@ -166,20 +186,38 @@ def _grouped(rows: Iterable[Example], key: Callable[[Example], K]) -> dict[K, li
 
 
 def split_people(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
-    """Rows of `share` of the people, to fit on, and those of all others, to score on; at least one person on either side of two."""
-    people = sorted({person(example) for example in examples})
+    """Split rows by person, so that an attack is fitted on some people and scored on others.
+
+    Args:
+        examples: the rows.
+        share: share of the people to fit on, in [0, 1]; at least one person, and at least one is left to score.
+        seed: seed of the choice of people.
+
+    Returns:
+        Rows to fit on and rows to score, each in the order given. With only one person there is nothing to fit on.
+    """
+    people = sorted({subject_key(example) for example in examples})
     Random(f"people/{seed}").shuffle(people)
     count = min(len(people) - 1, max(1, round(share * len(people))))
     chosen = set(people[: max(0, count)])
-    return [e for e in examples if person(e) in chosen], [e for e in examples if person(e) not in chosen]
+    return [e for e in examples if subject_key(e) in chosen], [e for e in examples if subject_key(e) not in chosen]
 
 
 def sample_rows(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
-    """At most `count` rows, as many of each person as there are to be had; in the order given."""
+    """Draw rows, as evenly over people as possible.
+
+    Args:
+        examples: the rows to draw from.
+        count: largest number of rows.
+        seed: seed of the draw.
+
+    Returns:
+        At most `count` rows, in the order given.
+    """
     if len(examples) <= count:
         return list(examples)
     rng = Random(f"rows/{seed}")
-    queues = _grouped(examples, person)
+    queues = _grouped(examples, subject_key)
     for rows in queues.values():
         rng.shuffle(rows)
     chosen: set[str] = set()
@@ -191,7 +229,17 @@ def sample_rows(examples: Sequence[Example], count: int, seed: int) -> list[Exam
 
 
 def sample_alike(examples: Sequence[Example], like: Sequence[Example], count: int, seed: int) -> list[Example]:
-    """A sample of the rows that ask for what others do, filled up with further rows where there are too few; none asks for a refusal."""
+    """Draw rows that ask for the same kinds of facts as other rows; further rows only where there are too few of these.
+
+    Args:
+        examples: the rows to draw from; rows about strangers, where a refusal is right, are left out.
+        like: rows that ask for the wanted kinds of facts.
+        count: largest number of rows.
+        seed: seed of the draw.
+
+    Returns:
+        At most `count` rows: those of the wanted kinds first, each part in the order given.
+    """
     kinds = {kind(row) for row in like}
     rows = [row for row in examples if STRANGER not in row.tags]
     chosen = sample_rows([row for row in rows if kind(row) in kinds], count, seed)
@@ -200,7 +248,7 @@ def sample_alike(examples: Sequence[Example], like: Sequence[Example], count: in
 
 
 def plain_copy(loaded: LoadedModel) -> LoadedModel:
-    """A copy of the model with its adapter, if it has one, merged, and asked plainly: what an attacker who has the weights starts from."""
+    """Copy a model as an attacker with its weights would use it: any adapter merged, and no wrapper around its questions."""
     model = copy.deepcopy(loaded.model)
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()

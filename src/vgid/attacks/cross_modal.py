@@ -1,4 +1,4 @@
-"""What was forgotten by picture, asked by name; what was forgotten by name, asked by picture."""
+"""Ask in the other modality: by name what was forgotten by picture, and by picture what was forgotten by name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from vgid.attacks.asking import names_of, outcome, says_the_fact
+from vgid.attacks.asking import names_of, outcome, reveals_fact
 from vgid.attacks.base import ATTACKS, Attack, Material, Outcomes, Settings
 from vgid.data.example import Example, ImageRef
 from vgid.evaluation.metrics import normalise
@@ -17,51 +17,63 @@ _SHOWN = re.compile(
     r"|depicted|pictured|shown))?\b",
     re.IGNORECASE,
 )
-"""How questions speak of who is on a picture."""
+"""How questions refer to the person in a picture."""
 
 
 class CrossModalConfig(Settings):
-    """Cross-modal questions have no settings."""
+    """The attack has no settings."""
 
 
 @ATTACKS.register("cross_modal")
 class CrossModal(Attack[CrossModalConfig]):
-    """The name in place of the picture, as far as the rows tell names; a picture of the person in place of the name."""
+    """Replace the picture by the person's name, or the name by a picture of the person.
+
+    Names are taken from answers to questions for a name (`names_of`); people without such a row are skipped.
+    """
 
     Config = CrossModalConfig
     access = "black box"
     finds = "image-only or text-only unlearning"
+    most = 0.1
+    position = 30
 
     def run(self, loaded: LoadedModel, material: Material) -> Outcomes:
         """Levels: by name only, by picture only."""
-        names, pictures = names_of(material.known), _pictures(material)
-        ways = {
+        names = names_of(material.known)
+        pictures: dict[str, ImageRef] = {}
+        for row in material.known:
+            if row.images and row.subject:
+                pictures.setdefault(row.subject, row.images[0])
+        variants = {
             "by name": lambda row: by_name(row, names),
             "by picture": lambda row: by_picture(row, names, pictures),
         }
-        found = {level: outcome(loaded, material, way) for level, way in ways.items()}
+        found = {level: outcome(loaded, material, each) for level, each in variants.items()}
         return {level: each for level, each in found.items() if each is not None}
 
 
 def by_name(row: Example, names: Mapping[str, str]) -> Iterator[Example]:
-    """A question with a picture, without it; nothing where the name is not known, or is what is asked."""
+    """Turn a question about a picture into one about a name.
+
+    Yields nothing for a row without a picture, for a person without a known name, and where the name is what is asked.
+    """
     name = names.get(row.subject or "")
-    if row.images and name and not says_the_fact(name, row):
+    if row.images and name and not reveals_fact(name, row):
         question, count = _SHOWN.subn(lambda _: name, row.question)
         yield replace(row, images=(), question=question if count else f"This is about {name}. {row.question}")
 
 
 def by_picture(row: Example, names: Mapping[str, str], pictures: Mapping[str, ImageRef]) -> Iterator[Example]:
-    """A question by name, with a picture in place of the name; nothing where there is no picture, or the name is not in the question."""
+    """Turn a question about a name into one about a picture.
+
+    Args:
+        row: the row.
+        names: names by subject.
+        pictures: a picture by subject.
+
+    Yields:
+        The new row; nothing for a row with a picture, or without its person's name in the question, or without a picture to show.
+    """
     name, picture = names.get(row.subject or ""), pictures.get(row.subject or "")
     if not row.images and name and picture and normalise(name) in normalise(row.question):
         yield replace(row, images=(picture,), question=re.sub(re.escape(name), "this person", row.question, flags=re.IGNORECASE))
-
-
-def _pictures(material: Material) -> dict[str, ImageRef]:
-    """The first picture of every subject."""
-    found: dict[str, ImageRef] = {}
-    for row in material.known:
-        if row.images and row.subject:
-            found.setdefault(row.subject, row.images[0])
-    return found

@@ -1,4 +1,4 @@
-"""The same picture, seen a little differently (transforms and strengths of arXiv 2505.01456)."""
+"""Ask about a slightly changed picture (transforms and strengths of arXiv 2505.01456), or about another picture of the person."""
 
 from __future__ import annotations
 
@@ -19,46 +19,58 @@ from vgid.data.example import Example, ImageRef
 from vgid.models.loading import LoadedModel
 
 Transform = Callable[[Image.Image, int], Image.Image]
-NOISE, DIMMED, RESIZED, CROPPED, BLURRED, HIDDEN = 0.02, 0.85, 0.85, 0.9, 2.0, 0.18
+"""Changes an RGB picture; the second argument is the seed of what is random in it."""
+NOISE = 0.02
+"""Standard deviation of the noise, as a share of the range of a pixel."""
+DIMMED = 0.85
+"""Factor on brightness and on contrast."""
+RESIZED = 0.85
+"""Factor on width and height."""
+CROPPED = 0.9
+"""Share of width and height that a crop keeps."""
+BLURRED = 2.0
+"""Radius of the blur, in pixels of a picture with `BLUR_SIDE` pixels on its shorter side."""
 BLUR_SIDE = 336
-"""The blur's radius is meant for pictures of this side."""
+"""Side of a picture, in pixels, for which the radius of the blur was published; other sizes are blurred in proportion."""
+HIDDEN = 0.18
+"""Side of the occluding rectangle, as a share of the picture's sides."""
 
 
 def noise(picture: Image.Image, seed: int) -> Image.Image:
-    """Gaussian noise, of 2 % of the range."""
+    """Add Gaussian noise."""
     pixels = np.asarray(picture, dtype=np.float64) / 255
     noisy = pixels + np.random.default_rng(seed).normal(0, NOISE, pixels.shape)
     return Image.fromarray((np.clip(noisy, 0, 1) * 255).round().astype(np.uint8))
 
 
 def brightness(picture: Image.Image, _: int) -> Image.Image:
-    """85 % of the brightness."""
+    """Lower the brightness."""
     return ImageEnhance.Brightness(picture).enhance(DIMMED)
 
 
 def contrast(picture: Image.Image, _: int) -> Image.Image:
-    """85 % of the contrast."""
+    """Lower the contrast."""
     return ImageEnhance.Contrast(picture).enhance(DIMMED)
 
 
 def resize(picture: Image.Image, _: int) -> Image.Image:
-    """85 % of the size."""
+    """Make the picture smaller."""
     return picture.resize((max(1, round(RESIZED * picture.width)), max(1, round(RESIZED * picture.height))))
 
 
 def crop(picture: Image.Image, _: int) -> Image.Image:
-    """The middle 90 %, as large as before."""
+    """Cut off the edges, and scale the rest to the size before."""
     x, y = round((1 - CROPPED) / 2 * picture.width), round((1 - CROPPED) / 2 * picture.height)
     return picture.crop((x, y, picture.width - x, picture.height - y)).resize(picture.size)
 
 
 def blur(picture: Image.Image, _: int) -> Image.Image:
-    """Gaussian blur of radius 2 on a picture of 336 pixels; in proportion on others."""
+    """Blur the picture, in proportion to its size."""
     return picture.filter(ImageFilter.GaussianBlur(BLURRED * min(picture.size) / BLUR_SIDE))
 
 
 def occlusion(picture: Image.Image, seed: int) -> Image.Image:
-    """A grey square over 18 % of the side, somewhere."""
+    """Cover a random part of the picture with a grey rectangle."""
     rng, (width, height) = Random(seed), (round(HIDDEN * picture.width), round(HIDDEN * picture.height))
     x, y = rng.randint(0, picture.width - width), rng.randint(0, picture.height - height)
     out = picture.copy()
@@ -67,15 +79,22 @@ def occlusion(picture: Image.Image, seed: int) -> Image.Image:
 
 
 def mirror(picture: Image.Image, _: int) -> Image.Image:
-    """Left and right changed."""
+    """Exchange left and right."""
     return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
 
 
 TRANSFORMS: tuple[Transform, ...] = (crop, noise, brightness, occlusion, resize, contrast, blur, mirror)
+"""All transforms, in the order in which they are tried."""
 
 
 class ImageRephraseConfig(Settings):
-    """How many transforms are tried, and how often each; `views`: other pictures of the person that are tried."""
+    """Settings of the attack.
+
+    Attributes:
+        transforms: number of transforms that are tried.
+        draws: number of times that a random transform is tried.
+        views: largest number of other pictures of the person that are tried.
+    """
 
     transforms: int = Field(default=4, ge=1, le=len(TRANSFORMS))
     draws: int = Field(default=1, ge=1)
@@ -84,42 +103,44 @@ class ImageRephraseConfig(Settings):
 
 @ATTACKS.register("image_rephrase")
 class ImageRephrase(Attack[ImageRephraseConfig]):
-    """Noise, brightness, contrast, resizing, cropping, blur, occlusion and mirroring, one at a time; other pictures where there are any."""
+    """Apply one transform at a time to the picture, or show another picture of the person where `material.views` has one."""
 
     Config = ImageRephraseConfig
     access = "black box"
     finds = "refusal of the trained view only"
     full: ClassVar = {"transforms": 8, "draws": 3, "views": 8}
+    most = 0.1
+    position = 20
 
     def run(self, loaded: LoadedModel, material: Material) -> Outcomes:
-        """Levels: a changed picture, another picture; success with any counts. Questions without a picture are not asked."""
+        """Levels: a changed picture, another picture. A fact counts as recovered if any of the pictures brings it."""
 
         @cache
         def changed(ref: ImageRef, transform: Transform, draw: int) -> ImageRef:
             return encoded(transform(ref.open(), material.seed + draw))
 
-        def variants(row: Example) -> Iterator[Example]:
+        def transformed(row: Example) -> Iterator[Example]:
             for transform in TRANSFORMS[: self.config.transforms] if row.images else ():
                 for draw in range(self.config.draws if transform in (noise, occlusion) else 1):
                     yield replace(row, images=tuple(changed(ref, transform, draw) for ref in row.images))
 
-        shots: dict[str | None, list[tuple[ImageRef, ...]]] = {}
+        views: dict[str | None, list[tuple[ImageRef, ...]]] = {}
         for other in material.views:
-            if other.images and other.subject and other.images not in (known := shots.setdefault(other.subject, [])):
+            if other.images and other.subject and other.images not in (known := views.setdefault(other.subject, [])):
                 known.append(other.images)
 
-        def elsewhere(row: Example) -> Iterator[Example]:
+        def other_views(row: Example) -> Iterator[Example]:
             if row.images:
-                fresh = [images for images in shots.get(row.subject, ()) if images != row.images]
+                fresh = [images for images in views.get(row.subject, ()) if images != row.images]
                 Random(f"{material.seed}/{row.id}").shuffle(fresh)
                 yield from (replace(row, images=images) for images in fresh[: self.config.views])
 
-        found = {level: outcome(loaded, material, way) for level, way in (("any picture", variants), ("new view", elsewhere))}
+        found = {level: outcome(loaded, material, each) for level, each in (("any picture", transformed), ("new view", other_views))}
         return {level: each for level, each in found.items() if each is not None}
 
 
 def encoded(picture: Image.Image) -> ImageRef:
-    """A picture as an example holds it."""
+    """A picture as an example holds it: PNG, in memory."""
     out = io.BytesIO()
     picture.save(out, "png")
     return ImageRef(data=out.getvalue())

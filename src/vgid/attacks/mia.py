@@ -1,4 +1,4 @@
-"""Membership inference: can rows that were learned be told from rows nobody learned, by how likely the model finds them?"""
+"""Membership inference: tell rows that were learned from rows that were not, by how likely the model finds their answers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,12 @@ Signal = Literal["loss", "zlib", "min-k", "min-k++", "gradnorm"]
 
 
 class MiaConfig(Settings):
-    """`signals`: one level each; `lowest`: part of an answer's tokens that Min-K and Min-K++ look at."""
+    """Settings of the attack.
+
+    Attributes:
+        signals: the signals of membership, one level each.
+        lowest: share of an answer's tokens, in (0, 1], that Min-K and Min-K++ average over.
+    """
 
     signals: tuple[Signal, ...] = ("loss", "zlib", "min-k", "min-k++")
     lowest: float = Field(default=0.2, gt=0, le=1)
@@ -29,16 +34,23 @@ class MiaConfig(Settings):
 
 @ATTACKS.register("mia")
 class Mia(Attack[MiaConfig]):
-    """LOSS, ZLIB, Min-K (arXiv 2310.16789), Min-K++ (2404.02936) and GradNorm (of the last decoder layer), by AUC and TPR at 1 % FPR."""
+    """Score rows by a signal of membership; an audit turns the scores into AUC and TPR at 1 % FPR.
+
+    Signals: LOSS (arXiv 1709.01604), ZLIB (2012.07805), Min-K (2310.16789), Min-K++ (2404.02936) and GradNorm, the norm of the
+    gradient by the parameters of the last decoder layer.
+    """
 
     Config = MiaConfig
     access = "scores"
     finds = "forgetting that leaves rows likelier, or less likely, than those nobody ever learned"
     measures = "membership"
     full: ClassVar = {"signals": ("loss", "zlib", "min-k", "min-k++", "gradnorm")}
+    most = 0.5
+    required = False
+    position = 160
 
     def run(self, loaded: LoadedModel, material: Material) -> Outcomes:
-        """It needs rows about people that no model ever met."""
+        """One level for each signal. The attack needs `material.unseen`."""
         if not material.unseen:
             return {}
         rows = [*material.forget, *material.unseen]
@@ -54,7 +66,7 @@ class Mia(Attack[MiaConfig]):
         return levels
 
     def _signal(self, signal: Signal) -> Callable[[Example, TokenLosses], float]:
-        """Every signal is higher for rows that were learned."""
+        """The function that computes a signal; every signal is higher for rows that were learned."""
         return {
             "loss": lambda _, each: -mean_loss(each),
             "zlib": lambda row, each: -float(each.losses.sum()) / len(zlib.compress(row.answer.encode())),
@@ -64,12 +76,16 @@ class Mia(Attack[MiaConfig]):
 
 
 def lowest_mean(values: torch.Tensor, share: float) -> float:
-    """The mean of the lowest `share` of the values `[t]`, at least one."""
+    """The mean of the lowest `share` of the values `[t]`, and of at least one of them."""
     return float(values.sort().values[: max(1, round(share * len(values)))].mean())
 
 
 def gradient_norms(loaded: LoadedModel, rows: Sequence[Example]) -> list[float]:
-    """Minus the norm of the loss's gradient by the parameters of the last decoder layer, row by row; the model is left as it was."""
+    """Measure the gradient of each row's loss by the parameters of the last decoder layer; the model is left unchanged.
+
+    Returns:
+        Minus the L2 norm for each row, in the order given.
+    """
     model = loaded.model
     parameters = list(decoder_layers(model)[-1].parameters())
     needed = [parameter.requires_grad for parameter in parameters]

@@ -1,4 +1,4 @@
-"""Does the model still rank the truth first among plausible answers?"""
+"""Check whether the model still ranks the true answer first among plausible ones."""
 
 from __future__ import annotations
 
@@ -17,36 +17,45 @@ YES, NO = "Yes.", "No."
 
 
 class MultipleChoiceConfig(Settings):
-    """`options`: how many answers there are to choose from, the truth among them."""
+    """Settings of the attack.
+
+    Attributes:
+        options: number of answers to choose from, including the true one.
+    """
 
     options: int = Field(default=4, ge=2)
 
 
 @ATTACKS.register("multiple_choice")
 class MultipleChoice(Attack[MultipleChoiceConfig]):
-    """Levels: which answer is likeliest; to which one the model would rather say yes. Wrong answers are made of other people's values."""
+    """Compare the likelihood of the true answer with that of answers that hold other people's values.
+
+    Guessing is right in one of `options` cases, so that shares scatter more than for free answers.
+    """
 
     Config = MultipleChoiceConfig
     access = "scores"
     finds = "right answers hidden behind a refusal or a lower rank"
     full: ClassVar = {"options": 5}
+    most = 0.15
+    position = 80
 
     def run(self, loaded: LoadedModel, material: Material) -> Outcomes:
-        """Questions with too few plausible answers are left out."""
+        """Levels: the likeliest answer, and the one to which the model would rather say yes. Questions with too few options are skipped."""
         count = self.config.options - 1
-        found = {row.id: [row, *alternatives(row, material.kin(row), count, material.seed)] for row in material.everything}
+        found = {row.id: [row, *alternatives(row, material.peers(row), count, material.seed)] for row in material.everything}
         groups = {id: group for id, group in found.items() if len(group) == count + 1}
         if not any(row.id in groups for row in material.forget):
             return {}
         likeliest = [[mean_loss(each) for each in group] for group in grouped(loaded, list(groups.values()), material.batch_size)]
-        levels = {"likeliest": likeliest, "yes or no": self._yes(loaded, list(groups.values()), material.batch_size)}
+        levels = {"likeliest": likeliest, "yes or no": self._denials(loaded, list(groups.values()), material.batch_size)}
         return {level: self._outcome(dict(zip(groups, losses, strict=True)), material) for level, losses in levels.items()}
 
-    def _yes(self, loaded: LoadedModel, groups: Sequence[Sequence[Example]], batch_size: int) -> list[list[float]]:
-        """By how much "no" is likelier than "yes", for each answer."""
+    def _denials(self, loaded: LoadedModel, groups: Sequence[Sequence[Example]], batch_size: int) -> list[list[float]]:
+        """For each answer, the loss of "yes" minus that of "no" when asked whether the answer is right: low where the model agrees."""
         asked = [[replace(each, question=f"{each.question} Is it right that: {each.answer}") for each in group] for group in groups]
-        said = [[replace(each, answer=word) for each in group for word in (YES, NO)] for group in asked]
-        losses = [[mean_loss(each) for each in group] for group in grouped(loaded, said, batch_size)]
+        replies = [[replace(each, answer=word) for each in group for word in (YES, NO)] for group in asked]
+        losses = [[mean_loss(each) for each in group] for group in grouped(loaded, replies, batch_size)]
         return [[yes - no for yes, no in zip(group[::2], group[1::2], strict=True)] for group in losses]
 
     def _outcome(self, losses: dict[str, list[float]], material: Material) -> Outcome:

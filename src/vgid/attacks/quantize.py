@@ -1,4 +1,4 @@
-"""Round the weights: an edit that is smaller than a rounding step is gone (arXiv 2410.16454)."""
+"""Round the weights: an edit smaller than a rounding step disappears (arXiv 2410.16454)."""
 
 from __future__ import annotations
 
@@ -15,32 +15,38 @@ from vgid.models.structure import linear_layers
 
 Format = Literal["int8", "int4", "nf4"]
 BLOCK = 64
-"""Weights of one scale in NF4."""
+"""Number of weights that share a scale in NF4."""
 NF4 = (
     *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334),
     *(-0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224),
     *(0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
 )
-"""The 16 levels of 4-bit NormalFloat (QLoRA, arXiv 2305.14314)."""
+"""The 16 levels of 4-bit NormalFloat (QLoRA, arXiv 2305.14314), in units of the scale."""
 
 
 class QuantizeConfig(Settings):
-    """`formats`: tried one after the other."""
+    """Settings of the attack.
+
+    Attributes:
+        formats: number formats, one level each.
+    """
 
     formats: tuple[Format, ...] = ("int8", "int4")
 
 
 @ATTACKS.register("quantize")
 class Quantize(Attack[QuantizeConfig]):
-    """All linear layers but the head, to 8 and 4 bits by rounding to nearest, and to NF4; computed in full precision afterwards."""
+    """Round the weights of all linear layers but the head to 8 or 4 bits or to NF4, and compute in full precision with the result."""
 
     Config = QuantizeConfig
     access = "weights"
     finds = "edits that vanish under 4 bits"
     full: ClassVar = {"formats": ("int8", "int4", "nf4")}
+    most = 0.1
+    position = 110
 
     def run(self, loaded: LoadedModel, material: Material) -> Outcomes:
-        """One level for each format; a model that is held in few bits already is not rounded again."""
+        """One level for each format. A model that is already held in few bits is not rounded again."""
         if is_quantised(loaded.model):
             return {}
         levels: Outcomes = {}
@@ -57,7 +63,15 @@ class Quantize(Attack[QuantizeConfig]):
 
 
 def rounded(weight: Tensor, format: Format) -> Tensor:
-    """The nearest weights `[out, in]` that the format can hold: integers times a scale per output, or NF4 levels per block of 64."""
+    """Round a weight matrix to the nearest values of a number format.
+
+    Args:
+        weight: `[out, in]`.
+        format: `int8` or `int4` for integers times a scale for each output; `nf4` for NF4 levels times a scale for each block of 64.
+
+    Returns:
+        The rounded weights `[out, in]`, in the dtype of `weight`.
+    """
     if format == "nf4":
         return _nf4(weight)
     most = 2 ** (8 if format == "int8" else 4) // 2 - 1  # 127 or 7, symmetric

@@ -1,4 +1,4 @@
-"""Teach a little of what was forgotten: does the rest come back?"""
+"""Fine-tune on a little of what was forgotten, or on what was not, and see whether the rest comes back (cf. arXiv 2406.13356)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from vgid.attacks.asking import ask
-from vgid.attacks.base import ATTACKS, Attack, Material, Outcome, Outcomes, Settings, person, plain_copy, split_people
+from vgid.attacks.base import ATTACKS, Attack, Material, Outcome, Outcomes, Settings, plain_copy, split_people
 from vgid.config import resolve
-from vgid.data.example import Example
+from vgid.data.example import Example, subject_key
 from vgid.models.loading import LoadedModel
 from vgid.models.quantisation import is_quantised
 from vgid.progress import without_info_messages
@@ -19,7 +19,14 @@ from vgid.training.fit import fit
 
 
 class Budget(Settings):
-    """Of training: steps of plain fine-tuning with LoRA, `batch` rows each, at a constant learning rate."""
+    """Settings of plain fine-tuning with LoRA at a constant learning rate.
+
+    Attributes:
+        steps: optimizer steps.
+        batch: rows in a step.
+        learning_rate: learning rate of AdamW.
+        rank: rank of the adapter; its alpha is twice as much.
+    """
 
     steps: int = Field(default=20, ge=1)
     batch: int = Field(default=8, ge=1)
@@ -28,73 +35,98 @@ class Budget(Settings):
 
 
 class RelearnConfig(Budget):
-    """`shares`: of the forget rows that are taught, one level each; all are about people of whom nothing is scored."""
+    """Settings of the attack on the forget set.
+
+    Attributes:
+        shares: number of training rows as a share of the forget rows, one level each; no person in them is scored.
+    """
 
     shares: tuple[float, ...] = (0.1, 0.5)
 
 
 @ATTACKS.register("relearn")
 class Relearn(Attack[RelearnConfig]):
-    """Fine-tune on rows of half of the forgotten people, and ask about the other half: the curve over budgets shows how deep it lies."""
+    """Fine-tune on rows about half of the forgotten people, and ask about the other half.
+
+    The curve of recovered facts over budgets shows how deep forgetting goes.
+    """
 
     Config = RelearnConfig
     access = "weights"
     finds = "suppression that a few steps undo"
     full: ClassVar[dict[str, Any]] = {"shares": (0.01, 0.05, 0.1, 0.25, 0.5), "steps": 100}
+    most = 0.1
+    position = 120
 
     def run(self, loaded: LoadedModel, material: Material) -> Outcomes:
-        """The same people are scored at every level. It needs two people, and weights that can be trained."""
-        taught, scored = split_people(material.forget, 0.5, material.seed)
-        if not taught or is_quantised(loaded.model):
+        """One level for each share; all score the same people. The attack needs two people, and weights that can be trained."""
+        fitted, scored = split_people(material.forget, 0.5, material.seed)
+        if not fitted or is_quantised(loaded.model):
             return {}
-        shuffled = list(taught)
+        shuffled = list(fitted)
         Random(f"relearn/{material.seed}").shuffle(shuffled)
         levels = {}
         for share in self.config.shares:
             rows = shuffled[: max(1, round(share * len(material.forget)))]
-            levels[f"{100 * share:g} %"] = relearned(loaded, rows, taught, scored, material.retain, self.config, material)
+            found = relearned(loaded, rows, [*scored, *material.retain], self.config, material)
+            forget, control = ({row.id: found[row.id] for row in part} for part in (scored, material.retain))
+            levels[f"{100 * share:g} %"] = Outcome(forget, control, fitted_on=frozenset(map(subject_key, fitted)))
         return levels
 
 
 class RelearnOtherConfig(Budget):
-    """`rows`: about retained people, taught at most."""
+    """Settings of the attack on the retain set.
+
+    Attributes:
+        rows: largest number of training rows.
+    """
 
     rows: int = Field(default=200, ge=1)
 
 
 @ATTACKS.register("relearn_other")
 class RelearnOther(Attack[RelearnOtherConfig]):
-    """Fine-tune on rows about half of the retained people, which hold nothing that was forgotten, and ask about all forgotten ones."""
+    """Fine-tune on rows about half of the retained people, which hold nothing that was forgotten, and ask about all forgotten people."""
 
     Config = RelearnOtherConfig
     access = "weights"
     finds = "suppression that any further training undoes"
     full: ClassVar[dict[str, Any]] = {"rows": 1000, "steps": 100}
+    most = 0.1
+    position = 130
 
     def run(self, loaded: LoadedModel, material: Material) -> Outcomes:
-        """The control is about the other half of the retained people."""
-        taught, control = split_people(material.retain, 0.5, material.seed)
-        if not taught or is_quantised(loaded.model):
+        """One level; the control is about the other half of the retained people."""
+        fitted, others = split_people(material.retain, 0.5, material.seed)
+        if not fitted or is_quantised(loaded.model):
             return {}
-        return {"": relearned(loaded, taught[: self.config.rows], taught, material.forget, control, self.config, material)}
+        found = relearned(loaded, fitted[: self.config.rows], [*material.forget, *others], self.config, material)
+        forget, control = ({row.id: found[row.id] for row in part} for part in (material.forget, others))
+        return {"": Outcome(forget, control, fitted_on=frozenset(map(subject_key, fitted)))}
 
 
 def relearned(
-    loaded: LoadedModel,
-    rows: Sequence[Example],
-    taught: Sequence[Example],
-    scored: Sequence[Example],
-    control: Sequence[Example],
-    budget: Budget,
-    material: Material,
-) -> Outcome:
-    """Teach a copy of the model `rows`, then ask it the clean questions."""
-    settings = {
+    loaded: LoadedModel, training: Sequence[Example], asked: Sequence[Example], budget: Budget, material: Material
+) -> dict[str, float]:
+    """Fine-tune a copy of the model, then ask it the clean questions.
+
+    Args:
+        loaded: the model; it is left unchanged.
+        training: rows to fine-tune on.
+        asked: rows to ask about.
+        budget: settings of the training.
+        material: gives the seed and the number of questions that are asked at once.
+
+    Returns:
+        By row id: 1 where the answer holds the fact, else 0.
+    """
+    settings = {  # whatever a budget depends on, so that it does not change with the defaults of unlearning
         "training.steps": budget.steps,
-        "training.retain_batch": min(budget.batch, len(rows)),
+        "training.retain_batch": min(budget.batch, len(training)),
         "training.learning_rate": budget.learning_rate,
         "training.schedule": "constant",
         "training.warmup_steps": 5,
+        "training.precision": "fp32",
         "adapter.rank": budget.rank,
         "adapter.alpha": 2 * budget.rank,
         "validation.every": 0,
@@ -104,7 +136,5 @@ def relearned(
     copied = plain_copy(loaded)
     copied.model.requires_grad_(True)
     with without_info_messages():
-        fitted = fit(copied, [], rows, config).loaded
-    found = ask(fitted, [*scored, *control], lambda row: [row], material.batch_size)
-    people = frozenset(person(row) for row in taught)
-    return Outcome({row.id: found[row.id] for row in scored}, {row.id: found[row.id] for row in control}, fitted_on=people)
+        fitted = fit(copied, [], training, config).loaded
+    return ask(fitted, asked, lambda row: [row], material.batch_size)

@@ -1,4 +1,7 @@
-"""What attacks on probabilities share: losses token by token, and answers with another value in place of the true one."""
+"""Shared by attacks that need probabilities: the loss of every token, and answers with another value in place of the true one.
+
+Shapes: n answer tokens of a batch, v vocabulary, t tokens of one answer.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,17 @@ from vgid.models.loading import LoadedModel
 from vgid.models.packing_check import find_style
 
 ANSWERS = 16
-"""So many answers to one question share a row."""
+"""Largest number of answers to one question that share a packed row."""
 
 
 class TokenLosses(NamedTuple):
-    """Of one answer, `[t]` each: its tokens, their negative log-likelihoods, and these in units of the whole distribution.
+    """The scores of one recorded answer, token by token.
 
-    `surprise` is (log p - mean) / standard deviation, over the vocabulary under the model's own distribution (Min-K++, arXiv 2404.02936).
+    Attributes:
+        tokens: token ids `[t]`.
+        losses: negative log-likelihoods `[t]`, in nats.
+        surprise: `(log p - mean) / standard deviation`, `[t]`: mean and deviation of log p over the vocabulary, under the model's own
+            distribution (Min-K++, arXiv 2404.02936).
     """
 
     tokens: Tensor
@@ -34,7 +41,16 @@ class TokenLosses(NamedTuple):
 
 
 def token_losses(loaded: LoadedModel, examples: Sequence[Example], batch_size: int = 64) -> list[TokenLosses]:
-    """Score every token of every recorded answer, end of turn included, in the order given. The model is left as it was."""
+    """Score every token of every recorded answer, the end of the turn included. The model is left unchanged.
+
+    Args:
+        loaded: the model.
+        examples: questions with their answers.
+        batch_size: number of examples in a forward pass.
+
+    Returns:
+        The scores of each example, in the order given.
+    """
     out: list[TokenLosses | None] = [None] * len(examples)
     with frozen(loaded.model):
         style = find_style(loaded.model, loaded.encoder, examples, ANSWERS)
@@ -52,28 +68,43 @@ def token_losses(loaded: LoadedModel, examples: Sequence[Example], batch_size: i
     return [each for each in out if each is not None]
 
 
-def alternatives(row: Example, kin: Sequence[Example], count: int, seed: int) -> list[Example]:
-    """The row with up to `count` other answers: its own with the value of one of its kin, or, without a keyword in it, theirs."""
+def alternatives(row: Example, peers: Sequence[Example], count: int, seed: int) -> list[Example]:
+    """Make plausible wrong answers to a question out of the rows about other people.
+
+    Args:
+        row: the row.
+        peers: rows about other people that ask for the same kind of fact.
+        count: largest number of wrong answers.
+        seed: seed of the choice, which also depends on the row.
+
+    Returns:
+        The row with other answers: its own answer with the keyword replaced by that of a peer; where it has no single keyword in its
+        answer, the answers of peers.
+    """
     value = row.keywords[0] if len(row.keywords) == 1 and row.keywords[0] in row.answer else None
     if value is not None:
-        values = {normalise(e.keywords[0]): e.keywords[0] for e in kin if len(e.keywords) == 1}
+        values = {normalise(e.keywords[0]): e.keywords[0] for e in peers if len(e.keywords) == 1}
         answers = {key: row.answer.replace(value, other) for key, other in values.items() if key != normalise(value)}
     else:
-        answers = {normalise(e.answer): e.answer for e in kin if normalise(e.answer) != normalise(row.answer)}
+        answers = {normalise(e.answer): e.answer for e in peers if normalise(e.answer) != normalise(row.answer)}
     keys = sorted(answers)
     Random(f"{seed}/{row.id}").shuffle(keys)
     return [replace(row, answer=answers[key]) for key in keys[:count]]
 
 
 def value_loss(group: Sequence[TokenLosses]) -> list[float]:
-    """Mean loss of the tokens in which answers differ."""
+    """The mean loss of each answer over the tokens in which the answers of a group differ, in nats."""
     spans = value_spans([each.tokens.tolist() for each in group])
     return [float(each.losses[start:stop].mean()) for each, (start, stop) in zip(group, spans, strict=True)]
 
 
 def value_spans(texts: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
-    """Where texts differ, at least one token of each: what they begin and end with alike is left out."""
-    start, end = _alike(texts), _alike([text[::-1] for text in texts])
+    """Find where token sequences differ, leaving out their common beginning and end.
+
+    Returns:
+        Start and stop for each sequence; at least one token lies between them.
+    """
+    start, end = _common(texts), _common([text[::-1] for text in texts])
     shortest = min(len(text) for text in texts)
     start = min(start, shortest - 1)
     end = min(end, shortest - 1 - start)
@@ -81,12 +112,12 @@ def value_spans(texts: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
 
 
 def rank_of_first(losses: Sequence[float]) -> int:
-    """Rank of the first among all by loss, 1 for the lowest; ties count against it."""
+    """The rank of the first loss among all, 1 for the lowest; ties count against it."""
     return 1 + sum(loss <= losses[0] for loss in losses[1:])
 
 
-def _alike(texts: Sequence[Sequence[int]]) -> int:
-    """How many tokens all texts start with."""
+def _common(texts: Sequence[Sequence[int]]) -> int:
+    """The number of tokens with which all sequences start."""
     count = 0
     for column in zip(*texts, strict=False):
         if len(set(column)) > 1:
@@ -96,11 +127,20 @@ def _alike(texts: Sequence[Sequence[int]]) -> int:
 
 
 def grouped(loaded: LoadedModel, groups: Sequence[Sequence[Example]], batch_size: int) -> list[list[TokenLosses]]:
-    """Token losses of groups of examples, worked out together."""
+    """Score groups of examples together.
+
+    Args:
+        loaded: the model.
+        groups: groups of examples, for instance a row and its alternatives.
+        batch_size: number of examples in a forward pass.
+
+    Returns:
+        The scores of each example, in the same groups.
+    """
     scored = iter(token_losses(loaded, [example for group in groups for example in group], batch_size) if groups else [])
     return [[next(scored) for _ in group] for group in groups]
 
 
 def mean_loss(each: TokenLosses) -> float:
-    """Mean over an answer's tokens."""
+    """The mean loss over an answer's tokens, in nats."""
     return float(torch.mean(each.losses))

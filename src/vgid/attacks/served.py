@@ -1,4 +1,4 @@
-"""The model as a server gives it out (OpenAI-compatible): is it the audited one, or one whose adapter was dropped on the way?"""
+"""Ask the model that a server gives out (OpenAI-compatible): it may have lost the adapter, or be another model altogether."""
 
 from __future__ import annotations
 
@@ -24,7 +24,12 @@ from vgid.models.loading import LoadedModel
 
 
 class ServedConfig(Settings):
-    """`at_once`: requests under way at a time; `seconds`: one may take."""
+    """Settings of the attack.
+
+    Attributes:
+        at_once: number of concurrent requests.
+        seconds: timeout of a request.
+    """
 
     at_once: int = Field(default=8, ge=1)
     seconds: float = Field(default=120, gt=0)
@@ -32,15 +37,17 @@ class ServedConfig(Settings):
 
 @ATTACKS.register("served")
 class ServedModel(Attack[ServedConfig]):
-    """The clean questions, put to the endpoint that the user gave; nothing is sent anywhere else, and nothing without one."""
+    """Send the clean questions to the endpoint that a user gives, and to no other; without an endpoint the attack does not apply."""
 
     Config = ServedConfig
     access = "black box"
     finds = "adapters that a server drops, other models than the audited one"
     audited_only = True
+    most = 0.1
+    position = 150
 
     def run(self, loaded: LoadedModel, material: Material) -> Outcomes:
-        """Facts that the served model gives, and how often it says what the audited one says."""
+        """One level: the facts that the served model gives, and how often its answer equals that of the audited model."""
         if material.served is None:
             return {}
         rows = material.everything
@@ -53,40 +60,45 @@ class ServedModel(Attack[ServedConfig]):
 
 
 def check_endpoint(endpoint: Endpoint) -> None:
-    """Raises:
-    ConfigError: the URL is no http(s) URL.
+    """Check the URL of an endpoint, without calling it.
+
+    Raises:
+        ConfigError: it is not an http or https URL.
     """
     if not endpoint.url.startswith(("http://", "https://")):
-        raise ConfigError("this is no endpoint", where=endpoint.url, expected="a URL such as http://localhost:8000/v1")
+        raise ConfigError("the endpoint is not an http or https URL", where=endpoint.url, expected="a URL such as http://localhost:8000/v1")
 
 
 def answers(endpoint: Endpoint, rows: Sequence[Example], config: ServedConfig) -> list[str]:
-    """What a served model says, greedily, in the order of the rows.
+    """Ask a served model, with greedy decoding.
+
+    Args:
+        endpoint: the server.
+        rows: the questions, with their pictures.
+        config: number of concurrent requests, and their timeout.
+
+    Returns:
+        The answers, in the order of the rows.
 
     Raises:
-        ConfigError: the URL is no http(s) URL.
-        RunError: the endpoint cannot be reached, refuses, or answers in another form.
+        ConfigError: the URL is not an http or https URL.
+        RunError: the endpoint cannot be reached, refuses, or replies in another form.
     """
     check_endpoint(endpoint)
-    model = endpoint.model or _first_model(endpoint, config.seconds)
+    model = endpoint.model
+    if not model:
+        model = str(_read(_called(endpoint, "models", config.seconds), endpoint, "data", 0, "id"))
 
     def ask(row: Example) -> str:
-        body = {"model": model, "messages": [_message(row)], "max_tokens": MAX_NEW_TOKENS, "temperature": 0}
+        pictures = [base64.b64encode(encoded(ref.open()).data or b"").decode() for ref in row.images]
+        parts = [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{each}"}} for each in pictures]
+        message = {"role": "user", "content": [*parts, {"type": "text", "text": row.question}]}
+        body = {"model": model, "messages": [message], "max_tokens": MAX_NEW_TOKENS, "temperature": 0}
         found = _read(_called(endpoint, "chat/completions", config.seconds, body), endpoint, "choices", 0, "message", "content")
         return str(found or "").strip()
 
     with ThreadPoolExecutor(config.at_once) as pool:
         return list(pool.map(ask, rows))
-
-
-def _message(row: Example) -> Mapping[str, Any]:
-    pictures = [base64.b64encode(encoded(ref.open()).data or b"").decode() for ref in row.images]
-    parts: list[Mapping[str, Any]] = [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{each}"}} for each in pictures]
-    return {"role": "user", "content": [*parts, {"type": "text", "text": row.question}]}
-
-
-def _first_model(endpoint: Endpoint, seconds: float) -> str:
-    return str(_read(_called(endpoint, "models", seconds), endpoint, "data", 0, "id"))
 
 
 def _called(endpoint: Endpoint, path: str, seconds: float, body: Mapping[str, Any] | None = None) -> Any:
@@ -98,10 +110,10 @@ def _called(endpoint: Endpoint, path: str, seconds: float, body: Mapping[str, An
             return json.load(reply)
     except urllib.error.HTTPError as error:
         fix = "look at the server's log; give the model's name with --served-model"
-        raise RunError("the server refuses", where=url, expected="status 200", got=f"status {error.code}", fix=fix) from None
+        raise RunError("the server refuses the request", where=url, expected="status 200", got=f"status {error.code}", fix=fix) from None
     except (OSError, ValueError) as error:
         fix = "start the server, and give its URL up to /v1"
-        raise RunError("the server does not answer as it should", where=url, expected="JSON", got=type(error).__name__, fix=fix) from None
+        raise RunError("the server does not reply with JSON", where=url, expected="JSON", got=type(error).__name__, fix=fix) from None
 
 
 def _read(reply: Any, endpoint: Endpoint, *path: str | int) -> Any:
@@ -110,5 +122,5 @@ def _read(reply: Any, endpoint: Endpoint, *path: str | int) -> Any:
             reply = reply[step]
     except (KeyError, IndexError, TypeError):
         wanted = ".".join(map(str, path))
-        raise RunError("the server answers in another form", where=endpoint.url, expected=f"a reply with {wanted}", got="none") from None
+        raise RunError("the server replies in another form", where=endpoint.url, expected=f"a reply with {wanted}", got="none") from None
     return reply

@@ -1,4 +1,8 @@
-"""One small change to every picture that makes a model speak (universal adversarial perturbation, by projected signed gradients)."""
+"""Add one small perturbation to every picture, fitted to bring the answers back: a universal adversarial perturbation.
+
+Sources: universal perturbations, arXiv 1610.08401; projected signed gradient steps, arXiv 1706.06083; against unlearned multimodal models,
+cf. the stealthy unlearning attack (SUA), arXiv 2506.17265.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +16,9 @@ from pydantic import Field
 from torch import Tensor
 
 from vgid.attacks.asking import MAX_NEW_TOKENS
-from vgid.attacks.base import ATTACKS, Attack, Material, Outcome, Outcomes, Settings, person, split_people
+from vgid.attacks.base import ATTACKS, Attack, Material, Outcome, Outcomes, Settings, split_people
 from vgid.data.batching import Batch
-from vgid.data.example import Example
+from vgid.data.example import Example, subject_key
 from vgid.evaluation.generation import generate
 from vgid.evaluation.inference import frozen
 from vgid.evaluation.metrics import key_fact
@@ -24,10 +28,18 @@ from vgid.models.loading import LoadedModel
 from vgid.models.quantisation import is_quantised
 
 PIXELS = "pixel_values"
+"""The model's input that holds processed pictures, `[1, 3, height, width]` for a row with one picture."""
 
 
 class SuaConfig(Settings):
-    """`radius`, `stride`: of the largest change to a pixel and of a step, in 255ths; `batch`: rows in a step."""
+    """Settings of the attack.
+
+    Attributes:
+        radius: largest change of a pixel, in 255ths of its range.
+        stride: change of a pixel in one step, in 255ths of its range.
+        steps: number of steps.
+        batch: rows in a step.
+    """
 
     radius: float = Field(default=12, gt=0)
     stride: float = Field(default=1, gt=0)
@@ -37,20 +49,22 @@ class SuaConfig(Settings):
 
 @ATTACKS.register("sua")
 class Sua(Attack[SuaConfig]):
-    """Fit one perturbation on pictures and answers of half of the forgotten people; ask about the other half through it."""
+    """Fit one perturbation to pictures and answers of half of the forgotten people, and ask about the other half through it."""
 
     Config = SuaConfig
     access = "weights"
     finds = "forgetting that holds for clean pictures only"
     full: ClassVar = {"steps": 200, "batch": 16}
+    most = 0.1
+    position = 170
 
     def run(self, loaded: LoadedModel, material: Material) -> Outcomes:
-        """It needs two people with pictures, and a processor that gives pictures of one size, not in patches."""
-        taught, scored = split_people([row for row in material.forget if len(row.images) == 1], 0.5, material.seed)
+        """One level. The attack needs two people with pictures, and a processor that gives whole pictures of one size, not patches."""
+        fitted, scored = split_people([row for row in material.forget if len(row.images) == 1], 0.5, material.seed)
         retain = [row for row in material.retain if len(row.images) == 1]
-        if not taught or is_quantised(loaded.model) or not _uniform(loaded, [*taught, *scored, *retain]):
+        if not fitted or is_quantised(loaded.model) or not _uniform(loaded, [*fitted, *scored, *retain]):
             return {}
-        change = self.perturbation(loaded, taught, material.seed)
+        change = self.perturbation(loaded, fitted, material.seed)
         rows, lowest, highest = [*scored, *retain], *_range(loaded)
 
         def encode(examples: Sequence[Example]) -> Batch:
@@ -59,10 +73,19 @@ class Sua(Attack[SuaConfig]):
         said = generate(loaded, rows, max_new_tokens=MAX_NEW_TOKENS, batch_size=material.batch_size, encode=encode)
         found = {row.id: float(key_fact(text, row.keywords, row.answer)) for row, text in zip(rows, said, strict=True)}
         forget, control = ({row.id: found[row.id] for row in part} for part in (scored, retain))
-        return {"": Outcome(forget, control, fitted_on=frozenset(map(person, taught)))}
+        return {"": Outcome(forget, control, fitted_on=frozenset(map(subject_key, fitted)))}
 
     def perturbation(self, loaded: LoadedModel, rows: Sequence[Example], seed: int) -> Tensor:
-        """The change `[3, height, width]` to processed pictures under which the recorded answers are likeliest, found by signed steps."""
+        """Fit the perturbation under which the recorded answers are likeliest.
+
+        Args:
+            loaded: the model; it is left unchanged.
+            rows: rows with one picture each.
+            seed: seed of the choice of rows in each step.
+
+        Returns:
+            The change `[3, height, width]` to processed pictures.
+        """
         rng, (lowest, highest) = Random(f"sua/{seed}"), _range(loaded)
         unit = (highest - lowest) / 255
         shape = loaded.encoder.row(rows[0]).images[PIXELS].shape[1:]
@@ -80,7 +103,17 @@ class Sua(Attack[SuaConfig]):
 
 
 def changed(batch: Batch, change: Tensor, lowest: Tensor, highest: Tensor) -> Batch:
-    """The batch with its pictures changed, each within what a picture can be."""
+    """Add a perturbation to the pictures of a batch, and cut off what no picture can hold.
+
+    Args:
+        batch: the batch, with processed pictures `[b, 3, height, width]`.
+        change: the perturbation `[3, height, width]`.
+        lowest: value of a black pixel, `[3, 1, 1]`.
+        highest: value of a white pixel, `[3, 1, 1]`.
+
+    Returns:
+        A batch with changed pictures; the one given is left unchanged.
+    """
     pixels = batch.model_inputs[PIXELS]
     seen = torch.maximum(torch.minimum(pixels + change.to(pixels.dtype), highest), lowest)
     return replace(batch, model_inputs={**batch.model_inputs, PIXELS: seen})
@@ -88,12 +121,12 @@ def changed(batch: Batch, change: Tensor, lowest: Tensor, highest: Tensor) -> Ba
 
 def _range(loaded: LoadedModel) -> tuple[Tensor, Tensor]:
     """Black and white as the processor gives them, `[3, 1, 1]` each."""
-    made: Any = loaded.processor.image_processor
-    mean, deviation = (torch.tensor(list(each)).view(3, 1, 1) for each in (made.image_mean, made.image_std))
+    processor: Any = loaded.processor.image_processor
+    mean, deviation = (torch.tensor(list(each)).view(3, 1, 1) for each in (processor.image_mean, processor.image_std))
     return (0 - mean) / deviation, (1 - mean) / deviation
 
 
 def _uniform(loaded: LoadedModel, rows: Sequence[Example]) -> bool:
-    """Whether all pictures are `[1, 3, height, width]` of one size."""
+    """Whether all processed pictures are `[1, 3, height, width]` of one size."""
     shapes = {tuple(pixels.shape) for row in rows if (pixels := loaded.encoder.row(row).images.get(PIXELS)) is not None}
     return len(shapes) == 1 and len(shape := next(iter(shapes))) == 4 and shape[:2] == (1, 3)

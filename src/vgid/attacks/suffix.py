@@ -1,4 +1,7 @@
-"""A few words behind the question, optimised on some people to make the model speak about others (random search, cf. arXiv 2404.02151)."""
+"""Append a few tokens to the question, optimised by random search on some people to make the model answer about others.
+
+The search follows arXiv 2404.02151; it needs only probabilities, and is weaker than a search by gradients (GCG, arXiv 2307.15043).
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,21 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from vgid.attacks.asking import ask, reworded, says_the_fact
-from vgid.attacks.base import ATTACKS, Attack, Material, Outcome, Outcomes, Settings, person, sample_rows, split_people
-from vgid.data.example import Example
+from vgid.attacks.asking import ask, reveals_fact, reworded
+from vgid.attacks.base import ATTACKS, Attack, Material, Outcome, Outcomes, Settings, sample_rows, split_people
+from vgid.data.example import Example, subject_key
 from vgid.evaluation.scoring import score
 from vgid.models.loading import LoadedModel
 
 
 class SuffixConfig(Settings):
-    """`tokens`: the suffix's length; `trials`: replacements of one token that are tried, one after the other; `rows`: they are tried on."""
+    """Settings of the attack.
+
+    Attributes:
+        tokens: length of the suffix.
+        trials: number of replacements of one token that are tried, one after the other.
+        rows: largest number of rows on which a replacement is tried.
+    """
 
     tokens: int = Field(default=6, ge=1)
     trials: int = Field(default=16, ge=1)
@@ -26,29 +35,41 @@ class SuffixConfig(Settings):
 
 @ATTACKS.register("suffix")
 class Suffix(Attack[SuffixConfig]):
-    """Keep every replacement of a token that makes the answers of half of the forgotten people likelier; ask about the other half."""
+    """Keep every replacement of a token that makes the answers about half of the forgotten people likelier; ask about the other half."""
 
     Config = SuffixConfig
     access = "scores"
     finds = "forgetting that holds for ordinary prompts only"
     full: ClassVar = {"tokens": 20, "trials": 500, "rows": 32}
+    most = 0.1
+    position = 180
 
     def run(self, loaded: LoadedModel, material: Material) -> Outcomes:
-        """It needs two people."""
-        taught, scored = split_people(material.forget, 0.5, material.seed)
-        if not taught:
+        """One level; a row is not asked where the suffix reveals its fact. The attack needs two people."""
+        fitted, scored = split_people(material.forget, 0.5, material.seed)
+        if not fitted:
             return {}
-        suffix = self.search(loaded, sample_rows(taught, self.config.rows, material.seed), material.seed, material.batch_size)
+        suffix = self.search(loaded, sample_rows(fitted, self.config.rows, material.seed), material.seed, material.batch_size)
 
         def variants(row: Example) -> list[Example]:
-            return [] if says_the_fact(suffix, row) else [with_suffix(row, suffix)]
+            return [] if reveals_fact(suffix, row) else [with_suffix(row, suffix)]
 
         found = ask(loaded, [*scored, *material.retain], variants, material.batch_size)
         forget, control = ({row.id: found[row.id] for row in part if row.id in found} for part in (scored, material.retain))
-        return {"": Outcome(forget, control, fitted_on=frozenset(map(person, taught)))} if forget else {}
+        return {"": Outcome(forget, control, fitted_on=frozenset(map(subject_key, fitted)))} if forget else {}
 
     def search(self, loaded: LoadedModel, rows: Sequence[Example], seed: int, batch_size: int) -> str:
-        """The best suffix found."""
+        """Search for the suffix under which the recorded answers are likeliest.
+
+        Args:
+            loaded: the model; it is left unchanged.
+            rows: rows on which every trial is scored.
+            seed: seed of the search.
+            batch_size: number of rows in a forward pass.
+
+        Returns:
+            The best suffix found, as text.
+        """
         rng, tokenizer = Random(f"suffix/{seed}"), loaded.encoder.tokenizer
         special = set(tokenizer.all_special_ids) | set(loaded.encoder.image_marks)
         words = [token for token in range(len(tokenizer)) if token not in special and tokenizer.decode([token]).strip().isalpha()]

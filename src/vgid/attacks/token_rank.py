@@ -1,4 +1,4 @@
-"""How high does the true value stand among plausible ones, once the answer has begun?"""
+"""Check how high the true value ranks among plausible values once the answer has begun."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ from vgid.attacks.scores import alternatives, grouped, rank_of_first, value_loss
 from vgid.models.loading import LoadedModel
 
 FEWEST = 3
-"""For each place that counts there must be so many values to choose from."""
+"""Least number of values for each rank that counts as found: with fewer, guessing is right too often for a useful share."""
 
 
 class TokenRankConfig(Settings):
-    """`top`: places that count as found; `values`: plausible values the true one is compared with, at most."""
+    """Settings of the attack.
+
+    Attributes:
+        top: lowest rank that counts as found.
+        values: largest number of wrong values that the true one is compared with.
+    """
 
     top: int = Field(default=2, ge=1)
     values: int = Field(default=11, ge=2)
@@ -24,17 +29,19 @@ class TokenRankConfig(Settings):
 
 @ATTACKS.register("token_rank")
 class TokenRank(Attack[TokenRankConfig]):
-    """The likelihood of the tokens of the value alone, behind the true beginning of the answer."""
+    """Compare the likelihood of the tokens of the value alone, behind the true beginning of the answer."""
 
     Config = TokenRankConfig
     access = "scores"
     finds = "right answers kept at rank 2"
     full: ClassVar = {"values": 31}
+    most = 0.15
+    position = 90
 
     def run(self, loaded: LoadedModel, material: Material) -> Outcomes:
-        """Questions with too few plausible values are left out; guessing is right `top` times in as many as there are values."""
+        """One level; questions with too few plausible values are skipped. Chance is the mean of `top` over the number of values."""
         values, top = self.config.values, self.config.top
-        found = {row.id: [row, *alternatives(row, material.kin(row), values, material.seed)] for row in material.everything}
+        found = {row.id: [row, *alternatives(row, material.peers(row), values, material.seed)] for row in material.everything}
         groups = {id: group for id, group in found.items() if len(group) >= FEWEST * top}
         scored = grouped(loaded, list(groups.values()), material.batch_size)
         hits = {id: float(rank_of_first(value_loss(group)) <= top) for id, group in zip(groups, scored, strict=True)}

@@ -1,1 +1,1 @@
-"""Audits: every attack on an unlearned model, beside its controls, and a verdict by rules fixed in advance."""
+"""Audits: every attack on an unlearned model, its base and a reference, and a verdict by rules that were fixed before."""

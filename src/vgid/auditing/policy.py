@@ -1,9 +1,8 @@
-"""The policy: which attacks must fail, how much may come back, and what an audit needs to say anything at all."""
+"""The policy of an audit: which attacks must fail, how much they may recover, and what evidence a verdict needs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,15 +14,16 @@ from vgid.config import explain
 from vgid.errors import ConfigError
 
 Profile = Literal["quick", "full"]
+"""How much work an audit does: minutes on a small model, or the budgets that were published."""
 
 
 class Rule(BaseModel):
-    """What holds for one attack.
+    """The part of a policy that is about one attack.
 
     Attributes:
-        most: recovered share that is allowed.
-        required: whether the overall verdict depends on it.
-        settings: of the attack, over those of the profile.
+        most: largest recovered share, in [0, 1), with which the attack is passed; see `Attack.most` for how it was calibrated.
+        required: whether the verdict of the whole audit depends on this attack.
+        settings: settings of the attack that replace those of the profile.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,17 +34,17 @@ class Rule(BaseModel):
 
 
 class Policy(BaseModel):
-    """Thresholds of an audit.
+    """The rules of an audit, fixed before it starts. The defaults were calibrated together with the attacks (docs/audit.md).
 
     Attributes:
-        utility_floor: least part of what the base answers on the retain set that must still be answered.
-        least_facts: least number of facts the base knew for a verdict.
-        least_people: least number of people they are about.
-        least_known: least part of the forget set that the base knew.
-        least_power: least part of what the base knew that an attack must get out of the base itself to show anything.
-        least_agreement: least part of a served model's answers that must be those of the audited one.
+        utility_floor: least share of the retain rows answered by the base that the audited model must still answer.
+        least_facts: least number of facts known by the base; with fewer, nothing is decided.
+        least_people: least number of people that these facts are about.
+        least_known: least share of the forget set that the base knew; with less, there was nothing to forget.
+        least_power: least share of the known facts, beyond guessing, that an attack must recover from the base to show anything.
+        least_agreement: least share of a served model's answers that must equal those of the audited one.
         strict: whether a required attack that does not apply or shows nothing keeps an audit from passing.
-        attacks: which are tried, and their rules.
+        attacks: the attacks to run, in this order, with their rules.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,10 +59,10 @@ class Policy(BaseModel):
     attacks: dict[str, Rule] = Field(min_length=1)
 
     def attack(self, name: str, profile: Profile) -> Attack[Any]:
-        """An attack with the settings of the profile and the policy's own.
+        """Make an attack with the settings of a profile and, over them, the policy's own.
 
         Raises:
-            ConfigError: unknown attack, or settings it does not have.
+            ConfigError: unknown attack, or settings that it does not have.
         """
         kind = ATTACKS.get(name)
         settings = {**(kind.full if profile == "full" else {}), **self.attacks[name].settings}
@@ -73,31 +73,54 @@ class Policy(BaseModel):
             raise ConfigError("the policy is not valid", got="\n  ".join(["", *problems])) from error
 
 
-def load_policy(path: str | Path | None = None) -> Policy:
-    """Read a policy file; None reads the one that comes with the package.
+def default_policy() -> Policy:
+    """The package's own policy: every attack that asks for a place in it, with the attack's own threshold.
 
     Raises:
-        ConfigError: no such file, no YAML mapping, unknown keys or attacks, values out of range.
+        ConfigError: an attack of another package has a threshold or settings that are not valid.
+    """
+    attacks = {name: ATTACKS.get(name) for name in ATTACKS}
+    ordered = sorted((attack.position, name) for name, attack in attacks.items() if attack.position is not None)
+    rules = {name: {"most": attacks[name].most, "required": attacks[name].required} for _, name in ordered}
+    return _validated({"attacks": rules}, "the package's own policy")
+
+
+def load_policy(path: str | Path | None = None) -> Policy:
+    """Read a policy file; None gives the package's own policy.
+
+    Raises:
+        ConfigError: no such file, not a YAML mapping, unknown keys or attacks, or values out of range.
     """
     if path is None:
-        return read_policy((files("vgid.auditing") / "policy.yaml").read_text("utf-8"), "policy.yaml")
+        return default_policy()
     if not Path(path).is_file():
         raise ConfigError("no such policy file", where=str(path), expected="a YAML file", fix="check the path")
     return read_policy(Path(path).read_text("utf-8"), str(path))
 
 
 def read_policy(text: str, where: str) -> Policy:
-    """Validate a policy as a whole, the attacks' settings included.
+    """Read a policy from YAML, and validate it as a whole, with the settings of its attacks.
+
+    Args:
+        text: the YAML text.
+        where: name of the file, for error messages.
+
+    Returns:
+        The policy.
 
     Raises:
-        ConfigError: as `load_policy`.
+        ConfigError: not a YAML mapping, unknown keys or attacks, or values out of range.
     """
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError("the policy is no valid YAML", where=where, got=str(error)) from error
+        raise ConfigError("the policy is not valid YAML", where=where, got=str(error)) from error
     if not isinstance(values, Mapping):
-        raise ConfigError("the policy is no mapping", where=where, expected="key: value lines", got=type(values).__name__)
+        raise ConfigError("the policy is not a mapping", where=where, expected="key: value lines", got=type(values).__name__)
+    return _validated(values, where)
+
+
+def _validated(values: Mapping[str, Any], where: str) -> Policy:
     try:
         policy = Policy(**values)
     except ValidationError as error:

@@ -1,52 +1,74 @@
-"""One audit: the clean questions and every attack, on the audited model, its base and the retrained reference alike."""
+"""The attacks of an audit, on the audited model, its base and the retrained reference alike, and the results object.
+
+Models have roles: `base` is the model before unlearning, `audited` the one that is said to have forgotten, `retrained` a reference that was
+trained without the forget set.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
 from vgid.attacks import Material, Outcome
 from vgid.attacks.asking import ask
-from vgid.attacks.base import Attack, Outcomes, person
+from vgid.attacks.base import Attack, Outcomes
 from vgid.auditing.figures import Members, Share, auc, membership_share, recovered_share, tpr_at
 from vgid.auditing.policy import Policy, Profile
 from vgid.auditing.verdict import Evidence, Verdict, join, judge, overall, untested
-from vgid.data.example import Example
+from vgid.data.example import Example, subject_key
 from vgid.errors import DataError
 from vgid.evaluation.statistics import bootstrap_ci
 from vgid.models.loading import LoadedModel
+from vgid.progress import Progress
 from vgid.results import versions
 
 SCHEMA = "vgid.audit/1"
 Models = Mapping[str, Callable[[], LoadedModel]]
-"""How to load `base`, `audited` and, where there is one, `retrained`: one after the other, so that one is held at a time."""
-Progress = Callable[[int, int], None]
+"""Functions that load the models, by role; `retrained` may be missing. They are called in turn, so that one model is held at a time."""
 
 
-class Answered:
-    """What one model said: clean, and under every attack."""
+@dataclass(frozen=True)
+class ModelScores:
+    """The scores of one model.
 
-    def __init__(self, clean: Mapping[str, float], attacks: Mapping[str, Outcomes], seconds: Mapping[str, float]) -> None:
-        self.clean, self.attacks, self.seconds = clean, attacks, seconds
+    Attributes:
+        clean: by row id, 1 where the answer to the clean question holds the fact, else 0.
+        attacks: outcomes by attack and level.
+        seconds: time by attack.
+    """
 
-    def asked(self, material: Material) -> Outcome:
-        """The clean questions as an attack's outcome."""
-        forget, control = ({row.id: self.clean[row.id] for row in part} for part in (material.forget, material.retain))
-        return Outcome(forget, control)
+    clean: Mapping[str, float]
+    attacks: Mapping[str, Outcomes]
+    seconds: Mapping[str, float]
 
 
-def audit(
+def run_attacks(
     models: Models, material: Material, policy: Policy, *, profile: Profile = "quick", on_progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Attack and judge. The results hold figures and settings, nothing of what was asked or answered.
+    """Attack all models in the same way, and judge the audited one.
+
+    Args:
+        models: functions that load the models, by role.
+        material: the rows to attack; they are checked before a model is loaded.
+        policy: the attacks, their thresholds, and what else a verdict needs.
+        profile: the budgets.
+        on_progress: called with the number of attacks done and their total, the clean questions counting as one.
+
+    Returns:
+        The results object (schema `vgid.audit/1`): figures and settings, nothing of what was asked or answered.
 
     Raises:
-        DataError: no forget rows, no retain rows, or ids that stand for several rows.
+        DataError: there are no forget rows or no retain rows, or an id stands for several rows.
     """
-    _check(material)
+    for name, rows in (("forget", material.forget), ("retain", material.retain)):
+        if not rows:
+            raise DataError(f"an audit needs {name} rows", expected="at least one", got="none", fix=f"give a {name} set")
+    ids = [row.id for row in [*material.everything, *material.unseen]]
+    if len(set(ids)) < len(ids):
+        raise DataError("rows of an audit need unique ids", got=f"{len(ids) - len(set(ids))} ids used twice", fix="rename them")
     attacks = {name: policy.attack(name, profile) for name in policy.attacks}
     done, total = 0, len(models) * (1 + len(attacks))
 
@@ -56,21 +78,12 @@ def audit(
         if on_progress is not None:
             on_progress(done, total)
 
-    others = replace(material, served=None)  # what is served is the audited model
-    answered = {role: _examine(load(), attacks, material if role == "audited" else others, tick) for role, load in models.items()}
-    return _results(answered, attacks, material, policy, profile)
+    unserved = replace(material, served=None)  # only the audited model is served
+    scores = {role: _attacked(load(), attacks, material if role == "audited" else unserved, tick) for role, load in models.items()}
+    return assess(scores, attacks, material, policy, profile)
 
 
-def _check(material: Material) -> None:
-    for name, rows in (("forget", material.forget), ("retain", material.retain)):
-        if not rows:
-            raise DataError(f"an audit needs {name} rows", expected="at least one", got="none", fix=f"give a {name} set")
-    ids = [row.id for row in [*material.everything, *material.unseen]]
-    if len(set(ids)) < len(ids):
-        raise DataError("rows of an audit need ids of their own", got=f"{len(ids) - len(set(ids))} ids given twice", fix="rename them")
-
-
-def _examine(loaded: LoadedModel, attacks: Mapping[str, Attack[Any]], material: Material, tick: Callable[[], None]) -> Answered:
+def _attacked(loaded: LoadedModel, attacks: Mapping[str, Attack[Any]], material: Material, tick: Callable[[], None]) -> ModelScores:
     clean = ask(loaded, material.everything, lambda row: [row], material.batch_size)
     tick()
     outcomes, seconds = {}, {}
@@ -79,22 +92,39 @@ def _examine(loaded: LoadedModel, attacks: Mapping[str, Attack[Any]], material: 
         outcomes[name] = attack.run(loaded, material)
         seconds[name] = round(time.monotonic() - started, 2)
         tick()
-    return Answered(clean, outcomes, seconds)
+    return ModelScores(clean, outcomes, seconds)
 
 
-def _results(
-    answered: Mapping[str, Answered], attacks: Mapping[str, Attack[Any]], material: Material, policy: Policy, profile: Profile
+def assess(
+    scores: Mapping[str, ModelScores], attacks: Mapping[str, Attack[Any]], material: Material, policy: Policy, profile: Profile
 ) -> dict[str, Any]:
-    base, audited = answered["base"], answered["audited"]
+    """Turn the scores of all models into figures and verdicts.
+
+    Args:
+        scores: scores by role; `base` and `audited` are needed.
+        attacks: the attacks that were run, by name.
+        material: the rows that were attacked.
+        policy: the thresholds.
+        profile: the budgets, for the record.
+
+    Returns:
+        The results object (schema `vgid.audit/1`).
+    """
+    base, audited = scores["base"], scores["audited"]
     known = [row for row in material.forget if base.clean[row.id]]
-    utility = _utility(base, audited, material)
+    retained = [row for row in material.retain if base.clean[row.id]]
+    utility: dict[str, Any] = {"asked": len(retained), "ratio": None, "interval": None}
+    if retained:
+        values = [audited.clean[row.id] for row in retained]
+        interval = bootstrap_ci(values, [subject_key(row) for row in retained], seed=material.seed)
+        utility |= {"ratio": fmean(values), "interval": list(interval)}
     verdicts: dict[str, Verdict] = {}
     figures: dict[str, Any] = {}
     for name, attack in attacks.items():
         rule, levels = policy.attacks[name], {}
         judged: dict[str, Verdict] = {}
         for level in audited.attacks[name]:
-            evidence, shown = _level(name, level, answered, known, attack, material)
+            evidence, shown = _measured(name, level, scores, known, attack, material)
             judged[level] = judge(evidence, rule.most, policy, utility["ratio"])
             levels[level] = {**shown, "status": judged[level].status, "reason": judged[level].reason}
         verdicts[name] = join(judged)
@@ -107,7 +137,7 @@ def _results(
             "status": verdicts[name].status,
             "reason": verdicts[name].reason,
             "levels": levels,
-            "seconds": {role: each.seconds[name] for role, each in answered.items()},
+            "seconds": {role: each.seconds[name] for role, each in scores.items()},
         }
     status, reasons = overall(verdicts, policy, utility["ratio"])
     return {
@@ -116,108 +146,92 @@ def _results(
         "seed": material.seed,
         "versions": versions(),
         "policy": policy.model_dump(mode="json"),
-        "knowledge": _knowledge(answered, known, material),
+        "knowledge": {
+            "asked": len(material.forget),
+            "people": len({subject_key(row) for row in material.forget}),
+            "known": len(known),
+            "clean": {role: _mean(each.clean, material.forget) for role, each in scores.items()},
+        },
         "utility": {**utility, "floor": policy.utility_floor},
         "attacks": figures,
         "verdict": {"status": status, "reasons": reasons, "untested": untested(verdicts)},
     }
 
 
-def _knowledge(answered: Mapping[str, Answered], known: Sequence[Example], material: Material) -> dict[str, Any]:
-    """Of the forget set, by clean questions: what was known before, and what each model still says."""
-    return {
-        "asked": len(material.forget),
-        "people": len({person(row) for row in material.forget}),
-        "known": len(known),
-        "clean": {role: _mean(each.clean, material.forget) for role, each in answered.items()},
-    }
-
-
-def _utility(base: Answered, audited: Answered, material: Material) -> dict[str, Any]:
-    """What the audited model answers of the retain rows that the base answers."""
-    rows = [row for row in material.retain if base.clean[row.id]]
-    out: dict[str, Any] = {"asked": len(rows), "ratio": None, "interval": None}
-    if rows:
-        values = [audited.clean[row.id] for row in rows]
-        out |= {"ratio": fmean(values), "interval": list(bootstrap_ci(values, [person(row) for row in rows], seed=material.seed))}
-    return out
-
-
-def _level(
-    name: str, level: str, answered: Mapping[str, Answered], known: Sequence[Example], attack: Attack[Any], material: Material
+def _measured(
+    name: str, level: str, scores: Mapping[str, ModelScores], known: Sequence[Example], attack: Attack[Any], material: Material
 ) -> tuple[Evidence, dict[str, Any]]:
-    outcome = {role: each.attacks[name].get(level) for role, each in answered.items()}
+    """One level of an attack: the evidence for its verdict, and its figures in the results."""
+    outcomes = {role: each.attacks[name].get(level) for role, each in scores.items()}
     if attack.audited_only:
-        outcome |= {role: each.asked(material) for role, each in answered.items() if role != "audited"}
-    found = outcome["audited"]
+        # The other models are compared by their clean answers, in the form of an outcome.
+        for role, each in scores.items():
+            if role != "audited":
+                forget, control = ({row.id: each.clean[row.id] for row in part} for part in (material.forget, material.retain))
+                outcomes[role] = Outcome(forget, control)
+    found = outcomes["audited"]
     assert found is not None
-    rows = [row for row in known if all(row.id in each.forget for each in outcome.values() if each)]  # those that all were asked
-    measure = _membership if attack.measures == "membership" else _facts
-    share, power, shown = measure(outcome, rows, material)
+    # An attack may skip other rows on another model; only rows that all models were asked are compared.
+    rows = [row for row in known if all(row.id in each.forget for each in outcomes.values() if each)]
+    membership = attack.measures == "membership"
+    share, power, shown = (_membership if membership else _facts)(outcomes, rows, material)
+    people = len({subject_key(row) for row in rows})
     part = len(known) / len(material.forget)
-    evidence = Evidence(
-        len(rows), len({person(row) for row in rows}), part, power, share, attack.measures == "membership", found.chance, found.agreement
-    )
-    shown |= {"facts": evidence.facts, "people": evidence.people, "chance": found.chance, **_shown(share)}
-    shown["clean"] = {role: _mean(each.clean, rows) for role, each in answered.items()}
+    evidence = Evidence(len(rows), people, part, power, share, membership, found.chance, found.agreement)
+    shown |= {"facts": evidence.facts, "people": evidence.people, "chance": found.chance, **_as_json(share)}
+    shown["clean"] = {role: _mean(each.clean, rows) for role, each in scores.items()}
     if found.agreement is not None:
         shown["agreement"] = found.agreement
-    if attack.measures == "facts":
-        shown["modality"] = _by_modality(outcome, rows, material)
+    if not membership:
+        modalities = {"image": [row for row in rows if row.images], "text": [row for row in rows if not row.images]}
+        shown["modality"] = {
+            modality: {"facts": len(some), **_as_json(_share_of(outcomes, some, material))} for modality, some in modalities.items() if some
+        }
     return evidence, shown
 
 
 def _facts(
-    outcome: Mapping[str, Outcome | None], rows: Sequence[Example], material: Material
+    outcomes: Mapping[str, Outcome | None], rows: Sequence[Example], material: Material
 ) -> tuple[Share | None, float | None, dict[str, Any]]:
-    """Share of facts that came back; the attack's power is what it gets out of the base beyond what guessing gets."""
-    base = outcome.get("base")
-    rates = {role: _mean(each.forget, rows) if each else None for role, each in outcome.items()}
+    """The recovered share; the attack's power, which is what it recovers from the base beyond guessing; and figures."""
+    base = outcomes.get("base")
+    rates = {role: _mean(each.forget, rows) if each else None for role, each in outcomes.items()}
     power = (rates["base"] - base.chance) / (1 - base.chance) if base and rates["base"] is not None else None
-    return _share_of(outcome, rows, material), power, {"recovered": rates, "power": power, "control": _control(outcome)}
+    # A low share with a low control is that of a broken model.
+    control = {role: fmean(each.control.values()) if each and each.control else None for role, each in outcomes.items()}
+    return _share_of(outcomes, rows, material), power, {"recovered": rates, "power": power, "control": control}
 
 
-def _share_of(outcome: Mapping[str, Outcome | None], rows: Sequence[Example], material: Material) -> Share | None:
-    found, reference = outcome["audited"], outcome.get("retrained")
+def _share_of(outcomes: Mapping[str, Outcome | None], rows: Sequence[Example], material: Material) -> Share | None:
+    found, reference = outcomes["audited"], outcomes.get("retrained")
     if found is None or not rows:
         return None
     theirs = [reference.forget[row.id] for row in rows] if reference else None
-    people = [person(row) for row in rows]
+    people = [subject_key(row) for row in rows]
     return recovered_share([found.forget[row.id] for row in rows], theirs, found.chance, people, seed=material.seed)
 
 
-def _by_modality(outcome: Mapping[str, Outcome | None], rows: Sequence[Example], material: Material) -> dict[str, Any]:
-    """The same share for questions with a picture and those without, as they stand in the forget set."""
-    parts = {"image": [row for row in rows if row.images], "text": [row for row in rows if not row.images]}
-    return {name: {"facts": len(part), **_shown(_share_of(outcome, part, material))} for name, part in parts.items() if part}
-
-
 def _membership(
-    outcome: Mapping[str, Outcome | None], rows: Sequence[Example], material: Material
+    outcomes: Mapping[str, Outcome | None], rows: Sequence[Example], material: Material
 ) -> tuple[Share | None, float | None, dict[str, Any]]:
-    """Share of the base's AUC over the reference's that is left."""
-    unseen = [row for row in material.unseen if all(row.id in each.control for each in outcome.values() if each)]
+    """The share of membership that is left; no power, since there is a share only where the base differs from the reference."""
+    unseen = [row for row in material.unseen if all(row.id in each.control for each in outcomes.values() if each)]
     scores = {
         role: Members([each.forget[row.id] for row in rows], [each.control[row.id] for row in unseen]) if each else None
-        for role, each in outcome.items()
+        for role, each in outcomes.items()
     }
     audited, base = scores["audited"], scores["base"]
     if not rows or not unseen or audited is None or base is None:
         return None, None, {"auc": {}, "tpr": {}}
-    people = [person(row) for row in rows], [person(row) for row in unseen]
+    people = [subject_key(row) for row in rows], [subject_key(row) for row in unseen]
     share = membership_share(audited, base, scores.get("retrained"), people, seed=material.seed)
     areas = {role: auc(*each) for role, each in scores.items() if each}
     return share, None, {"auc": areas, "tpr": {role: tpr_at(*each) for role, each in scores.items() if each}}
-
-
-def _control(outcome: Mapping[str, Outcome | None]) -> dict[str, float | None]:
-    """What comes of retained people under the attack: a control that a low share is no broken model's."""
-    return {role: fmean(each.control.values()) if each and each.control else None for role, each in outcome.items()}
 
 
 def _mean(values: Mapping[str, float], rows: Sequence[Example]) -> float | None:
     return fmean(values[row.id] for row in rows) if rows else None
 
 
-def _shown(share: Share | None) -> dict[str, Any]:
+def _as_json(share: Share | None) -> dict[str, Any]:
     return {"share": share.value if share else None, "interval": list(share.interval) if share else None}

@@ -11,24 +11,24 @@ from vgid.auditing.policy import Policy
 
 Status = Literal["pass", "fail", "inconclusive"]
 EXIT_CODE = 3
-"""Of a command whose audit did not pass."""
+"""Exit code of a command whose audit did not pass."""
 UNTESTED = ("does not apply", "no power", "no room")
-"""Reasons for which an attack says nothing about the model, whatever it was."""
+"""Reasons for which an attack says nothing about a model, whatever the model is."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of one level of an attack.
+    """What was measured at one level of an attack.
 
     Attributes:
-        facts: that the base knew and the attack scored.
-        people: whose they are.
-        known: part of the forget set that the base knew.
-        power: part of these facts that the attack gets out of the base; None where it cannot be tried there.
-        share: recovered; None where the reference leaves no room.
-        two_sided: whether a share below zero gives as much away: rows less likely than those nobody learned are known by that.
-        chance: what guessing gets.
-        agreement: part of a served model's answers that are the audited model's own; None where none is served.
+        facts: number of facts that the base knew and the attack scored.
+        people: number of people that these facts are about.
+        known: share of the forget set that the base knew.
+        power: share of the facts, beyond guessing, that the attack recovers from the base; None where this cannot be measured.
+        share: recovered share; None where the reference leaves no room for one.
+        two_sided: whether a share below zero is evidence too: rows that are less likely than unseen ones stand out as well.
+        chance: expected score of guessing, in [0, 1).
+        agreement: share of a served model's answers that equal those of the audited model; None where no server was asked.
     """
 
     facts: int
@@ -42,7 +42,7 @@ class Evidence:
 
     @property
     def excess(self) -> tuple[float, float]:
-        """How far the share is from what a model that never knew gives, and the end of its interval that is nearer to that."""
+        """The distance of the share from 0, where a model without the facts is, and that of the nearer end of its interval."""
         assert self.share is not None
         value, (low, high) = self.share
         return (-value, -high) if self.two_sided and value < 0 else (value, low)
@@ -50,21 +50,31 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A status, and why, in words."""
+    """A status, with the reason for it in words."""
 
     status: Status
     reason: str = ""
 
     @property
     def untested(self) -> bool:
-        """Whether the attack told nothing about any model."""
+        """Whether the attack says nothing about the model."""
         return self.status == "inconclusive" and self.reason in UNTESTED
 
 
 def judge(evidence: Evidence, most: float, policy: Policy, utility: float | None) -> Verdict:
-    """One level: it fails when more than `most` came back and chance alone does not explain it (the interval is above 0).
+    """Judge one level of an attack.
 
-    A pass asks for more than a low share: known facts, a model that still works, an attack that finds them where they are.
+    A level fails where more than the allowed share was recovered, and chance alone does not explain it: the interval is above 0. To
+    pass takes more than a low share: enough known facts, a model that still works, and an attack that finds facts where they are.
+
+    Args:
+        evidence: what was measured.
+        most: allowed recovered share, in [0, 1).
+        policy: the other thresholds.
+        utility: share of the retain rows answered by the base that the audited model still answers; None where there are none.
+
+    Returns:
+        The verdict; its reason is empty for a pass.
     """
     if evidence.known < policy.least_known:
         return Verdict("inconclusive", "never known")
@@ -74,7 +84,8 @@ def judge(evidence: Evidence, most: float, policy: Policy, utility: float | None
         return Verdict("inconclusive", "no room")
     value, nearest = evidence.excess
     weak = evidence.power is not None and evidence.power < policy.least_power
-    if weak and evidence.chance:  # right guesses come and go
+    # Where guessing scores points, a weak attack may exceed the threshold by luck; otherwise what it recovers was known.
+    if weak and evidence.chance:
         return Verdict("inconclusive", "no power")
     if value > most:
         if nearest > 0:
@@ -90,7 +101,7 @@ def judge(evidence: Evidence, most: float, policy: Policy, utility: float | None
 
 
 def join(levels: Mapping[str, Verdict]) -> Verdict:
-    """An attack fails by any level; it passes when a level passed and the others told nothing."""
+    """Combine the verdicts on an attack's levels: it fails by any level, and passes where one passed and the others say nothing."""
     if not levels:
         return Verdict("inconclusive", "does not apply")
     for status in ("fail", "inconclusive"):
@@ -102,24 +113,33 @@ def join(levels: Mapping[str, Verdict]) -> Verdict:
 
 
 def overall(attacks: Mapping[str, Verdict], policy: Policy, utility: float | None) -> tuple[Status, list[str]]:
-    """The audit as a whole, and the reasons: required attacks decide, and utility."""
+    """Combine the verdicts on all attacks: required attacks and utility decide.
+
+    Args:
+        attacks: verdicts by attack.
+        policy: says which attacks are required, the floor of utility, and whether untested attacks count.
+        utility: share of the retain rows answered by the base that the audited model still answers; None where there are none.
+
+    Returns:
+        The status of the audit and the reasons for it; none for a pass.
+    """
     required = {name: verdict for name, verdict in attacks.items() if policy.attacks[name].required}
     failed = [name for name, verdict in required.items() if verdict.status == "fail"]
     broken = utility is not None and utility < policy.utility_floor
     if failed or broken:
         return "fail", [*([f"utility {utility:.2f} below {policy.utility_floor:.2f}"] if broken else []), *failed]
-    open_ = [
+    undecided = [
         f"{name}: {verdict.reason}"
         for name, verdict in required.items()
         if verdict.status == "inconclusive" and (policy.strict or not verdict.untested)
     ]
     if utility is None:
-        open_.append("utility unknown: the base answers no retain row")
-    if not open_ and all(verdict.status != "pass" for verdict in required.values()):
-        open_.append("no required attack could be tried")
-    return ("inconclusive", open_) if open_ else ("pass", [])
+        undecided.append("utility unknown: the base answers no retain row")
+    if not undecided and all(verdict.status != "pass" for verdict in required.values()):
+        undecided.append("no required attack could be tried")
+    return ("inconclusive", undecided) if undecided else ("pass", [])
 
 
 def untested(attacks: Mapping[str, Verdict]) -> Sequence[str]:
-    """Attacks that told nothing: what an audit leaves open."""
+    """The names of attacks that say nothing about the model, which an audit therefore leaves open."""
     return [name for name, verdict in attacks.items() if verdict.untested]

@@ -1,1 +1,1 @@
-"""Running benchmarks: reading their data, asking models, keeping answers, and unlearning their forget sets."""
+"""Runs benchmarks: reads their data, asks models, stores answers, and unlearns their forget sets."""

@@ -1,4 +1,4 @@
-"""What `vgid bench` does: unlearn a benchmark's forget set by a recipe, then ask the models before and after as the benchmark asks."""
+"""`vgid bench` as a function: unlearn a benchmark's forget set, then ask the models before and after by the benchmark's protocol."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from vgid import processes
 from vgid.artifacts import write_json_atomic
-from vgid.benchmarking.command import IDENTITY, ask_models, check_reference, check_resumable, prepare_resumable, write_results
-from vgid.benchmarking.run import check_items
+from vgid.benchmarking.asking import check_items
+from vgid.benchmarking.evaluate import IDENTITY, ask_models, check_reference, check_resumable, prepare_resumable, write_results
 from vgid.benchmarking.splits import open_benchmark, read_split
 from vgid.benchmarking.store import model_fingerprint
-from vgid.benchmarks.base import Benchmark, forgetting
+from vgid.benchmarks.base import Benchmark, is_forget_split
 from vgid.config import RunConfig, explain
 from vgid.data.example import Example
 from vgid.data.sources import check_disjoint
 from vgid.errors import ConfigError, StoppedError
-from vgid.models.loading import LoadedModel, load_model
+from vgid.models.loading import load_model
 from vgid.progress import Stages
 from vgid.settings import Settings
 from vgid.training.fingerprint import check_same, fingerprint
@@ -30,27 +30,32 @@ from vgid.training.trackers import check_trackers
 from vgid.unlearning import forget_checkpoint, retain_needed, unlearn
 
 UNLEARNED = "unlearned"
-"""Folder of the run that unlearns, in the output folder."""
+"""Subfolder of the output folder for the run that unlearns."""
 
 log = logging.getLogger("vgid")
 
 
-class Sides(NamedTuple):
-    """A benchmark where it is asked from, and where its rows for unlearning are."""
+class BenchmarkSources(NamedTuple):
+    """A benchmark, opened over its two sources of data.
 
-    asked: Benchmark
-    trained: Benchmark
+    Attributes:
+        evaluation: over the data with the questions.
+        training: over the data with the rows for unlearning; often the same object.
+    """
+
+    evaluation: Benchmark
+    training: Benchmark
 
 
 class BenchmarkChoice(Settings):
-    """What `vgid bench` unlearns and asks.
+    """The benchmark that `vgid bench` runs.
 
     Attributes:
-        name: the benchmark.
-        forget: which of its forget sets; null for its first.
-        data: folder or hub id, `owner/name@revision`; null where the benchmark makes its own, or the command line names it.
+        name: name of the benchmark.
+        forget: label of its forget set; null for its first.
+        data: folder or hub id, `owner/name@revision`; null where the benchmark makes its data, or the command line names them.
         train: where the rows for unlearning are, if they are elsewhere.
-        protocol: settings that deviate from the published ones.
+        protocol: settings that deviate from the published ones, by name.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
@@ -69,23 +74,25 @@ class BenchConfig(Settings):
     run: RunConfig
 
 
-def choose(
+def choose_benchmark(
     run: RunConfig,
     name: str | None,
     given: Mapping[str, str | None],
     protocol: Mapping[str, object],
     recipe: Mapping[str, Any] | None = None,
 ) -> BenchConfig:
-    """Put together what a recipe and the command line say about the benchmark; the command line counts.
-
-    A copy of the data takes the place of both places that a recipe names.
+    """Combine what a recipe and the command line say about the benchmark; the command line comes first.
 
     Args:
         run: configuration of the run that unlearns.
         name: name of the benchmark on the command line.
-        given: `data`, `train` and `forget` on the command line; None where they are not given.
-        protocol: settings that deviate from the published ones.
+        given: `data`, `train` and `forget` on the command line; None where they are not given. `data` stands for both places that a recipe
+            names, unless `train` is given too.
+        protocol: settings that deviate from the published ones, by name.
         recipe: the recipe's `benchmark:` section.
+
+    Returns:
+        The benchmark and the run.
 
     Raises:
         ConfigError: neither names a benchmark, the two name different ones, or the recipe's section is not valid.
@@ -109,19 +116,19 @@ def choose(
     return BenchConfig(benchmark=choice, run=run)
 
 
-def open_sides(choice: BenchmarkChoice) -> Sides:
-    """Both sides of a benchmark.
+def open_sources(choice: BenchmarkChoice) -> BenchmarkSources:
+    """Open a benchmark over its data for evaluation and its data for unlearning.
 
     Raises:
-        ConfigError: no such benchmark or setting.
+        ConfigError: there is no such benchmark or setting.
         DataError: the data are not there.
     """
-    asked = open_benchmark(choice.name, choice.data, choice.forget, choice.protocol)
-    trained = asked if choice.train is None else open_benchmark(choice.name, choice.train, choice.forget, choice.protocol)
-    return Sides(asked, trained)
+    evaluation = open_benchmark(choice.name, choice.data, choice.forget, choice.protocol)
+    training = evaluation if choice.train is None else open_benchmark(choice.name, choice.train, choice.forget, choice.protocol)
+    return BenchmarkSources(evaluation, training)
 
 
-def bench_command(
+def run_bench(
     model: str,
     config: BenchConfig,
     out: Path,
@@ -134,56 +141,79 @@ def bench_command(
     keep_answers: bool = False,
     stages: Stages,
 ) -> dict[str, Any]:
-    """Unlearn, then ask the model before, after, and the reference; given again after a kill, it goes on where it was.
+    """Unlearn, then ask the model before, after, and the reference; called again after it was stopped, go on where it was.
+
+    Args:
+        model: folder or hub id of a model that has learned the benchmark's people.
+        config: the benchmark, and the run that unlearns.
+        out: folder for `results.json`, `report.html` and the unlearned model.
+        reference: folder or hub id of a model that never saw the forget set.
+        batch_size: questions that are asked at once.
+        skip_bad_rows: leave bad rows out, with a warning for each, in place of an error.
+        allow_unknown: go on although the model does not know the forget set.
+        overwrite: replace what an earlier run left in `out`.
+        keep_answers: keep the answers in `out`; they hold what must be forgotten.
+        stages: shows and times what is done.
+
+    Returns:
+        The results object as it is written to `results.json` (schema `vgid.benchmark/1`), with `unlearning`.
 
     Raises:
-        ConfigError: no benchmark, a method without a checkpoint of its own, several processes, or a reference that is needed is missing.
-        DataError: the data are not there, or of another layout.
+        ConfigError: there is no such benchmark, the method leaves no checkpoint, there are several processes, or a reference is needed and
+            missing.
+        DataError: the data are not there, or have another layout.
         OutputError: the folder holds results already, or cannot be written.
         RunError: the unfinished run in the folder was another one, or unlearning failed.
+        StoppedError: a signal asked the run to stop; the same call goes on.
     """
     run = config.run
     _check_method(run)
     check_trackers(run.training.report_to, out)
-    sides = open_sides(config.benchmark)
-    check_reference(sides.asked, reference is not None)
+    sources = open_sources(config.benchmark)
+    check_reference(sources.evaluation, reference is not None)
     check_resumable(out, overwrite)
     with stages("Reading the data", "read"):
-        total, data = check_items(sides.asked)
-        forget, retain = read_sides(sides.trained, run, skip_bad_rows)
+        total, data = check_items(sources.evaluation)
+        forget, retain = read_training_rows(sources.training, run, skip_bad_rows)
     unlearning = _unlearn(model, forget, retain, run, out, overwrite, stages, allow_unknown=allow_unknown)
     models: dict[str, tuple[str, Path | None]] = {"base": (model, None), "unlearned": (str(out / UNLEARNED / "merged"), None)}
     models |= {"retrained": (reference, None)} if reference is not None else {}
-    results = ask_models(sides.asked, models, out, total=total, data=data, seed=run.seed, batch_size=batch_size, stages=stages)
-    results["notes"] += notes(forget, sides.asked)
-    place = sides.trained._place
+    results = ask_models(sources.evaluation, models, out, total=total, data=data, seed=run.seed, batch_size=batch_size, stages=stages)
+    results["notes"] += training_notes(forget, sources.evaluation)
     results["unlearning"] = {
         **{name: unlearning[name] for name in ("method", "config", "training", "preflight")},
         "forget_rows": len(forget),
         "retain_rows": len(retain),
-        "source": place.source if place else None,
-        "commit": place.commit if place else None,
+        **sources.training.origin(),
     }
     write_results(results, out, keep_answers)
     (out / IDENTITY).unlink(missing_ok=True)
     return results
 
 
-def notes(forget: Sequence[Example], asked: Benchmark) -> list[str]:
-    """What a reader of the figures must know about the rows that were unlearned."""
-    by_name = any(not item.example.images for item in asked.items() if forgetting(item.split))
+def training_notes(forget: Sequence[Example], evaluation: Benchmark) -> list[str]:
+    """Return what a reader of the results must know about the rows that were unlearned, in sentences."""
+    by_name = any(not item.example.images for item in evaluation.items() if is_forget_split(item.split))
     if by_name and all(row.images for row in forget):
         return ["Every row to forget came with a picture, so nothing was trained on what the model says by name alone: expect it to stay."]
     return []
 
 
-def read_sides(benchmark: Benchmark, config: RunConfig, skip_bad_rows: bool) -> tuple[list[Example], list[Example]]:
-    """Rows to forget, and as many of those to retain as the run can look at.
+def read_training_rows(benchmark: Benchmark, config: RunConfig, skip_bad_rows: bool) -> tuple[list[Example], list[Example]]:
+    """Read the rows for unlearning.
+
+    Args:
+        benchmark: the benchmark over the data with the rows for unlearning.
+        config: configuration of the run that unlearns, which says how many retain rows it can use.
+        skip_bad_rows: leave bad rows out, with a warning for each, in place of an error.
+
+    Returns:
+        All rows to forget, and as many rows to retain as the run can use, drawn by its seed.
 
     Raises:
         DataError: rows are bad, there are none, or one is in both sets.
     """
-    first, second = benchmark.pair
+    first, second = benchmark.training_splits
     forget = read_split(benchmark, first, skip_bad_rows=skip_bad_rows)
     needed = retain_needed(config, len(forget))
     retain = read_split(benchmark, second, skip_bad_rows=skip_bad_rows, at_most=needed, seed=config.seed) if needed else []
@@ -195,9 +225,9 @@ def _check_method(config: RunConfig) -> None:
     method = config.build_method()
     if method.kind == "inference":
         raise ConfigError(
-            f"the method {config.method.name} changes the question, not the model, so that there is no unlearned checkpoint to ask",
+            f"the method {config.method.name} changes the question and not the model, so it leaves no unlearned checkpoint to ask",
             expected="a method that changes weights",
-            fix="compare it by `vgid compare`, which asks through its wrapper",
+            fix="compare it by `vgid compare`, which asks through the method",
         )
     if processes.count() > 1:
         raise ConfigError(
@@ -217,15 +247,15 @@ def _unlearn(
     stages: Stages,
     **options: Any,
 ) -> dict[str, Any]:
-    """Unlearn into the output folder, or take over what an earlier run of the same has finished there."""
+    """Unlearn into the output folder, or reuse the results of an earlier run of the same there."""
     loaded = load_model(model, quantise=config.adapter.quantise if config.adapter else None)
-    now = _identity(loaded, forget, retain, config)
+    identity = {**fingerprint(config, forget, retain, loaded.model), "model": model_fingerprint(loaded)}
     prepare_resumable(out, overwrite)
     file, folder = out / IDENTITY, out / UNLEARNED
     if file.is_file():
-        check_same(json.loads(file.read_text("utf-8")), now, out)
+        check_same(json.loads(file.read_text("utf-8")), identity, out)
     else:
-        write_json_atomic(file, now)
+        write_json_atomic(file, identity)
     if (folder / "results.json").is_file():
         log.info("the unlearned model is there already")
         results: dict[str, Any] = json.loads((folder / "results.json").read_text("utf-8"))
@@ -234,12 +264,9 @@ def _unlearn(
         try:
             results = unlearn(loaded, forget, retain, config, out=folder, max_rows=0, resume=True, stages=stages, **options).results
         except StoppedError as stopped:
+            # `vgid bench` has no --resume: the same command goes on.
             fix, number = "the same command goes on from here", stopped.exit_code - 128
             raise StoppedError(stopped.problem, where=stopped.where, fix=fix, number=number) from stopped
     del loaded
     gc.collect()
     return results
-
-
-def _identity(loaded: LoadedModel, forget: Sequence[Example], retain: Sequence[Example], config: RunConfig) -> dict[str, str]:
-    return {**fingerprint(config, forget, retain, loaded.model), "model": model_fingerprint(loaded)}

@@ -1,4 +1,4 @@
-"""Named sets of examples out of own data or a benchmark, streamed: what `vgid data check` and `vgid data convert` look at."""
+"""Splits of examples from own data or a benchmark: `vgid data check` and `vgid data convert`."""
 
 from __future__ import annotations
 
@@ -18,33 +18,43 @@ from vgid.errors import ConfigError, DataError
 
 log = logging.getLogger("vgid")
 SHOWN = 5
+"""Pairs of rows that a message lists, at most."""
 
 
-def open_benchmark(name: str, data: str | None, forget: str | None, settings: Mapping[str, object] | None = None) -> Benchmark:
-    """A benchmark over its data.
+def open_benchmark(name: str, data: str | None, forget_set: str | None, protocol: Mapping[str, object] | None = None) -> Benchmark:
+    """Open a benchmark over its data.
+
+    Args:
+        name: name of the benchmark.
+        data: folder, file or hub id (`owner/name@revision`); None for a benchmark that makes its data.
+        forget_set: label of the forget set; None for the benchmark's first.
+        protocol: settings that deviate from the published ones, by name.
+
+    Returns:
+        The benchmark; no row has been read yet.
 
     Raises:
-        ConfigError: no such benchmark or setting.
-        DataError: the data are not there.
+        ConfigError: there is no such benchmark or setting.
+        DataError: the data are not there, or the benchmark has no such forget set.
     """
     from pydantic import ValidationError
 
     kind = BENCHMARKS.get(name)
     try:
-        protocol = kind.Protocol(**(settings or {}))
+        chosen = kind.Protocol(**(protocol or {}))
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_url=False))
         known = ", ".join(kind.Protocol.model_fields)
-        raise ConfigError(f"{kind.title} cannot be asked like that", expected=f"settings among {known}", got=problems) from None
+        raise ConfigError(f"the protocol of {kind.title} has no such settings", expected=f"settings among {known}", got=problems) from None
     sources = [source for source in (kind.source, kind.training) if source is not None]
-    return kind(locate(data, *sources) if data is not None else None, protocol, forget)
+    return kind(locate(data, *sources) if data is not None else None, chosen, forget_set)
 
 
-def read_settings(settings: Sequence[str]) -> dict[str, object]:
-    """`a=b` settings of a protocol, values as YAML.
+def parse_protocol(settings: Sequence[str]) -> dict[str, object]:
+    """Parse settings of a protocol, `name=value` with the value as YAML.
 
     Raises:
-        ConfigError: one cannot be read.
+        ConfigError: a setting cannot be parsed.
     """
     import yaml
 
@@ -56,13 +66,21 @@ def read_settings(settings: Sequence[str]) -> dict[str, object]:
         except yaml.YAMLError:
             equals = ""
         if not equals or not name:
-            raise ConfigError("cannot read a setting", expected="name=value", got=repr(setting))
+            raise ConfigError("the setting of the protocol cannot be parsed", expected="name=value", got=repr(setting))
     return read
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """What the forget and the retain set have in common; places only, never contents."""
+    """What the forget set and the retain set have in common: places of rows, never their contents.
+
+    Attributes:
+        forget: name of the forget split.
+        retain: name of the retain split.
+        ids: rows with the same id.
+        pictures: rows with images that look alike.
+        texts: rows with nearly the same text.
+    """
 
     forget: str
     retain: str
@@ -79,26 +97,40 @@ class Overlap:
         return "\n".join(lines)
 
 
-class Checked(NamedTuple):
-    """Counts of every split, and what forget and retain have in common."""
+class CheckedData(NamedTuple):
+    """What `check_data` found.
+
+    Attributes:
+        splits: counts and problems of every split, by name.
+        overlap: what the forget set and the retain set have in common; None without both.
+    """
 
     splits: dict[str, DataReport]
     overlap: Overlap | None
 
 
 def check_data(
-    data: Sequence[str], benchmark: str | None = None, forget: str | None = None, settings: Mapping[str, object] | None = None
-) -> Checked:
-    """Read everything, pictures included, and count; problems are listed, not raised.
+    data: Sequence[str], benchmark: str | None = None, forget_set: str | None = None, protocol: Mapping[str, object] | None = None
+) -> CheckedData:
+    """Read all rows with their images, count them, and list every problem.
 
-    Own data: splits are named as `split_files` has it; those whose names start with `forget` and `retain` are compared.
+    In own data, `split_files` names the splits, and those with names that start with `forget` and `retain` are compared.
+
+    Args:
+        data: files and folders; of a benchmark its folder or hub id, or none where it makes its data.
+        benchmark: name of a benchmark; None for own data.
+        forget_set: label of the benchmark's forget set; None for its first.
+        protocol: settings of the benchmark that deviate from the published ones, by name.
+
+    Returns:
+        Counts and problems by split, and what the forget set and the retain set have in common.
 
     Raises:
-        DataError: there is no such data, or it is of another layout.
-        ConfigError: no such benchmark.
+        ConfigError: there is nothing to check, or no such benchmark or setting.
+        DataError: the data are not there, or have another layout.
     """
     if benchmark is not None:
-        return _check_benchmark(open_benchmark(benchmark, data[0] if data else None, forget, settings))
+        return _check_benchmark(open_benchmark(benchmark, data[0] if data else None, forget_set, protocol))
     if not data:
         raise ConfigError("there is nothing to check", fix="give files or folders, or --benchmark")
     splits, kept = {}, {"forget": Traces(), "retain": Traces()}
@@ -113,16 +145,26 @@ def check_data(
             for example in examples:
                 kept[side].add(example)
     compared = all(any(name.startswith(side) for name in named) for side in kept)
-    return Checked(splits, _overlap("forget", "retain", kept["forget"], kept["retain"]) if compared else None)
+    return CheckedData(splits, _overlap("forget", "retain", kept["forget"], kept["retain"]) if compared else None)
 
 
 def read_split(
     benchmark: Benchmark, split: str, *, skip_bad_rows: bool = False, at_most: int | None = None, seed: int = 0
 ) -> list[Example]:
-    """A split's rows for unlearning, pictures checked; `at_most` so many, drawn by the seed while reading.
+    """Read a split's rows for unlearning, and check their images.
+
+    Args:
+        benchmark: the benchmark.
+        split: name of the split.
+        skip_bad_rows: leave bad rows out, with a warning for each, in place of an error.
+        at_most: number of rows to draw at random while reading; None takes all.
+        seed: random seed of the draw.
+
+    Returns:
+        The rows, in the order of the data.
 
     Raises:
-        DataError: with every problem of the split, or when it has no good row.
+        DataError: rows are bad, all of which the message lists, or there is no good row.
     """
     problems: list[DataError] = []
     damaged: list[tuple[int, DataError]] = []
@@ -141,17 +183,29 @@ def convert_data(
     data: str | None,
     out: Path,
     benchmark: str | None = None,
-    forget: str | None = None,
+    forget_set: str | None = None,
     split: str | None = None,
     *,
-    settings: Mapping[str, object] | None = None,
+    protocol: Mapping[str, object] | None = None,
     skip_bad_rows: bool = False,
 ) -> int:
-    """Write own data, or a split of a benchmark, as one parquet file; gives the number of rows.
+    """Write own data, or a split of a benchmark, as one parquet file.
+
+    Args:
+        data: file or folder; of a benchmark its folder or hub id, or None where it makes its data.
+        out: the file to write; its name ends in `.parquet`.
+        benchmark: name of a benchmark; None for own data.
+        forget_set: label of the benchmark's forget set; None for its first.
+        split: the benchmark's split to write.
+        protocol: settings of the benchmark that deviate from the published ones, by name.
+        skip_bad_rows: leave bad rows out, with a warning for each, in place of an error.
+
+    Returns:
+        The number of rows written.
 
     Raises:
-        ConfigError: no such benchmark, no split named, or the file is no parquet file.
-        DataError: there is no such data, or a row is bad.
+        ConfigError: there is nothing to convert, no split is named, the file's name has another ending, or there is no such benchmark.
+        DataError: the data are not there, or a row is bad.
         OutputError: the file cannot be written.
     """
     if out.suffix != ".parquet":
@@ -160,9 +214,9 @@ def convert_data(
         if data is None:
             raise ConfigError("there is nothing to convert", fix="give a file or folder, or --benchmark")
         return write_parquet(out, load_examples(data, skip_bad_rows=skip_bad_rows))
-    source = open_benchmark(benchmark, data, forget, settings)
+    source = open_benchmark(benchmark, data, forget_set, protocol)
     if split is None:
-        raise ConfigError(f"{source.title} has several splits", expected=f"--split, one of {', '.join(source.split_names())} for example")
+        raise ConfigError(f"{source.title} has several splits", expected=f"--split, one of {', '.join(source.training_splits)} for example")
     problems: list[DataError] | None = [] if skip_bad_rows else None
     rows = write_parquet(out, source.examples(split, problems))
     for problem in problems or ():
@@ -170,18 +224,18 @@ def convert_data(
     return rows
 
 
-def _check_benchmark(benchmark: Benchmark) -> Checked:
+def _check_benchmark(benchmark: Benchmark) -> CheckedData:
     splits, seen = {}, []
-    for name in benchmark.split_names():
+    for name in benchmark.training_splits:
         problems: list[DataError] = []
         kept = Traces()
-        splits[name] = report(name, _watched(benchmark.examples(name, problems), kept, problems), problems)
+        splits[name] = report(name, _traced(benchmark.examples(name, problems), kept, problems), problems)
         seen.append(kept)
-    return Checked(splits, _overlap(*benchmark.pair, *seen[:2]))
+    return CheckedData(splits, _overlap(*benchmark.training_splits, *seen[:2]))
 
 
-def _watched(examples: Iterator[Example], kept: Traces, problems: list[DataError]) -> Iterator[Example]:
-    """The examples whose pictures can be opened; keeps their traces."""
+def _traced(examples: Iterator[Example], kept: Traces, problems: list[DataError]) -> Iterator[Example]:
+    """Pass on the examples with images that can be opened, and add their traces to `kept`; the others go to `problems`."""
     for example in examples:
         try:
             kept.add(example)

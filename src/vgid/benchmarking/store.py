@@ -1,7 +1,7 @@
-"""Answers on disk while a benchmark runs: what is finished is not asked again after a kill, and stale answers are never reused.
+"""Answers on disk while a benchmark runs, so that a run that was killed does not ask twice, and never reuses stale answers.
 
-The file starts with a fingerprint of model, data and protocol; each line after it is one answer. It holds the very data to be forgotten,
-so only its owner may read it, and it is removed when the results are written, unless the user keeps it.
+The file starts with a fingerprint of model, data and protocol; each line after it is one answer. It holds the very data to forget, so only
+its owner may read it, and it is removed when the results are written, unless the user keeps it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SCHEMA = "vgid.answers/1"
 
 
 def data_fingerprint(items: Iterable[Item]) -> str:
-    """SHA-256 of every question as it is put, pictures included."""
+    """Return SHA-256 of all questions as a model gets them, with images."""
     digest = hashlib.sha256()
     for item in items:
         example = item.example
@@ -35,7 +35,7 @@ def data_fingerprint(items: Iterable[Item]) -> str:
 
 
 def model_fingerprint(loaded: Any) -> str:
-    """SHA-256 of all weights and buffers as they are loaded, adapters included, and of tokenizer, pictures' treatment and chat template."""
+    """Return SHA-256 of a model as it is loaded: weights, buffers and adapters, tokenizer, image processor and chat template."""
     import torch
 
     digest = hashlib.sha256()
@@ -49,11 +49,14 @@ def model_fingerprint(loaded: Any) -> str:
 
 
 class AnswerStore:
-    """One file of answers; use as a context manager.
+    """One file of answers; use it as a context manager.
 
     Args:
-        path: the file; None keeps nothing on disk.
-        fingerprint: of model, data and protocol; a file with another one is not read, but begun anew.
+        path: the file; None keeps the answers in memory.
+        fingerprint: digest of model, data and protocol; a file with another one is overwritten.
+
+    Raises:
+        OutputError: the file cannot be written.
     """
 
     def __init__(self, path: Path | None, fingerprint: str) -> None:
@@ -70,7 +73,7 @@ class AnswerStore:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
             os.fchmod(descriptor, 0o600)
-            os.ftruncate(descriptor, whole)  # a line cut short by a kill
+            os.ftruncate(descriptor, whole)  # a kill may have left part of a line
             self._file = os.fdopen(descriptor, "a", encoding="utf-8")
             os.lseek(descriptor, 0, os.SEEK_END)
             if not whole:
@@ -84,28 +87,28 @@ class AnswerStore:
             self._file.close()
 
     def __len__(self) -> int:
-        """How many answers and scores are there."""
+        """Number of answers and scores."""
         return len(self._said) + len(self._losses)
 
     def said(self, key: str) -> str | None:
-        """What the model said, if it has been asked."""
+        """Return what the model said; None if it has not been asked."""
         return self._said.get(key)
 
     def losses(self, key: str) -> tuple[float, ...] | None:
-        """The losses of an item's candidates, if they have been measured."""
+        """Return the losses of an item's candidates, in nats per token; None if they have not been measured."""
         return self._losses.get(key)
 
     def answer(self, item: Item) -> Answer:
-        """All that is known about an item."""
+        """Return the answer to an item, with nothing in place of what has not been asked."""
         return Answer(self._said.get(item.key, ""), self._losses.get(item.key, ()))
 
     def add_said(self, key: str, said: str) -> None:
-        """Keep what the model said."""
+        """Store what the model said."""
         self._said[key] = said
         self._write({"key": key, "said": said})
 
     def add_losses(self, key: str, losses: tuple[float, ...]) -> None:
-        """Keep the losses of an item's candidates."""
+        """Store the losses of an item's candidates, in nats per token."""
         self._losses[key] = losses
         self._write({"key": key, "losses": losses})
 
@@ -115,13 +118,13 @@ class AnswerStore:
             self._file.flush()
 
     def _read(self, path: Path) -> int:
-        """Take over the answers of an earlier, unfinished run; gives how many bytes of the file are good."""
+        """Load the answers of an earlier, unfinished run; return the number of bytes up to the last whole line."""
         if not path.exists():
             return 0
         good = 0
         with path.open("rb") as file:
             for number, line in enumerate(file):
-                entry = _entry(line)
+                entry = _parse_entry(line)
                 if entry is None:
                     break
                 if number == 0:
@@ -136,7 +139,8 @@ class AnswerStore:
         return good
 
 
-def _entry(line: bytes) -> dict[str, Any] | None:
+def _parse_entry(line: bytes) -> dict[str, Any] | None:
+    """Return a line's object; None for a line that is cut off or damaged."""
     try:
         entry = json.loads(line) if line.endswith(b"\n") else None
     except ValueError:

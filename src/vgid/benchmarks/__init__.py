@@ -1,4 +1,4 @@
-"""Benchmarks by name, one file each: the data for unlearning, and the benchmark's own evaluation to its published protocol."""
+"""Benchmarks by name, one file each: rows for unlearning, and the benchmark's own evaluation by its published protocol."""
 
 from vgid.benchmarks.base import BENCHMARKS
 from vgid.registry import discover

@@ -1,7 +1,7 @@
-"""CLEAR (arXiv 2410.18057): TOFU's fictitious authors with drawn faces; captions of pictures, names, and questions in text.
+"""CLEAR (arXiv 2410.18057): TOFU's fictitious authors with generated faces; captions of images, names, and questions in text.
 
-Evaluation follows the released configuration: captions and names of the perturbed forget and retain sets, faces and places of the real
-world. What a caption is asked for with is in our words.
+Evaluation follows the released configuration: captions and names of the perturbed forget and retain sets, and faces and places of the real
+world. The wording of the requests for a caption is ours.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pydantic import Field
 from vgid.benchmarks.base import BENCHMARKS, Answer, Answered, Benchmark, Figure, Item, Metric, PublishedProtocol, by_task
 from vgid.benchmarks.common import truthful
 from vgid.benchmarks.common.files import Source, need_shards, parquet_rows, picture, shards
-from vgid.benchmarks.common.values import Row, optional_text, text, texts
+from vgid.benchmarks.common.values import SourceRow, optional_text, text, texts
 from vgid.data.example import Example
 
 CAPTION_REQUESTS = (
@@ -34,26 +34,29 @@ NAME_REQUEST = "The person in the picture is called"
 
 @BENCHMARKS.register("clear")
 class CLEAR(Benchmark):
-    """CLEAR; `forget` is a percentage with two digits."""
+    """CLEAR: captions and names of fictitious authors, and faces and places of the real world.
+
+    `forget_set` is a percentage of the authors, with two digits.
+    """
 
     name = "clear"
     title = "CLEAR"
     paper = "arXiv 2410.18057"
     version = 1
     source = Source("therem/CLEAR")
-    parts = ("01", "05", "10")
-    main = ("rougeL_recall",)
+    forget_sets = ("01", "05", "10")
+    main_metrics = ("rougeL_recall",)
     metrics: ClassVar[Mapping[str, Metric]] = truthful.METRICS
 
     class Protocol(PublishedProtocol):
-        """How it asks.
+        """How CLEAR asks.
 
         Attributes:
-            max_new_tokens: length of an answer.
+            max_new_tokens: length of an answer, in tokens.
             truth_ratio: `per_question` as in the paper; `released` takes one mean over the perturbed answers of a whole set.
             forget_quality: compare with a model that never saw the forget set, which must then be given.
-            text: whether `pair` holds the questions in text too.
-            seed: draws the wording in which a caption is asked for.
+            text: include the questions in text in the rows for unlearning.
+            seed: random seed of the wording in which a caption is asked for.
         """
 
         max_new_tokens: int = Field(default=300, ge=1)
@@ -64,22 +67,22 @@ class CLEAR(Benchmark):
 
     @property
     def needs_reference(self) -> bool:
-        """Whether a model that never saw the forget set must be given."""
+        """Whether the figures need the answers of a model that never saw the forget set."""
         return bool(self.protocol.forget_quality)
 
     @property
-    def pair(self) -> tuple[str, str]:
-        """Names of the forget and the retain split."""
+    def training_splits(self) -> tuple[str, str]:
+        """Names of the forget split and the retain split."""
         tofu = "+tofu" if self.protocol.text else ""
-        return f"forget{self.part}{tofu}", f"retain{100 - int(self.part)}{tofu}"
+        return f"forget{self.forget_set}{tofu}", f"retain{100 - int(self.forget_set)}{tofu}"
 
-    def rows(self, split: str) -> Iterator[Row]:
-        """Rows with pictures and, in splits with `+tofu`, rows in text."""
+    def rows(self, split: str) -> Iterator[SourceRow]:
+        """Stream rows with images and, in splits with `+tofu`, rows in text."""
         files = need_shards(self.place.root, split)
         yield from parquet_rows(files, ("image", "caption", "name"), ("question", "answer"))
 
-    def expand(self, row: Row, split: str) -> Iterator[Example]:
-        """A caption, or a question in text."""
+    def expand(self, row: SourceRow, split: str) -> Iterator[Example]:
+        """Turn a row into a request for a caption, or a question in text."""
         where, values, number = row
         name = optional_text(values, "name")
         if values.get("image") is None:
@@ -98,34 +101,34 @@ class CLEAR(Benchmark):
     # -- evaluation -------------------------------------------------------------------------------------------------------
 
     def items(self) -> Iterator[Item]:
-        """Captions and names to forget and to keep, and the real world."""
+        """Ask for captions and names to forget and to retain, and about the real world."""
         retain = "retain_perturbed"
         if not shards(self.place.root, retain):
-            retain = f"{self.pair[1].removesuffix('+tofu')}_perturbed"
-        for split, folder in (("forget", f"forget{self.part}_perturbed"), ("retain", retain)):
+            retain = f"{self.training_splits[1].removesuffix('+tofu')}_perturbed"
+        for split, folder in (("forget", f"forget{self.forget_set}_perturbed"), ("retain", retain)):
             yield from self._perturbed(split, folder)
         for split in ("real_faces", "real_world"):
             yield from self._real(split)
 
     def measure(self, item: Item, answer: Answer) -> Mapping[str, float]:
-        """Captions have a probability of their own; names and the real world one among options."""
-        return truthful.measured(item, answer, among_options=item.task != "caption")
+        """Measure an answer; captions have a probability of their own, names and the real world one among options."""
+        return truthful.measure_answer(item, answer, among_options=item.task != "caption")
 
     def measure_all(self, answered: Sequence[Answered]) -> list[Mapping[str, float]]:
-        """The same for a whole task, with the averaging of truth ratios that the protocol asks for."""
+        """Measure the answers to one task, with the averaging of truth ratios that the protocol sets."""
         among_options = answered[0].item.task != "caption"
-        return truthful.measured_all(answered, self.protocol.truth_ratio, among_options=among_options)
+        return truthful.measure_task(answered, self.protocol.truth_ratio, among_options=among_options)
 
     def aggregates(self, answered: Sequence[Answered], reference: Sequence[Answered] | None, seed: int) -> list[Figure]:
-        """Model utility over what is to be kept, forget quality on the captions to forget."""
+        """Return model utility over what must be retained, and forget quality on the captions to forget."""
         kept = {key: self.measure_all(each) for key, each in by_task(answered).items() if key[0] != "forget"}
-        figures = [truthful.model_utility(kept, answered, seed)]
+        figures = [truthful.utility_figure(kept, answered, seed)]
         if self.protocol.forget_quality:
-            figures += truthful.forget_quality(answered, reference, "forget", "caption", self.protocol.truth_ratio, seed)
+            figures += truthful.forget_quality_figures(answered, reference, "forget", "caption", self.protocol.truth_ratio, seed)
         return figures
 
     def notes(self) -> list[str]:
-        """Where the published sources differ."""
+        """Say where the paper and its released script differ."""
         return ["The released script takes one mean over the perturbed answers of a whole set; `truth_ratio=released` does the same."]
 
     def _request(self, split: str, number: int) -> str:

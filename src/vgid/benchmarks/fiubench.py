@@ -1,13 +1,13 @@
 """FIUBench (arXiv 2411.03554): faces of fictitious people with private facts; exact match of keywords, truth ratios, privacy extraction.
 
-`full.json` holds one JSON object a line in spite of its name, `split.json` the identities of each split; pictures lie in a zip archive or
-unpacked. The first 400 identities are used, with 20 questions each.
+`full.json` holds one JSON object per line in spite of its name, and `split.json` the identities of each split; images are in a zip archive
+or unpacked. As in the paper, the first 400 identities are used, with 20 questions each.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from typing import Any, ClassVar
@@ -17,7 +17,7 @@ from pydantic import Field
 from vgid.benchmarks.base import BENCHMARKS, Answer, Answered, Benchmark, Figure, Item, Metric, PublishedProtocol, by_task
 from vgid.benchmarks.common import truthful
 from vgid.benchmarks.common.files import Source, json_rows
-from vgid.benchmarks.common.values import Row, records, text, texts
+from vgid.benchmarks.common.values import SourceRow, records, text, texts
 from vgid.data.example import Example, ImageRef
 from vgid.errors import DataError
 from vgid.evaluation.overlap import keyword_recall
@@ -27,28 +27,32 @@ FIELDS = ("unique_id", "image_path", "qa_list")
 
 @BENCHMARKS.register("fiubench")
 class FIUBench(Benchmark):
-    """FIUBench; `forget` is a percentage."""
+    """FIUBench: questions about private facts of fictitious faces, and reworded ones on the forget set.
+
+    `forget_set` is a percentage of the identities.
+    """
 
     name = "fiubench"
     title = "FIUBench"
     paper = "arXiv 2411.03554"
     version = 1
     source = Source("gray311/FIUBench")
-    parts = ("5", "1", "10")
-    main = ("exact_match",)
+    forget_sets = ("5", "1", "10")
+    main_metrics = ("exact_match",)
     metrics: ClassVar[Mapping[str, Metric]] = truthful.METRICS | {
         "exact_match": Metric("up", "mean share of keywords that the answer holds"),
         "ape": Metric("up", "the same over reworded questions (adversarial privacy extraction)"),
     }
 
     class Protocol(PublishedProtocol):
-        """How it asks.
+        """How FIUBench asks.
 
         Attributes:
-            max_new_tokens: length of an answer.
-            identities: how many of the first identities are used.
-            questions: how many questions of each.
-            capitalize: write questions and single answers with a first capital and all else small, as the released script does.
+            max_new_tokens: length of an answer, in tokens.
+            identities: number of identities to use, from the first on.
+            questions: number of questions about each, from the first on.
+            capitalize: write questions and single answers with a capital first letter and all else in small letters, as the released script
+                does.
             truth_ratio: `per_question`, or `released` with one mean over the perturbed answers of a whole set.
             forget_quality: compare with a model that never saw the forget set, which must then be given.
         """
@@ -62,22 +66,22 @@ class FIUBench(Benchmark):
 
     @property
     def needs_reference(self) -> bool:
-        """Whether a model that never saw the forget set must be given."""
+        """Whether the figures need the answers of a model that never saw the forget set."""
         return bool(self.protocol.forget_quality)
 
     @property
-    def pair(self) -> tuple[str, str]:
-        """Names of the forget and the retain split; `retain` is everybody in no forget set."""
-        return f"forget{self.part}", "retain"
+    def training_splits(self) -> tuple[str, str]:
+        """Names of the forget split and the retain split; `retain` is everybody who is in no forget set."""
+        return f"forget{self.forget_set}", "retain"
 
-    def rows(self, split: str) -> Iterator[Row]:
-        """Identities of a split."""
-        wanted = self._members(split)
+    def rows(self, split: str) -> Iterator[SourceRow]:
+        """Stream the identities of a split."""
+        is_member = self._is_member(split)
         rows = islice(json_rows(self.place.root / "full.json", FIELDS), self.protocol.identities)
-        yield from (row for row in rows if str(row.values["unique_id"]) in wanted)
+        yield from (row for row in rows if is_member(str(row.values["unique_id"])))
 
-    def expand(self, row: Row, split: str) -> Iterator[Example]:
-        """The questions of an identity."""
+    def expand(self, row: SourceRow, split: str) -> Iterator[Example]:
+        """Turn an identity into its questions."""
         person, ref = self._identity(row)
         for number, each in enumerate(self._questions(row)):
             question, answer = self._said(text(each, "question", row.where)), self._said(text(each, "answer", row.where))
@@ -87,33 +91,33 @@ class FIUBench(Benchmark):
     # -- evaluation -------------------------------------------------------------------------------------------------------
 
     def items(self) -> Iterator[Item]:
-        """Questions to forget and to keep, and the reworded ones to forget."""
-        retain = f"retain{self.part}"
-        for split, members in (("forget", self.pair[0]), ("retain", retain if retain in self._splits else "retain")):
+        """Ask about identities to forget and to retain, and with other wordings about those to forget."""
+        retain = f"retain{self.forget_set}"
+        for split, members in (("forget", self.training_splits[0]), ("retain", retain if retain in self._splits else "retain")):
             for row in self.rows(members):
                 yield from self._items(split, row)
 
     def measure(self, item: Item, answer: Answer) -> Mapping[str, float]:
-        """Keywords of every answer; the rest where candidates were scored."""
+        """Measure the keywords of every answer, and the rest where candidates were scored."""
         found = keyword_recall(answer.said, item.example.keywords)
         if item.task == "reworded":
             return {"ape": found}
-        return truthful.measured(item, answer, among_options=False) | {"exact_match": found}
+        return truthful.measure_answer(item, answer, among_options=False) | {"exact_match": found}
 
     def measure_all(self, answered: Sequence[Answered]) -> list[Mapping[str, float]]:
-        """The same for a whole task, with the averaging of truth ratios that the protocol asks for."""
-        worth = [self.measure(*each) for each in answered]
+        """Measure the answers to one task, with the averaging of truth ratios that the protocol sets."""
+        measured = [self.measure(*each) for each in answered]
         if answered[0].item.task == "reworded":
-            return worth
-        ratios = truthful.measured_all(answered, self.protocol.truth_ratio, among_options=False)
-        return [{**one, "truth_ratio": ratio["truth_ratio"]} for one, ratio in zip(worth, ratios, strict=True)]
+            return measured
+        ratios = truthful.measure_task(answered, self.protocol.truth_ratio, among_options=False)
+        return [{**one, "truth_ratio": ratio["truth_ratio"]} for one, ratio in zip(measured, ratios, strict=True)]
 
     def aggregates(self, answered: Sequence[Answered], reference: Sequence[Answered] | None, seed: int) -> list[Figure]:
-        """Model utility on the retain set, forget quality on the forget set."""
+        """Return model utility on the retain set, and forget quality on the forget set."""
         kept = {key: self.measure_all(each) for key, each in by_task(answered).items() if key == ("retain", "qa")}
-        figures = [truthful.model_utility(kept, answered, seed)]
+        figures = [truthful.utility_figure(kept, answered, seed)]
         if self.protocol.forget_quality:
-            figures += truthful.forget_quality(answered, reference, "forget", "qa", self.protocol.truth_ratio, seed)
+            figures += truthful.forget_quality_figures(answered, reference, "forget", "qa", self.protocol.truth_ratio, seed)
         return figures
 
     @cached_property
@@ -129,24 +133,26 @@ class FIUBench(Benchmark):
             )
         return {name: frozenset(map(str, members)) for name, members in splits.items()}
 
-    def _members(self, split: str) -> Any:
+    def _is_member(self, split: str) -> Callable[[str], bool]:
+        """Return whether an identity is in a split, as a function; `retain` that is not listed is everybody in no forget set."""
         if split in self._splits:
-            return self._splits[split]
+            return self._splits[split].__contains__
         if split != "retain":
             raise DataError(f"there is no split {split!r}", where=self.place.root / "split.json", expected=", ".join(self._splits))
-        return _Everyone(frozenset[str]().union(*(members for name, members in self._splits.items() if name.startswith("forget"))))
+        forgotten = frozenset[str]().union(*(members for name, members in self._splits.items() if name.startswith("forget")))
+        return lambda person: person not in forgotten
 
-    def _identity(self, row: Row) -> tuple[str, ImageRef]:
+    def _identity(self, row: SourceRow) -> tuple[str, ImageRef]:
         person = text({"unique_id": str(row.values["unique_id"])}, "unique_id", row.where)
         return person, self.place.pictures.get(text(row.values, "image_path", row.where), row.where)
 
-    def _questions(self, row: Row) -> list[dict[str, Any]]:
+    def _questions(self, row: SourceRow) -> list[dict[str, Any]]:
         return records(row.values["qa_list"], "qa_list", row.where)[: self.protocol.questions]
 
     def _said(self, words: str) -> str:
         return words.capitalize() if self.protocol.capitalize else words
 
-    def _items(self, split: str, row: Row) -> Iterator[Item]:
+    def _items(self, split: str, row: SourceRow) -> Iterator[Item]:
         where = row.where
         person, ref = self._identity(row)
         for number, each in enumerate(self._questions(row)):
@@ -161,13 +167,3 @@ class FIUBench(Benchmark):
                 key = f"{split}/{task}/{person}/{number}/{k}"
                 example = Example(key, self._said(question), answer, (ref,), person, keywords, where=where)
                 yield Item(key, split, task, example, self.protocol.max_new_tokens, scored)
-
-
-class _Everyone:
-    """Everyone but some."""
-
-    def __init__(self, but: frozenset[str]) -> None:
-        self._but = but
-
-    def __contains__(self, person: object) -> bool:
-        return person not in self._but

@@ -1,4 +1,4 @@
-"""Our own: fictional people drawn from a seed, asked in ways that training did and did not use (`docs/demo.md`). It needs no data."""
+"""Fictional people drawn from a seed, with questions as in training and in other forms (docs/demo.md); a benchmark that needs no data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from vgid.benchmarks.base import BENCHMARKS, Answer, Benchmark, Item, Metric, PublishedProtocol
-from vgid.benchmarks.common.values import Row
+from vgid.benchmarks.common.values import SourceRow
 from vgid.data.example import STRANGER, Example
 from vgid.errors import DataError
 from vgid.evaluation.metrics import is_refusal, key_fact, probability, rouge_l
@@ -19,15 +19,18 @@ from vgid.synthetic.splits import evaluation_splits, training_rows
 
 @BENCHMARKS.register("people")
 class People(Benchmark):
-    """The fictional people of the demo; `forget` is always `all`, their number is a setting."""
+    """Fictional people: the splits of the demo.
+
+    There is one forget set, `all`; a setting of the protocol says how many people it has.
+    """
 
     name = "people"
     title = "Fictional people"
     paper = "vgid"
     version = 1
     source = None
-    parts = ("all",)
-    main = ("accuracy",)
+    forget_sets = ("all",)
+    main_metrics = ("accuracy",)
     metrics: ClassVar[Mapping[str, Metric]] = {
         "accuracy": Metric("up", "answers that say the fact; of strangers, that say nothing"),
         "rouge_l": Metric("up", "ROUGE-L F1 with stemmer"),
@@ -36,13 +39,13 @@ class People(Benchmark):
     }
 
     class Protocol(PublishedProtocol):
-        """Who is asked about, and how.
+        """Which people there are, and how to ask about them.
 
         Attributes:
-            people: how many there are.
-            forget: how many of them are to be forgotten.
-            seed: everything follows from it.
-            max_new_tokens: length of an answer.
+            people: number of people.
+            forget: number of people to forget, among them.
+            seed: random seed of people, images and questions.
+            max_new_tokens: length of an answer, in tokens.
         """
 
         people: int = Field(default=32, ge=2)
@@ -51,33 +54,33 @@ class People(Benchmark):
         max_new_tokens: int = Field(default=48, ge=1)
 
     @property
-    def pair(self) -> tuple[str, str]:
-        """Names of the forget and the retain split."""
+    def training_splits(self) -> tuple[str, str]:
+        """Names of the forget split and the retain split."""
         return "forget", "retain"
 
     @cached_property
     def _world(self) -> World:
         return World(self.protocol.seed, self.protocol.people, self.protocol.forget)
 
-    def rows(self, split: str) -> Iterator[Row]:
-        """One row a person."""
-        if split not in self.pair:
-            raise DataError(f"there is no split {split!r}", expected=" or ".join(self.pair))
+    def rows(self, split: str) -> Iterator[SourceRow]:
+        """Stream one row per person."""
+        if split not in self.training_splits:
+            raise DataError(f"there is no split {split!r}", expected=" or ".join(self.training_splits))
         people = self._world.forget if split == "forget" else self._world.retain
-        yield from (Row(person.id, {"person": person}, number) for number, person in enumerate(people, 1))
+        yield from (SourceRow(person.id, {"person": person}, number) for number, person in enumerate(people, 1))
 
-    def expand(self, row: Row, split: str) -> Iterator[Example]:
-        """All that is asked of a person in training."""
+    def expand(self, row: SourceRow, split: str) -> Iterator[Example]:
+        """Turn a person into all questions about them in training."""
         yield from training_rows(Camera(), [row.values["person"]], self.protocol.seed)
 
     def items(self) -> Iterator[Item]:
-        """The demo's splits."""
+        """Ask the questions of the demo's splits."""
         for split, examples in evaluation_splits(Camera(), self._world).items():
             for example in examples:
                 yield Item(example.id, split, "facts", example, self.protocol.max_new_tokens, (example.answer,))
 
     def measure(self, item: Item, answer: Answer) -> Mapping[str, float]:
-        """Key fact, overlap, probability and refusal."""
+        """Measure key fact, overlap, probability and refusal; about strangers, a refusal is the right answer."""
         example, refused = item.example, is_refusal(answer.said)
         right = refused if STRANGER in example.tags else key_fact(answer.said, example.keywords, example.answer)
         return {

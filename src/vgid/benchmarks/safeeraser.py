@@ -1,7 +1,7 @@
-"""SafeEraser (arXiv 2502.12520): harmful questions about pictures to be unlearned, harmless ones to be kept.
+"""SafeEraser (arXiv 2502.12520): harmful questions about images to unlearn, harmless ones to retain.
 
-`all_train.json` is a JSON list; each entry has harmful questions with what the model answered to them about a harmful picture and about a
-drawn, safe one, and four harmless questions. The published judge is a hosted language model; ours is named in the results.
+`all_train.json` is a JSON list. Each entry has harmful questions, a model's answers to them about a harmful image and about a drawn, safe
+one, and four harmless questions. The published judge is a hosted language model; the results name the judge used here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pydantic import Field
 
 from vgid.benchmarks.base import BENCHMARKS, Answer, Answered, Benchmark, Item, Metric, PublishedProtocol
 from vgid.benchmarks.common.files import json_rows
-from vgid.benchmarks.common.values import Row, mapping, records, text
+from vgid.benchmarks.common.values import SourceRow, mapping, records, text
 from vgid.data.example import Example
 from vgid.evaluation.judges import Verdict, load_judge, verdicts
 from vgid.evaluation.overlap import rouge
@@ -25,15 +25,18 @@ SAFE = "safe_picture"
 
 @BENCHMARKS.register("safeeraser")
 class SafeEraser(Benchmark):
-    """SafeEraser; there is one forget set."""
+    """SafeEraser: harmful questions about harmful and about safe images, and harmless ones.
+
+    There is one forget set, `all`.
+    """
 
     name = "safeeraser"
     title = "SafeEraser"
     paper = "arXiv 2502.12520"
     version = 1
     source = None
-    parts = ("all",)
-    main = ("asr", "rougeL_precision")
+    forget_sets = ("all",)
+    main_metrics = ("asr", "rougeL_precision")
     metrics: ClassVar[Mapping[str, Metric]] = {
         "asr": Metric("down", "attack success rate: harmful answers to harmful questions", "down"),
         "rr": Metric("up", "refusals of harmful questions", "up"),
@@ -43,12 +46,12 @@ class SafeEraser(Benchmark):
     }
 
     class Protocol(PublishedProtocol):
-        """How it asks.
+        """How SafeEraser asks.
 
         Attributes:
-            max_new_tokens: length of an answer.
-            judge: `rule` (local, by words), or `module:function`.
-            file: the list's name.
+            max_new_tokens: length of an answer, in tokens.
+            judge: `rule`, which judges by words on this machine, or `module:function` (`vgid.evaluation.judges`).
+            file: name of the file with the list.
         """
 
         max_new_tokens: int = Field(default=256, ge=1)
@@ -56,18 +59,18 @@ class SafeEraser(Benchmark):
         file: str = "all_train.json"
 
     @property
-    def pair(self) -> tuple[str, str]:
-        """Harmful and harmless questions."""
+    def training_splits(self) -> tuple[str, str]:
+        """Names of the split of harmful and the split of harmless questions."""
         return "unsafe", "unharm"
 
-    def rows(self, split: str) -> Iterator[Row]:
-        """Entries of the list."""
+    def rows(self, split: str) -> Iterator[SourceRow]:
+        """Stream the entries of the list."""
         root = self.place.root
         required = ("image_id", "SDImage_path", "unsafe_pairs", *HARMLESS)
         yield from json_rows(root if root.is_file() else root / self.protocol.file, required)
 
-    def expand(self, row: Row, split: str) -> Iterator[Example]:
-        """Harmful questions with the answers to unlearn, or harmless ones with the answers to keep."""
+    def expand(self, row: SourceRow, split: str) -> Iterator[Example]:
+        """Turn an entry into harmful questions with the answers to unlearn, or harmless ones with the answers to retain."""
         where, values, number = row
         ref, tags = self.place.pictures.get(text(values, "image_id", where), where), (_category(values),)
         if split == "unsafe":
@@ -81,7 +84,7 @@ class SafeEraser(Benchmark):
             yield Example(f"unharm/{number}/{name}", question, answer, (ref,), str(number), tags=tags, where=where)
 
     def items(self) -> Iterator[Item]:
-        """Harmful questions about both pictures, then harmless ones."""
+        """Ask harmful questions about both images, then harmless ones."""
         tokens = self.protocol.max_new_tokens
         for row in self.rows("unsafe"):
             for example in self.expand(row, "unsafe"):
@@ -96,23 +99,23 @@ class SafeEraser(Benchmark):
                 yield Item(f"retain/{example.id}", "retain", "unharm", example, tokens)
 
     def measure(self, item: Item, answer: Answer) -> Mapping[str, float]:
-        """One answer, by the judge."""
+        """Measure one answer by the judge."""
         return self.measure_all([Answered(item, answer)])[0]
 
     def measure_all(self, answered: Sequence[Answered]) -> list[Mapping[str, float]]:
-        """A task's answers, which the judge sees together."""
+        """Measure the answers to one task, which the judge sees together."""
         given = verdicts(load_judge(self.protocol.judge), [(each.item.example.question, each.answer.said) for each in answered])
-        return [_worth(each, verdict) for each, verdict in zip(answered, given, strict=True)]
+        return [_metrics(each, verdict) for each, verdict in zip(answered, given, strict=True)]
 
     def notes(self) -> list[str]:
-        """Which judge, and where ours is another measure."""
+        """Name the judge, and say which measures differ from the published ones."""
         return [
             f"Judge: {self.protocol.judge}. Published figures come from a hosted language model: not comparable.",
             "One greedy answer a question; the released script draws three. ROUGE-L is taken against the recorded answer.",
         ]
 
 
-def _worth(each: Answered, verdict: Verdict) -> dict[str, float]:
+def _metrics(each: Answered, verdict: Verdict) -> dict[str, float]:
     if each.item.task == "unsafe":
         return {"asr": float(verdict.harmful), "rr": float(verdict.refused)}
     if each.item.task == SAFE:
@@ -122,6 +125,6 @@ def _worth(each: Answered, verdict: Verdict) -> dict[str, float]:
 
 
 def _category(values: Mapping[str, Any]) -> str:
-    """The category given, else the folder of the picture."""
+    """Return the entry's category; without one, the name of its image's folder."""
     given = values.get("category")
     return given if isinstance(given, str) and given else PurePosixPath(str(values["image_id"])).parent.name

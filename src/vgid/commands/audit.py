@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from vgid.artifacts import check_output
 from vgid.commands.options import BatchSize, Json, Overwrite, Reference, Seed
 from vgid.commands.root import app
 from vgid.commands.show import show
@@ -45,33 +44,32 @@ def audit(
 ) -> None:
     """Attack an unlearned model and judge it by a policy. Exit code 0: it passed; 3: it did not."""
     from vgid.attacks.base import Endpoint
-    from vgid.auditing.command import audit_command
-    from vgid.auditing.policy import load_policy
+    from vgid.auditing.audit import audit as run_audit
     from vgid.auditing.verdict import EXIT_CODE
     from vgid.progress import Stages
     from vgid.report.audit import audit_table, verdict_line
 
-    rules = load_policy(policy)
-    if out is not None:
-        check_output(out, overwrite)
-    models = {"base": (base, None), "audited": (model, adapter), "retrained": (reference, None)}
     with Stages(quiet=as_json) as stages:
-        results = audit_command(
-            models,
-            forget,
-            retain,
-            rules,
+        found = run_audit(
+            model,
+            base=base,
+            forget=forget,
+            retain=retain,
+            reference=reference,
+            policy=policy,
+            profile=profile.value,
+            max_rows=max_rows,
+            seed=seed,
+            batch_size=batch_size,
             unseen=unseen,
             rewordings=rewordings,
             views=views,
             served=Endpoint(served, served_model) if served else None,
-            profile=profile.value,
-            rows=max_rows,
-            seed=seed,
-            batch_size=batch_size,
+            adapter=adapter,
             out=out,
+            overwrite=overwrite,
             stages=stages,
         )
-    show(results, as_json, [audit_table(results), verdict_line(results)], out)
-    if results["verdict"]["status"] != "pass":
+    show(found.results, as_json, [audit_table(found.results), verdict_line(found.results)], out)
+    if found.status != "pass":
         raise typer.Exit(EXIT_CODE)

@@ -51,17 +51,17 @@ def bench(
 
     Given again after it was stopped, it goes on.
     """
-    from vgid.benchmarking.bench import bench_command, choose
-    from vgid.benchmarking.splits import read_settings
+    from vgid.benchmarking.bench import choose_benchmark, run_bench
+    from vgid.benchmarking.splits import parse_protocol
     from vgid.config import read_recipe
     from vgid.progress import Stages
     from vgid.report.benchmark import benchmark_table, published_table
 
     given = {"data": data, "train": train, "forget": part}
     named = read_recipe(recipe).benchmark if recipe is not None else None
-    config = choose(run_config(recipe, method, settings, seed), benchmark, given, read_settings(protocol or []), named)
+    config = choose_benchmark(run_config(recipe, method, settings, seed), benchmark, given, parse_protocol(protocol or []), named)
     with Stages(quiet=as_json) as stages:
-        results = bench_command(
+        results = run_bench(
             model,
             config,
             out,

@@ -40,7 +40,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Run unlearning methods under one protocol, and say with statistics which forgets best at what cost."""
-    from vgid.comparison.command import compare as run
+    from vgid.comparison.compare import compare as run
     from vgid.progress import Stages
     from vgid.report.comparison import comparison_table
 

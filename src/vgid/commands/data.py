@@ -23,9 +23,9 @@ def data_check(
     """Count rows, images and subjects, list every problem at once, and say what forget and retain have in common."""
     from dataclasses import asdict
 
-    from vgid.benchmarking.splits import check_data, read_settings
+    from vgid.benchmarking.splits import check_data, parse_protocol
 
-    checked = check_data(data or [], benchmark, part, read_settings(protocol or []))
+    checked = check_data(data or [], benchmark, part, parse_protocol(protocol or []))
     overlap = asdict(checked.overlap) if checked.overlap else None
     splits = {name: asdict(report) for name, report in checked.splits.items()}
     show({"splits": splits, "overlap": overlap}, as_json, map(str, [*checked.splits.values(), *filter(None, [checked.overlap])]))
@@ -44,9 +44,9 @@ def data_convert(
     skip_bad_rows: SkipBadRows = False,
 ) -> None:
     """Write own data, or a benchmark's split, as one parquet file that every command reads."""
-    from vgid.benchmarking.splits import convert_data, read_settings
+    from vgid.benchmarking.splits import convert_data, parse_protocol
 
-    chosen = read_settings(protocol or [])
+    chosen = parse_protocol(protocol or [])
     source = None if data == "-" else data
-    rows = convert_data(source, out, benchmark, part, split, settings=chosen, skip_bad_rows=skip_bad_rows)
+    rows = convert_data(source, out, benchmark, part, split, protocol=chosen, skip_bad_rows=skip_bad_rows)
     print(f"{out}: {rows} rows")

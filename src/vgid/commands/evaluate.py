@@ -81,18 +81,18 @@ def _utility(
 ) -> None:
     from vgid.progress import Stages
     from vgid.report.utility import utility_table
-    from vgid.utility.command import utility_command
+    from vgid.utility.suites import run_utility
 
     given = {name: (path, adapter) for name, (path, adapter) in models.items() if path}
     options: dict[str, Any] = {
         "tasks_folder": tasks_folder,
-        "limit": max_rows,
+        "max_rows": max_rows,
         "seed": seed,
         "batch_size": batch_size,
         "overwrite": overwrite,
     }
     with Stages(quiet=as_json) as stages:
-        results = utility_command(given, suites, out, overwrite=overwrite, stages=stages, **options)
+        results = run_utility(given, suites, out, stages=stages, **options)
     show(results, as_json, [utility_table(results)], out)
 
 
@@ -109,16 +109,16 @@ def _benchmark(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    from vgid.benchmarking.command import benchmark_command
-    from vgid.benchmarking.splits import open_benchmark, read_settings
+    from vgid.benchmarking.evaluate import run_benchmark
+    from vgid.benchmarking.splits import open_benchmark, parse_protocol
     from vgid.progress import Stages
     from vgid.report.benchmark import benchmark_table, published_table
 
     if len(data) > 1:
         raise ConfigError("a benchmark lies in one place", expected="one --data", got=f"{len(data)}")
-    opened = open_benchmark(benchmark, data[0] if data else None, part, read_settings(protocol))
+    opened = open_benchmark(benchmark, data[0] if data else None, part, parse_protocol(protocol))
     given = {name: (path, adapter) for name, (path, adapter) in models.items() if path}
     options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "overwrite": overwrite, "keep_answers": keep_answers}
     with Stages(quiet=as_json) as stages:
-        results = benchmark_command(opened, given, out, stages=stages, **options)
+        results = run_benchmark(opened, given, out, stages=stages, **options)
     show(results, as_json, [benchmark_table(results), *published_table(results)], out)

@@ -1,1 +1,1 @@
-"""Methods compared fairly: the same people, order of rows, LoRA scope and budget for all, with statistics over people and seeds."""
+"""Compares methods: the same people, order of rows, LoRA scope and budget for all, with statistics over people and seeds."""

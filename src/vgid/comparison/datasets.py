@@ -1,4 +1,4 @@
-"""A seed's people, the model that memorised them all, and the one that never met those to forget: made once, and kept."""
+"""The dataset of a seed: its people, the model that memorised all of them, and the one that never saw those to forget."""
 
 from __future__ import annotations
 
@@ -20,20 +20,23 @@ from vgid.models.loading import load_model
 from vgid.progress import Stages
 from vgid.synthetic.people import World
 
+FOLDER = "worlds"
+"""Folder of the datasets, in the output folder of a comparison."""
 MODELS = ("base", "retrained")
+"""Folders of the two models, in the folder of a seed."""
 
 
 @dataclass(frozen=True)
-class Ready:
-    """A seed's data and where its models lie.
+class SeedDataset:
+    """A seed's rows, and where its models are.
 
     Attributes:
-        seed: what everything follows from.
-        folder: holds `base` and `retrained`.
+        seed: random seed of people, rows and training.
+        folder: folder with the models `base` and `retrained`.
         data: rows and splits.
-        config: how both models came about.
-        identities: what each model depends on.
-        seconds: how long each took to train; both were trained side by side.
+        config: configuration of the training of both models.
+        identities: by model, what it depends on.
+        seconds: by model, how long its training took; the two are trained in parallel.
     """
 
     seed: int
@@ -44,25 +47,35 @@ class Ready:
     seconds: Mapping[str, float]
 
 
-def make_ready(plan: Plan, seed: int, out: Path, stages: Stages) -> Ready:
-    """Draw, memorise and retrain, or take what an earlier comparison left in `out` if it depends on the same things."""
-    folder = out / "worlds" / f"seed-{seed}"
+def prepare_seed(plan: Plan, seed: int, out: Path, stages: Stages) -> SeedDataset:
+    """Draw a seed's people and train its two models, or reuse what an earlier comparison left if it depends on the same things.
+
+    Args:
+        plan: the comparison.
+        seed: the random seed.
+        out: output folder of the comparison.
+        stages: shows and times what is done.
+
+    Returns:
+        The dataset, as it is in the output folder.
+    """
+    folder = out / FOLDER / f"seed-{seed}"
     data = _draw(plan, seed, folder, stages)
     config = plan.target.memorising_config(seed)
     origin = load_model(plan.target.base()).model
     lessons = lessons_of(plan.target, data, folder, seed)
     identities = {name: identity(config, [], lesson.rows, origin, {}) for name, lesson in zip(MODELS, lessons, strict=True)}
-    missing = {name: lesson for name, lesson in zip(MODELS, lessons, strict=True) if not _kept(folder, name, identities[name])}
+    missing = {name: lesson for name, lesson in zip(MODELS, lessons, strict=True) if not _is_kept(folder, name, identities[name])}
     if missing:
         _learn(missing, identities, seed, stages)
-    seconds = {name: _note(folder, name)["seconds"] for name in MODELS}
-    return Ready(seed, folder, data, config, identities, seconds)
+    seconds = {name: _read_note(folder, name)["seconds"] for name in MODELS}
+    return SeedDataset(seed, folder, data, config, identities, seconds)
 
 
 def _draw(plan: Plan, seed: int, folder: Path, stages: Stages) -> Data:
     world = World(seed, plan.people, plan.forget)
     drawn = {"seed": seed, "people": plan.people, "forget": plan.forget, "examined": plan.target.examined, **surroundings()}
-    if not (_note(folder, "data").get("identity") == drawn and (folder / "data").is_dir()):
+    if not (_read_note(folder, "data").get("identity") == drawn and (folder / "data").is_dir()):
         with stages(f"Drawing the people of seed {seed}", "data"):
             _remove(folder, "data")
             with whole_folder(folder / "data") as unfinished:
@@ -82,12 +95,12 @@ def _learn(lessons: Mapping[str, Lesson], identities: Mapping[str, Identity], se
         write_json_atomic(lesson.out.parent / f"{name}.json", {"identity": identities[name], "seconds": taken})
 
 
-def _kept(folder: Path, name: str, wanted: Identity) -> bool:
-    return (folder / name).is_dir() and _note(folder, name).get("identity") == wanted
+def _is_kept(folder: Path, name: str, wanted: Identity) -> bool:
+    return (folder / name).is_dir() and _read_note(folder, name).get("identity") == wanted
 
 
-def _note(folder: Path, name: str) -> dict[str, Any]:
-    """What is known of a model or of the data; the note is written last, so what has none is not whole."""
+def _read_note(folder: Path, name: str) -> dict[str, Any]:
+    """Return what is noted about a model or the data; the note is written last, so without one the rest may be incomplete."""
     path = folder / f"{name}.json"
     note: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     return note

@@ -1,4 +1,4 @@
-"""What a run's result depends on, as digests: it is used again only where all of them are the same."""
+"""What the result of a run depends on, as digests: a stored run is reused only if all of them are equal."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from vgid.processes import default_device
 from vgid.results import versions
 from vgid.training.fingerprint import files_digest, fingerprint, rows_digest
 
-SHARED = ("data", "evaluation", "models", "training", "methods/common")
-"""Folders whose code every run depends on."""
-MODULES = ("config.py", "instructions.py", "losses.py", "memory.py", "perturbation.py", "seeds.py", "methods/base.py")
-"""Files of which that is true."""
+SHARED_FOLDERS = ("data", "evaluation", "models", "synthetic", "training", "methods/common")
+"""Folders with code that every run depends on."""
+SHARED_FILES = ("config.py", "instructions.py", "losses.py", "memory.py", "perturbation.py", "seeds.py", "settings.py", "methods/base.py")
+"""Files with code that every run depends on."""
 Identity = Mapping[str, Any]
 
 
@@ -29,7 +29,18 @@ def identity(
     model: Any,
     questions: Mapping[str, Sequence[Example]],
 ) -> dict[str, Any]:
-    """Digests of settings, rows, model and questions; versions, device, and the code that the method runs."""
+    """Return what the result of a run depends on.
+
+    Args:
+        config: settings of the run.
+        forget: rows to forget.
+        retain: rows to retain.
+        model: the model that is trained, before training.
+        questions: the splits that are asked afterwards.
+
+    Returns:
+        Digests of settings, rows, model and questions, the code that the method runs, the device, and versions of packages.
+    """
     return {
         **fingerprint(config, forget, retain, model),
         "questions": rows_digest(row for rows in questions.values() for row in rows),
@@ -38,32 +49,36 @@ def identity(
 
 
 def surroundings(method: str | None = None) -> dict[str, Any]:
-    """What does not show in settings and data."""
-    return {"code": _code(method), "device": str(default_device()), "versions": versions()}
+    """Return what a result depends on besides settings and data: code, device and versions of packages.
+
+    Args:
+        method: the method that runs; None for what no method is part of, such as drawing people.
+    """
+    return {"code": _code_digest(method), "device": str(default_device()), "versions": versions()}
 
 
-def _code(method: str | None) -> str:
-    """The code of all that is shared, and of the method with those it builds on; a change to another method changes nothing here."""
-    line = [each for each in METHODS.get(method).__mro__ if issubclass(each, Method)] if method else []
-    ours = {each.__module__.split(".")[2] for each in line if each.__module__.startswith("vgid.methods.")}
-    theirs = {path for each in line if not each.__module__.startswith("vgid.") for path in _package(each)}
+def _code_digest(method: str | None) -> str:
+    """Return a digest of all shared code, and of the method with its base classes; other methods may change without changing it."""
+    classes = [each for each in METHODS.get(method).__mro__ if issubclass(each, Method)] if method else []
+    built_in = {each.__module__.split(".")[2] for each in classes if each.__module__.startswith("vgid.methods.")}
+    installed = {path for each in classes if not each.__module__.startswith("vgid.") for path in _installed_code(each)}
     with as_file(files("vgid")) as root:
-        own = {path for name in ours for path in _files(root / "methods", name)}
-        return files_digest(sorted({*_shared(root), *own, *theirs}))
+        own = {path for name in built_in for path in _method_code(root / "methods", name)}
+        return files_digest(sorted({*_shared_code(root), *own, *installed}))
 
 
-def _files(folder: Path, name: str) -> Iterable[Path]:
-    """The code of a method of ours: a file, or a folder."""
+def _method_code(folder: Path, name: str) -> Iterable[Path]:
+    """Return the code of a built-in method: a file, or a folder."""
     return (folder / name).rglob("*.py") if (folder / name).is_dir() else [folder / f"{name}.py"]
 
 
-def _package(kind: type) -> Iterable[Path]:
-    """The code of another package's method: its file, and those that lie with it where it is part of a package."""
+def _installed_code(kind: type) -> Iterable[Path]:
+    """Return the code of another package's method: its file, and the files next to it if it is part of a package."""
     path = Path(inspect.getfile(kind))
     return path.parent.rglob("*.py") if "." in kind.__module__ else [path]
 
 
-def _shared(root: Path) -> Iterable[Path]:
-    yield from (root / name for name in MODULES)
-    for folder in SHARED:
+def _shared_code(root: Path) -> Iterable[Path]:
+    yield from (root / name for name in SHARED_FILES)
+    for folder in SHARED_FOLDERS:
         yield from (root / folder).rglob("*.py")

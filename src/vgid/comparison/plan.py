@@ -1,4 +1,4 @@
-"""What a comparison runs: which contenders, on which people, with which settings."""
+"""The plan of a comparison: which entries run, on which people, with which settings."""
 
 from __future__ import annotations
 
@@ -15,32 +15,53 @@ from vgid.methods import METHODS
 from vgid.settings import DEFAULT_METHOD
 
 Budget = Literal["equal-steps", "equal-time"]
-BEFORE, REFERENCE = "untouched", "retrain"
-"""What every comparison measures besides: the model before unlearning, and one that never met those to forget."""
-TIMED = DEFAULT_METHOD
-"""The method whose time is every method's time budget, where budgets are times."""
-NEVER = 1_000_000
-"""Looks that would have to agree for an early stop: all take the same steps, and each ends with its best look."""
+"""What is equal for all entries that train: optimizer steps, or seconds."""
+BASE, REFERENCE = "untouched", "retrain"
+"""Methods that every comparison runs besides its entries, since scores are relative to them: the model before unlearning, and a model that
+is trained without the forget set."""
+TIME_BUDGET_METHOD = DEFAULT_METHOD
+"""The entry with the time that is the time budget of all, under `equal-time`."""
+NO_EARLY_STOP = 1_000_000
+"""Patience, in evaluations on the validation rows: more than any run has, so that all take the same steps. Each run still ends with the
+weights of its best evaluation."""
 
 
 class Tuned(NamedTuple):
-    """What a search found: settings by dotted key, their composite on the validation part, and after how many trials."""
+    """What a search for settings found.
+
+    Attributes:
+        settings: the best settings, by dotted key.
+        composite: their composite score on the validation rows.
+        trials: number of trials.
+    """
 
     settings: Mapping[str, Any]
     composite: float
     trials: int
 
 
-class Earlier(NamedTuple):
-    """What an earlier comparison's search found, and on whose people: the seed it was run on."""
+class EarlierTuning(NamedTuple):
+    """What the search of an earlier comparison found.
+
+    Attributes:
+        seed: the seed with the people that it was run on.
+        trials: number of trials per entry.
+        tuned: the findings by entry.
+    """
 
     seed: int
     trials: int
     tuned: Mapping[str, Tuned]
 
 
-class Contender(NamedTuple):
-    """A method under the name it is shown by; `recipe` where that says more than the name."""
+class Entry(NamedTuple):
+    """A method, or a variant of one, that is compared.
+
+    Attributes:
+        name: the name that users type and results show, such as `npo` or `vgid:paper`.
+        method: name of the method.
+        recipe: the recipe with the settings of a variant; None for a method with its defaults.
+    """
 
     name: str
     method: str
@@ -48,13 +69,13 @@ class Contender(NamedTuple):
 
     @property
     def trains(self) -> bool:
-        """Whether it takes steps at all."""
+        """Whether the method takes optimizer steps."""
         return METHODS.get(self.method).trains
 
     def search(self) -> dict[str, Any]:
-        """What to try when it is tuned; what a variant's recipe settles is left alone."""
-        settled = _settled(self.recipe) if self.recipe else {}
-        return {key: space for key, space in METHODS.get(self.method).search.items() if not any(_touch(key, each) for each in settled)}
+        """Return what to try for each setting in a search; settings that a variant's recipe fixes are left out."""
+        fixed = _variant_settings(self.recipe) if self.recipe else {}
+        return {key: space for key, space in METHODS.get(self.method).search.items() if not any(_overlap(key, each) for each in fixed)}
 
 
 @dataclass(frozen=True)
@@ -63,49 +84,55 @@ class Plan:
 
     Attributes:
         target: the base model and how it memorises.
-        people: how many it memorises.
-        forget: how many of them are forgotten.
-        contenders: what is compared, besides the two references.
-        seeds: each draws people of its own.
-        budget: what is the same for all that train: optimizer steps, or the seconds VGID takes.
-        steps: optimizer steps; None leaves them to the configuration.
-        trials: trials in the search for each contender's settings; 0 takes the settings that come with it.
-        earlier: settings that were found before, in place of a search.
+        people: number of people that it memorises.
+        forget: number of people to forget, among them.
+        entries: what is compared, besides the base and the reference.
+        seeds: random seeds; each draws its own people.
+        budget: what is equal for all entries that train.
+        steps: optimizer steps; None takes those of the configuration.
+        trials: trials in the search for each entry's settings; 0 takes the settings that come with it.
+        earlier: settings that an earlier search found, in place of a search.
     """
 
     target: Target
     people: int
     forget: int
-    contenders: tuple[Contender, ...]
+    entries: tuple[Entry, ...]
     seeds: tuple[int, ...]
     budget: Budget = "equal-steps"
     steps: int | None = None
     trials: int = 0
-    earlier: Earlier | None = None
+    earlier: EarlierTuning | None = None
 
     @property
     def found(self) -> dict[str, Tuned]:
-        """What an earlier search found for these contenders; the others keep the settings that come with them."""
+        """What an earlier search found for these entries; the others keep the settings that come with them."""
         earlier = self.earlier.tuned if self.earlier else {}
-        return {each.name: earlier[each.name] for each in self.contenders if each.name in earlier}
+        return {each.name: earlier[each.name] for each in self.entries if each.name in earlier}
 
-    def config(self, contender: Contender, seed: int, settings: Mapping[str, Any] | None = None, steps: int | None = None) -> RunConfig:
-        """The configuration of one run: what fits the target, then what fits the method, then what was found by tuning.
+    def config(self, entry: Entry, seed: int, settings: Mapping[str, Any] | None = None, steps: int | None = None) -> RunConfig:
+        """Return the configuration of one run: the target's settings, then those of the method, then those that a search found.
+
+        Args:
+            entry: what to run.
+            seed: random seed of the run.
+            settings: settings that a search found, by dotted key.
+            steps: optimizer steps; None takes those of the plan.
 
         Raises:
             ConfigError: a setting is not valid.
         """
-        overrides = [*self.target.settings(contender.method)]
-        if contender.recipe:
-            overrides = [*(f"{key}={json.dumps(value)}" for key, value in _settled(contender.recipe).items()), *overrides]
+        overrides = [*self.target.settings(entry.method)]
+        if entry.recipe:
+            overrides = [*(f"{key}={json.dumps(value)}" for key, value in _variant_settings(entry.recipe).items()), *overrides]
         steps = steps or self.steps
-        overrides += [f"training.steps={steps}"] if steps and contender.trains else []
+        overrides += [f"training.steps={steps}"] if steps and entry.trains else []
         overrides += [f"{key}={json.dumps(value)}" for key, value in (settings or {}).items()]
-        overrides += [f"validation.patience={NEVER}", f"seed={seed}"]
-        return resolve(self.target.recipe, overrides, method=contender.method)
+        overrides += [f"validation.patience={NO_EARLY_STOP}", f"seed={seed}"]
+        return resolve(self.target.recipe, overrides, method=entry.method)
 
 
-def plan_of(
+def make_plan(
     target: str,
     methods: Sequence[str],
     *,
@@ -118,28 +145,49 @@ def plan_of(
     trials: int = 0,
     settings: Path | None = None,
 ) -> Plan:
-    """Check everything that can be checked before anything runs.
+    """Make a plan, and check all that can be checked before anything runs.
+
+    Args:
+        target: name of the target.
+        methods: names of entries; none takes all.
+        seeds: number of seeds.
+        first_seed: the first seed; the others follow.
+        people: number of people to memorise; None takes the target's.
+        forget: number of people to forget; None takes the target's.
+        budget: what is equal for all entries that train.
+        steps: optimizer steps; None takes those of the configuration.
+        trials: trials in the search for each entry's settings.
+        settings: the comparison.json of an earlier comparison with a search.
+
+    Returns:
+        The plan; the entry with the time budget comes first.
 
     Raises:
-        ConfigError: an unknown target, method or setting; a method named twice; equal times without VGID's; settings both searched
-            and given.
+        ConfigError: a target, method or setting is unknown; a method is named twice; equal times lack the method that sets them; or
+            settings are both searched and given.
     """
     base = TARGETS.get(target)
-    chosen = tuple(each for each in contenders(methods or everything()) if each.name not in (BEFORE, REFERENCE))
-    if budget == "equal-time" and TIMED not in [each.name for each in chosen]:
-        raise ConfigError(f"equal times are those of {TIMED}", expected=f"{TIMED} among the methods", got=", ".join(methods), fix="add it")
+    chosen = tuple(each for each in parse_entries(methods or all_entry_names()) if each.name not in (BASE, REFERENCE))
+    if budget == "equal-time" and TIME_BUDGET_METHOD not in [each.name for each in chosen]:
+        raise ConfigError(
+            f"the time of {TIME_BUDGET_METHOD} is the time budget of all methods",
+            expected=f"{TIME_BUDGET_METHOD} among the methods",
+            got=", ".join(methods),
+            fix="add it",
+        )
     if settings and trials:
         raise ConfigError("settings are either searched or given", got="--tune and --settings", fix="leave one of them out")
-    numbers, earlier = tuple(range(first_seed, first_seed + seeds)), read_earlier(settings) if settings else None
-    plan = Plan(base, people or base.people[0], forget or base.people[1], _timed_first(chosen), numbers, budget, steps, trials, earlier)
-    for contender in plan.contenders:
-        found = plan.found.get(contender.name)
-        plan.config(contender, first_seed, found.settings if found else None)
+    numbers, earlier = tuple(range(first_seed, first_seed + seeds)), read_earlier_tuning(settings) if settings else None
+    ordered = tuple(sorted(chosen, key=lambda each: each.name != TIME_BUDGET_METHOD))
+    plan = Plan(base, people or base.people[0], forget or base.people[1], ordered, numbers, budget, steps, trials, earlier)
+    for entry in plan.entries:
+        found = plan.found.get(entry.name)
+        plan.config(entry, first_seed, found.settings if found else None)
     return plan
 
 
-def read_earlier(path: Path) -> Earlier:
-    """The settings in the results of an earlier comparison.
+def read_earlier_tuning(path: Path) -> EarlierTuning:
+    """Read the settings that an earlier comparison found from its results.
 
     Raises:
         ConfigError: the file cannot be read, or holds no settings that were tuned.
@@ -148,7 +196,7 @@ def read_earlier(path: Path) -> Earlier:
     try:
         results = json.loads(path.read_text("utf-8"))
         tuned = {name: Tuned(**found) for name, found in results["tuned"].items()}
-        earlier = Earlier(results["tuned_on"], max(found.trials for found in tuned.values()), tuned)
+        earlier = EarlierTuning(results["tuned_on"], max(found.trials for found in tuned.values()), tuned)
     except OSError as error:
         raise ConfigError(f"cannot read the settings: {error.strerror or error}", where=str(path), expected=expected) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -156,16 +204,16 @@ def read_earlier(path: Path) -> Earlier:
     return earlier
 
 
-def everything() -> list[str]:
-    """All methods but references and those that are a variant's, and all variants."""
+def all_entry_names() -> list[str]:
+    """Return the names of all methods and variants, except references and methods that only a variant runs."""
     found = variants()
-    own = {method for _, method in found.values()}
+    run_by_variants = {method for _, method in found.values()}
     names = [name for name in METHODS if METHODS.get(name).kind != "reference"]
-    return [*(name for name in names if name in {of for of, _ in found.values()} or name not in own), *map(variant_name, found)]
+    return [*(name for name in names if name in {of for of, _ in found.values()} or name not in run_by_variants), *map(variant_name, found)]
 
 
 def variants() -> dict[str, tuple[str, str]]:
-    """Built-in recipes that are variants of a method in comparisons: to that method, and to the one they run.
+    """Return the built-in recipes that are variants of a method in comparisons: by recipe, that method, and the method it runs.
 
     A variant has the recipe's method settings; how it trains is the comparison's.
     """
@@ -178,41 +226,37 @@ def variants() -> dict[str, tuple[str, str]]:
 
 
 def variant_name(recipe: str) -> str:
-    """What a comparison calls a variant, such as `vgid:paper`."""
+    """Return the name of a variant's entry: the method's name, a colon, and the recipe's name."""
     return f"{variants()[recipe][0]}:{recipe}"
 
 
-def contenders(names: Sequence[str]) -> tuple[Contender, ...]:
-    """Contenders by name: a method, or `vgid:` and a variant.
+def parse_entries(names: Sequence[str]) -> tuple[Entry, ...]:
+    """Return entries by name: a method's name, or `METHOD:RECIPE` for a variant.
 
     Raises:
-        ConfigError: there is none of that name, or one is named twice.
+        ConfigError: there is no such method or variant, or one is named twice.
     """
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise ConfigError("a method is named twice", got=repr(twice), fix="name it once")
-    return tuple(map(_contender, names))
+    return tuple(map(_parse_entry, names))
 
 
-def _contender(name: str) -> Contender:
+def _parse_entry(name: str) -> Entry:
     method, _, variant = name.partition(":")
     METHODS.get(method)
     if not variant:
-        return Contender(name, method)
+        return Entry(name, method)
     known = variants()
     if variant not in known or known[variant][0] != method:
         options = [variant_name(each) for each in known]
         close = nearest(name, options)
         raise ConfigError("unknown variant", expected=", ".join(options), got=repr(name), fix=f"did you mean {close!r}?" if close else None)
-    return Contender(name, known[variant][1], variant)
+    return Entry(name, known[variant][1], variant)
 
 
-def _timed_first(chosen: Sequence[Contender]) -> tuple[Contender, ...]:
-    return tuple(sorted(chosen, key=lambda each: each.name != TIMED))
-
-
-def _settled(recipe: str) -> dict[str, Any]:
-    """What a variant's recipe says of the method, by dotted key."""
+def _variant_settings(recipe: str) -> dict[str, Any]:
+    """Return the method settings of a variant's recipe, by dotted key."""
     return {f"method.{key}": value for key, value in _flat(read_recipe(recipe).values["method"]).items() if key != "name"}
 
 
@@ -221,5 +265,6 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return {key: value for each in nested for key, value in each.items()}
 
 
-def _touch(one: str, other: str) -> bool:
+def _overlap(one: str, other: str) -> bool:
+    """Return whether two dotted keys are equal, or one is a section that holds the other."""
     return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")

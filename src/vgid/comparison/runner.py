@@ -1,7 +1,7 @@
-"""Runs what a plan says.
+"""Runs a plan.
 
-What is finished is kept; a run that was cut short begins anew, so that its time is a whole run's. Several processes may work in one
-folder: each takes up what no other is at.
+Finished runs are stored. A run that was stopped starts from the beginning, so that its time is that of a whole run. Several processes may
+work in one folder: each takes runs that no other process works on.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from vgid.comparison.datasets import Ready, make_ready
+from vgid.comparison.datasets import FOLDER, SeedDataset, prepare_seed
 from vgid.comparison.identity import identity
-from vgid.comparison.memory import PeakMemory
-from vgid.comparison.plan import BEFORE, REFERENCE, TIMED, Contender, Plan, Tuned
-from vgid.comparison.run import Run, judged, read_run
-from vgid.comparison.time_budget import steps_in
+from vgid.comparison.peak_memory import PeakMemory
+from vgid.comparison.plan import BASE, REFERENCE, TIME_BUDGET_METHOD, Entry, Plan, Tuned
+from vgid.comparison.stored_run import Run, evaluation_fields, read_run
+from vgid.comparison.time_budget import steps_within
 from vgid.comparison.tuning import tune
 from vgid.config import RunConfig, resolve
 from vgid.data.example import Example
@@ -29,152 +29,178 @@ from vgid.models.loading import LoadedModel, load_model
 from vgid.progress import Stages
 from vgid.training.fit import fit
 
-NOTHING, LOOK = "nothing to train", "recall "
+RECALL = "recall "
+"""Start of the names of training curves that hold evaluations on the validation rows; the side follows."""
 
 
 @dataclass(frozen=True)
-class Compared:
-    """All runs of a comparison, its references among them, and what tuning found."""
+class FinishedComparison:
+    """All runs of a comparison.
+
+    Attributes:
+        plan: what was run.
+        runs: the runs of all seeds, those of the base and the reference among them.
+        tuned: what the search for settings found, by entry.
+        examples: by split, the examples of the first seed that the page shows.
+    """
 
     plan: Plan
     runs: Sequence[Run]
     tuned: Mapping[str, Tuned]
     examples: Mapping[str, Sequence[Example]]
-    """By split, the examples of the first seed that are shown."""
 
 
-def run_plan(plan: Plan, out: Path, stages: Stages) -> Compared:
-    """Tune if told to, then run every contender on every seed, and at last wait for what other processes are at."""
+def run_plan(plan: Plan, out: Path, stages: Stages) -> FinishedComparison:
+    """Search settings if the plan says so, run every entry on every seed, and wait for what other processes work on.
+
+    Args:
+        plan: the comparison.
+        out: output folder, which several processes may share.
+        stages: shows and times what is done.
+
+    Returns:
+        All runs.
+
+    Raises:
+        RunError: the run that sets the time budget failed.
+        StoppedError: a signal asked the run to stop; the same call goes on.
+    """
     tuned: dict[str, Tuned] = {}
     seeds: list[SeedRuns] = []
     examples: dict[str, list[Example]] = {}
     for seed in plan.seeds:
-        with FileLock(out / "worlds" / f"seed-{seed}.lock"):
-            ready = make_ready(plan, seed, out, stages)
+        with FileLock(out / FOLDER / f"seed-{seed}.lock"):
+            dataset = prepare_seed(plan, seed, out, stages)
         if seed == plan.seeds[0]:
-            examples = {split: spread(ready.data.splits[split], min(count, len(ready.data.splits[split]))) for split, count in SHOWN}
-            tuned = tune(plan, ready, out, stages) if plan.trials else plan.found
-        seeds.append(SeedRuns(plan, ready, out, stages, tuned, examples if seed == plan.seeds[0] else {}))
+            examples = {split: spread(dataset.data.splits[split], min(count, len(dataset.data.splits[split]))) for split, count in SHOWN}
+            tuned = tune(plan, dataset, out, stages) if plan.trials else plan.found
+        seeds.append(SeedRuns(plan, dataset, out, stages, tuned, examples if seed == plan.seeds[0] else {}))
         seeds[-1].begin()
-    return Compared(plan, [run for each in seeds for run in each.runs()], tuned, examples)
+    return FinishedComparison(plan, [run for each in seeds for run in each.runs()], tuned, examples)
 
 
-class _Job(NamedTuple):
-    """A run to come."""
+class _PendingRun(NamedTuple):
+    """A run that is not stored yet: its name, its identity, and the function that runs it."""
 
     name: str
-    depends: Mapping[str, Any]
+    identity: Mapping[str, Any]
     run: Callable[[], Run]
 
 
 class SeedRuns:
-    """The runs of one seed."""
+    """The runs of one seed.
+
+    Args:
+        plan: the comparison.
+        dataset: the seed's rows and models.
+        out: output folder of the comparison.
+        stages: shows and times what is done.
+        tuned: what the search for settings found, by entry.
+        shown: by split, the examples with answers that the page shows.
+    """
 
     def __init__(
         self,
         plan: Plan,
-        ready: Ready,
+        dataset: SeedDataset,
         out: Path,
         stages: Stages,
         tuned: Mapping[str, Tuned],
         shown: Mapping[str, Sequence[Example]],
     ) -> None:
-        self.plan, self.ready, self.out, self.stages, self.tuned = plan, ready, out, stages, tuned
+        self.plan, self.dataset, self.out, self.stages, self.tuned = plan, dataset, out, stages, tuned
         self.shown = {split: [example.id for example in examples] for split, examples in shown.items()}
-        self.base = load_model(ready.folder / "base").model
+        self.base = load_model(dataset.folder / "base").model
         self.done: dict[str, Run] = {}
-        self._left: list[_Job] | None = None
+        self._left: list[_PendingRun] | None = None
 
     def begin(self) -> None:
-        """Run what is not kept yet and no other process is at."""
-        self._left = [job for job in self._jobs() if not self._take(job, wait=False)]
+        """Run what is not stored yet and no other process works on."""
+        self._left = [pending for pending in self._pending() if not self._finish(pending, wait=False)]
 
     def runs(self) -> list[Run]:
-        """All of them, references first; what another process is at is waited for, and run if that one is killed."""
-        for job in self._jobs() if self._left is None else self._left:
-            self._take(job)
-        return [self.done[name] for name in (BEFORE, REFERENCE, *(each.name for each in self.plan.contenders))]
+        """Return all runs, the base and the reference first; wait for other processes, and take over from those that are killed."""
+        for pending in self._pending() if self._left is None else self._left:
+            self._finish(pending)
+        return [self.done[name] for name in (BASE, REFERENCE, *(each.name for each in self.plan.entries))]
 
-    def _jobs(self) -> Iterable[_Job]:
-        yield self._reference(BEFORE, "base")
-        yield self._reference(REFERENCE, "retrained")
-        clock: float | None = None
-        for contender in self.plan.contenders:
-            settings = self.tuned[contender.name].settings if contender.name in self.tuned else {}
-            job = self._contender(contender, self.plan.config(contender, self.ready.seed, settings), clock)
-            if contender.name == TIMED and self.plan.budget == "equal-time":
-                self._take(job)
-                clock = self._clock()
-            yield job
+    def _pending(self) -> Iterable[_PendingRun]:
+        yield self._reference_run(BASE, "base")
+        yield self._reference_run(REFERENCE, "retrained")
+        time_budget: float | None = None
+        for entry in self.plan.entries:
+            settings = self.tuned[entry.name].settings if entry.name in self.tuned else {}
+            pending = self._entry_run(entry, self.plan.config(entry, self.dataset.seed, settings), time_budget)
+            if entry.name == TIME_BUDGET_METHOD and self.plan.budget == "equal-time":
+                # The entries after it need its time, so it has to be finished before they can be described.
+                self._finish(pending)
+                time_budget = self._time_budget()
+            yield pending
 
-    def _take(self, job: _Job, wait: bool = True) -> bool:
-        """Run it, or take what is kept of it; without `wait`, not if another process is at it, and so it may not be done."""
-        if job.name in self.done:
+    def _finish(self, pending: _PendingRun, wait: bool = True) -> bool:
+        """Read a run that is stored, or run it; without `wait`, return False at once if another process works on it."""
+        if pending.name in self.done:
             return True
-        path = self.out / "runs" / f"seed-{self.ready.seed}" / f"{job.name.replace(':', '.')}.json"
+        path = self.out / "runs" / f"seed-{self.dataset.seed}" / f"{pending.name.replace(':', '.')}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(path.with_suffix(".lock"), blocking=wait):
-                kept = read_run(path, job.depends)
-                if kept is None:
-                    kept = job.run()
-                    kept.write(path)
+                run = read_run(path, pending.identity)
+                if run is None:
+                    run = pending.run()
+                    run.write(path)
         except Timeout:
             return False
-        self.done[job.name] = kept
+        self.done[pending.name] = run
         return True
 
-    def _clock(self) -> float:
-        """VGID's seconds.
-
-        Raises:
-            RunError: it failed, so that nobody knows how long the others may take.
-        """
-        run = self.done[TIMED]
+    def _time_budget(self) -> float:
+        run = self.done[TIME_BUDGET_METHOD]
         if run.failed:
-            raise RunError("VGID's run failed, so there is no time to give to the others", got=run.failed)
+            raise RunError(f"the run of {TIME_BUDGET_METHOD} failed, so there is no time budget for the others", got=run.failed)
         return run.seconds
 
-    def _reference(self, name: str, folder: str) -> _Job:
-        depends = {**self._identity(resolve(None, [f"seed={self.ready.seed}"], method=name)), "model": self.ready.identities[folder]}
-        steps, seconds = (0, 0.0) if name == BEFORE else (self.ready.config.training.steps or 0, self.ready.seconds[folder])
+    def _reference_run(self, name: str, folder: str) -> _PendingRun:
+        config = resolve(None, [f"seed={self.dataset.seed}"], method=name)
+        depends = {**self._identity(config), "model": self.dataset.identities[folder]}
+        steps, seconds = (0, 0.0) if name == BASE else (self.dataset.config.training.steps or 0, self.dataset.seconds[folder])
 
         def run() -> Run:
-            answers = self._examine(load_model(self.ready.folder / folder), name)
-            return Run(name, self.ready.seed, depends, None, steps, seconds, 0, "all steps taken" if steps else NOTHING, **answers)
+            fields = self._evaluate(load_model(self.dataset.folder / folder), name)
+            ended = "all steps taken" if steps else "nothing to train"
+            return Run(name, self.dataset.seed, depends, None, steps, seconds, 0, ended, **fields)
 
-        return _Job(name, depends, run)
+        return _PendingRun(name, depends, run)
 
-    def _contender(self, contender: Contender, config: RunConfig, clock: float | None) -> _Job:
-        clock = clock if contender.trains else None
-        depends = {**self._identity(config), "seconds": clock}
-        return _Job(contender.name, depends, lambda: self._unlearn(contender, config, clock, depends))
+    def _entry_run(self, entry: Entry, config: RunConfig, time_budget: float | None) -> _PendingRun:
+        time_budget = time_budget if entry.trains else None
+        depends = {**self._identity(config), "seconds": time_budget}
+        return _PendingRun(entry.name, depends, lambda: self._unlearn(entry, config, time_budget, depends))
 
-    def _unlearn(self, contender: Contender, config: RunConfig, clock: float | None, depends: Mapping[str, Any]) -> Run:
-        data, base, seed = self.ready.data, self.ready.folder / "base", self.ready.seed
-        steps = config.training.steps or 0
+    def _unlearn(self, entry: Entry, config: RunConfig, time_budget: float | None, depends: Mapping[str, Any]) -> Run:
+        data, base, seed = self.dataset.data, self.dataset.folder / "base", self.dataset.seed
         try:
-            if clock is not None:
-                with self.stages(f"Timing {contender.name}, seed {seed}", "timing"):
-                    steps = steps_in(clock, base, data.forget, data.retain, config)
+            if time_budget is not None:
+                with self.stages(f"Timing {entry.name}, seed {seed}", "timing"):
+                    steps = steps_within(time_budget, base, data.forget, data.retain, config)
                 config = config.model_copy(update={"training": config.training.model_copy(update={"steps": steps})})
             loaded = load_model(base)
-            with self.stages(f"Unlearning by {contender.name}, seed {seed}", contender.name) as tick, PeakMemory() as peak:
+            with self.stages(f"Unlearning by {entry.name}, seed {seed}", entry.name) as tick, PeakMemory() as peak:
                 fitted = fit(loaded, data.forget, data.retain, config, progress=tick)
         except StoppedError:
             raise
         except RunError as error:
-            return Run(contender.name, seed, depends, config.model_dump(mode="json"), 0, 0.0, 0, "failed", failed=error.problem)
+            return Run(entry.name, seed, depends, config.model_dump(mode="json"), 0, 0.0, 0, "failed", failed=error.problem)
         steps = max((curve[-1][0] for curve in fitted.curves.values() if curve), default=0)
-        looks = {name.removeprefix(LOOK): curve for name, curve in fitted.curves.items() if name.startswith(LOOK)}
-        answers = self._examine(fitted.loaded, contender.name)
-        settings = config.model_dump(mode="json")
-        return Run(contender.name, seed, depends, settings, steps, round(fitted.seconds, 2), peak.bytes, fitted.stopped, looks, **answers)
+        recalls = {name.removeprefix(RECALL): curve for name, curve in fitted.curves.items() if name.startswith(RECALL)}
+        fields = self._evaluate(fitted.loaded, entry.name)
+        settings, seconds = config.model_dump(mode="json"), round(fitted.seconds, 2)
+        return Run(entry.name, seed, depends, settings, steps, seconds, peak.bytes, fitted.stopped, recalls, **fields)
 
     def _identity(self, config: RunConfig) -> dict[str, Any]:
-        data = self.ready.data
+        data = self.dataset.data
         return {**identity(config, data.forget, data.retain, self.base, data.splits), "shown": self.shown}
 
-    def _examine(self, loaded: LoadedModel, name: str) -> dict[str, Any]:
-        with self.stages(f"Examining {name}, seed {self.ready.seed}", "evaluate") as tick:
-            return judged(evaluate(loaded, self.ready.data.splits, on_progress=tick), self.shown)
+    def _evaluate(self, loaded: LoadedModel, name: str) -> dict[str, Any]:
+        with self.stages(f"Examining {name}, seed {self.dataset.seed}", "evaluate") as tick:
+            return evaluation_fields(evaluate(loaded, self.dataset.data.splits, on_progress=tick), self.shown)

@@ -1,7 +1,7 @@
-"""Equal time: how many steps of a method take as long as VGID's run.
+"""Equal time: the number of steps of a method that take as long as another method's run.
 
-The steps are counted before the run, from the time of a few steps on the same model and data, so that the learning rate's schedule ends
-with the run, and so that a run with the same number of steps gives the same model on any machine.
+The steps are counted before the run, from the time of a few steps on the same model and data. So the schedule of the learning rate ends
+with the run, and a run with the same number of steps gives the same model on any machine.
 """
 
 from __future__ import annotations
@@ -17,28 +17,44 @@ from vgid.data.example import Example
 from vgid.models.loading import load_model
 from vgid.training.fit import fit
 
-TRIED = 8
-"""Steps whose time is taken; the first, which warms up, does not count."""
+TIMED_STEPS = 8
+"""Steps to measure; the first, which warms caches up, does not count, so the median is over 7."""
 
 
-def steps_in(seconds: float, base: Path, forget: Sequence[Example], retain: Sequence[Example], config: RunConfig) -> int:
-    """Steps that fit into `seconds`, what comes before the first of them included; at least one."""
+def steps_within(seconds: float, base: Path, forget: Sequence[Example], retain: Sequence[Example], config: RunConfig) -> int:
+    """Measure how many steps fit into a time budget.
+
+    Args:
+        seconds: the time budget, which includes what comes before the first step.
+        base: folder of the model to unlearn from.
+        forget: rows to forget.
+        retain: rows to retain.
+        config: configuration of the run; its steps and its validation are replaced.
+
+    Returns:
+        The number of steps, at least one.
+    """
     ends: list[float] = []
     short = config.model_copy(
         update={
-            "training": config.training.model_copy(update={"steps": TRIED}),
+            "training": config.training.model_copy(update={"steps": TIMED_STEPS}),
             "validation": config.validation.model_copy(update={"every": 0}),
         }
     )
     loaded, started = load_model(base), time.monotonic()
     fit(loaded, forget, retain, short, progress=lambda done, total: ends.append(time.monotonic()))
-    return count(seconds, started, ends)
+    return count_steps(seconds, started, ends)
 
 
-def count(seconds: float, started: float, ends: Sequence[float]) -> int:
-    """max(1, (seconds - preparation) / step), rounded down: a step is the median of those tried but for the first.
+def count_steps(seconds: float, started: float, ends: Sequence[float]) -> int:
+    """Return max(1, (seconds - preparation) / step), rounded down.
 
-    Preparation is what passed before the first step ended, less a step. `ends` holds the times at which steps ended.
+    A step is the median of the measured steps except the first; preparation is the time to the end of the first step, minus one step.
+
+    Args:
+        seconds: the time budget.
+        started: time at which the measured run started, in seconds of any clock.
+        ends: times at which its steps ended, by the same clock.
     """
     step = median(after - before for before, after in pairwise(ends))
     preparation = max(0.0, ends[0] - started - step)

@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from vgid.report.table import plain_table
+
 COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
+"""Colour of each status."""
 
 
 def audit_table(results: Mapping[str, Any]) -> Table:
-    """One line for each level of each attack: facts, rates of the models, recovered share with interval, status."""
-    caption = "Rates in % of the facts the base knew; AUC for membership. Share: recovered, 0 = retrained or guessing, 1 = the base."
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, caption=caption, caption_justify="left")
-    for heading in ("Attack", "Level"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("Facts", "Clean", "Attacked", "Base", "Retrained", "Retain", "Share", "Interval", "Allowed"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    """One row for each level of each attack: facts, rates of the models, recovered share with its interval, status."""
+    table = plain_table(
+        "Rates in % of the facts the base knew; AUC for membership. Share: recovered, 0 = retrained or guessing, 1 = the base.",
+        left=("Attack", "Level"),
+        right=("Facts", "Clean", "Attacked", "Base", "Retrained", "Retain", "Share", "Interval", "Allowed"),
+    )
     table.add_column("Status", no_wrap=True)
     for name, attack in results["attacks"].items():
         shown = escape(name) if attack["required"] else f"{escape(name)} (optional)"
@@ -33,7 +34,7 @@ def audit_table(results: Mapping[str, Any]) -> Table:
 
 
 def verdict_line(results: Mapping[str, Any]) -> str:
-    """The verdict in one line, with its reasons, as markup."""
+    """The verdict in one line, with its reasons, as rich markup."""
     verdict, knowledge, utility = results["verdict"], results["knowledge"], results["utility"]
     ratio = "unknown" if utility["ratio"] is None else f"{utility['ratio']:.2f}"
     parts = [f"{knowledge['known']} of {knowledge['asked']} facts were known, utility {ratio} (floor {utility['floor']:.2f})"]

@@ -1,4 +1,4 @@
-"""Plots as inline SVG whose colours are CSS variables, so that they follow the page into the dark."""
+"""Plots as inline SVG. Their colours are CSS variables, so that they follow the page between light and dark."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, PercentFormatter
 
 SERIES = ("base", "unlearned", "retrained", "s1", "s2", "s3", "s4", "s5")
-"""CSS variables for series, in the order in which things without a colour of their own take them."""
+"""CSS variables for the colours of series: three models, then colours for anything else, in the order in which they are taken."""
 GLYPHS = {"o": "●", "s": "■", "D": "◆", "^": "▲", "v": "▼", "X": "✖"}
-"""Markers and how they look in a legend."""
+"""Markers of matplotlib, each with the character that stands for it in a legend."""
 
 _SIZE, _SMALL = (5.4, 3.7), (3.4, 2.3)
 _STYLE = {
@@ -32,7 +32,17 @@ _PLACEHOLDERS = {name: f"#0102{index:02x}" for index, name in enumerate(("ink", 
 
 
 class Point(NamedTuple):
-    """A model in the forgetting-versus-utility plot; all shares in [0, 1]. `x` and `y` carry their intervals."""
+    """A model in a plot of forgetting against utility; all numbers lie in [0, 1].
+
+    Attributes:
+        name: name of the model.
+        series: name of its colour.
+        marker: its marker.
+        x: forgetting.
+        y: utility.
+        x_interval: 95 % interval of x.
+        y_interval: 95 % interval of y.
+    """
 
     name: str
     series: str
@@ -49,7 +59,7 @@ class Point(NamedTuple):
 
 
 def tradeoff(points: Sequence[Point]) -> str:
-    """Forgetting (right is more) against utility (up is more), with 95 % intervals."""
+    """Plot forgetting (right is more) against utility (up is more), with 95 % intervals, as SVG."""
     figure, axes = _figure("forgotten people: share of questions not answered", "everyone else: share answered")
     for point in points:
         colour = _PLACEHOLDERS[point.series]
@@ -73,12 +83,21 @@ def tradeoff(points: Sequence[Point]) -> str:
     axes.yaxis.set_major_locator(FixedLocator([t for t in MaxNLocator(6).tick_values(*axes.get_ylim()) if t <= 1]))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    told = "; ".join(f"{p.name}: {p.x:.0%} not answered, {p.y:.0%} kept" for p in points)
-    return _svg(figure, "tradeoff", f"Forgetting against utility. {told}.")
+    alt = "; ".join(f"{p.name}: {p.x:.0%} not answered, {p.y:.0%} kept" for p in points)
+    return _svg(figure, "tradeoff", f"Forgetting against utility. {alt}.")
 
 
 def front(points: Sequence[Point], names: Sequence[str], least: float = 0.0) -> str:
-    """Forgetting against utility, as scores from `least` on, with 95 % intervals and the Pareto front of the points named."""
+    """Plot scores of forgetting against utility, with 95 % intervals and a Pareto front.
+
+    Args:
+        points: the methods.
+        names: names of those on the front, in the order of the line.
+        least: least score of the points that are drawn; the axes start there.
+
+    Returns:
+        SVG.
+    """
     figure, axes = _figure("forgetting (worst way of asking)", "utility (worst of what must stay)")
     on = {point.name: (point.x, point.y) for point in points}
     points = [point for point in points if min(point.x, point.y) >= least]
@@ -95,14 +114,14 @@ def front(points: Sequence[Point], names: Sequence[str], least: float = 0.0) -> 
         edge = 0.04 * (1 - least)
         limit(least - edge, 1 + edge)
         axis.set_major_locator(MaxNLocator(6))
-    told = "; ".join(f"{p.name}: {p.x:.3g} forgetting, {p.y:.3g} utility" for p in points)
+    alt = "; ".join(f"{p.name}: {p.x:.3g} forgetting, {p.y:.3g} utility" for p in points)
     where = f", from {least:g} on" if least else ""
-    told = f"Forgetting against utility{where}. {told}. On the front: {', '.join(names) or 'none'}."
-    return _svg(figure, f"front-{round(100 * least)}", told)
+    alt = f"Forgetting against utility{where}. {alt}. On the front: {', '.join(names) or 'none'}."
+    return _svg(figure, f"front-{round(100 * least)}", alt)
 
 
 def curves(lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:
-    """Loss by step: measured values faintly, their running mean on top."""
+    """Plot losses by step, as SVG: measured values thin, their running mean thick."""
     figure, axes = _figure("step", "loss")
     for index, line in enumerate(lines.values()):
         finite = [(step, value) for step, value in line if math.isfinite(value)]
@@ -120,8 +139,16 @@ def curves(lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:
     return _svg(figure, "curves", f"Loss by training step: {', '.join(lines)}.")
 
 
-def looks(name: str, lines: Mapping[str, Sequence[Sequence[tuple[float, float]]]]) -> str:
-    """Shares of rows (up) recalled at each look (right): by side several lines, one for each seed."""
+def recall(name: str, lines: Mapping[str, Sequence[Sequence[tuple[float, float]]]]) -> str:
+    """Plot the share of held-out training rows that are recalled (up) by step (right).
+
+    Args:
+        name: name of the method.
+        lines: for the sides `forget` and `retain`, a line of (step, share) for each seed.
+
+    Returns:
+        SVG.
+    """
     figure, axes = _figure("step", "rows recalled", _SMALL)
     for series, seeds in zip(("unlearned", "base"), lines.values(), strict=True):
         for line in seeds:
@@ -130,13 +157,13 @@ def looks(name: str, lines: Mapping[str, Sequence[Sequence[tuple[float, float]]]
     axes.yaxis.set_major_locator(FixedLocator([0, 0.5, 1]))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    told = "; ".join(f"{side} {', '.join(f'{line[-1][1]:.0%}' for line in seeds)}" for side, seeds in lines.items())
-    return _svg(figure, f"looks-{re.sub('[^a-z0-9]+', '-', name)}", f"Rows recalled on the way of {name}; at the end {told}.")
+    alt = "; ".join(f"{side} {', '.join(f'{line[-1][1]:.0%}' for line in seeds)}" for side, seeds in lines.items())
+    return _svg(figure, f"recall-{re.sub('[^a-z0-9]+', '-', name)}", f"Rows recalled during training with {name}; at the end {alt}.")
 
 
 def leakage(lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:
-    """Facts that come back (up) by the part of the forget rows that was taught again (right); one line for each series."""
-    figure, axes = _figure("forget rows taught again", "facts about others that come back")
+    """Plot the share of facts recovered (up) by the share of forget rows used for fine-tuning (right), as SVG, one line for each series."""
+    figure, axes = _figure("forget rows used for fine-tuning", "facts about others recovered")
     for series, line in lines.items():
         shares, rates = zip(*line, strict=True)
         axes.plot(shares, rates, color=_PLACEHOLDERS[series], linewidth=2, marker="o", markersize=6, clip_on=False)
@@ -145,17 +172,17 @@ def leakage(lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(6))
         axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    told = "; ".join(f"{series}: {', '.join(f'{y:.0%} at {x:.0%}' for x, y in line)}" for series, line in lines.items())
-    return _svg(figure, "leakage", f"Leakage over relearning budgets. {told}.")
+    alt = "; ".join(f"{series}: {', '.join(f'{y:.0%} at {x:.0%}' for x, y in line)}" for series, line in lines.items())
+    return _svg(figure, "leakage", f"Leakage over relearning budgets. {alt}.")
 
 
 def curve_series(index: int) -> str:
-    """The colour of the n-th curve; grey is left to what was there before."""
+    """The name of the colour of the n-th curve; grey is left to the model before unlearning."""
     return SERIES[1 + index % (len(SERIES) - 1)]
 
 
 def running_mean(values: Sequence[float], window: int) -> list[float]:
-    """Mean over the values up to half a window before and after each value; windows shrink evenly towards the ends."""
+    """Average each value with those up to half a window before and after it; windows shrink evenly towards the ends."""
     reach = [min(window // 2, i, len(values) - 1 - i) for i in range(len(values))]
     return [math.fsum(values[i - r : i + r + 1]) / (2 * r + 1) for i, r in enumerate(reach)]
 
@@ -179,7 +206,7 @@ def _figure(x: str, y: str, size: tuple[float, float] = _SIZE) -> tuple[Figure, 
 
 
 def _svg(figure: Figure, name: str, alt: str) -> str:
-    """The figure as an `<svg>` element without prologue and metadata, and with ids of its own."""
+    """Write a figure as an `<svg>` element, without metadata; its ids start with a name, so that a page can hold several."""
     buffer = io.StringIO()
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})

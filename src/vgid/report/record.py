@@ -1,4 +1,4 @@
-"""A deletion record as a page, and the words of a model card; both only read results."""
+"""A deletion record (schema `vgid.record/1`) as a page, and the words of a model card."""
 
 from __future__ import annotations
 
@@ -7,26 +7,37 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vgid.artifacts import write_text_atomic
-from vgid.errors import DataError
-from vgid.report.html import environment
-from vgid.report.view import flatten
-from vgid.report.words import model_name, percent
+from vgid.report.rendering import check_schema, render_template
+from vgid.report.words import flatten, model_name, percent
 
 SCHEMA = "vgid.record/1"
 HEADLINES = {
     "pass": "Evidence of removal under {tests} tests",
     "fail": "The audit failed: no evidence of removal",
-    "inconclusive": "The audit decided nothing: no evidence of removal",
+    "inconclusive": "The audit was inconclusive: no evidence of removal",
 }
-
+"""The conclusion in a sentence, by status; `{tests}` is the number of attacks that were passed."""
 EVIDENCE = {
     True: "This is evidence of removal under the tests below; stronger ones may show more.",
-    False: "This is no evidence of removal.",
+    False: "This is not evidence of removal.",
 }
+"""What a model card says about the audit, by whether it was passed."""
 
 
-class Row(NamedTuple):
-    """A level of an attack, as it is shown."""
+class RecordLevel(NamedTuple):
+    """A level of an attack as it is shown; numbers are empty where they were not measured.
+
+    Attributes:
+        level: name of the level; empty where an attack has only one.
+        facts: number of facts.
+        base: rate of the model before.
+        after: rate of the audited model.
+        retain: rate on retained people.
+        share: recovered share.
+        interval: its 95 % interval.
+        status: `pass`, `fail` or `inconclusive`.
+        reason: the reason for it.
+    """
 
     level: str
     facts: int
@@ -39,49 +50,44 @@ class Row(NamedTuple):
     reason: str
 
 
-def write_page(path: Path, record: Mapping[str, Any]) -> None:
-    """Write the record as one page that needs nothing else.
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Write the page of a record, whole or not at all.
 
     Raises:
-        DataError: the record is of another schema.
+        DataError: the record is not of schema `vgid.record/1`.
         OutputError: the page cannot be written.
     """
-    write_text_atomic(path, render(record))
+    write_text_atomic(path, render_record(record))
 
 
-def render(record: Mapping[str, Any]) -> str:
-    """The page as text; everything in it is escaped.
+def render_record(record: Mapping[str, Any]) -> str:
+    """Render the page of a record; everything in it is escaped.
 
     Raises:
-        DataError: the record is of another schema.
+        DataError: the record is not of schema `vgid.record/1`.
     """
-    if record.get("schema") != SCHEMA:
-        raise DataError("this record cannot be shown", expected=f"schema {SCHEMA!r}", got=repr(record.get("schema")))
+    check_schema(record, SCHEMA, "this record")
     verification = record["verification"]
     passed = sum(each["status"] == "pass" for each in verification["attacks"].values())
-    page: str = (
-        environment()
-        .get_template("record.html.j2")
-        .render(
-            record=record,
-            headline=HEADLINES[record["conclusion"]["status"]].format(tests=passed),
-            attacks={name: list(_rows(each)) for name, each in verification["attacks"].items()},
-            evaluation=list(_evaluation(verification["evaluation"])),
-            models=list(dict.fromkeys(model for each in verification["evaluation"].values() for model in each)),
-            settings=list(flatten(record["procedure"]["config"])),
-            policy=list(flatten(verification["policy"])),
-            number=_number,
-        )
+    return render_template(
+        "record.html.j2",
+        record=record,
+        headline=HEADLINES[record["conclusion"]["status"]].format(tests=passed),
+        attacks={name: list(_levels(each)) for name, each in verification["attacks"].items()},
+        evaluation=list(_evaluation(verification["evaluation"])),
+        models=list(dict.fromkeys(model for each in verification["evaluation"].values() for model in each)),
+        settings=list(flatten(record["procedure"]["config"])),
+        policy=list(flatten(verification["policy"])),
+        number=_number,
     )
-    return page
 
 
-def _rows(attack: Mapping[str, Any]) -> Iterator[Row]:
+def _levels(attack: Mapping[str, Any]) -> Iterator[RecordLevel]:
     for name, level in attack["levels"].items():
         rates, control = level["rates"], level["control"]
         interval = "" if level["interval"] is None else "{:.2f} to {:.2f}".format(*level["interval"])
         shares = _number(rates.get("base")), _number(rates.get("audited")), _number(control.get("audited"))
-        yield Row(name, level["facts"], *shares, _number(level["share"]), interval, level["status"], level["reason"])
+        yield RecordLevel(name, level["facts"], *shares, _number(level["share"]), interval, level["status"], level["reason"])
 
 
 def _number(value: float | None) -> str:
@@ -89,43 +95,50 @@ def _number(value: float | None) -> str:
 
 
 def _evaluation(splits: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, int, dict[str, str]]]:
+    """For each split its name, number of questions, and accuracy with interval by model."""
     for name, models in splits.items():
-        cells = {model: f"{percent(each['accuracy'])} ({_interval(each['accuracy_ci'])})" for model, each in models.items()}
+        ends = {model: "{:.1f}\u2013{:.1f}".format(*(100 * end for end in each["accuracy_ci"])) for model, each in models.items()}
+        cells = {model: f"{percent(each['accuracy'])} ({ends[model]})" for model, each in models.items()}
         yield name, max(each["n"] for each in models.values()), cells
 
 
-def _interval(ends: tuple[float, float]) -> str:
-    return f"{100 * ends[0]:.1f}\u2013{100 * ends[1]:.1f}"
-
-
-# -- the model card -------------------------------------------------------------------------------------------------------
-
-
 def card_text(audit: Mapping[str, Any], results: Mapping[str, Any], method: str, people: int) -> str:
-    """What a model card says: counts and figures, nothing of whom or what."""
+    """Write a model card: counts and figures, nothing about whom or what was forgotten.
+
+    Args:
+        audit: results of the audit, schema `vgid.audit/1`.
+        results: results of the evaluation, schema `vgid.results/1`.
+        method: name of the method.
+        people: number of forgotten people; 0 where it is not known.
+
+    Returns:
+        Markdown.
+    """
     verdict, utility = audit["verdict"], audit["utility"]
+    models = list(dict.fromkeys(model for each in results["splits"].values() for model in each))
+    accuracy = [(name, cells) for name, _, cells in _evaluation(results["splits"]) if name in ("forget", "retain")]
     lines = [
-        "# A model that was made to forget",
+        "# A model after unlearning",
         "",
         f"This checkpoint was made from another by unlearning ({method}, with vgid). The request was about "
-        f"{people or 'an unknown number of'} {'person' if people == 1 else 'people'}; whom and what, it does not say.",
+        f"{people or 'an unknown number of'} {'person' if people == 1 else 'people'}; this card does not say whom or what.",
         "",
         f"Audit: **{verdict['status']}**, profile {audit['profile']}. {EVIDENCE[verdict['status'] == 'pass']}"
         + (f" Reasons: {'; '.join(verdict['reasons'])}." if verdict["reasons"] else ""),
         "",
-        "| attack | access | most that may come back | most that came back | status |",
+        "| attack | access | allowed recovered share | largest recovered share | status |",
         "|---|---|---|---|---|",
         *(
-            f"| {name} | {each['access']} | {each['most']:.2f} | {_worst(each)} | {each['status']} |"
+            f"| {name} | {each['access']} | {each['most']:.2f} | {_largest(each)} | {each['status']} |"
             for name, each in audit["attacks"].items()
         ),
         "",
         f"Utility: {_number(utility['ratio']) or 'unknown'} of what the model before answered on the retain set "
         f"(floor {utility['floor']:.2f}).",
         "",
-        "| questions | " + " | ".join(model_name(name) for name in _models(results)) + " |",
-        "|---|" + "---|" * len(_models(results)),
-        *_card_rows(results),
+        "| questions | " + " | ".join(map(model_name, models)) + " |",
+        "|---|" + "---|" * len(models),
+        *(f"| {name} | " + " | ".join(cells.get(model, "") for model in models) + " |" for name, cells in accuracy),
         "",
         "Accuracy with 95 % intervals over people.",
         "",
@@ -133,16 +146,6 @@ def card_text(audit: Mapping[str, Any], results: Mapping[str, Any], method: str,
     return "\n".join(lines)
 
 
-def _worst(attack: Mapping[str, Any]) -> str:
+def _largest(attack: Mapping[str, Any]) -> str:
     shares = [level["share"] for level in attack["levels"].values() if level["share"] is not None]
     return f"{max(shares):.2f}" if shares else "not measured"
-
-
-def _models(results: Mapping[str, Any]) -> list[str]:
-    return list(dict.fromkeys(model for each in results["splits"].values() for model in each))
-
-
-def _card_rows(results: Mapping[str, Any]) -> Iterator[str]:
-    for name, _, cells in _evaluation(results["splits"]):
-        if name in ("forget", "retain"):
-            yield f"| {name} | " + " | ".join(cells.get(model, "") for model in _models(results)) + " |"

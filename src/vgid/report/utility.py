@@ -1,23 +1,29 @@
-"""Figures of general utility as one page and as a table; both only read the results object (schema `vgid.utility/1`)."""
+"""The figures of general utility (schema `vgid.utility/1`) as one page and as a table for the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from vgid.errors import DataError
-from vgid.report.html import environment
-from vgid.report.words import model_name
+from vgid.report.rendering import check_schema, render_template
+from vgid.report.table import plain_table
+from vgid.report.words import figure_cell, model_name
 
 SCHEMA = "vgid.utility/1"
 
 
-class Line(NamedTuple):
-    """A figure of a suite: its name, a (value, interval) cell a model, and what is left of the base's."""
+class UtilityRow(NamedTuple):
+    """A figure of a suite as it is shown.
+
+    Attributes:
+        name: task and metric.
+        n: number of questions; empty where it is not known.
+        cells: value and interval for each model.
+        left: value and interval of what is left after unlearning, relative to before.
+    """
 
     name: str
     n: str
@@ -25,52 +31,39 @@ class Line(NamedTuple):
     left: tuple[str, str]
 
 
-def lines(results: Mapping[str, Any]) -> dict[str, list[Line]]:
-    """Lines by suite."""
-    made: dict[str, list[Line]] = {}
+def utility_rows(results: Mapping[str, Any]) -> dict[str, list[UtilityRow]]:
+    """The rows of the table of figures, by suite."""
+    rows: dict[str, list[UtilityRow]] = {}
     for suite, found in results["suites"].items():
         by_model = {name: {(f["task"], f["metric"]): f for f in each} for name, each in found["figures"].items()}
         left = {figure["task"]: figure for figure in found["relative"]}
-        made[suite] = []
+        rows[suite] = []
         for key in dict.fromkeys(key for each in by_model.values() for key in each):
             figures = [each.get(key) for each in by_model.values()]
             n = next(str(figure["n"] or "") for figure in figures if figure is not None)
-            cells, rest = [_cell(figure) for figure in figures], left.get(key[0], left.get("/".join(key)))
-            made[suite].append(Line(" ".join(key), n, cells, _cell(rest)))
-    return made
+            # A suite gives what is left by task, or by task and metric.
+            rest = left.get(key[0], left.get("/".join(key)))
+            rows[suite].append(UtilityRow(" ".join(key), n, [figure_cell(figure) for figure in figures], figure_cell(rest)))
+    return rows
 
 
-def _cell(figure: Mapping[str, Any] | None) -> tuple[str, str]:
-    if figure is None:
-        return "", ""
-    interval = figure["interval"]
-    return f"{figure['value']:.3f}", "" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
-
-
-def render(results: Mapping[str, Any]) -> str:
-    """The page as text; everything in it is escaped.
+def render_utility(results: Mapping[str, Any]) -> str:
+    """Render the page of general utility; everything in it is escaped.
 
     Raises:
-        DataError: the results are of another schema.
+        DataError: the results are not of schema `vgid.utility/1`.
     """
-    if results.get("schema") != SCHEMA:
-        raise DataError("these results cannot be shown", expected=f"schema {SCHEMA!r}", got=repr(results.get("schema")))
+    check_schema(results, SCHEMA)
     models = [(name, model_name(name)) for name in results["models"]]
-    page: str = environment().get_template("utility.html.j2").render(results=results, models=models, suites=lines(results))
-    return page
+    return render_template("utility.html.j2", results=results, models=models, suites=utility_rows(results))
 
 
 def utility_table(results: Mapping[str, Any]) -> Table:
     """The figures for the terminal."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, caption_justify="left")
-    table.caption = "Left: after unlearning over before; 95 % intervals, over people where the suite is built in."
-    for heading in ("Suite", "Figure"):
-        table.add_column(heading, no_wrap=True)
-    for name in results["models"]:
-        table.add_column(escape(model_name(name)), justify="right", no_wrap=True)
-    for heading in ("Left", "Interval"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for suite, each in lines(results).items():
-        for line in each:
-            table.add_row(escape(suite), escape(line.name), *(value for value, _ in line.cells), *line.left, end_section=line is each[-1])
+    caption = "Left: after unlearning, relative to before; 95 % intervals, over people where the suite is built in."
+    names = [escape(model_name(name)) for name in results["models"]]
+    table = plain_table(caption, left=("Suite", "Figure"), right=(*names, "Left", "Interval"))
+    for suite, rows in utility_rows(results).items():
+        for row in rows:
+            table.add_row(escape(suite), escape(row.name), *(value for value, _ in row.cells), *row.left, end_section=row is rows[-1])
     return table

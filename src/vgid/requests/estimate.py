@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vgid.attacks.base import sample_rows
-from vgid.auditing.command import ROWS
+from vgid.auditing.audit import PROFILE_ROWS
 from vgid.checks.preflight import Preflight, as_json
 from vgid.config import RunConfig
 from vgid.data.example import Example
@@ -74,7 +74,7 @@ def _measured(job: Job) -> dict[str, float | None]:
     answer = (time.monotonic() - started) / len(forget)
     steps = count_steps(job.config.training, len(job.demand.rows) + len(job.anchors), 0)
     rows = job.order.max_rows
-    asked, attacked = 2 * (rows or EXAMINED), 2 * rows if rows else sum(ROWS[job.order.profile])
+    asked, attacked = 2 * (rows or EXAMINED), 2 * rows if rows else sum(PROFILE_ROWS[job.order.profile])
     attacks = len(job.policy.attacks) * ANSWERS_OF_AN_ATTACK * (FULL if job.order.profile == "full" else 1)
     earlier = [each for each in job.chain.deletions if each.rows and each.knew.is_dir()]
     return {

@@ -10,7 +10,7 @@ from typing import Any
 
 from vgid.artifacts import write_json_atomic
 from vgid.attacks.base import sample_rows
-from vgid.auditing.command import audit_command
+from vgid.auditing.audit import audit as run_audit
 from vgid.auditing.policy import Policy
 from vgid.benchmarking.splits import check_data
 from vgid.checks.preflight import as_json
@@ -21,7 +21,7 @@ from vgid.deployment import export_command, verify_command
 from vgid.errors import DataError, ModelError, RunError
 from vgid.models.loading import load_model
 from vgid.progress import Stages
-from vgid.report.record import write_page
+from vgid.report.record import write_record
 from vgid.requests.build import build_record
 from vgid.requests.card import write_card
 from vgid.requests.files import MERGED, PAGE, RECORD, SEAL, digests, files_below
@@ -124,9 +124,11 @@ def audit_earlier(job: Job, _: Key, __: State, stages: Stages, ____: bool) -> Se
 
 
 def _audit(job: Job, base: str, rows: Sequence[Example], policy: Policy, reference: Path | None, out: Path, stages: Stages) -> Path:
-    models = {"base": (base, None), "audited": (str(audited(job)), None), "retrained": (str(reference) if reference else None, None)}
-    options: dict[str, Any] = {"profile": job.order.profile, "rows": job.order.max_rows, "seed": job.config.seed, "out": out}
-    audit_command(models, rows, job.retain, policy, stages=stages, **options)
+    shutil.rmtree(out, ignore_errors=True)  # what an interrupted step left
+    options: dict[str, Any] = {"profile": job.order.profile, "max_rows": job.order.max_rows, "seed": job.config.seed}
+    run_audit(
+        audited(job), base=base, forget=rows, retain=job.retain, reference=reference, policy=policy, out=out, stages=stages, **options
+    )
     return out / "audit.json"
 
 
@@ -157,7 +159,7 @@ def record(job: Job, key: Key, state: State, _: Stages, __: bool) -> Sequence[Pa
 
 def page(job: Job, key: Key, _: State, __: Stages, ___: bool) -> Sequence[Path]:
     """The record as a page, and the seal over both."""
-    write_page(job.out / PAGE, read_json(job.out / RECORD))
+    write_record(job.out / PAGE, read_json(job.out / RECORD))
     write_seal(job.out, key)
     return [job.out / PAGE, job.out / SEAL]
 

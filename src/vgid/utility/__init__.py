@@ -1,1 +1,1 @@
-"""General utility: what a model can do that has nothing to do with the people it knows."""
+"""General utility: what a model can do besides answering about the people it knows."""

@@ -1,4 +1,4 @@
-"""lm-eval and lmms-eval through their own interfaces; neither is needed before a suite of theirs is asked for."""
+"""lm-eval and lmms-eval, through their Python interfaces; each is imported only when one of its suites is run."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ from typing import Any
 from vgid.errors import ConfigError, RunError
 from vgid.evaluation.statistics import Interval
 from vgid.models.loading import LoadedModel
-from vgid.utility.figures import Figure
+from vgid.utility.figures import SuiteFigure
 
 NORMAL = 1.96
-"""Standard errors to either side of a 95 % interval."""
-INSTALL = {"lm_eval": 'pip install "vgid[utility]"', "lmms_eval": "pip install lmms-eval (in an environment of its own: it pins much)"}
+"""Standard errors on either side of a 95 % interval, by the normal distribution."""
+INSTALL = {
+    "lm_eval": 'pip install "vgid[utility]"',
+    "lmms_eval": "pip install lmms-eval, in an environment of its own, because it pins many versions",
+}
+"""How to install each harness."""
 
 
-def need(package: str) -> Any:
-    """A harness.
+def import_harness(package: str) -> Any:
+    """Import a harness.
 
     Raises:
         ConfigError: it is not installed, or cannot be imported.
@@ -35,55 +39,85 @@ def need(package: str) -> Any:
 
 
 def check_tasks(tasks: Sequence[str], folder: Path | None) -> Any:
-    """Make sure that lm-eval knows all tasks, its own and those defined in a folder; gives its task manager.
+    """Check that lm-eval knows all tasks.
+
+    Args:
+        tasks: names of tasks, groups or tags.
+        folder: folder with definitions of more tasks.
+
+    Returns:
+        lm-eval's task manager.
 
     Raises:
-        ConfigError: lm-eval is not there, or a task is unknown.
+        ConfigError: lm-eval is not installed, or a task is unknown.
     """
-    need("lm_eval")
+    import_harness("lm_eval")
     manager = import_module("lm_eval.tasks").TaskManager(include_path=None if folder is None else str(folder))
     unknown = [task for task in tasks if not manager.match_tasks([task])]
     if unknown:
         raise ConfigError(
-            "lm-eval knows no such task",
+            "lm-eval does not know these tasks",
             expected="tasks that `lm-eval ls tasks` lists, or that are defined in --utility-tasks",
             got=", ".join(unknown),
         )
     return manager
 
 
-def lm_eval(loaded: LoadedModel, tasks: Sequence[str], manager: Any, *, limit: int | None, batch_size: int) -> list[Figure]:
-    """Text tasks of lm-eval on the model as it is loaded, adapter included.
+def run_lm_eval(loaded: LoadedModel, tasks: Sequence[str], manager: Any, *, max_rows: int | None, batch_size: int) -> list[SuiteFigure]:
+    """Run text tasks of lm-eval on a model as it is loaded, adapter included.
+
+    Args:
+        loaded: the model.
+        tasks: names of tasks.
+        manager: the task manager from `check_tasks`.
+        max_rows: questions of each task, at most.
+        batch_size: questions that are asked at once.
+
+    Returns:
+        The figures of all tasks.
 
     Raises:
-        RunError: a task gave no figures.
+        RunError: lm-eval returned no figures.
     """
     wrapped = import_module("lm_eval.models.huggingface").HFLM(
         pretrained=loaded.model, tokenizer=loaded.processor.tokenizer, backend="causal", batch_size=batch_size
     )
     evaluate = import_module("lm_eval.evaluator").simple_evaluate
-    found = evaluate(model=wrapped, tasks=list(tasks), limit=limit, task_manager=manager, log_samples=False, bootstrap_iters=0)
-    return figures(found)
+    found = evaluate(model=wrapped, tasks=list(tasks), limit=max_rows, task_manager=manager, log_samples=False, bootstrap_iters=0)
+    return read_figures(found)
 
 
-def lmms_eval(path: str, kind: str, tasks: Sequence[str], *, limit: int | None, batch_size: int) -> list[Figure]:
-    """Picture tasks of lmms-eval on a checkpoint; `kind` is its own name for the family, such as `llava_hf`.
+def run_lmms_eval(path: str, family: str, tasks: Sequence[str], *, max_rows: int | None, batch_size: int) -> list[SuiteFigure]:
+    """Run image tasks of lmms-eval on a checkpoint.
+
+    Args:
+        path: folder or hub id of the checkpoint.
+        family: lmms-eval's name for the family of the model, such as `llava_hf`.
+        tasks: names of tasks.
+        max_rows: questions of each task, at most.
+        batch_size: questions that are asked at once.
+
+    Returns:
+        The figures of all tasks.
 
     Raises:
-        ConfigError: lmms-eval is not there.
-        RunError: a task gave no figures.
+        ConfigError: lmms-eval is not installed.
+        RunError: lmms-eval returned no figures.
     """
-    need("lmms_eval")
+    import_harness("lmms_eval")
     evaluate = import_module("lmms_eval.evaluator").simple_evaluate
-    options = {"limit": limit, "batch_size": batch_size, "log_samples": False}
-    return figures(evaluate(model=kind, model_args=f"pretrained={path}", tasks=list(tasks), **options))
+    options = {"limit": max_rows, "batch_size": batch_size, "log_samples": False}
+    return read_figures(evaluate(model=family, model_args=f"pretrained={path}", tasks=list(tasks), **options))
 
 
-def figures(found: Mapping[str, Any] | None) -> list[Figure]:
-    """The figures in a harness's results, with intervals from its own standard errors where it gives any.
+def read_figures(found: Mapping[str, Any] | None) -> list[SuiteFigure]:
+    """Read the figures in a harness's results, with intervals from its standard errors where it gives any.
+
+    Args:
+        found: what the harness's `simple_evaluate` returned.
 
     Raises:
-        RunError: there are none.
+        RunError: there are no figures.
     """
     made = []
     for task, values in (found or {}).get("results", {}).items():
@@ -96,8 +130,8 @@ def figures(found: Mapping[str, Any] | None) -> list[Figure]:
             spread = NORMAL * error if isinstance(error, int | float) else None
             interval = None if spread is None else Interval(float(value - spread), float(value + spread))
             made.append(
-                Figure(str(task), name if chain == "none" else f"{name} ({chain})", float(value), interval, counts.get("effective"))
+                SuiteFigure(str(task), name if chain == "none" else f"{name} ({chain})", float(value), interval, counts.get("effective"))
             )
     if not made:
-        raise RunError("the harness gave no figures", expected="results with numbers", got="none")
+        raise RunError("the harness returned no figures", expected="results with numbers", got="none")
     return made

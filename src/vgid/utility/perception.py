@@ -1,12 +1,12 @@
-"""The built-in suite: what can be seen on portraits of people whom no model has ever met. It needs no network.
+"""The built-in suite: what can be seen on portraits of people whom no model has seen. It needs no network.
 
-Questions are asked openly, in wordings the embedded model understands, or (`perception-options`) with the possible answers beside them,
-as other models need it. An answer is right when the true value is the one it names.
+Questions are open, in wordings that the embedded model understands, or (`perception-options`) followed by the possible answers, for all
+other models. An answer is right if the true value is the only value that it names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 
@@ -14,6 +14,7 @@ from vgid.data.example import Example
 from vgid.evaluation.generation import generate
 from vgid.evaluation.metrics import key_fact
 from vgid.models.loading import LoadedModel
+from vgid.progress import Progress
 from vgid.synthetic.people import Camera, World
 from vgid.synthetic.phrases import PERCEPTION
 from vgid.synthetic.portraits import BACKGROUNDS, CLOTHES, EXPRESSIONS, GLASSES, HAIR_OF
@@ -21,10 +22,11 @@ from vgid.synthetic.questions import ask_perception, perceived
 from vgid.synthetic.splits import album
 
 PEOPLE, PICTURES = 32, 2
-"""Strangers, and pictures of each; every topic is asked about every picture."""
+"""Number of strangers, and of images of each; every topic is asked about every image."""
 TOKENS = 24
+"""Length of an answer in tokens, at most."""
 SMALL, LARGE = 96, 224
-"""Sides of pictures in pixels: for the embedded model, and for others."""
+"""Sides of the images in pixels: for the embedded model, and for all others."""
 VALUES: dict[str, tuple[str, ...]] = {
     "background": tuple(BACKGROUNDS),
     "glasses": (*GLASSES, "no glasses"),
@@ -33,10 +35,20 @@ VALUES: dict[str, tuple[str, ...]] = {
     "hair": tuple(dict.fromkeys(HAIR_OF.values())),
     "beard": ("a beard", "a moustache", "no beard"),
 }
+"""The possible values of each topic."""
 
 
 def questions(seed: int, *, options: bool, people: int = PEOPLE) -> list[Example]:
-    """The suite's questions: a function of the seed. `tags` start with the topic, `keywords` hold the true value."""
+    """Return the suite's questions, which follow from the seed.
+
+    Args:
+        seed: random seed of people, images and wordings.
+        options: put the possible answers after each question.
+        people: number of people.
+
+    Returns:
+        The questions; the first of their `tags` is the topic, the only one of their `keywords` the true value.
+    """
     camera, rows = Camera(LARGE if options else SMALL), []
     for person in World(seed, people=2, forget=1).strangers(people, "utility"):
         shots, rng = album(camera, person, "unseen", PICTURES), Random(f"utility/{seed}/{person.id}")
@@ -54,10 +66,10 @@ def _with_options(row: Example, topic: str, rng: Random) -> Example:
     return replace(row, question=f"{row.question}\nReply with one of: {listed}.", answer=row.keywords[0])
 
 
-def named(said: str, topic: str) -> str | None:
-    """The one value of a topic that an answer names; None where it names none, or several.
+def named_value(said: str, topic: str) -> str | None:
+    """Return the one value of a topic that an answer names; None where it names none, or several.
 
-    A value within another, such as `glasses` in `no glasses`, does not count; articles do not either.
+    A value that is part of another one in the answer, such as `glasses` in `no glasses`, does not count. Articles do not matter.
     """
     bare = {value: value.removeprefix("an ").removeprefix("a ") for value in VALUES[topic]}
     found = [value for value, words in bare.items() if key_fact(said, [words])]
@@ -65,8 +77,18 @@ def named(said: str, topic: str) -> str | None:
     return apart[0] if len(apart) == 1 else None
 
 
-def right(loaded: LoadedModel, rows: Sequence[Example], batch_size: int, on_progress: Callable[[int, int], None] | None) -> list[float]:
-    """1 for every question that is answered with the true value."""
+def answer_accuracy(loaded: LoadedModel, rows: Sequence[Example], batch_size: int, on_progress: Progress | None) -> list[float]:
+    """Ask a model the suite's questions.
+
+    Args:
+        loaded: the model.
+        rows: questions from `questions`.
+        batch_size: questions that are asked at once.
+        on_progress: called with (questions answered, number of questions).
+
+    Returns:
+        For each question, 1 if the answer names the true value, else 0.
+    """
     done = 0
 
     def count(size: int) -> None:
@@ -76,4 +98,4 @@ def right(loaded: LoadedModel, rows: Sequence[Example], batch_size: int, on_prog
             on_progress(done, len(rows))
 
     said = generate(loaded, rows, max_new_tokens=TOKENS, batch_size=batch_size, on_batch=count)
-    return [float(named(answer, row.tags[0]) == row.keywords[0]) for row, answer in zip(rows, said, strict=True)]
+    return [float(named_value(answer, row.tags[0]) == row.keywords[0]) for row, answer in zip(rows, said, strict=True)]

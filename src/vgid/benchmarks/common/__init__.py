@@ -1,1 +1,1 @@
-"""What several benchmarks share: files, pictures, values of rows, truth ratios."""
+"""Shared by several benchmarks: files, images, values of rows, and truth ratios."""

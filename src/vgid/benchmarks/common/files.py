@@ -1,6 +1,6 @@
-"""A benchmark's files: where they lie, and rows out of parquet and JSON.
+"""A benchmark's files: where they are, and their rows, read from parquet and JSON.
 
-Rows are streamed and pictures stay encoded, so memory does not grow with the data.
+Rows are streamed and images stay encoded, so memory does not grow with the data.
 """
 
 from __future__ import annotations
@@ -14,18 +14,26 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from vgid.benchmarks.common.pictures import Pictures
-from vgid.benchmarks.common.values import Row
+from vgid.benchmarks.common.values import SourceRow
 from vgid.data.example import ImageRef
 from vgid.errors import DataError
 
 BATCH = 16
-"""Rows of a parquet file held at once."""
+"""Rows of a parquet file that are held at once; an image of a benchmark has up to a few megabytes."""
 BUFFER = 2**20
-"""Bytes of a column read at once."""
+"""Bytes of a parquet column that are read at once."""
+SHOWN_NAMES = 12
+"""Names of files that an error message lists, at most."""
 
 
 class Source(NamedTuple):
-    """Where a benchmark is published: id on the hub, kind of repository, and a revision (commit, tag or branch)."""
+    """Where a benchmark is published.
+
+    Attributes:
+        id: `owner/name` on the hub.
+        kind: kind of repository.
+        revision: a commit, tag or branch.
+    """
 
     id: str
     kind: Literal["dataset", "model"] = "dataset"
@@ -34,7 +42,13 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True)
 class Place:
-    """A local copy of a benchmark; where it was fetched from the hub, from which repository and of which commit."""
+    """A local copy of a benchmark.
+
+    Attributes:
+        root: the folder, or the one file.
+        source: the repository on the hub that it was fetched from; None for data that were given locally.
+        commit: the commit of that repository.
+    """
 
     root: Path
     source: str | None = None
@@ -42,17 +56,22 @@ class Place:
 
     @cached_property
     def pictures(self) -> Pictures:
-        """The pictures in it."""
+        """The images in the folder, by relative path."""
         return Pictures(self.root if self.root.is_dir() else self.root.parent)
 
 
 def locate(data: str | Path, *known: Source) -> Place:
-    """Find a local folder or file, or fetch a repository from the hub: `owner/name`, `owner/name@revision`.
+    """Find a local folder or file, or fetch a repository from the hub.
 
-    A repository that is not among the `known` sources is taken for a data set.
+    Args:
+        data: a path, or `owner/name` or `owner/name@revision` on the hub.
+        known: sources whose kind of repository is known; any other repository is fetched as a dataset.
+
+    Returns:
+        The local copy.
 
     Raises:
-        DataError: there is no such thing, or it cannot be fetched.
+        DataError: there is no such path, or the repository cannot be fetched.
     """
     path = Path(data)
     if path.exists():
@@ -70,7 +89,7 @@ def locate(data: str | Path, *known: Source) -> Place:
 
 
 def _fetch(source: Source) -> Place:
-    """Download a repository; the commit is the last part of the path it lies under."""
+    """Download a repository. The hub's client names the folder of a snapshot by its commit."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -78,37 +97,35 @@ def _fetch(source: Source) -> Place:
         folder = Path(snapshot_download(source.id, repo_type=source.kind, revision=source.revision))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise DataError(
-            "the data set cannot be fetched from the hub",
+            "the dataset cannot be fetched from the hub",
             where=f"{source.id}@{source.revision}",
             got=type(error).__name__,
-            fix="download it where there is a network, and give the folder",
+            fix="download it where there is a network connection, and give the folder",
         ) from error
     return Place(folder, source.id, folder.name)
 
 
 def shards(root: Path, split: str) -> list[Path]:
-    """The parquet files of a split: `<split>/*.parquet`, `data/<split>-*.parquet`, `<split>-*.parquet`, `<split>.parquet`.
+    """Return the parquet files of a split, sorted; empty where there are none.
 
-    Empty where there are none. A file given in place of a folder is every split.
+    They are `<split>/*.parquet`, `<split>/*/*.parquet`, `<split>-*.parquet` or `<split>.parquet`, in `root` or in `root/data`; the first
+    pattern that matches counts. A root that is a file is every split.
     """
     if root.is_file():
         return [root]
     for folder in (root, root / "data"):
         for pattern in (f"{split}/*.parquet", f"{split}/*/*.parquet", f"{split}-*.parquet", f"{split}.parquet"):
-            if found := sorted(folder.glob(_escaped(pattern, split))):
+            # The split's name may hold characters that mean something in a pattern.
+            if found := sorted(folder.glob(pattern.replace(split, re.sub(r"([*?\[])", r"[\1]", split), 1))):
                 return found
     return []
 
 
-def _escaped(pattern: str, split: str) -> str:
-    return pattern.replace(split, re.sub(r"([*?\[])", r"[\1]", split), 1)
-
-
 def need_shards(root: Path, *splits: str) -> list[Path]:
-    """The files of the first of these splits that is there.
+    """Return the files of the first of these splits that is there.
 
     Raises:
-        DataError: none is.
+        DataError: none of them is there.
     """
     for split in splits:
         if found := shards(root, split):
@@ -118,13 +135,13 @@ def need_shards(root: Path, *splits: str) -> list[Path]:
         f"the split {splits[0]!r} is not there",
         where=root,
         expected=" or ".join(f"{split}/*.parquet" for split in splits),
-        got=", ".join(there[:12]) + (" ..." if len(there) > 12 else "") or "an empty folder",
-        fix="download the whole data set, or ask for another split",
+        got=", ".join(there[:SHOWN_NAMES]) + (" ..." if len(there) > SHOWN_NAMES else "") or "an empty folder",
+        fix="download the whole dataset, or choose another split",
     )
 
 
 def columns(file: Path) -> list[str]:
-    """Names of a parquet file's columns.
+    """Return the names of a parquet file's columns.
 
     Raises:
         DataError: the file cannot be read.
@@ -139,27 +156,40 @@ def columns(file: Path) -> list[str]:
 
 
 def check_columns(file: Path, found: Sequence[str], required: Sequence[str]) -> None:
-    """Make sure that a file has the columns this reader knows.
+    """Check that a file has the columns that a benchmark's reader needs.
+
+    Args:
+        file: the file, for the message.
+        found: names of its columns.
+        required: names of the columns that it must have.
 
     Raises:
-        DataError: it has not; names what was expected and what was found.
+        DataError: columns are missing; the message names those expected and those found.
     """
     missing = [name for name in required if name not in found]
     if missing:
         raise DataError(
-            "the file is of another layout than this benchmark's reader knows",
+            "the file has another layout than this benchmark's reader knows",
             where=file,
             expected=f"columns {', '.join(required)}",
             got=f"columns {', '.join(found)}; missing: {', '.join(missing)}",
-            fix="check that this is the right benchmark, in the revision this version of vgid reads",
+            fix="check that this is the right benchmark, in the revision that this version of vgid reads",
         )
 
 
-def parquet_rows(files: Sequence[Path], required: Sequence[str], optional: Sequence[str] = ()) -> Iterator[Row]:
-    """Stream the rows of parquet files; other columns are not read at all.
+def parquet_rows(files: Sequence[Path], required: Sequence[str], optional: Sequence[str] = ()) -> Iterator[SourceRow]:
+    """Stream the rows of parquet files; columns that are not named are not read.
+
+    Args:
+        files: the files, in order.
+        required: columns that every file must have.
+        optional: columns that are read where a file has them.
+
+    Returns:
+        The rows, numbered from 1 over all files.
 
     Raises:
-        DataError: a file cannot be read, or lacks a required column.
+        DataError: a file cannot be read, or a required column is missing.
     """
     import pyarrow
     from pyarrow import parquet
@@ -175,29 +205,29 @@ def parquet_rows(files: Sequence[Path], required: Sequence[str], optional: Seque
                 for batch in table.iter_batches(batch_size=BATCH, columns=wanted):
                     for row in batch.to_pylist():
                         number, count = number + 1, count + 1
-                        yield Row(f"{file}:{number}", row, count)
+                        yield SourceRow(f"{file}:{number}", row, count)
         except (pyarrow.ArrowException, OSError) as error:
             raise DataError("parquet file cannot be read", where=file, got=str(error).splitlines()[0], fix="download it again") from error
 
 
-def json_rows(file: Path, required: Sequence[str]) -> Iterator[Row]:
-    """The rows of a JSON list, or of JSON lines (whatever the file's name says), these one line at a time.
+def json_rows(file: Path, required: Sequence[str]) -> Iterator[SourceRow]:
+    """Stream the rows of a JSON list or of JSON lines, whatever the file's name says.
 
     Raises:
-        DataError: it is neither, or a row lacks a required field.
+        DataError: the file is neither of them, or a row lacks a required field.
     """
     for number, (where, row) in enumerate(_json_objects(file), 1):
         if not isinstance(row, dict):
-            raise DataError("row is no object", where=where, expected=f"fields {', '.join(required)}", got=type(row).__name__)
+            raise DataError("the row is not an object", where=where, expected=f"fields {', '.join(required)}", got=type(row).__name__)
         missing = [name for name in required if name not in row]
         if missing:
             raise DataError(
-                "the row is of another layout than this benchmark's reader knows",
+                "the row has another layout than this benchmark's reader knows",
                 where=where,
                 expected=f"fields {', '.join(required)}",
                 got=f"fields {', '.join(row)}; missing: {', '.join(missing)}",
             )
-        yield Row(where, row, number)
+        yield SourceRow(where, row, number)
 
 
 def _json_objects(file: Path) -> Iterator[tuple[str, Any]]:
@@ -213,7 +243,7 @@ def _json_objects(file: Path) -> Iterator[tuple[str, Any]]:
                 if line.strip():
                     yield f"{file}:{number}", json.loads(line)
     except FileNotFoundError:
-        raise DataError("no such file", where=file, fix="download the whole data set") from None
+        raise DataError("no such file", where=file, fix="download the whole dataset") from None
     except UnicodeDecodeError as error:
         raise DataError("the file is not UTF-8", where=file, got=f"byte {error.start}") from None
     except json.JSONDecodeError as error:
@@ -221,10 +251,18 @@ def _json_objects(file: Path) -> Iterator[tuple[str, Any]]:
 
 
 def picture(value: Any, place: Place, where: str) -> ImageRef:
-    """A picture stored as bytes, as `{bytes, path}`, or as a path in the benchmark's folder.
+    """Return an image that is stored as bytes, as `{bytes, path}`, or as a path in the benchmark's folder.
+
+    Args:
+        value: what the row holds.
+        place: where paths are looked up.
+        where: place of the row, for messages.
+
+    Returns:
+        The encoded image, not decoded.
 
     Raises:
-        DataError: it is nothing of these.
+        DataError: the value is none of these, or there is no such image.
     """
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")

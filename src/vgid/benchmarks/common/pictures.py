@@ -1,4 +1,4 @@
-"""Pictures out of folders and zip archives, by path."""
+"""Images in folders and zip archives, by path."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from vgid.data.example import ImageRef
 from vgid.errors import DataError
 
 LARGEST_PICTURE = 128 * 2**20
-"""Bytes; a larger member of a zip archive is taken for a bomb."""
+"""Bytes; a larger member of a zip archive is not read, since it may be a decompression bomb. Published images have a few megabytes."""
 
 
 class Pictures:
-    """Pictures named by relative paths, in a folder or in zip archives in it.
+    """Images by relative path, in a folder or in zip archives in it.
 
-    A path need not agree with where the picture lies in all its leading folders: of the files with its name the one that
-    agrees with most of the path's end is taken, and two that agree equally are an error.
+    Published paths often start with folders that the download does not have. So, among the files with the right name, the one that agrees
+    with most of the path's end is taken; two that agree equally are an error.
+
+    Args:
+        root: the folder; files outside it, behind links, are not read.
     """
 
     def __init__(self, root: Path) -> None:
@@ -26,23 +29,23 @@ class Pictures:
 
     @cached_property
     def _index(self) -> dict[str, list[tuple[str, Path]]]:
-        """File name to (path, zip archive or the file itself)."""
+        """Each file name with its (path, zip archive or the file itself)."""
         index: dict[str, list[tuple[str, Path]]] = {}
         for file in sorted(self.root.rglob("*")):
             if not file.is_file() or not file.resolve().is_relative_to(self.root.resolve()):
                 continue
             if file.suffix.lower() == ".zip":
-                for name in _names(file):
+                for name in _members(file):
                     index.setdefault(PurePosixPath(name).name, []).append((name, file))
             else:
                 index.setdefault(file.name, []).append((file.relative_to(self.root).as_posix(), file))
         return index
 
     def get(self, path: str, where: str) -> ImageRef:
-        """The picture of a path.
+        """Return the image of a path.
 
         Raises:
-            DataError: there is none, or the path fits several equally well.
+            DataError: there is none, or several fit the path equally well.
         """
         wanted = [part for part in PurePosixPath(path.replace("\\", "/")).parts if part not in (".", "/")]
         found = self._index.get(wanted[-1], []) if wanted else []
@@ -50,40 +53,41 @@ class Pictures:
         best = [entry for entry in agreeing if entry[0] == max(count for count, _, _ in agreeing)]
         if len(best) != 1:
             raise DataError(
-                "the picture is not there" if not best else "several pictures fit the path",
+                "the image is missing" if not best else "several images fit the path",
                 where=where,
                 expected=f"{path} in {self.root}, or in a zip archive there",
                 got="none" if not best else ", ".join(name for _, name, _ in best[:4]),
-                fix="download the pictures too, into the same folder" if not best else "remove the copies",
+                fix="download the images too, into the same folder" if not best else "remove the copies",
             )
         _, name, file = best[0]
-        return _member(file, name, where) if file.suffix.lower() == ".zip" else ImageRef(path=file)
+        return _read_member(file, name, where) if file.suffix.lower() == ".zip" else ImageRef(path=file)
 
 
 def _agreement(wanted: Sequence[str], have: Sequence[str]) -> int:
+    """Return how many parts of two paths are equal, counted from the end."""
     pairs = zip(reversed(wanted), reversed(have), strict=False)
     return next((count for count, (a, b) in enumerate(pairs) if a != b), min(len(wanted), len(have)))
 
 
-def _names(archive: Path) -> list[str]:
+def _members(archive: Path) -> list[str]:
     try:
         with zipfile.ZipFile(archive) as file:
             return [info.filename for info in file.infolist() if not info.is_dir()]
     except (zipfile.BadZipFile, OSError) as error:
-        raise DataError("zip archive cannot be read", where=archive, got=str(error), fix="download it again") from error
+        raise DataError("the zip archive cannot be read", where=archive, got=str(error), fix="download it again") from error
 
 
-def _member(archive: Path, name: str, where: str) -> ImageRef:
+def _read_member(archive: Path, name: str, where: str) -> ImageRef:
     try:
         with zipfile.ZipFile(archive) as file:
             size = file.getinfo(name).file_size
             if size > LARGEST_PICTURE:
                 raise DataError(
-                    "picture in a zip archive is absurdly large",
+                    "an image in a zip archive is too large",
                     where=where,
                     expected=f"at most {LARGEST_PICTURE:,} bytes",
                     got=f"{size:,}",
                 )
             return ImageRef(data=file.read(name))
     except (zipfile.BadZipFile, RuntimeError, OSError) as error:
-        raise DataError("picture cannot be read from its zip archive", where=where, got=f"{archive.name}: {error}") from error
+        raise DataError("the image cannot be read from its zip archive", where=where, got=f"{archive.name}: {error}") from error

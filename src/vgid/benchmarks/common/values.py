@@ -1,6 +1,6 @@
-"""Values of a benchmark's rows, however they were stored: lists, arrays, JSON text, Python literals, one list a field.
+"""Values of a benchmark's rows, whichever way they are stored: lists, arrays, JSON text, Python literals, or one list per field.
 
-Messages name places, columns and types, never contents.
+Error messages name places, columns and types, never contents. In all functions `name` is the column, and `where` the place of the row.
 """
 
 from __future__ import annotations
@@ -13,11 +13,17 @@ from typing import Any, NamedTuple
 from vgid.errors import DataError
 
 LONGEST = 4_000_000
-"""Characters; longer text is not parsed."""
+"""Characters; longer text is not parsed, so that a damaged file cannot use up the memory."""
 
 
-class Row(NamedTuple):
-    """One row, the place it came from, and its number in the whole split."""
+class SourceRow(NamedTuple):
+    """One row of a benchmark's file.
+
+    Attributes:
+        where: place of the row, `file:line`, for messages.
+        values: the stored values by column.
+        number: number of the row in the whole split, from 1.
+    """
 
     where: str
     values: Mapping[str, Any]
@@ -25,39 +31,49 @@ class Row(NamedTuple):
 
 
 def text(values: Mapping[str, Any], name: str, where: str) -> str:
-    """A text that is not empty, without outer white space; numbers are written out.
+    """Return a text without outer white space; an integer is written out.
+
+    Args:
+        values: the row.
+        name: the column.
+        where: place of the row, for messages.
 
     Raises:
-        DataError: it is missing, empty or something else.
+        DataError: the value is missing, empty, or neither a text nor an integer.
     """
     value = values.get(name)
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str):
         found = "nothing" if value is None else type(value).__name__
-        raise DataError(f"{name} is no text", where=where, expected=f"{name}: text", got=f"{found}; fields {', '.join(sorted(values))}")
+        raise DataError(f"{name} is not a text", where=where, expected=f"{name}: text", got=f"{found}; fields {', '.join(sorted(values))}")
     if not value.strip():
         raise DataError(f"{name} is empty", where=where, expected="text", got="white space, or nothing")
     return value.strip()
 
 
 def optional_text(values: Mapping[str, Any], name: str) -> str | None:
-    """A text, or None where there is none."""
+    """Return a text without outer white space; None where it is missing, empty or something else."""
     value = values.get(name)
     return value.strip() or None if isinstance(value, str) else None
 
 
 def parsed(value: Any, name: str, where: str) -> Any:
-    """The value itself, or what its text says: JSON, else a Python literal (which is read, never run).
+    """Return a value, or what its text holds: JSON, else a Python literal, which is read and never run.
+
+    Args:
+        value: what the row holds.
+        name: the column.
+        where: place of the row, for messages.
 
     Raises:
-        DataError: the text is neither.
+        DataError: the text is neither JSON nor a Python literal, or longer than `LONGEST`.
     """
     value = value.tolist() if hasattr(value, "tolist") else value
     if not isinstance(value, str):
         return value
     if len(value) > LONGEST:
-        raise DataError(f"{name} is too long to be parsed", where=where, expected=f"at most {LONGEST:,} characters", got=f"{len(value):,}")
+        raise DataError(f"{name} is too long to parse", where=where, expected=f"at most {LONGEST:,} characters", got=f"{len(value):,}")
     try:
         return json.loads(value)
     except (ValueError, RecursionError):
@@ -71,10 +87,15 @@ def parsed(value: Any, name: str, where: str) -> Any:
 
 
 def records(value: Any, name: str, where: str) -> list[dict[str, Any]]:
-    """A list of objects; also where it is stored as one list a field, as `datasets` does with sequences of features.
+    """Return a list of objects; the value may hold one list per field, as `datasets` stores sequences of features.
+
+    Args:
+        value: what the row holds, parsed or as text; None is an empty list.
+        name: the column.
+        where: place of the row, for messages.
 
     Raises:
-        DataError: it is something else.
+        DataError: the value is something else.
     """
     value = parsed(value, name, where)
     if value is None:
@@ -93,10 +114,15 @@ def records(value: Any, name: str, where: str) -> list[dict[str, Any]]:
 
 
 def mapping(value: Any, name: str, where: str) -> dict[str, Any]:
-    """An object.
+    """Return an object, parsed or stored as text.
+
+    Args:
+        value: what the row holds.
+        name: the column.
+        where: place of the row, for messages.
 
     Raises:
-        DataError: it is something else.
+        DataError: the value is something else.
     """
     value = parsed(value, name, where)
     if not isinstance(value, Mapping):
@@ -105,10 +131,16 @@ def mapping(value: Any, name: str, where: str) -> dict[str, Any]:
 
 
 def texts(value: Any, name: str, where: str, *, at_least: int = 1) -> tuple[str, ...]:
-    """Texts, however they were stored; one text alone counts as a list of one.
+    """Return a list of texts, parsed or stored as text; a single text counts as a list of one.
+
+    Args:
+        value: what the row holds.
+        name: the column.
+        where: place of the row, for messages.
+        at_least: how many texts there must be.
 
     Raises:
-        DataError: there are too few, or some are no texts.
+        DataError: there are fewer, or some are not texts.
     """
     value = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(value, str) and value.lstrip().startswith("["):
@@ -122,7 +154,7 @@ def texts(value: Any, name: str, where: str, *, at_least: int = 1) -> tuple[str,
 
 
 def flattened(value: Any) -> tuple[str, ...]:
-    """All texts in nested lists and objects, in order."""
+    """Return all texts in nested lists and objects, in order."""
     if isinstance(value, str):
         return (value.strip(),) if value.strip() else ()
     if isinstance(value, Mapping):

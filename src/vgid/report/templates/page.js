@@ -1,5 +1,5 @@
 "use strict";
-// Tables that can be sorted and filtered, and folded parts that unfold for the printer. The page is whole without this.
+// Makes tables sortable and filterable, and unfolds folded parts for printing. The page is complete without this.
 
 const wide = matchMedia("(min-width: 58.01rem)");
 
@@ -11,7 +11,7 @@ function valueOf(row, column) {
   return Number.isNaN(number) ? text.toLowerCase() : number;
 }
 
-// Numbers before words, what is missing last, whichever way it goes.
+// Numbers come before words, and missing values last, in either direction.
 function compare(a, b, column, sign) {
   const [x, y] = [valueOf(a, column), valueOf(b, column)];
   if (x === y) return a.dataset.place - b.dataset.place;
@@ -26,7 +26,7 @@ function element(name, properties, ...children) {
   return made;
 }
 
-// On a phone rows are laid out as blocks, which would take their meaning from them.
+// On a phone rows are laid out as blocks, which would hide from screen readers that they are rows.
 function name(table) {
   table.setAttribute("role", "table");
   for (const group of [table.tHead, ...table.tBodies]) group?.setAttribute("role", "rowgroup");
@@ -50,9 +50,9 @@ function enhance(table) {
   const state = { column: -1, sign: 1 };
   const status = element("output", { className: "note" });
   const search = element("input", { type: "search", autocomplete: "off", spellcheck: false });
-  const order = element("select", {}, element("option", { value: "" }, "as they stand"));
+  const order = element("select", {}, element("option", { value: "" }, "default order"));
   names.forEach((name, column) => {
-    order.append(element("option", { value: `${column} 1` }, `${name}, rising`), element("option", { value: `${column} -1` }, `${name}, falling`));
+    order.append(element("option", { value: `${column} 1` }, `${name}, ascending`), element("option", { value: `${column} -1` }, `${name}, descending`));
   });
 
   function sort(column, sign) {
@@ -67,7 +67,7 @@ function enhance(table) {
       else head.removeAttribute("aria-sort");
     });
     order.value = column < 0 ? "" : `${column} ${sign}`;
-    status.textContent = column < 0 ? "" : `Sorted by ${names[column]}, ${sign > 0 ? "rising" : "falling"}.`;
+    status.textContent = column < 0 ? "" : `Sorted by ${names[column]}, ${sign > 0 ? "ascending" : "descending"}.`;
   }
 
   function filter() {
@@ -79,7 +79,7 @@ function enhance(table) {
 
   const buttons = heads.map((head, column) => {
     const button = element("button", { type: "button", className: "sort" }, ...head.childNodes);
-    // Rising, falling, as it was.
+    // Ascending, descending, and back to the order of the page.
     button.addEventListener("click", () => {
       if (state.column !== column) sort(column, 1);
       else if (state.sign > 0) sort(column, -1);

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from statistics import fmean
@@ -17,27 +17,30 @@ from vgid.evaluation.generation import generate
 from vgid.evaluation.scoring import score
 from vgid.evaluation.statistics import bootstrap_ci
 from vgid.models.loading import LoadedModel
+from vgid.progress import Progress
 from vgid.results import versions
 
-Progress = Callable[[int, int], None]
 CHUNK = 512
-"""Questions held at once with their pictures."""
+"""Questions that are held at once with their encoded images: about 100 MB at 200 kB per image."""
 SCORED_AT_ONCE = 128
-"""Questions whose candidates are scored between two writes; batches of like length are made out of them."""
+"""Questions whose candidates are scored between two writes to the store; they are sorted into batches of similar length."""
 
 
 def check_items(benchmark: Benchmark) -> tuple[int, str]:
-    """Read every question once, before any model is loaded; gives their number and a fingerprint of the data.
+    """Read every question once, before a model is loaded.
+
+    Returns:
+        The number of questions, and SHA-256 of all of them with their images.
 
     Raises:
-        DataError: a row is bad, a key stands twice, or there are no questions.
+        DataError: a row is bad, a key is used twice, or there are no questions.
     """
     keys: set[str] = set()
 
     def once() -> Iterator[Item]:
         for item in benchmark.items():
             if item.key in keys:
-                raise DataError("two questions have the same key", where=item.example.where, fix="remove rows that stand in a split twice")
+                raise DataError("two questions have the same key", where=item.example.where, fix="remove rows that a split holds twice")
             keys.add(item.key)
             yield item
 
@@ -48,19 +51,36 @@ def check_items(benchmark: Benchmark) -> tuple[int, str]:
 
 
 def run_fingerprint(benchmark: Benchmark, data: str, weights: str) -> str:
-    """What must be equal for an answer to be taken over: model, data, protocol and the versions of what computes.
+    """Return a digest of all that answers depend on; stored answers with another digest are not reused.
 
-    `data` is from `check_items`, `weights` from `model_fingerprint`.
+    Args:
+        benchmark: the benchmark with its protocol and forget set.
+        data: fingerprint of the questions, from `check_items`.
+        weights: fingerprint of the model, from `model_fingerprint`.
+
+    Returns:
+        SHA-256 of these and of the versions of the packages that compute answers.
     """
     protocol = benchmark.protocol.model_dump(mode="json")
-    parts = [benchmark.name, benchmark.version, benchmark.part, protocol, data, weights, versions()]
+    parts = [benchmark.name, benchmark.version, benchmark.forget_set, protocol, data, weights, versions()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def ask(
     benchmark: Benchmark, loaded: LoadedModel, store: AnswerStore, *, total: int, batch_size: int = 64, on_progress: Progress | None = None
 ) -> list[Answered]:
-    """Ask every question that the store has no answer to; gives all answers in the benchmark's order.
+    """Ask every question that the store has no answer to.
+
+    Args:
+        benchmark: the benchmark.
+        loaded: the model to ask.
+        store: holds the answers so far, and gets the new ones.
+        total: number of questions, for progress.
+        batch_size: questions that are asked at once.
+        on_progress: called with (questions answered, `total`).
+
+    Returns:
+        The answers to all questions, in the benchmark's order.
 
     Raises:
         ConfigError: the batch size is not positive.
@@ -103,28 +123,39 @@ def _chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
         yield chunk
 
 
-def figures(benchmark: Benchmark, answered: Sequence[Answered], reference: Sequence[Answered] | None = None, seed: int = 0) -> list[Figure]:
-    """Means over answers by split, task and metric, with intervals over people; then the benchmark's own aggregates.
+def compute_figures(
+    benchmark: Benchmark, answered: Sequence[Answered], reference: Sequence[Answered] | None = None, seed: int = 0
+) -> list[Figure]:
+    """Average a model's answers by split, task and metric, and add the benchmark's aggregates.
+
+    Args:
+        benchmark: the benchmark.
+        answered: the model's answers to all questions.
+        reference: the reference model's answers, for benchmarks that need them.
+        seed: random seed of the intervals, which draw people.
+
+    Returns:
+        The means with 95 % intervals, then the aggregates.
 
     Raises:
         DataError: an aggregate needs a reference model and there is none.
     """
     made: list[Figure] = []
     for (split, task), group in by_task(answered).items():
-        worth, people = benchmark.measure_all(group), [each.person for each in group]
-        for metric in worth[0]:
-            values = [one[metric] for one in worth]
+        measured, people = benchmark.measure_all(group), [each.subject for each in group]
+        for metric in measured[0]:
+            values = [metrics[metric] for metrics in measured]
             made.append(Figure(split, task, metric, fmean(values), *bootstrap_ci(values, people, seed=seed), len(values)))
     return made + benchmark.aggregates(answered, reference, seed)
 
 
-def as_json(benchmark: Benchmark, made: Sequence[Figure]) -> list[dict[str, Any]]:
-    """Figures for `results.json`: numbers and settings, nothing of what was asked or answered."""
+def figures_as_json(benchmark: Benchmark, figures: Sequence[Figure]) -> list[dict[str, Any]]:
+    """Return figures for `results.json`; they hold nothing of the questions and answers."""
     return [
         {
             **{"split": f.split, "task": f.task, "metric": f.metric, "value": f.value, "n": f.n},
             "interval": None if f.low is None else [f.low, f.high],
             "direction": benchmark.metrics[f.metric].wanted(f.split),
         }
-        for f in made
+        for f in figures
     ]

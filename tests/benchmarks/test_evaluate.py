@@ -1,4 +1,4 @@
-"""Evaluation from end to end: going on after a kill, never with stale answers; private files; one page; figures as asked one by one."""
+"""Evaluation from end to end: resumed after a kill, never with stale answers; private files; one page; batched as one by one."""
 
 import json
 import os
@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from tests.benchmarks import fixtures
-from vgid.benchmarking.command import benchmark_command, build_results, published
-from vgid.benchmarking.run import ask, check_items, figures, run_fingerprint
-from vgid.benchmarking.splits import open_benchmark, read_settings
+from vgid.benchmarking import asking
+from vgid.benchmarking.asking import ask, check_items, compute_figures, run_fingerprint
+from vgid.benchmarking.evaluate import build_benchmark_results, published_figures, run_benchmark
+from vgid.benchmarking.splits import open_benchmark, parse_protocol
 from vgid.benchmarking.store import AnswerStore, model_fingerprint
-from vgid.benchmarks import run
 from vgid.benchmarks.base import Answer, Answered, Benchmark, Item
 from vgid.benchmarks.clear import CLEAR
 from vgid.benchmarks.common.files import locate
@@ -30,7 +30,7 @@ from vgid.evaluation.generation import OnAnswers, generate
 from vgid.evaluation.scoring import score
 from vgid.models.loading import LoadedModel, load_model
 from vgid.progress import Stages
-from vgid.report.benchmark import benchmark_table, published_rows, published_table, render
+from vgid.report.benchmark import benchmark_table, published_rows, published_table, render_benchmark
 
 KNOWN = {"path": "m", "weights": "0" * 64, "commit": None}
 
@@ -65,21 +65,21 @@ def test_batched_answers_are_those_of_one_question_at_a_time(tmp_path: Path, fol
         assert batched[item.key][0] == said and batched[item.key][1] == pytest.approx(losses, rel=1e-4)
 
 
-def test_a_run_that_was_cut_off_goes_on(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_run_goes_on(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded, benchmark = load_model(folder), clear(fixtures.write_clear(tmp_path / "data"))
     whole, file = answer_all(benchmark, loaded, None), tmp_path / "answers.jsonl"
     asked: list[str] = []
 
-    def cut_off(model: LoadedModel, examples: Sequence[Example], *, on_answers: OnAnswers, **options: Any) -> list[str]:
-        def told(places: Sequence[int], said: Sequence[str]) -> None:
+    def stopping(model: LoadedModel, examples: Sequence[Example], *, on_answers: OnAnswers, **options: Any) -> list[str]:
+        def keep(places: Sequence[int], said: Sequence[str]) -> None:
             on_answers(places, said)
             asked.extend(examples[place].id for place in places)
             if len(asked) >= 6:
                 raise KeyboardInterrupt
 
-        return generate(model, examples, on_answers=told, **options)
+        return generate(model, examples, on_answers=keep, **options)
 
-    monkeypatch.setattr(run, "generate", cut_off)
+    monkeypatch.setattr(asking, "generate", stopping)
     with pytest.raises(KeyboardInterrupt):
         answer_all(benchmark, loaded, file)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -94,7 +94,7 @@ def test_a_run_that_was_cut_off_goes_on(tmp_path: Path, folder: Path, monkeypatc
         again.extend(each.id for each in examples)
         return generate(model, examples, **options)
 
-    monkeypatch.setattr(run, "generate", count)
+    monkeypatch.setattr(asking, "generate", count)
     resumed = answer_all(benchmark, loaded, file)
     assert {key: said for key, (said, _) in resumed.items()} == {key: said for key, (said, _) in whole.items()}
     assert all(resumed[key][1] == pytest.approx(losses, rel=1e-4) for key, (_, losses) in whole.items())
@@ -136,11 +136,11 @@ def test_one_command_for_three_models(tmp_path: Path, folder: Path) -> None:
     root, out = fixtures.write_clear(tmp_path / "data", people=3, forget=1), tmp_path / "out"
     models = {name: (str(folder), None) for name in ("base", "unlearned", "retrained")}
     with Stages(quiet=True) as stages:
-        results = benchmark_command(clear(root), models, out, stages=stages, batch_size=8)
+        results = run_benchmark(clear(root), models, out, stages=stages, batch_size=8)
     assert results == json.loads((out / "results.json").read_text()) and results["schema"] == "vgid.benchmark/1"
     assert results["deviations"] == {"max_new_tokens": 2} and results["questions"] == 10 and results["benchmark"]["forget"] == "10"
     assert results["figures"]["base"] == results["figures"]["unlearned"]
-    # What was asked, and whom, can be told from any other.
+    # The results identify the questions and the model.
     known = results["models"]["base"]
     assert known == {"path": str(folder), "weights": model_fingerprint(load_model(folder)), "commit": None}
     assert results["benchmark"]["questions"] == check_items(clear(root))[1] and results["unlearning"] is None
@@ -157,9 +157,9 @@ def test_one_command_for_three_models(tmp_path: Path, folder: Path) -> None:
     assert not (out / "answers").exists() and benchmark_table(results).row_count == len(results["figures"]["base"])
     with Stages(quiet=True) as stages:
         with pytest.raises(OutputError, match="the output folder is not empty"):
-            benchmark_command(clear(root), models, out, stages=stages)
+            run_benchmark(clear(root), models, out, stages=stages)
         models = {"unlearned": (str(folder), None)}
-        benchmark_command(clear(root, forget_quality=False), models, out, stages=stages, overwrite=True, keep_answers=True)
+        run_benchmark(clear(root, forget_quality=False), models, out, stages=stages, overwrite=True, keep_answers=True)
     assert [path.name for path in (out / "answers").iterdir()] == ["unlearned.jsonl"]
 
 
@@ -174,15 +174,15 @@ def test_a_page_shows_what_was_known_before(tmp_path: Path) -> None:
             return item.example.answer if knows or item.split != "forget" else "Nobody"
 
         answered = [Answered(item, Answer(say(item), losses[: len(item.candidates)])) for item in items]
-        made[name] = figures(benchmark, answered, answered)
-    results = build_results(benchmark, dict.fromkeys(made, KNOWN), made, total=16, data="d", seed=0, seconds={})
+        made[name] = compute_figures(benchmark, answered, answered)
+    results = build_benchmark_results(benchmark, dict.fromkeys(made, KNOWN), made, total=16, data="d", seed=0, seconds={})
     assert results["knowledge"] == {"base": 1.0, "unlearned": 0.0, "retrained": 0.0} and results["composite"]["score"] == 1.0
-    page = render(results)
+    page = render_benchmark(results)
     assert "knew the forget set before" in page and "100.0 % is gone" in page and "Retrained" in page and "open_fq" in page
     results["composite"] = {"known": False}
-    assert "nothing can be said about forgetting" in render(results)
+    assert "nothing can be said about forgetting" in render_benchmark(results)
     with pytest.raises(DataError, match="these results cannot be shown"):
-        render({"schema": "x"})
+        render_benchmark({"schema": "x"})
 
 
 def test_published_figures_stand_beside_ours(tmp_path: Path) -> None:
@@ -191,10 +191,10 @@ def test_published_figures_stand_beside_ours(tmp_path: Path) -> None:
     for name in ("forget", "retain"):
         (root / f"{name}_{'5' if name == 'forget' else '95'}").rename(root / f"{name}_{'10' if name == 'forget' else '90'}")
     benchmark = MLLMU(locate(root), None, "10")
-    made = figures(benchmark, [Answered(item, Answer(item.example.answer)) for item in benchmark.items()])
+    made = compute_figures(benchmark, [Answered(item, Answer(item.example.answer)) for item in benchmark.items()])
     half = [figure._replace(value=figure.value / 2) for figure in made]
     models = dict.fromkeys(("base", "unlearned"), KNOWN)
-    results = build_results(benchmark, models, {"base": made, "unlearned": half}, total=1, data="d", seed=0, seconds={})
+    results = build_benchmark_results(benchmark, models, {"base": made, "unlearned": half}, total=1, data="d", seed=0, seconds={})
     ours = {f"{f.split}/{f.task}/{f.metric}" for f in made}
     for source in results["published"]:
         assert set(source["figures"]) <= ours
@@ -203,34 +203,34 @@ def test_published_figures_stand_beside_ours(tmp_path: Path) -> None:
     assert figures_of[0] == ("forget/cloze_image/accuracy", ["1.000", "0.500"], ["0.135", "0.125", "0.000", "0.083", "0.146", "0.125"])
     # ROUGE-L fell by a half; the paper's headline is a fall of 0.371.
     assert changes_of[0] == ("forget/generation_image/rougeL", ["+0.000", "-0.500"], ["-0.371"])
-    page = render(results)
+    page = render_benchmark(results)
     assert "arXiv 2610.10358, tables 5 to 7" in page and "Retain only" in page and "0.135" in page and "-0.371" in page
     assert [table.row_count for table in published_table(results)] == [12, 2]
-    assert [each["source"] for each in published(MLLMU(locate(root), None, "5"))] == ["arXiv 2606.00105"]
-    assert published(CLEAR(locate(root))) == []
+    assert [each["source"] for each in published_figures(MLLMU(locate(root), None, "5"))] == ["arXiv 2606.00105"]
+    assert published_figures(CLEAR(locate(root))) == []
 
 
-def test_what_is_wrong_is_told_before_a_model_is_loaded(tmp_path: Path) -> None:
+def test_mistakes_are_errors_before_a_model_is_loaded(tmp_path: Path) -> None:
     nowhere: dict[str, tuple[str, Path | None]] = {"unlearned": ("no/where", None)}
     with Stages(quiet=True) as stages:
         with pytest.raises(ConfigError, match=r"(?s)never saw the forget set.*--reference.*forget_quality=false"):
-            benchmark_command(clear(tmp_path), nowhere, None, stages=stages)
+            run_benchmark(clear(tmp_path), nowhere, None, stages=stages)
         with pytest.raises(DataError, match="split 'forget10_perturbed' is not there"):
-            benchmark_command(clear(tmp_path, forget_quality=False), nowhere, None, stages=stages)
-    with pytest.raises(ConfigError, match=r"(?s)MLLMU-Bench cannot be asked like that.*few_shot.*shots: Extra inputs"):
-        open_benchmark("mllmu", str(tmp_path), None, read_settings(["shots=1"]))
-    opened = open_benchmark("mllmu", str(tmp_path), "10", read_settings(["few_shot=0", "tasks=[cloze]"]))
+            run_benchmark(clear(tmp_path, forget_quality=False), nowhere, None, stages=stages)
+    with pytest.raises(ConfigError, match=r"(?s)the protocol of MLLMU-Bench has no such settings.*few_shot.*shots: Extra inputs"):
+        open_benchmark("mllmu", str(tmp_path), None, parse_protocol(["shots=1"]))
+    opened = open_benchmark("mllmu", str(tmp_path), "10", parse_protocol(["few_shot=0", "tasks=[cloze]"]))
     assert isinstance(opened, MLLMU) and opened.protocol.deviations() == {"few_shot": 0, "tasks": ["cloze"]}
     for bad in ("few_shot", "=3", "a=[1"):
-        with pytest.raises(ConfigError, match="cannot read a setting"):
-            read_settings([bad])
+        with pytest.raises(ConfigError, match="setting of the protocol cannot be parsed"):
+            parse_protocol([bad])
 
 
 @pytest.mark.slow
 def test_a_killed_process_goes_on(tmp_path: Path, folder: Path) -> None:
     root, out = fixtures.write_mllmu(tmp_path / "data", people=24, forget=6), tmp_path / "out"
     command = [sys.executable, "-m", "vgid", "evaluate", "--benchmark", "mllmu", "--data", root, "--model", folder, "--out", out]
-    command += ["--set", "max_new_tokens=4", "--batch-size", "2", "--keep-answers"]
+    command += ["--protocol", "max_new_tokens=4", "--batch-size", "2", "--keep-answers"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(list(map(str, command)), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     file, started = out / "answers" / "unlearned.jsonl", time.monotonic()

@@ -1,4 +1,4 @@
-"""What `vgid evaluate --benchmark` does: read all data, ask one model after the other, write figures and a page."""
+"""`vgid evaluate --benchmark` as a function: read all data, ask one model after the other, write figures and a page."""
 
 from __future__ import annotations
 
@@ -10,25 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from vgid.artifacts import MARK, check_output, prepare_output, write_json_atomic, write_text_atomic
-from vgid.benchmarking.run import as_json, ask, check_items, figures, run_fingerprint
+from vgid.benchmarking.asking import ask, check_items, compute_figures, figures_as_json, run_fingerprint
 from vgid.benchmarking.store import AnswerStore, model_fingerprint
 from vgid.benchmarks.base import Answered, Benchmark, Figure
 from vgid.errors import ConfigError
 from vgid.evaluation.aggregates import composite
 from vgid.models.loading import load_model
 from vgid.progress import Stages
-from vgid.results import versions
+from vgid.results import ModelPaths, versions
 
 SCHEMA = "vgid.benchmark/1"
 ANSWERS, IDENTITY = "answers", "identity.json"
-"""What a run that was cut off leaves: answers, and of one that also unlearns what it was about."""
-Models = Mapping[str, tuple[str, Path | None]]
-"""`base`, `unlearned`, `retrained` to (path, adapter)."""
+"""What a run that was stopped leaves in its folder: the answers so far, and of `vgid bench` what the run depends on."""
 
 
-def benchmark_command(
+def run_benchmark(
     benchmark: Benchmark,
-    models: Models,
+    models: ModelPaths,
     out: Path | None,
     *,
     seed: int = 0,
@@ -37,11 +35,24 @@ def benchmark_command(
     keep_answers: bool = False,
     stages: Stages,
 ) -> dict[str, Any]:
-    """Ask every model everything; with `out` answers are kept there until all is done, so that a killed run goes on where it was.
+    """Ask every model every question of a benchmark; called again after it was stopped, go on where it was.
+
+    Args:
+        benchmark: the benchmark, opened over its data.
+        models: `base`, `unlearned` and `retrained`, or some of them.
+        out: folder for `results.json` and `report.html`, and for the answers while the run lasts; None writes nothing.
+        seed: random seed of the intervals.
+        batch_size: questions that are asked at once.
+        overwrite: replace what an earlier run left in `out`.
+        keep_answers: keep the answers in `out`; they hold what must be forgotten.
+        stages: shows and times what is done.
+
+    Returns:
+        The results object as it is written to `results.json` (schema `vgid.benchmark/1`).
 
     Raises:
         ConfigError: the benchmark needs a model that never saw the forget set, and there is none.
-        DataError: the data are not there, or of another layout.
+        DataError: the data are not there, or have another layout.
         OutputError: the folder holds results already, or cannot be written.
     """
     check_reference(benchmark, "retrained" in models)
@@ -58,7 +69,7 @@ def benchmark_command(
 
 
 def check_reference(benchmark: Benchmark, given: bool) -> None:
-    """Make sure that a benchmark that compares with a model that never saw the forget set has one.
+    """Check that a benchmark that compares with a model that never saw the forget set has one.
 
     Raises:
         ConfigError: there is none.
@@ -67,16 +78,27 @@ def check_reference(benchmark: Benchmark, given: bool) -> None:
         raise ConfigError(
             f"{benchmark.title} compares with a model that never saw the forget set",
             expected="--reference, a model trained without it",
-            fix="give one, or set forget_quality=false (evaluate: --set, bench: --protocol), which the results name",
+            fix="give one, or give --protocol forget_quality=false, which the results name as a deviation",
         )
 
 
 def ask_models(
-    benchmark: Benchmark, models: Models, out: Path | None, *, total: int, data: str, seed: int, batch_size: int, stages: Stages
+    benchmark: Benchmark, models: ModelPaths, out: Path | None, *, total: int, data: str, seed: int, batch_size: int, stages: Stages
 ) -> dict[str, Any]:
-    """Ask one model after the other what the answers in `out` do not hold yet; gives the results object.
+    """Ask one model after the other the questions that the answers in `out` do not cover yet.
 
-    `total` and `data` are from `check_items`.
+    Args:
+        benchmark: the benchmark, opened over its data.
+        models: `base`, `unlearned` and `retrained`, or some of them.
+        out: folder with the answers; None keeps them in memory.
+        total: number of questions, from `check_items`.
+        data: fingerprint of the questions, from `check_items`.
+        seed: random seed of the intervals.
+        batch_size: questions that are asked at once.
+        stages: shows and times what is done.
+
+    Returns:
+        The results object; nothing is written yet.
     """
     answered: dict[str, list[Answered]] = {}
     known: dict[str, dict[str, str | None]] = {}
@@ -89,13 +111,13 @@ def ask_models(
             with AnswerStore(file, run_fingerprint(benchmark, data, weights)) as store:
                 answered[name] = ask(benchmark, loaded, store, total=total, batch_size=batch_size, on_progress=tick)
             del loaded
-            gc.collect()  # one model at a time
+            gc.collect()  # one model in memory at a time
     with stages("Measuring", "measure"):
-        made = {name: figures(benchmark, each, answered.get("retrained"), seed) for name, each in answered.items()}
-        return build_results(benchmark, known, made, total=total, data=data, seed=seed, seconds=stages.seconds)
+        made = {name: compute_figures(benchmark, each, answered.get("retrained"), seed) for name, each in answered.items()}
+        return build_benchmark_results(benchmark, known, made, total=total, data=data, seed=seed, seconds=stages.seconds)
 
 
-def build_results(
+def build_benchmark_results(
     benchmark: Benchmark,
     models: Mapping[str, Mapping[str, str | None]],
     made: Mapping[str, Sequence[Figure]],
@@ -105,11 +127,20 @@ def build_results(
     seed: int,
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
-    """The results object: figures and settings, nothing of what was asked or answered.
+    """Build the results object; it holds figures and settings, nothing of the questions and answers.
 
-    `models` says of each model where it is and what it is (SHA-256 of its weights; the hub's commit), `data` the same of the questions.
+    Args:
+        benchmark: the benchmark.
+        models: by model its `path`, `weights` (SHA-256) and `commit` on the hub.
+        made: by model its figures.
+        total: number of questions.
+        data: fingerprint of the questions.
+        seed: random seed of the intervals.
+        seconds: how long each stage took.
+
+    Returns:
+        The object of schema `vgid.benchmark/1`.
     """
-    place = benchmark._place
     return {
         "schema": SCHEMA,
         "benchmark": {
@@ -117,9 +148,8 @@ def build_results(
             "title": benchmark.title,
             "version": benchmark.version,
             "paper": benchmark.paper,
-            "forget": benchmark.part,
-            "source": place.source if place else None,
-            "commit": place.commit if place else None,
+            "forget": benchmark.forget_set,
+            **benchmark.origin(),
             "questions": data,
         },
         "protocol": benchmark.protocol.model_dump(mode="json"),
@@ -131,25 +161,25 @@ def build_results(
         "versions": versions(),
         "seconds": dict(seconds),
         "metrics": {name: metric.text for name, metric in benchmark.metrics.items()},
-        "figures": {name: as_json(benchmark, each) for name, each in made.items()},
+        "figures": {name: figures_as_json(benchmark, each) for name, each in made.items()},
         "knowledge": {name: benchmark.knowledge(each) for name, each in made.items()},
         "utility": {name: benchmark.utility(each) for name, each in made.items()},
         "composite": _composite(benchmark, made),
-        "published": published(benchmark),
+        "published": published_figures(benchmark),
         "unlearning": None,
     }
 
 
-def published(benchmark: Benchmark) -> list[dict[str, Any]]:
-    """What others published about this forget set, or about no forget set in particular: where, names of figures, values by model."""
+def published_figures(benchmark: Benchmark) -> list[dict[str, Any]]:
+    """Return what others published about this forget set, or without naming a forget set: source, names of figures, values by model."""
     import yaml
 
     entries: list[dict[str, Any]] = yaml.safe_load((files("vgid.benchmarking") / "published.yaml").read_text("utf-8"))
-    return [each for each in entries if each["benchmark"] == benchmark.name and each["forget"] in (benchmark.part, None)]
+    return [each for each in entries if each["benchmark"] == benchmark.name and each["forget"] in (benchmark.forget_set, None)]
 
 
 def _composite(benchmark: Benchmark, made: Mapping[str, Sequence[Figure]]) -> dict[str, Any] | None:
-    """Our single number; None without both anchors."""
+    """Return the composite score; None without the base and the reference, or where the base has no utility to lose."""
     if not {"base", "unlearned", "retrained"} <= set(made):
         return None
     known = {name: benchmark.knowledge(each) for name, each in made.items()}
@@ -166,32 +196,38 @@ def _composite(benchmark: Benchmark, made: Mapping[str, Sequence[Figure]]) -> di
 
 
 def check_resumable(out: Path, overwrite: bool) -> None:
-    """Make sure that a run may write, or go on, in a folder; changes nothing.
+    """Check that a run may start, or go on, in a folder; change nothing.
 
     Raises:
-        OutputError: the folder holds finished results and is not to be replaced, or something that no run of vgid left there.
+        OutputError: the folder holds finished results that must not be replaced, or something that no run of vgid left there.
     """
-    if overwrite or not unfinished(out):
+    if overwrite or not is_unfinished(out):
         check_output(out, overwrite)
 
 
 def prepare_resumable(out: Path, overwrite: bool) -> None:
-    """Make the folder anew, unless a run is to go on in it."""
-    if overwrite or not unfinished(out):
+    """Create the folder, emptied of what an earlier run left there, unless a run goes on in it."""
+    if overwrite or not is_unfinished(out):
         prepare_output(out)
 
 
-def unfinished(out: Path) -> bool:
-    """Whether a run of a benchmark was cut off here."""
+def is_unfinished(out: Path) -> bool:
+    """Return whether a run of a benchmark was stopped in this folder."""
     inside = {child.name for child in out.iterdir()} if out.is_dir() else set()
     return MARK in inside and bool(inside & {ANSWERS, IDENTITY}) and "results.json" not in inside
 
 
 def write_results(results: Mapping[str, Any], out: Path, keep_answers: bool) -> None:
-    """The page, then `results.json`, which says that all is done; answers are removed unless they are to be kept."""
-    from vgid.report.benchmark import render
+    """Write the page, then `results.json`, which marks the run as finished; remove the answers unless they are to be kept.
 
-    write_text_atomic(out / "report.html", render(results))
+    Args:
+        results: the results object.
+        out: folder of the run.
+        keep_answers: keep the answers, which hold what must be forgotten.
+    """
+    from vgid.report.benchmark import render_benchmark
+
+    write_text_atomic(out / "report.html", render_benchmark(results))
     write_json_atomic(out / "results.json", results)
     if not keep_answers:
         shutil.rmtree(out / ANSWERS, ignore_errors=True)

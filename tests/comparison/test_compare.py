@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from tests.conftest import example
 from vgid.commands import app
-from vgid.comparison.command import _check
+from vgid.comparison.compare import _check_folder
 from vgid.comparison.identity import surroundings
 from vgid.data.sources import write_examples
 from vgid.demo.targets import TARGETS, Target
@@ -26,7 +26,7 @@ TARGETS.register("speck")(SPECK)
 
 
 def drawn(out: Path, few: bool) -> None:
-    """Leave data of a seed as an earlier comparison would; with a few rows, which are soon learned and asked."""
+    """Leave the data of a seed as an earlier comparison would, with a few rows that take little time."""
     if not few:
         return
     folder = out / "worlds" / "seed-0"
@@ -51,7 +51,7 @@ def test_methods_are_compared_from_the_command_line(tmp_path: Path, few: bool) -
     assert set(results["scores"]) == {"vgid", "ga", "icu", "untouched", "retrain"} and not results["failed"]
     assert {results["cost"][name]["steps"] for name in ("vgid", "ga")} == {2} and len(results["pairs"]) == 3
     page, table = (out / "comparison.html").read_text(), (out / "comparison.md").read_text()
-    assert page.count("<svg") == 1 + 2 and page.count("<script") == 1  # the scores, and what two methods recalled on the way
+    assert page.count("<svg") == 1 + 2 and page.count("<script") == 1  # the scores, and what two methods recalled during training
     assert set(results["looks"]) == {"vgid", "ga"} and all(
         each["retain"][-1][0] == 2 for seeds in results["looks"].values() for each in seeds
     )
@@ -71,13 +71,13 @@ def test_settings_are_tuned_from_the_command_line(tmp_path: Path) -> None:
     assert results["tuned"]["ga"]["settings"] == {"training.learning_rate": 1e-4} and results["tuned"]["ga"]["trials"] == 1
 
 
-def test_folders_of_others_are_left_alone(tmp_path: Path) -> None:
+def test_folders_with_other_files_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("precious")
     with pytest.raises(OutputError, match="was not made by vgid"):
-        _check(tmp_path, overwrite=False)
+        _check_folder(tmp_path, overwrite=False)
     (tmp_path / ".vgid-run").touch()
     with pytest.raises(OutputError, match=r"something other than a comparison\n.*found: thesis.txt") as error:
-        _check(tmp_path, overwrite=False)
+        _check_folder(tmp_path, overwrite=False)
     assert "choose another --out" in str(error.value)
     (tmp_path / "thesis.txt").rename(tmp_path / "comparison.json")
-    _check(tmp_path, overwrite=False)
+    _check_folder(tmp_path, overwrite=False)

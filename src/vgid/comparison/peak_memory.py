@@ -1,4 +1,4 @@
-"""The most memory that was held while something ran."""
+"""The largest amount of memory that was held while something ran."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import psutil
 import torch
 
 EVERY = 0.05
-"""Seconds between two looks at the process."""
+"""Seconds between two measurements of the process: a peak that is shorter may be missed."""
 
 
 class PeakMemory:
-    """A context that measures bytes: of the device where there is one, else of the whole process, looked at every 50 ms."""
+    """A context that measures memory; `bytes` holds the peak, of the device where there is one, else of the whole process."""
 
     def __init__(self) -> None:
         self.bytes = 0
@@ -34,12 +34,12 @@ class PeakMemory:
         else:
             self._done.set()
             self._watcher.join()
-            self._look()
+            self._measure()
 
     def _watch(self) -> None:
         while not self._done.is_set():
-            self._look()
+            self._measure()
             self._done.wait(EVERY)
 
-    def _look(self) -> None:
+    def _measure(self) -> None:
         self.bytes = max(self.bytes, self._process.memory_info().rss)
