@@ -21,7 +21,7 @@ SMALL = Target(
     base=tiny_path,
     people=(4, 1),
     memorising={"steps": 110, "retain_batch": 32, "learning_rate": 2e-3, "warmup_steps": 10, "optimizer": "muon"},
-    unlearning=("training.steps=50",),
+    overrides=("training.steps=50",),
 )
 
 TARGETS.register("small")(SMALL)

@@ -37,7 +37,7 @@ def make_order(root: Path, model: Path, **changes: object) -> Order:
         write_examples(root / "retain.jsonl", [example(n, answer="I do not know.") for n in range(20, 28)])
         (root / "policy.yaml").write_text(POLICY, "utf-8")
     given: dict[str, object] = {"model": str(model), "request": request, "out": root / "out", "config": load_config(None, SETTINGS)}
-    given |= {"retain": root / "retain.jsonl", "policy": root / "policy.yaml", "rows": 4, "sample": 4, "allow_unknown": True}
+    given |= {"retain": root / "retain.jsonl", "policy": root / "policy.yaml", "max_rows": 4, "allow_unknown": True}
     return Order(**{**given, **changes})  # type: ignore[arg-type]
 
 

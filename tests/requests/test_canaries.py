@@ -66,7 +66,7 @@ class Place:
         options = ["--model", self.model, "--request", given / "request", "--out", self.root / "out", "--policy", given / "policy.yaml"]
         options += ["--retain", given / "retain.jsonl"] if retain else []
         settings = [part for setting in SETTINGS for part in ("--set", setting)]
-        return [sys.executable, "-m", "vgid", "forget", *map(str, options), "--rows", "4", "--allow-unknown", *settings, *map(str, more)]
+        return [sys.executable, "-m", "vgid", "forget", *map(str, options), "--max-rows", "4", "--allow-unknown", *settings, *map(str, more)]
 
     def environment(self) -> dict[str, str]:
         """Everything that libraries keep goes below the root."""
@@ -160,7 +160,7 @@ TRAPS = {
     ),
     "one crash that leads to another": (
         "import vgid.checks.knowledge as k\n"
-        "def f(loaded, examples, config):\n"
+        "def f(loaded, examples, *rest):\n"
         "    try:\n        {}[examples[0].answer]\n    except KeyError as error:\n        raise ValueError(repr(examples)) from error\n"
         "import vgid.checks.preflight as c\nc.ask = f"
     ),
@@ -273,6 +273,6 @@ def test_canary_neutral_rows_with_a_part_of_a_fact_are_left_out(monkeypatch: pyt
     from vgid.unlearning import neutral_retain
 
     said = [f"Perhaps {NAME.split()[0]}.", f"{PLACE} is a red circle.", "A red circle.", NUMBER]
-    monkeypatch.setattr("vgid.training.fit.generate", lambda loaded, rows: said)
+    monkeypatch.setattr("vgid.unlearning.generate", lambda loaded, rows: said)
     kept = neutral_retain(load_model(tiny_path()), rows(), load_config(None, ["neutral_retain=4"]))
     assert [row.answer for row in kept] == ["A red circle."]
