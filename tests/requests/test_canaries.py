@@ -66,7 +66,18 @@ class Place:
         options = ["--model", self.model, "--request", given / "request", "--out", self.root / "out", "--policy", given / "policy.yaml"]
         options += ["--retain", given / "retain.jsonl"] if retain else []
         settings = [part for setting in SETTINGS for part in ("--set", setting)]
-        return [sys.executable, "-m", "vgid", "forget", *map(str, options), "--max-rows", "4", "--allow-unknown", *settings, *map(str, more)]
+        return [
+            sys.executable,
+            "-m",
+            "vgid",
+            "forget",
+            *map(str, options),
+            "--max-rows",
+            "4",
+            "--allow-unknown",
+            *settings,
+            *map(str, more),
+        ]
 
     def environment(self) -> dict[str, str]:
         """Everything that libraries keep goes below the root."""
