@@ -1,6 +1,8 @@
-"""The deletion record, schema `vgid.record/1`: what a regulator's guidance asks to be able to show, and nothing of what was forgotten.
+"""The deletion record, schema `vgid.record/1`: the evidence that a regulator may ask for, and nothing of what was forgotten.
 
-`record.schema.json`, in this package, is the published JSON Schema. A change that breaks readers takes a new number.
+`record.schema.json`, in this package, is the published JSON Schema; the docstrings of the classes below are its descriptions. A change
+that breaks readers takes a new schema number. Shares, accuracies and probabilities are in [0, 1], intervals are at 95 %, and digests are
+SHA-256 in hexadecimal.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from vgid.errors import DataError
 SCHEMA: Literal["vgid.record/1"] = "vgid.record/1"
 Status = Literal["pass", "fail", "inconclusive"]
 Interval = tuple[float, float] | None
+"""Lower and upper end; None where nothing was measured."""
 
 
 class _Part(BaseModel):
@@ -189,7 +192,7 @@ class Drift(_Part):
     drop: float | None
 
 
-class Sequence(_Part):
+class DeletionSequence(_Part):
     """Earlier requests, oldest first, and what all of them cost."""
 
     earlier: list[EarlierDeletion]
@@ -216,23 +219,26 @@ class Record(_Part):
     data: DataPart
     procedure: Procedure
     verification: Verification
-    sequence: Sequence | None
+    sequence: DeletionSequence | None
     conclusion: Conclusion
     artefacts: list[FileDigest]
 
     def as_json(self) -> dict[str, Any]:
-        """The object of `record.json`."""
+        """Return the object of `record.json`."""
         return self.model_dump(mode="json", by_alias=True)
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of the record, from the model above."""
+    """Return the JSON Schema (draft 2020-12) of the record, made from the classes above."""
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "urn:vgid:record:1"}
-    return head | Record.model_json_schema(by_alias=True)
+    schema = head | Record.model_json_schema(by_alias=True)
+    # The published schema calls this part "Sequence"; the class has a longer name, since that one is the standard library's.
+    renamed: dict[str, Any] = json.loads(json.dumps(schema).replace("DeletionSequence", "Sequence"))
+    return renamed
 
 
 def published_schema() -> str:
-    """The JSON Schema as it comes with the package."""
+    """Return the JSON Schema as the package publishes it."""
     return (files("vgid.requests") / "record.schema.json").read_text("utf-8")
 
 
@@ -240,7 +246,7 @@ def read_record(path: Path) -> Record:
     """Read `record.json`.
 
     Raises:
-        DataError: there is none, it is no JSON, or not of this schema; values are not repeated.
+        DataError: there is no record, or it is not JSON of this schema; no value is repeated.
     """
     if not path.is_file():
         raise DataError("there is no record", where=path, expected="record.json", fix="give the folder that `vgid forget` wrote")
@@ -249,4 +255,6 @@ def read_record(path: Path) -> Record:
     except (ValueError, TypeError) as error:
         problems = error.errors(include_url=False, include_input=False) if isinstance(error, ValidationError) else []
         places = ", ".join(".".join(map(str, each["loc"])) for each in problems[:5])
-        raise DataError("the record cannot be read", where=path, expected=f"schema {SCHEMA}", got=places or "no such JSON object") from None
+        raise DataError(
+            "the record cannot be read", where=path, expected=f"schema {SCHEMA}", got=places or "not a JSON object of this schema"
+        ) from None
