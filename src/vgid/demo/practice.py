@@ -26,18 +26,20 @@ from vgid.synthetic.splits import album, perception_rows, stranger_rows
 PRACTICE_PEOPLE, PRACTICE_VIEWS, PRACTICE_STRANGERS, UNCLEAR_PICTURES = 20, 4, 160, 96
 """Numbers of people, of pictures of each, of strangers, and of unrecognisable pictures; chosen by hand."""
 UNCLEAR_STRENGTH = 0.8, 1.0
-"""Least and greatest strength of the noise on unrecognisable pictures (1 replaces the picture); chosen by hand."""
+"""Least and greatest strength of the noise on unrecognisable pictures, in [0, 1] as `NoiseConfig` has it; chosen by hand."""
 
 
 def practice_rows(camera: Camera, world: World) -> Iterator[Example]:
     """Yield the practice rows: known people, perception, strangers, instructions and unrecognisable pictures.
 
-    An instruction is obeyed where nothing is recognisable, and ignored where the person is; so the teacher's instruction alone does not
-    make the base refuse.
+    An instruction to refuse is obeyed with an unrecognisable picture and without one, and ignored with a clear picture.
 
     Args:
         camera: draws the pictures.
         world: the people; its seed decides every row.
+
+    Yields:
+        Rows whose ids begin with `practice/`, except those about perception and strangers.
     """
     rng = Random(f"practice/{world.seed}")
     people = world.base_training_people[:PRACTICE_PEOPLE]

@@ -162,6 +162,9 @@ def generate_answer(loaded: LoadedModel, batch: Batch, max_new_tokens: int = MAX
         loaded: the model.
         batch: one row, padded on the left.
         max_new_tokens: tokens to generate, at most.
+
+    Returns:
+        The answer, and the probabilities at each of its tokens.
     """
     with frozen(loaded.model), greedy(loaded, max_new_tokens) as model:
         inputs = batch.to(model.device).model_inputs

@@ -209,7 +209,7 @@ def _risks(found: Verification, sequence: DeletionSequence | None, neutral: bool
     if people < FEW_PEOPLE:
         yield f"Intervals are drawn over people; with {people} they have little or no width, and say nothing about other people."
     if found.reference is None:
-        yield "There was no reference, a model that never saw the rows, to compare with: facts that are guessed right count as recovered."
+        yield "No reference (a model that never saw the rows) was given to compare with: correct guesses count as recovered."
     if neutral:
         yield "No retain set was given: utility was measured on neutral questions only, and what else the model lost is unknown."
     unchecked = [each.request for each in (sequence.earlier if sequence else ()) if each.status == "not checked"]

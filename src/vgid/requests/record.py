@@ -44,9 +44,11 @@ class RequestPart(_Part):
     approver: str | None
     scope: str | None
     subjects: list[str]
+    """Keyed references in place of names."""
     rows_without_subject: int
     started: str
     completed: str
+    """Times in UTC, such as 2026-05-31T12:00:00Z."""
 
 
 class ModelState(_Part):
@@ -54,6 +56,7 @@ class ModelState(_Part):
 
     name: str
     revision: str | None
+    """Commit on the hub; None for a folder."""
     files: list[FileDigest]
 
 
@@ -73,8 +76,10 @@ class DataPart(_Part):
     with_image: int
     text_only: int
     images: int
+    """Different pictures."""
     commitment: str
     anchors: int
+    """Rows of earlier requests that were trained on again."""
     retain: Literal["given", "neutral"]
     retain_rows: int
     retain_commitment: str
@@ -89,7 +94,9 @@ class Procedure(_Part):
     versions: dict[str, str]
     hardware: dict[str, str]
     training: str
+    """Why training ended, in words."""
     seconds: dict[str, float]
+    """Duration of each step."""
 
 
 class Level(_Part):
@@ -98,10 +105,14 @@ class Level(_Part):
     facts: int
     people: int
     share: float | None
+    """Share that the attack recovers."""
     interval: Interval
     clean: dict[str, float | None]
+    """Share of facts that each model gives when asked plainly."""
     rates: dict[str, float | None]
+    """Recovery rate, or area under the ROC curve, by model."""
     control: dict[str, float | None]
+    """The same on retain rows."""
     status: Status
     reason: str
 
@@ -112,7 +123,9 @@ class AttackResult(_Part):
     access: str
     budget: dict[str, Any]
     allowed: float
+    """Largest share that the policy allows."""
     required: bool
+    """Whether the overall status depends on it."""
     status: Status
     reason: str
     levels: dict[str, Level]
@@ -155,6 +168,7 @@ class Verification(_Part):
     policy: dict[str, Any]
     policy_source: str
     policy_fixed: str
+    """Time at which the policy was fixed, in UTC."""
     reference: ModelState | None
     knowledge: Known
     utility: Utility
@@ -164,6 +178,7 @@ class Verification(_Part):
     status: Status
     reasons: list[str]
     untested: list[str]
+    """Attacks that could not show anything on this model."""
 
 
 class EarlierDeletion(_Part):
@@ -179,6 +194,7 @@ class EarlierDeletion(_Part):
     reason: str
     known: int | None
     still_told: float | None
+    """Share of its questions that the model still answers correctly."""
     utility: float | None
 
 
@@ -190,6 +206,7 @@ class Drift(_Part):
     before: float
     after: float
     drop: float | None
+    """`first` minus `after`."""
 
 
 class DeletionSequence(_Part):
