@@ -139,7 +139,7 @@ def test_ids_must_differ_from_those_of_the_retain_set(tmp_path: Path, random_fol
     options = make_options(tmp_path, random_folder)
     assert options.retain is not None
     write_examples(options.retain, [replace(example(30, answer="No."), id="row-2")])
-    with pytest.raises(DataError, match=r"(?s)retain.jsonl:1: the id occurs in the request too.*rows.jsonl:3"):
+    with pytest.raises(DataError, match=r"(?s)retain.jsonl:1: the same id is in the forget set and in the retain set.*rows.jsonl:3"):
         honour(options)
 
 

@@ -132,8 +132,8 @@ def _memorise_and_forget(
     config = target.config([f"seed={seed}"])
     with stages("Memorising everyone", "memorise") as memorised, stages("Retraining without them", "retrain") as retrained:
         train_in_parallel(training_jobs(target, data, out, seed), (memorised, retrained))
-    with stages("Unlearning by VGID", "unlearn") as tick:
-        unlearned = train_and_export(load_model(out / "base"), data.forget, data.retain, config, out=out, progress=tick)
+    with stages("Unlearning by VGID", "unlearn") as progress:
+        unlearned = train_and_export(load_model(out / "base"), data.forget, data.retain, config, out=out, progress=progress)
     evaluated = {}
     for name in ("base", "merged", "retrained"):
         evaluated["unlearned" if name == "merged" else name] = _evaluate(load_model(out / name), data.splits, stages, name)
@@ -141,12 +141,12 @@ def _memorise_and_forget(
     teachers = evaluate_teachers(load_model(out / "base"), data.splits["forget"], variants) if variants else {}
     ablated = {}
     for name, variant in variants.items():
-        with stages(f"Unlearning with {name}", "ablation") as tick:
-            fitted = fit(load_model(out / "base"), data.forget, data.retain, variant, progress=tick)
+        with stages(f"Unlearning with {name}", "ablation") as progress:
+            fitted = fit(load_model(out / "base"), data.forget, data.retain, variant, progress=progress)
         ablated[name] = _evaluate(fitted.loaded, data.splits, stages, name)
     return DemoOutcome(world, data.splits, evaluated, ablated, teachers, unlearned, config, stages.seconds)
 
 
 def _evaluate(loaded: LoadedModel, splits: Splits, stages: Stages, name: str) -> SplitResults:
-    with stages(f"Evaluating the {name} model", "evaluate") as tick:
-        return evaluate(loaded, splits, on_progress=tick)
+    with stages(f"Evaluating the {name} model", "evaluate") as progress:
+        return evaluate(loaded, splits, on_progress=progress)

@@ -52,8 +52,8 @@ class Target:
             ModelError: packages that it is made from are not installed.
         """
         if self.prepare:
-            with stages("Training the base to see", "prepare") as tick:
-                self.prepare(tick)
+            with stages("Training the base to see", "prepare") as progress:
+                self.prepare(progress)
 
     def settings(self, method: str) -> list[str]:
         """Return overrides, as `a.b=value`, for a method on this target."""

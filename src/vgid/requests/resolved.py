@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vgid.auditing.policy import Policy, load_policy
 from vgid.config import RunConfig
-from vgid.data.example import Example
+from vgid.data.example import Example, subject_key
 from vgid.data.sources import check_disjoint, load_examples, rows_of
-from vgid.errors import ConfigError, DataError
+from vgid.errors import ConfigError
 from vgid.requests.files import MERGED, WORK, digests, files_below, model_folder
 from vgid.requests.keys import Key
 from vgid.requests.options import ForgetOptions
@@ -77,7 +77,7 @@ def resolve_run(options: ForgetOptions) -> ResolvedRun:
 
     Raises:
         ConfigError: options contradict each other, or the policy is not valid.
-        DataError: rows are bad, or a row is in the request and in the retain set.
+        DataError: rows are bad, or a question or an id is in the request and in the retain set.
         ModelError: a model does not exist.
         RunError: the earlier run was altered.
     """
@@ -95,7 +95,6 @@ def resolve_run(options: ForgetOptions) -> ResolvedRun:
         raise ConfigError("an earlier request has the same id", where=options.request, fix="give every request its own id")
     retain = load_examples(options.retain) if options.retain else []
     check_disjoint([*request.rows, *previous.rows], retain)
-    _check_ids(request.rows, retain)
     name = options.model or str(options.after / MERGED if options.after else "")
     model, revision = model_folder(name)
     config = options.config
@@ -119,19 +118,8 @@ def policy_for(path: Path | None, rows: Sequence[Example]) -> Policy:
     if path is not None:
         return load_policy(path)
     policy = load_policy(None)
-    people = len({row.subject or row.id for row in rows})
+    people = len({subject_key(row) for row in rows})
     return policy.model_copy(update={"least_people": min(policy.least_people, max(1, people // 2))})
-
-
-def _check_ids(forget: Iterable[Example], retain: Iterable[Example]) -> None:
-    places = {row.id: row.where for row in forget}
-    duplicates = [
-        DataError("the id occurs in the request too", where=row.where, got=f"also at {places[row.id]}", fix="rename one of the two")
-        for row in retain
-        if row.id in places
-    ]
-    if duplicates:
-        raise DataError.together(duplicates)
 
 
 def input_digests(run: ResolvedRun, key: Key) -> dict[str, str]:
