@@ -148,5 +148,5 @@ def _memorise_and_forget(
 
 
 def _evaluate(loaded: LoadedModel, splits: Splits, stages: Stages, name: str) -> SplitResults:
-    with stages(f"Evaluating the {name} model", "evaluate") as progress:
+    with stages(f"Examining the {name} model", "evaluate") as progress:
         return evaluate(loaded, splits, on_progress=progress)
