@@ -91,7 +91,7 @@ def data() -> DemoData:
     camera, world = Camera(IMAGE_SIZE), World(seed=3, people=2, forget=1)
     strangers = stranger_rows(camera, world.strangers(2, "training"), world.seed)
     kept = chain(training_rows(camera, world.retain, 3), perception_rows(camera, world.retain, 8, "training", 3), strangers)
-    return Data(list(training_rows(camera, world.forget, 3)), list(kept), [], evaluation_splits(camera, world))
+    return DemoData(list(training_rows(camera, world.forget, 3)), list(kept), [], evaluation_splits(camera, world))
 
 
 def test_the_validation_rows_ask_nothing_that_is_reported(data: DemoData) -> None:

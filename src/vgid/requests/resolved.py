@@ -94,7 +94,9 @@ def resolve_run(options: ForgetOptions) -> ResolvedRun:
     if request.details.id in {each.request for each in previous.deletions}:
         raise ConfigError("an earlier request has the same id", where=options.request, fix="give every request its own id")
     retain = load_examples(options.retain) if options.retain else []
-    check_disjoint([*request.rows, *previous.rows], retain)
+    # By their own ids, as each earlier request is audited again by itself.
+    earlier_rows = [row for each in previous.deletions for row in each.rows or ()]
+    check_disjoint([*request.rows, *earlier_rows], retain)
     name = options.model or str(options.after / MERGED if options.after else "")
     model, revision = model_folder(name)
     config = options.config
