@@ -274,7 +274,9 @@ def _apply(values: Values, override: str) -> None:
 def _put(values: Values, key: str, value: Any) -> None:
     *parents, last = key.split(".")
     for parent in parents:
-        child = values.setdefault(parent, {})
+        if values.get(parent) is None:  # a section that was switched off, such as `adapter: null`, is set anew
+            values[parent] = {}
+        child = values[parent]
         if not isinstance(child, dict):
             raise ConfigError("an override sets a key below a plain value", got=repr(key), expected=f"{parent} to have keys of its own")
         values = child

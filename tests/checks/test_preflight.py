@@ -230,7 +230,7 @@ def test_strangers_are_not_asked_about() -> None:
 def test_a_model_that_learned_the_rows_is_ready(random_folder: Path, retain: list[Example]) -> None:
     loaded = load_model(random_folder)
     forget = [example(1), example(2)]
-    learn = ["method={name: finetune}", "adapter=null", "training.steps=40", "training.retain_batch=2", "validation.every=0"]
+    learn = ["method={name: finetune}", "adapter=null", "training.steps=40", "training.retain_batch=2", "training.learning_rate=2e-3"]
     learned = fit(loaded, [], forget, load_config(None, learn)).loaded
     found = check_run(LoadedModel(learned.model, learned.processor, "x"), forget, retain, load_config())
     assert found.knowledge.accuracy == 1.0 and found.knowledge.probability > 0.5 and not found.errors

@@ -76,7 +76,7 @@ def test_a_damaged_file_and_one_of_another_kind(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"(?s)the checkpoint cannot be read.*--overwrite"):
         checkpoints.read()
     checkpoints.file.write_bytes(content.replace(b"vgid.checkpoint/2", b"vgid.checkpoint/0"))
-    with pytest.raises(RunError, match=r"(?s)no checkpoint of this version.*found: vgid.checkpoint/0"):
+    with pytest.raises(RunError, match=r"(?s)not a checkpoint of this version.*found: vgid.checkpoint/0"):
         checkpoints.read()
 
 
@@ -179,7 +179,7 @@ def test_without_a_folder_nothing_is_kept_and_signals_are_left_alone(random_fold
     )
     assert set(handlers) == {signal.getsignal(signal.SIGINT)}
     with pytest.raises(OutputError, match=r"(?s)nothing to resume from.*give `out`"):
-        train_and_export(load_model(random_folder), FORGET, resume=True)
+        train_and_export(load_model(random_folder), FORGET, RETAIN, load_config(None, QUICK), resume=True)
 
 
 def test_deepspeed_that_is_not_there(random_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
