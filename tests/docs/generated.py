@@ -7,6 +7,7 @@ from pathlib import Path
 from tests.docs.markdown import ROOT
 from vgid.attacks import ATTACKS
 from vgid.auditing.policy import load_policy
+from vgid.benchmarking import table as benchmarks
 from vgid.config import read_recipe, recipe_names
 from vgid.methods import catalogue
 from vgid.settings import DEFAULT_METHOD
@@ -33,6 +34,7 @@ def recipes() -> str:
 
 TABLES: Mapping[str, tuple[str, Callable[[], str]]] = {
     "attacks": ("audit.md", attacks),
+    "benchmarks": ("benchmarks.md", benchmarks.as_markdown),
     "methods": ("methods.md", catalogue.markdown),
     "recipes": ("recipes.md", recipes),
 }
