@@ -45,7 +45,7 @@ IN_DOCUMENTS = {
     r"(?<![\w-])--(?:examine|sample|rows|limit|retrained)\b": "--max-rows, --reference",
     r"\bmemory\.py\b|\bvgid\.bench\b|\bvgid\.training\.(?:losses|seeds)\b": "the module's present name",
 }
-"""More of them, for documents only."""
+"""More of them, for documents only; the changelog says what former options are called now."""
 EXEMPT = re.compile(r"derive_seed\(|\bRandom\(|_SEED = |^\s*\"(?:sparring|names|hold|states|anchors|moved)\": ")
 """Lines where an old word is a value that must not change (a random seed), or the key whose new name is given."""
 DOCUMENTS = [
@@ -73,7 +73,7 @@ def report(path: Path, text: str, phrases: dict[str, str]) -> list[str]:
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_documents(path: Path) -> None:
-    found = report(path, by_hand(path), PHRASES | IN_DOCUMENTS)
+    found = report(path, by_hand(path), PHRASES if path.name == "CHANGELOG.md" else PHRASES | IN_DOCUMENTS)
     assert not found, "\n".join(["", *found])
 
 
