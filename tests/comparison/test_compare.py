@@ -51,7 +51,8 @@ def test_methods_are_compared_from_the_command_line(tmp_path: Path, few: bool) -
     assert set(results["scores"]) == {"vgid", "ga", "icu", "untouched", "retrain"} and not results["failed"]
     assert {results["cost"][name]["steps"] for name in ("vgid", "ga")} == {2} and len(results["pairs"]) == 3
     page, table = (out / "comparison.html").read_text(), (out / "comparison.md").read_text()
-    assert page.count("<svg") == 1 + 2 and page.count("<script") == 1  # the scores, and what two methods recalled during training
+    # The scores, the best of them enlarged, and what two methods recalled during training.
+    assert page.count("<svg") == 1 + ("corner, enlarged" in page) + 2 and page.count("<script") == 1
     assert set(results["looks"]) == {"vgid", "ga"} and all(
         each["retain"][-1][0] == 2 for seeds in results["looks"].values() for each in seeds
     )
