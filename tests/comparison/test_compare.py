@@ -11,7 +11,7 @@ from vgid.commands import app
 from vgid.comparison.compare import _check_folder
 from vgid.comparison.identity import surroundings
 from vgid.data.sources import write_examples
-from vgid.demo.targets import TARGETS, Target
+from vgid.demo.targets import METHOD_SETTINGS, TARGETS, Target
 from vgid.errors import OutputError
 from vgid.synthetic.splits import SPLITS
 from vgid.synthetic.tiny import tiny_path
@@ -20,6 +20,7 @@ SPECK = Target(
     name="speck",
     base=tiny_path,
     people=(3, 1),
+    methods=METHOD_SETTINGS,
     memorising={"steps": 2, "retain_batch": 8, "learning_rate": 1e-3, "warmup_steps": 1},
 )
 TARGETS.register("speck")(SPECK)
