@@ -1,4 +1,4 @@
-"""Answers a second: one question per generate call, and as `vgid evaluate` asks: `python benchmarks/evaluate.py --json evaluate.json`."""
+"""Answers a second: one question per generate call, and as `vgid evaluate` asks: `python perf/evaluate.py --json evaluate.json`."""
 
 from __future__ import annotations
 

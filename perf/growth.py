@@ -1,4 +1,4 @@
-"""What grows with what: `python benchmarks/growth.py --json growth.json`.
+"""What grows with what: `python perf/growth.py --json growth.json`.
 
 Time of an epoch with the number of forget answers; time of a step, and memory, with the size of the retain set on disk; memory with
 the number of pictures in it.

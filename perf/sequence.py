@@ -1,4 +1,4 @@
-"""Requests in a row, each about one person: `python benchmarks/sequence.py --model BASE --forget forget.jsonl --retain retain.jsonl`.
+"""Requests in a row, each about one person: `python perf/sequence.py --model BASE --forget forget.jsonl --retain retain.jsonl`.
 
 Each starts from the result of the one before. What counts: how much of the retain set is lost in all, and whether earlier deletions
 still hold by the policy they were judged by. Those who will ask later belong to the retain set until they do, as they would in

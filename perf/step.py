@@ -1,4 +1,4 @@
-"""A step of VGID, the released way and ours, in one process on the same data: `python benchmarks/step.py --json step.json`.
+"""A step of VGID, the released way and ours, in one process on the same data: `python perf/step.py --json step.json`.
 
 The released way is written here as plainly as it was published: a deep copy of the model as teacher, one question a row, logits and
 KL at every position, and an optimizer step for forget and retain rows each. Ours is what `vgid unlearn` runs.

@@ -11,7 +11,7 @@ from vgid.commands import app
 from vgid.comparison.compare import _check_folder
 from vgid.comparison.identity import surroundings
 from vgid.data.sources import write_examples
-from vgid.demo.targets import TARGETS, Target
+from vgid.demo.targets import METHOD_SETTINGS, TARGETS, Target
 from vgid.errors import OutputError
 from vgid.synthetic.splits import SPLITS
 from vgid.synthetic.tiny import tiny_path
@@ -20,6 +20,7 @@ SPECK = Target(
     name="speck",
     base=tiny_path,
     people=(3, 1),
+    methods=METHOD_SETTINGS,
     memorising={"steps": 2, "retain_batch": 8, "learning_rate": 1e-3, "warmup_steps": 1},
 )
 TARGETS.register("speck")(SPECK)
@@ -51,7 +52,8 @@ def test_methods_are_compared_from_the_command_line(tmp_path: Path, few: bool) -
     assert set(results["scores"]) == {"vgid", "ga", "icu", "untouched", "retrain"} and not results["failed"]
     assert {results["cost"][name]["steps"] for name in ("vgid", "ga")} == {2} and len(results["pairs"]) == 3
     page, table = (out / "comparison.html").read_text(), (out / "comparison.md").read_text()
-    assert page.count("<svg") == 1 + 2 and page.count("<script") == 1  # the scores, and what two methods recalled during training
+    # The scores, the best of them enlarged, and what two methods recalled during training.
+    assert page.count("<svg") == 1 + ("corner, enlarged" in page) + 2 and page.count("<script") == 1
     assert set(results["looks"]) == {"vgid", "ga"} and all(
         each["retain"][-1][0] == 2 for seeds in results["looks"].values() for each in seeds
     )

@@ -18,3 +18,4 @@ def test_all_code_that_trains_and_asks_is_part_of_the_identity() -> None:
     shared = {module for module in found if not module.startswith("vgid.methods") or module.startswith("vgid.methods.common")}
     assert not {module for module in shared if package(module) not in PLUMBING and MODULES[module] not in covered}
     assert MODULES["vgid.methods.base"] in covered and MODULES["vgid.methods.ga"] not in covered
+    assert {MODULES["vgid.demo.data"], MODULES["vgid.demo.practice"]} <= covered  # they write a seed's rows

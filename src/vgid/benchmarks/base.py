@@ -21,6 +21,7 @@ from vgid.errors import DataError
 from vgid.registry import Registry
 
 Direction = Literal["up", "down", "none"]
+"""The direction in which a metric is better."""
 
 
 class Metric(NamedTuple):

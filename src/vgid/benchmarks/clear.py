@@ -29,7 +29,9 @@ CAPTION_REQUESTS = (
     "Explain what you see in the picture.",
     "Which scene or things does the picture show?",
 )
+"""Requests for a caption; the protocol's seed draws one for each row."""
 NAME_REQUEST = "The person in the picture is called"
+"""The beginning of a sentence that the model completes with a name."""
 
 
 @BENCHMARKS.register("clear")

@@ -24,6 +24,7 @@ from vgid.errors import DataError
 from vgid.evaluation.overlap import keyword_recall, rouge
 
 COLUMNS = ("image", "question", "answer", "name", "keywords", "question_type")
+"""Columns that every row must have."""
 WITH_PICTURE = ("multi_modal", "caption")
 """Types of questions that come with the image."""
 

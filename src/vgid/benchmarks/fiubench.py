@@ -23,6 +23,7 @@ from vgid.errors import DataError
 from vgid.evaluation.overlap import keyword_recall
 
 FIELDS = ("unique_id", "image_path", "qa_list")
+"""Fields that every identity must have."""
 
 
 @BENCHMARKS.register("fiubench")

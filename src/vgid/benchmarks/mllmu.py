@@ -33,10 +33,12 @@ KINDS = {"Image_Textual": "image", "Pure_Text": "text"}
 """The published names of questions with the image, and by the person's name."""
 LETTER = "Reply with the letter of the right option and nothing else."
 BLANK = "Reply with the words that belong in the place of [Blank] and nothing else."
+"""The last line of a classification, and of a cloze."""
 SENTENCE = {
     "image": "From what you know, reply accurately in one English sentence.",
     "text": "From what you know, reply in one English sentence.",
 }
+"""The last line of a free question, with the image and by name."""
 
 
 class Shot(NamedTuple):

@@ -20,7 +20,9 @@ from vgid.evaluation.judges import Verdict, load_judge, verdicts
 from vgid.evaluation.overlap import rouge
 
 HARMLESS = ("UnharmPair_text1", "UnharmPair_text2", "UnharmPair_image1", "UnharmPair_image2")
+"""Fields with an entry's harmless questions."""
 SAFE = "safe_picture"
+"""The task of harmful questions about the safe image."""
 
 
 @BENCHMARKS.register("safeeraser")

@@ -29,6 +29,7 @@ TASKS = {"classification": "Classify", "cloze": "Cloze", "generation": "Generati
 KINDS = {"multimodal": "image", "unimodal": "text"}
 """The published names of questions with the image, and by the person's name."""
 ONLY = "Give the right answer and no explanation."
+"""The last line of a cloze."""
 LEAST_SIMILARITY = 0.5
 """Similarity (`difflib.SequenceMatcher.ratio`, in [0, 1]) from which an answer without an option's text or letter counts as the option that
 it resembles most; our choice, so that a slip of spelling is not an error."""

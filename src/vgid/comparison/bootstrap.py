@@ -36,6 +36,7 @@ class SplitAnswers(NamedTuple):
 
 
 AnswersBySplit = Mapping[str, SplitAnswers]
+"""A model's answers by split."""
 
 
 class SeedAnswers(NamedTuple):

@@ -17,9 +17,13 @@ from vgid.training.fingerprint import files_digest, fingerprint, rows_digest
 
 SHARED_FOLDERS = ("data", "evaluation", "models", "synthetic", "training", "methods/common")
 """Folders with code that every run depends on."""
-SHARED_FILES = ("config.py", "instructions.py", "losses.py", "memory.py", "perturbation.py", "seeds.py", "settings.py", "methods/base.py")
+SHARED_FILES = (
+    *("config.py", "instructions.py", "losses.py", "memory.py", "perturbation.py", "seeds.py", "settings.py"),
+    *("demo/data.py", "demo/practice.py", "methods/base.py"),
+)
 """Files with code that every run depends on."""
 Identity = Mapping[str, Any]
+"""What a result depends on, as it is stored with it."""
 
 
 def identity(

@@ -77,7 +77,7 @@ def search(log: Path, name: str, space: Search, first: Mapping[str, Any], trials
         log: file with all trials, which processes share.
         name: name of the study in the file.
         space: what to try for each setting, by dotted key.
-        first: settings of the first trial, those that the method comes with.
+        first: settings of the first trial, those that the method comes with; the sampler draws any that are outside the search space.
         trials: number of trials.
         trial: runs a trial.
         on_progress: called with (trials done, `trials`).

@@ -19,6 +19,7 @@ from vgid.utility.figures import SuiteFigure, accuracy_figure, relative_figure, 
 
 SCHEMA = "vgid.utility/1"
 BUILT_IN = ("perception", "perception-options")
+"""Suites that need no other package."""
 
 
 @dataclass(frozen=True)
