@@ -17,8 +17,8 @@ from typing import Any
 from vgid.config import load_config
 from vgid.data.sources import load_examples, write_examples
 from vgid.progress import Stages
-from vgid.requests.command import forget_command
-from vgid.requests.resolved import Order
+from vgid.requests.forget import forget
+from vgid.requests.options import ForgetOptions
 
 POLICY = """least_people: 1
 attacks:
@@ -63,19 +63,19 @@ def sequence(options: argparse.Namespace, root: Path) -> list[dict[str, Any]]:
         write_examples(root / f"retain-{number}.jsonl", [*kept, *later])
         write_examples(root / f"request-{number}" / "rows.jsonl", [row for row in rows if row.subject == person])
         (root / f"request-{number}" / "request.yaml").write_text(f"id: R-{number}\n", "utf-8")
-        order = Order(
+        wanted = ForgetOptions(
             model=str(options.model) if after is None else None,
             request=root / f"request-{number}",
             out=root / f"run-{number}",
             config=load_config(None, [*options.set, "seed=0"]),
             retain=root / f"retain-{number}.jsonl",
             policy=root / "policy.yaml",
-            rows=options.rows,
+            max_rows=options.rows,
             after=after,
         )
         started = time.monotonic()
         with Stages(quiet=True) as stages:
-            record = forget_command(order, stages=stages).record
+            record = forget(wanted, stages=stages).record
         results.append(told(record) | {"seconds": round(time.monotonic() - started, 1)})
         print(line(results[-1]), flush=True)
         after = root / f"run-{number}"

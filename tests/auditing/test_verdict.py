@@ -183,6 +183,15 @@ def test_an_attack_of_another_package_joins_the_default_policy_only_if_it_says_s
         load_policy()
 
 
+def test_what_a_rule_leaves_out_is_taken_from_the_attack() -> None:
+    policy = read_policy("attacks: {mia: {}, probe: {required: false}, jailbreak: {most: 0.3, settings: {templates: 1}}}", "mine.yaml")
+    assert policy.attacks == {
+        "mia": Rule(most=0.5, required=False),
+        "probe": Rule(most=0.15, required=False),
+        "jailbreak": Rule(most=0.3, required=True, settings={"templates": 1}),
+    }
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -191,6 +200,8 @@ def test_an_attack_of_another_package_joins_the_default_policy_only_if_it_says_s
         ("attacks: {paraphrase: {most: 2}}", "attacks.paraphrase.most: Input should be less than 1, got 2"),
         ("attacks: {relearn: {settings: {stepps: 1}}}", "attacks.relearn.settings.stepps: unknown key; did you mean 'steps'?"),
         ("attacks: {}", "attacks: "),
+        ("attacks: {1: {}}", "attacks.1.[key]: Input should be a valid string, got 1"),
+        ("attacks: {paraphrase: }", "attacks.paraphrase: "),
         ("- 1", "the policy is not a mapping"),
         ("a: [", "the policy is not valid YAML"),
     ],

@@ -16,14 +16,14 @@ from vgid.comparison.plan import Entry, Plan, Tuned
 from vgid.comparison.results import build_comparison
 from vgid.comparison.runner import FinishedComparison, SeedRuns
 from vgid.config import validate_config
-from vgid.demo.run import Data
+from vgid.demo.data import DemoData
 from vgid.demo.targets import TARGETS
 from vgid.models.loading import load_model
 from vgid.progress import Progress, Stages
 
 FORGET = [example(n) for n in range(4)]
 RETAIN = [example(n, answer="I do not know.") for n in range(10, 14)]
-DATA = Data(FORGET, RETAIN, [], {"forget": FORGET[:2], "retain": RETAIN[:2]})
+DATA = DemoData(FORGET, RETAIN, [], {"forget": FORGET[:2], "retain": RETAIN[:2]})
 LOUD = {"training.learning_rate": 1e30, "training.max_grad_norm": 1e30, "training.warmup_steps": 0, "training.steps": 20}
 
 

@@ -10,7 +10,7 @@ import pytest
 from vgid.comparison.tuning import search
 from vgid.comparison.tuning_rows import split_off_validation
 from vgid.data.example import STRANGER
-from vgid.demo.run import Data
+from vgid.demo.data import DemoData
 from vgid.errors import RunError
 from vgid.methods.base import Range
 from vgid.synthetic.people import Camera, World
@@ -87,14 +87,14 @@ def test_a_run_that_fails_scores_nothing(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def data() -> Data:
+def data() -> DemoData:
     camera, world = Camera(IMAGE_SIZE), World(seed=3, people=2, forget=1)
     strangers = stranger_rows(camera, world.strangers(2, "training"), world.seed)
     kept = chain(training_rows(camera, world.retain, 3), perception_rows(camera, world.retain, 8, "training", 3), strangers)
-    return Data(list(training_rows(camera, world.forget, 3)), list(kept), [], evaluation_splits(camera, world))
+    return DemoData(list(training_rows(camera, world.forget, 3)), list(kept), [], evaluation_splits(camera, world))
 
 
-def test_the_validation_rows_ask_nothing_that_is_reported(data: Data) -> None:
+def test_the_validation_rows_ask_nothing_that_is_reported(data: DemoData) -> None:
     tuning = split_off_validation(data, seed=3)
     taken = [row for rows in tuning.splits.values() for row in rows]
     reported = [row for rows in data.splits.values() for row in rows]
@@ -109,7 +109,7 @@ def test_the_validation_rows_ask_nothing_that_is_reported(data: Data) -> None:
     assert not any(STRANGER in row.tags for row in taken)
 
 
-def test_the_validation_rows_come_from_the_training_rows(data: Data) -> None:
+def test_the_validation_rows_come_from_the_training_rows(data: DemoData) -> None:
     tuning = split_off_validation(data, seed=3)
     taken = {row.id for rows in tuning.splits.values() for row in rows}
     trained = {row.id for row in [*tuning.forget, *tuning.retain]}

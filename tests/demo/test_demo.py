@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from vgid.data.sources import check_disjoint, load_examples
-from vgid.demo.command import demo_command
-from vgid.demo.run import lessons_of, read_data, write_data
+from vgid.demo.data import read_data, write_data
+from vgid.demo.run import run_demo
 from vgid.demo.targets import TARGETS, Target
+from vgid.demo.training import training_jobs
 from vgid.progress import Stages
 from vgid.synthetic.people import World
 from vgid.synthetic.splits import SPLITS
@@ -21,7 +22,7 @@ SMALL = Target(
     base=tiny_path,
     people=(4, 1),
     memorising={"steps": 110, "retain_batch": 32, "learning_rate": 2e-3, "warmup_steps": 10, "optimizer": "muon"},
-    unlearning=("training.steps=50",),
+    overrides=("training.steps=50",),
 )
 
 TARGETS.register("small")(SMALL)
@@ -31,7 +32,7 @@ TARGETS.register("small")(SMALL)
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo")
     with Stages(quiet=True) as stages:
-        demo_command(folder, target="small", keep_data=True, stages=stages)
+        run_demo(folder, target="small", keep_data=True, stages=stages)
     return folder
 
 
@@ -46,7 +47,7 @@ def test_a_person_is_forgotten_and_the_others_are_not(out: Path) -> None:
         assert splits[split]["unlearned"]["accuracy"] >= splits[split]["base"]["accuracy"] - 0.2 >= 0.5, split
 
 
-def test_everything_promised_is_left(out: Path) -> None:
+def test_all_files_are_written(out: Path) -> None:
     results = json.loads((out / "results.json").read_text())
     assert results["schema"] == "vgid.results/1" and results["model"] == "small" and results["method"] == "vgid"
     assert {"data", "memorise", "retrain", "unlearn", "evaluate"} <= set(results["seconds"])
@@ -63,22 +64,22 @@ def test_the_files_are_what_the_commands_read(out: Path) -> None:
     assert not forgotten & {example.subject for example in load_examples(out / "data" / "practice.jsonl")}
 
 
-def test_data_follow_from_the_seed(tmp_path: Path) -> None:
+def test_the_seed_decides_all_data(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         write_data(World(seed=7, people=2, forget=1), tmp_path / folder)
     files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.*"))
     assert files and all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in files)
 
 
-def test_a_target_may_examine_less(tmp_path: Path) -> None:
-    write_data(World(seed=7, people=3, forget=1), tmp_path, examined=5)
+def test_a_target_may_ask_fewer_questions(tmp_path: Path) -> None:
+    write_data(World(seed=7, people=3, forget=1), tmp_path, questions_per_split=5)
     assert {name: len(rows) for name, rows in read_data(tmp_path).splits.items()} == dict.fromkeys(SPLITS, 5)
 
 
 def test_a_target_may_repeat_what_is_to_be_memorised(tmp_path: Path) -> None:
-    write_data(World(seed=7, people=2, forget=1), tmp_path, examined=1)
+    write_data(World(seed=7, people=2, forget=1), tmp_path, questions_per_split=1)
     data = read_data(tmp_path)
-    base, retrained = lessons_of(replace(TARGETS.get("tiny"), repeats=3), data, tmp_path, 0)
+    base, retrained = training_jobs(replace(TARGETS.get("tiny"), repeats=3), data, tmp_path, 0)
     times = Counter(row.id for row in base.rows)
     facts = {row.id for row in data.retain if row.subject == "w7-person-001" and "perception" not in row.tags}
     assert {times[row.id] for row in data.forget} == {3} and {id for id in times if times[id] == 3} == facts | {r.id for r in data.forget}

@@ -5,7 +5,7 @@ from collections import Counter
 import torch
 from torch.nn import functional as F
 
-from vgid.demo.sight import caption, keywords, questions, write_captions
+from vgid.demo.sight import caption, keywords, questions, train_captions
 from vgid.models.loading import load_model
 from vgid.synthetic.base_training import Shot, draw_pictures, see_all, take_shots
 from vgid.synthetic.people import World
@@ -27,7 +27,7 @@ def test_a_caption_has_a_word_for_each_token_of_a_picture() -> None:
 
 def test_the_projector_learns_to_write_words() -> None:
     loaded, seen = load_model(tiny_path()), shots(24)
-    write_captions(loaded, seen, steps=500)
+    train_captions(loaded, seen, steps=500)
     model, tokenizer = loaded.model, loaded.processor.tokenizer
     with torch.no_grad():
         words = sorted({word for shot in seen for word in caption(shot)})

@@ -1,4 +1,4 @@
-"""Who is let in."""
+"""Which calls reach the inspector."""
 
 import asyncio
 from collections.abc import MutableMapping
@@ -35,11 +35,11 @@ def call(headers: dict[str, str], query: str = "", body: tuple[bytes, ...] = (b"
 
     coded = [(name.encode(), value.encode()) for name, value in headers.items()]
     scope = {"type": kind, "headers": coded, "query_string": query.encode(), "path": "/"}
-    asyncio.run(Guard(inner, TOKEN, 7000, most_bytes=10)(scope, receive, send))
+    asyncio.run(Guard(inner, TOKEN, 7000, max_bytes=10)(scope, receive, send))
     return sent
 
 
-def test_the_token_becomes_a_cookie_and_opens_the_door() -> None:
+def test_the_token_becomes_a_cookie_that_lets_calls_through() -> None:
     first = call({"host": HOST}, f"token={TOKEN}")[0]
     headers = dict(first["headers"])
     assert first["status"] == 303 and headers[b"location"] == b"/"
@@ -66,11 +66,11 @@ def test_the_token_becomes_a_cookie_and_opens_the_door() -> None:
         ({**COOKIE, "content-length": "11"}, "", 413),
     ],
 )
-def test_who_is_refused(headers: dict[str, str], query: str, status: int) -> None:
+def test_refused_calls(headers: dict[str, str], query: str, status: int) -> None:
     assert call(headers, query)[0]["status"] == status
 
 
-def test_a_body_longer_than_it_said_is_cut_off() -> None:
+def test_a_body_longer_than_its_header_says_is_cut_off() -> None:
     assert call({**COOKIE, "content-length": "3"}, body=(b"123456", b"789012")) == []
 
 

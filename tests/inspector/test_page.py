@@ -39,7 +39,7 @@ socket.getaddrinfo = getaddrinfo
 from vgid.commands import main
 main()
 """
-"""The command, with all that leaves the machine told on stderr."""
+"""The command, with all connections to other machines printed on stderr."""
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def page(running: tuple[str, Path]) -> Iterator[Any]:
 
 
 @pytest.mark.slow
-def test_the_door_is_shut(running: tuple[str, Path]) -> None:
+def test_calls_without_the_token_are_refused(running: tuple[str, Path]) -> None:
     address = urlsplit(running[0])
     assert address.hostname == "127.0.0.1" and len(address.query) > 40
     for path in ("/", "/config", "/gradio_api/info", "/gradio_api/upload", f"/?token={'x' * 43}"):
@@ -110,7 +110,7 @@ def test_ask_teach_and_attack(running: tuple[str, Path], page: Any) -> None:
     cards.nth(1).wait_for(timeout=60_000)
     name = WORLD.base_training_people[0].name
     assert [name in card for card in cards.all_inner_texts()] == [True, True]
-    cards.first.get_by_text("What else might have come").click()
+    cards.first.get_by_text("Other likely tokens").click()
     assert re.search(r"\d\d\.\d %", cards.first.locator("table").inner_text().replace("\xa0", " "))
     page.get_by_role("tab", name="Teacher").click()
     page.get_by_role("button", name="Ask the teacher").click()
@@ -119,7 +119,7 @@ def test_ask_teach_and_attack(running: tuple[str, Path], page: Any) -> None:
     page.get_by_role("tab", name="Attacks").click()
     page.get_by_role("button", name="Ask in other ways").click()
     page.locator("#attacks table").wait_for(timeout=60_000)
-    assert page.locator("#attacks tbody tr").count() > 8 and "nothing is judged" in page.locator("#attacks").inner_text()
+    assert page.locator("#attacks tbody tr").count() > 8 and "no recorded answer" in page.locator("#attacks").inner_text()
 
 
 @pytest.mark.slow

@@ -61,7 +61,7 @@ def hits(root: Path, canary: Canary, given: tuple[Path, ...]) -> list[str]:
     return found
 
 
-def told(text: str, canary: Canary, given: tuple[Path, ...]) -> list[str]:
+def mentions(text: str, canary: Canary, given: tuple[Path, ...]) -> list[str]:
     """What a process says of a canary, but for paths that the user gave."""
     for path in given:
         text = text.replace(str(path), "")

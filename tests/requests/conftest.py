@@ -2,19 +2,19 @@ from pathlib import Path
 
 import pytest
 
-from vgid.requests.command import Finished
+from vgid.requests.forget import ForgetResult
 
-from .runs import copy_run, honour, make_order
+from .runs import copy_run, honour, make_options
 
 
 @pytest.fixture(scope="session")
-def honoured(random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Finished]:
-    """A request to a random model, honoured: the folder around it, and what came of it."""
+def honoured(random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ForgetResult]:
+    """A request to a random model that was honoured: the folder around it, and the result."""
     root = tmp_path_factory.mktemp("honoured")
-    return root, honour(make_order(root, random_folder))
+    return root, honour(make_options(root, random_folder))
 
 
 @pytest.fixture
-def copied(honoured: tuple[Path, Finished], tmp_path: Path) -> Path:
+def copied(honoured: tuple[Path, ForgetResult], tmp_path: Path) -> Path:
     """A copy of that folder, to change."""
     return copy_run(honoured[0], tmp_path / "copy")

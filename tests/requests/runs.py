@@ -1,4 +1,4 @@
-"""Requests to a small model that are honoured in seconds."""
+"""Requests to a small model that take seconds."""
 
 import shutil
 from dataclasses import replace
@@ -8,8 +8,8 @@ from tests.conftest import example
 from vgid.config import load_config
 from vgid.data.sources import write_examples
 from vgid.progress import Stages
-from vgid.requests.command import Finished, forget_command
-from vgid.requests.resolved import Order
+from vgid.requests.forget import ForgetResult, forget
+from vgid.requests.options import ForgetOptions
 
 SETTINGS = (
     "training.steps=3",
@@ -30,21 +30,21 @@ def make_request(folder: Path, first: int = 0, rows: int = 4, id: str | None = "
     return folder
 
 
-def make_order(root: Path, model: Path, **changes: object) -> Order:
-    """An order for a request, a retain set and a policy below `root`, which are made."""
+def make_options(root: Path, model: Path, **changes: object) -> ForgetOptions:
+    """Options for a request, a retain set and a policy below `root`, which are made."""
     request = make_request(root / "request") if "request" not in changes else None
     if not (root / "retain.jsonl").exists():
         write_examples(root / "retain.jsonl", [example(n, answer="I do not know.") for n in range(20, 28)])
         (root / "policy.yaml").write_text(POLICY, "utf-8")
     given: dict[str, object] = {"model": str(model), "request": request, "out": root / "out", "config": load_config(None, SETTINGS)}
-    given |= {"retain": root / "retain.jsonl", "policy": root / "policy.yaml", "rows": 4, "sample": 4, "allow_unknown": True}
-    return Order(**{**given, **changes})  # type: ignore[arg-type]
+    given |= {"retain": root / "retain.jsonl", "policy": root / "policy.yaml", "max_rows": 4, "allow_unknown": True}
+    return ForgetOptions(**{**given, **changes})  # type: ignore[arg-type]
 
 
-def honour(order: Order, **options: object) -> Finished:
-    """Run it, quietly."""
+def honour(options: ForgetOptions) -> ForgetResult:
+    """Run it without progress bars."""
     with Stages(quiet=True) as stages:
-        return forget_command(order, stages=stages, **options)  # type: ignore[arg-type]
+        return forget(options, stages=stages)
 
 
 def copy_run(root: Path, to: Path) -> Path:

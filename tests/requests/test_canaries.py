@@ -27,7 +27,7 @@ from vgid.models.loading import load_model
 from vgid.synthetic.tiny import tiny_path
 from vgid.training.fit import fit
 
-from .canaries import Canary, hits, told
+from .canaries import Canary, hits, mentions
 from .runs import POLICY, SETTINGS
 
 CANARY = Canary(("Quuxenia Zwibbelfrotz", "Quuxenia", "Zwibbelfrotz", "Vlorpstadt", "blimquat-7719", "person-xyzzyq"), png(4242, 96))
@@ -66,7 +66,18 @@ class Place:
         options = ["--model", self.model, "--request", given / "request", "--out", self.root / "out", "--policy", given / "policy.yaml"]
         options += ["--retain", given / "retain.jsonl"] if retain else []
         settings = [part for setting in SETTINGS for part in ("--set", setting)]
-        return [sys.executable, "-m", "vgid", "forget", *map(str, options), "--rows", "4", "--allow-unknown", *settings, *map(str, more)]
+        return [
+            sys.executable,
+            "-m",
+            "vgid",
+            "forget",
+            *map(str, options),
+            "--max-rows",
+            "4",
+            "--allow-unknown",
+            *settings,
+            *map(str, more),
+        ]
 
     def environment(self) -> dict[str, str]:
         """Everything that libraries keep goes below the root."""
@@ -143,7 +154,7 @@ def test_canary_whole_run_with_a_tracker(place: Place) -> None:
     assert done.returncode == 3, done.stderr  # a random model knows nothing, so nothing is decided
     assert json.loads(done.stdout)["request"]["id"] == "T-9"
     assert bool(trackers) == any((place.root / "out").rglob("events.out.tfevents*"))
-    assert place.found() == [] and told(done.stdout + done.stderr, CANARY, place.given) == []
+    assert place.found() == [] and mentions(done.stdout + done.stderr, CANARY, place.given) == []
     open_to_others = [path for path in (place.root / "out").rglob("*") if path.stat().st_mode & 0o077]
     assert open_to_others == [] and (place.root / "out.key").stat().st_mode & 0o077 == 0
 
@@ -160,7 +171,7 @@ TRAPS = {
     ),
     "one crash that leads to another": (
         "import vgid.checks.knowledge as k\n"
-        "def f(loaded, examples, config):\n"
+        "def f(loaded, examples, *rest):\n"
         "    try:\n        {}[examples[0].answer]\n    except KeyError as error:\n        raise ValueError(repr(examples)) from error\n"
         "import vgid.checks.preflight as c\nc.ask = f"
     ),
@@ -179,7 +190,7 @@ def test_canary_tracebacks(place: Place, trap: str) -> None:
         return failed.stdout + failed.stderr
 
     said = run()
-    assert "File " in said and "its words may repeat data" in said and told(said, CANARY, place.given) == []
+    assert "File " in said and "the message may repeat data" in said and mentions(said, CANARY, place.given) == []
     assert place.found() == [] and NAME in run("--show-forgotten")
 
 
@@ -190,14 +201,14 @@ def test_canary_bad_rows_are_named_by_their_place_only(place: Place) -> None:
     file.write_text("\n".join([*good, *bad]) + "\n", "utf-8")
     failed = place.run()
     assert failed.returncode == 2 and all(f"rows.jsonl:{line}" in failed.stderr for line in (5, 6, 7))
-    assert told(failed.stderr, CANARY, place.given) == [] and place.found() == []
+    assert mentions(failed.stderr, CANARY, place.given) == [] and place.found() == []
 
 
 @pytest.mark.slow
 def test_canary_dry_run(place: Place) -> None:
     done = place.run("--dry-run")
     assert done.returncode == 0 and "nothing was written" in done.stdout, done.stderr
-    assert told(done.stdout + done.stderr, CANARY, place.given) == [] and place.found() == [] and not (place.root / "out").exists()
+    assert mentions(done.stdout + done.stderr, CANARY, place.given) == [] and place.found() == [] and not (place.root / "out").exists()
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +229,7 @@ def test_canary_of_a_model_that_says_it(tmp_path: Path, knowing_folder: Path, re
     place = Place(tmp_path, knowing_folder)
     done = place.run("--set", "neutral_retain=24", retain=retain)
     assert done.returncode in (0, 3), done.stderr
-    assert "the model tells" in done.stderr and told(done.stdout + done.stderr, CANARY, place.given) == []
+    assert "the model tells" in done.stderr and mentions(done.stdout + done.stderr, CANARY, place.given) == []
     assert place.found() == []
 
 
@@ -238,13 +249,13 @@ def test_canary_after_kills_at_random_points(tmp_path: Path, knowing_folder: Pat
             process = subprocess.Popen(place.command(), stdout=out, stderr=err, env=place.environment(), cwd=root)
             ended = watched(process, rng.uniform(0.2, 0.7) * whole)
         said = (root / "stdout").read_text() + (root / "stderr").read_text()
-        assert place.found() == [] and told(said, CANARY, place.given) == []
+        assert place.found() == [] and mentions(said, CANARY, place.given) == []
         if ended:
             break
         kills += 1
     done = place.run("--json")
     assert kills and done.returncode in (0, 3), done.stderr
-    assert place.found() == [] and told(done.stdout + done.stderr, CANARY, place.given) == []
+    assert place.found() == [] and mentions(done.stdout + done.stderr, CANARY, place.given) == []
     left = [(each.root / "out" / "merged" / "model.safetensors").read_bytes() for each in (place, alone)]
     assert left[0] == left[1]
 
@@ -273,6 +284,6 @@ def test_canary_neutral_rows_with_a_part_of_a_fact_are_left_out(monkeypatch: pyt
     from vgid.unlearning import neutral_retain
 
     said = [f"Perhaps {NAME.split()[0]}.", f"{PLACE} is a red circle.", "A red circle.", NUMBER]
-    monkeypatch.setattr("vgid.training.fit.generate", lambda loaded, rows: said)
+    monkeypatch.setattr("vgid.unlearning.generate", lambda loaded, rows: said)
     kept = neutral_retain(load_model(tiny_path()), rows(), load_config(None, ["neutral_retain=4"]))
     assert [row.answer for row in kept] == ["A red circle."]

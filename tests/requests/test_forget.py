@@ -1,4 +1,4 @@
-"""Requests honoured from end to end: what is written, what the same command does again, what stops it."""
+"""Whole requests: what is written, what the same command does again, and what stops it."""
 
 import json
 from dataclasses import replace
@@ -15,19 +15,19 @@ from vgid.errors import ConfigError, DataError, ModelError, OutputError
 from vgid.models.loading import load_model
 from vgid.progress import Stages
 from vgid.requests import steps
-from vgid.requests.command import Finished
-from vgid.requests.estimate import plan
+from vgid.requests.estimate import estimate_run
+from vgid.requests.forget import ForgetResult
 from vgid.requests.keys import read_key
 from vgid.requests.record import Record
 
-from .runs import SETTINGS, honour, make_order, make_request
+from .runs import SETTINGS, honour, make_options, make_request
 
 
 def weights(out: Path) -> bytes:
     return (out / "merged" / "model.safetensors").read_bytes()
 
 
-def test_everything_is_there_and_belongs_to_its_owner(honoured: tuple[Path, Finished]) -> None:
+def test_all_files_are_written_for_their_owner_alone(honoured: tuple[Path, ForgetResult]) -> None:
     root, done = honoured
     record = Record(**done.record)
     assert record.request.id == "T-1" and record.request.received == "2026-05-01" and record.sequence is None
@@ -43,7 +43,7 @@ def test_everything_is_there_and_belongs_to_its_owner(honoured: tuple[Path, Fini
     assert [path for path, others in modes.items() if others] == []
 
 
-def test_the_model_is_plain_and_has_changed(honoured: tuple[Path, Finished], random_folder: Path) -> None:
+def test_the_model_is_plain_and_has_changed(honoured: tuple[Path, ForgetResult], random_folder: Path) -> None:
     out = honoured[0] / "out"
     load_model(out / "merged")
     before, after = load_file(random_folder / "model.safetensors"), load_file(out / "merged" / "model.safetensors")
@@ -53,7 +53,7 @@ def test_the_model_is_plain_and_has_changed(honoured: tuple[Path, Finished], ran
     assert not any(word in card for word in ("Anna", "s-", "T-1", str(random_folder)))
 
 
-def test_words_that_promise_too_much_are_not_used(honoured: tuple[Path, Finished]) -> None:
+def test_words_that_promise_too_much_are_not_used(honoured: tuple[Path, ForgetResult]) -> None:
     out = honoured[0] / "out"
     for text in ((out / name).read_text("utf-8").lower() for name in ("record.json", "record.html", "merged/README.md")):
         assert "evidence of removal" in text and "proof" not in text and "certif" not in text
@@ -66,15 +66,15 @@ def test_the_same_command_again_does_nothing(copied: Path, random_folder: Path, 
         for path in (copied / "out").rglob("*")
         if path.is_file() and path.name not in ("state.json", ".vgid-run")
     }
-    again = honour(make_order(copied, random_folder))
+    again = honour(make_options(copied, random_folder))
     assert before == {path: path.stat().st_mtime_ns for path in before} and again.record["request"]["id"] == "T-1"
 
 
-def test_it_goes_on_where_it_was_stopped(
-    honoured: tuple[Path, Finished], tmp_path: Path, random_folder: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_stopped_run_is_continued(
+    honoured: tuple[Path, ForgetResult], tmp_path: Path, random_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped in every step, once its work is done and before that is on record; the weights are those of a run left alone."""
-    order, real, stopped = make_order(tmp_path, random_folder), dict(steps.STEPS), []
+    options, real, stopped = make_options(tmp_path, random_folder), dict(steps.STEPS), []
 
     def stopping(name: str) -> Any:
         def step(*arguments: Any) -> Any:
@@ -86,18 +86,18 @@ def test_it_goes_on_where_it_was_stopped(
 
         return step
 
-    monkeypatch.setattr("vgid.requests.command.STEPS", {name: stopping(name) for name in real})
+    monkeypatch.setattr("vgid.requests.forget.STEPS", {name: stopping(name) for name in real})
     for name in real:
         with pytest.raises(InterruptedError, match=name):
-            honour(order)
-    honour(order)
+            honour(options)
+    honour(options)
     assert stopped == list(real) and weights(tmp_path / "out") == weights(honoured[0] / "out")
 
 
 def test_a_file_that_a_step_left_was_changed_so_it_is_done_again(copied: Path, random_folder: Path) -> None:
     (copied / "out" / "audit" / "audit.json").write_text("{}")
     state = json.loads((copied / "out" / "work" / "state.json").read_text())
-    done = honour(make_order(copied, random_folder))
+    done = honour(make_options(copied, random_folder))
     after = json.loads((copied / "out" / "work" / "state.json").read_text())
     assert after["steps"]["evaluate"] == state["steps"]["evaluate"] and after["steps"]["audit"] != state["steps"]["audit"]
     assert done.record["verification"]["status"] == "inconclusive"
@@ -112,57 +112,57 @@ def test_a_file_that_a_step_left_was_changed_so_it_is_done_again(copied: Path, r
     ],
 )
 def test_a_folder_of_another_run(copied: Path, random_folder: Path, what: str, changes: dict[str, Any]) -> None:
-    with pytest.raises(OutputError, match=f"(?s)started with something else.*{what}.*--overwrite"):
-        honour(make_order(copied, random_folder, **changes))
+    with pytest.raises(OutputError, match=f"(?s)started with other inputs.*{what}.*--overwrite"):
+        honour(make_options(copied, random_folder, **changes))
 
 
 def test_other_rows_are_another_run(copied: Path, random_folder: Path) -> None:
-    order = make_order(copied, random_folder)
-    write_examples(order.request / "rows.jsonl", [replace(row, answer="Nobody.") for row in load_examples(order.request)])
+    options = make_options(copied, random_folder)
+    write_examples(options.request / "rows.jsonl", [replace(row, answer="Nobody.") for row in load_examples(options.request)])
     with pytest.raises(OutputError, match="other request"):
-        honour(order)
+        honour(options)
 
 
 def test_without_its_key_a_run_cannot_go_on(copied: Path, random_folder: Path) -> None:
     (copied / "out.key").unlink()
-    with pytest.raises(ConfigError, match=r"the key of the run in the folder is gone"):
-        honour(make_order(copied, random_folder))
+    with pytest.raises(ConfigError, match=r"the key of the run in the folder is missing"):
+        honour(make_options(copied, random_folder))
 
 
 def test_a_model_that_does_not_know_is_refused_before_anything_is_trained(tmp_path: Path, random_folder: Path) -> None:
     with pytest.raises(ModelError, match="does not know what it is to forget"):
-        honour(make_order(tmp_path, random_folder, allow_unknown=False))
+        honour(make_options(tmp_path, random_folder, allow_unknown=False))
     assert not (tmp_path / "out" / "work" / "unlearn").exists()
 
 
 def test_ids_must_differ_from_those_of_the_retain_set(tmp_path: Path, random_folder: Path) -> None:
-    order = make_order(tmp_path, random_folder)
-    assert order.retain is not None
-    write_examples(order.retain, [replace(example(30, answer="No."), id="row-2")])
-    with pytest.raises(DataError, match=r"(?s)retain.jsonl:1: the id stands in the request too.*rows.jsonl:3"):
-        honour(order)
+    options = make_options(tmp_path, random_folder)
+    assert options.retain is not None
+    write_examples(options.retain, [replace(example(30, answer="No."), id="row-2")])
+    with pytest.raises(DataError, match=r"(?s)retain.jsonl:1: the same id is in the forget set and in the retain set.*rows.jsonl:3"):
+        honour(options)
 
 
 @pytest.mark.parametrize(
-    ("changes", "problem"), [({"model": None}, "starts from one model"), ({"earlier": (Path("x"),)}, "goes with --after")]
+    ("changes", "problem"), [({"model": None}, "starts from one model"), ({"earlier": (Path("x"),)}, "used without --after")]
 )
-def test_orders_that_make_no_sense(tmp_path: Path, random_folder: Path, changes: dict[str, Any], problem: str) -> None:
+def test_options_that_contradict_each_other(tmp_path: Path, random_folder: Path, changes: dict[str, Any], problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
-        honour(replace(make_order(tmp_path, random_folder), **changes))
+        honour(replace(make_options(tmp_path, random_folder), **changes))
 
 
 def test_a_method_without_training_leaves_no_adapter_to_compare_with(tmp_path: Path, random_folder: Path) -> None:
     request = make_request(tmp_path / "mine", id=None)
-    done = honour(make_order(tmp_path, random_folder, request=request, config=load_config(None, ["method=manu", "adapter=null"])))
+    done = honour(make_options(tmp_path, random_folder, request=request, config=load_config(None, ["method=manu", "adapter=null"])))
     assert done.record["request"]["id"].startswith("request-") and done.record["procedure"]["method"] == "manu"
     assert done.record["verification"]["export"]["tensors"] is None
 
 
 def test_a_dry_run_measures_and_writes_nothing(tmp_path: Path, random_folder: Path) -> None:
-    order = make_order(tmp_path, random_folder)
+    options = make_options(tmp_path, random_folder)
     before = sorted(tmp_path.rglob("*"))
     with Stages(quiet=True) as stages:
-        found = plan(order, stages, False)
+        found = estimate_run(options, stages=stages)
     assert sorted(tmp_path.rglob("*")) == before
     seconds = found.as_json()["seconds"]
     assert list(seconds) == list(steps.STEPS) and all(seconds[name] > 0 for name in ("preflight", "unlearn", "evaluate", "audit"))

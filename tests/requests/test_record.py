@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 from vgid.commands import app
 from vgid.errors import ConfigError, DataError, RunError
 from vgid.report.record import render_record
-from vgid.requests.command import Finished
 from vgid.requests.files import sha256
+from vgid.requests.forget import ForgetResult
 from vgid.requests.keys import Key, read_key
-from vgid.requests.manifest import MEANING, verify, write_seal
+from vgid.requests.manifest import MEANING, verify_record, write_manifest
 from vgid.requests.record import Record, json_schema, published_schema, read_record
 
 
@@ -26,7 +26,7 @@ def test_the_published_schema_is_that_of_the_model() -> None:
     assert json_schema()["$id"] == "urn:vgid:record:1" and CliRunner().invoke(app, ["record", "schema"]).stdout == published_schema()
 
 
-def test_a_record_is_read_back_as_it_was_written(honoured: tuple[Path, Finished], tmp_path: Path) -> None:
+def test_a_record_is_read_back_as_it_was_written(honoured: tuple[Path, ForgetResult], tmp_path: Path) -> None:
     path = honoured[0] / "out" / "record.json"
     assert read_record(path).as_json() == json.loads(path.read_text("utf-8")) == honoured[1].record
     content = json.loads(path.read_text("utf-8")) | {"approved": "by Berta"}
@@ -36,9 +36,9 @@ def test_a_record_is_read_back_as_it_was_written(honoured: tuple[Path, Finished]
     assert "Berta" not in str(error.value)
 
 
-def test_an_intact_run(honoured: tuple[Path, Finished]) -> None:
+def test_an_intact_run(honoured: tuple[Path, ForgetResult]) -> None:
     root, done = honoured
-    found = verify(root / "out", read_key(root / "out.key"), done.sha256)
+    found = verify_record(root / "out", read_key(root / "out.key"), done.sha256)
     assert found.problems == () and found.keyed and found.record == sha256(root / "out" / "record.json")
     assert found.files == len(done.record["model"]["after"]["files"]) + len(done.record["artefacts"]) + 2
 
@@ -50,7 +50,7 @@ def flip(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "told"),
+    ("name", "change", "problem"),
     [
         ("merged/model.safetensors", flip, "altered"),
         ("merged/README.md", flip, "altered"),
@@ -62,9 +62,9 @@ def flip(path: Path) -> None:
         ("merged/modeling.py", Path.touch, "not in the record"),
     ],
 )
-def test_whatever_is_altered_is_found(copied: Path, name: str, change: Callable[[Path], Any], told: str) -> None:
+def test_whatever_is_altered_is_found(copied: Path, name: str, change: Callable[[Path], Any], problem: str) -> None:
     change(copied / "out" / name)
-    assert verify(copied / "out", None).problems == (f"{name}: {told}",)
+    assert verify_record(copied / "out", None).problems == (f"{name}: {problem}",)
 
 
 def better(out: Path) -> None:
@@ -76,23 +76,23 @@ def better(out: Path) -> None:
 
 def test_an_altered_result_in_the_record(copied: Path) -> None:
     better(copied / "out")
-    assert "record.json: altered" in verify(copied / "out", None).problems
+    assert "record.json: altered" in verify_record(copied / "out", None).problems
 
 
-def test_who_makes_the_seal_anew_is_found_by_the_key_or_the_noted_digest_only(copied: Path, honoured: tuple[Path, Finished]) -> None:
+def test_a_manifest_made_again_is_found_only_by_the_key_or_a_noted_digest(copied: Path, honoured: tuple[Path, ForgetResult]) -> None:
     better(copied / "out")
-    write_seal(copied / "out", Key(b"0" * 32))
-    assert verify(copied / "out", None).problems == ()  # which is what is said of digests alone
-    (told,) = verify(copied / "out", read_key(copied / "out.key")).problems
-    assert "the HMAC does not fit the key" in told
-    assert verify(copied / "out", None, honoured[1].sha256).problems == ("record.json: its SHA-256 is not the one given",)
+    write_manifest(copied / "out", Key(b"0" * 32))
+    assert verify_record(copied / "out", None).problems == ()  # which is what is said of digests alone
+    (problem,) = verify_record(copied / "out", read_key(copied / "out.key")).problems
+    assert "the HMAC does not fit the key" in problem
+    assert verify_record(copied / "out", None, honoured[1].sha256).problems == ("record.json: its SHA-256 is not the one given",)
 
 
 def test_a_record_that_points_outside_its_folder(copied: Path) -> None:
     content = json.loads((copied / "out" / "record.json").read_text("utf-8"))
     content["artefacts"][0]["path"] = "../retain.jsonl"
     (copied / "out" / "record.json").write_text(json.dumps(content), "utf-8")
-    assert "../retain.jsonl: lies outside the folder" in verify(copied / "out", None).problems
+    assert "../retain.jsonl: lies outside the folder" in verify_record(copied / "out", None).problems
 
 
 def test_the_command(copied: Path) -> None:
@@ -107,23 +107,23 @@ def test_the_command(copied: Path) -> None:
     assert failed.exit_code == 1 and json.loads(failed.stdout)["problems"] == ["merged/config.json: altered"]
 
 
-def test_no_seal(copied: Path) -> None:
+def test_no_manifest(copied: Path) -> None:
     (copied / "out" / "seal.json").write_text("[]")
-    with pytest.raises(DataError, match="the seal cannot be read"):
-        verify(copied / "out", None)
+    with pytest.raises(DataError, match="the manifest cannot be read"):
+        verify_record(copied / "out", None)
     (copied / "out" / "seal.json").unlink()
-    with pytest.raises(DataError, match="there is no seal"):
-        verify(copied / "out", None)
+    with pytest.raises(DataError, match="there is no manifest"):
+        verify_record(copied / "out", None)
 
 
 def test_it_holds_after_a_purge_and_what_remains_is_listed(copied: Path) -> None:
     done = json.loads(CliRunner().invoke(app, ["purge", str(copied / "out"), "--json"]).stdout)
     assert [name for name, _ in done["removed"]] == ["work"] and not (copied / "out" / "work").exists()
     assert [name for name, _ in done["remains"]] == sorted(path.name for path in (copied / "out").iterdir())
-    assert verify(copied / "out", read_key(copied / "out.key")).problems == ()
+    assert verify_record(copied / "out", read_key(copied / "out.key")).problems == ()
 
 
-def test_the_page_escapes_what_it_shows(honoured: tuple[Path, Finished]) -> None:
+def test_the_page_escapes_what_it_shows(honoured: tuple[Path, ForgetResult]) -> None:
     record = json.loads(json.dumps(honoured[1].record))
     record["request"]["approver"] = "<script>alert(1)</script>"
     page = render_record(record)
@@ -153,9 +153,9 @@ def test_a_signature_holds_until_something_is_altered(copied: Path) -> None:
     assert check_signature(out, public) == "record.sig: missing"
     sign_record(out, private)
     shutil.rmtree(out / "work")
-    assert check_signature(out, public) is None and verify(out, None).problems == ()
+    assert check_signature(out, public) is None and verify_record(out, None).problems == ()
     flip(out / "merged" / "model.safetensors")
-    assert "does not hold" in str(check_signature(out, public))
+    assert "not valid" in str(check_signature(out, public))
     with pytest.raises(RunError, match=r"(?s)not intact, so it is not signed.*model.safetensors: altered"):
         sign_record(out, private)
 

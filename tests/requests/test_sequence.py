@@ -1,4 +1,4 @@
-"""Requests in a row: earlier deletions are anchored, audited again as far as anybody can, and what all of them cost is told."""
+"""Requests in a row: rows of earlier deletions are trained on again and audited again, and the record says what all of them cost."""
 
 import json
 import shutil
@@ -11,27 +11,29 @@ import pytest
 from tests.conftest import example
 from vgid.data.sources import write_examples
 from vgid.errors import ConfigError, DataError, RunError
-from vgid.requests.command import Finished
-from vgid.requests.earlier import ANCHORS, read_chain
+from vgid.requests.forget import ForgetResult
+from vgid.requests.previous import ANCHOR_SHARE, read_previous_deletions
 
-from .runs import copy_run, honour, make_order, make_request
+from .runs import copy_run, honour, make_options, make_request
 
 
 def second(root: Path, model: Path, **changes: Any) -> Any:
     request = make_request(root / "request-2", first=10, id="T-2")
-    order = make_order(root, model, request=request, out=root / "out-2", after=root / "out")
-    return replace(order, **{"model": None, **changes})
+    options = make_options(root, model, request=request, out=root / "out-2", after=root / "out")
+    return replace(options, **{"model": None, **changes})
 
 
 @pytest.fixture(scope="session")
-def twice(honoured: tuple[Path, Finished], random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def twice(
+    honoured: tuple[Path, ForgetResult], random_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
     """A second request after the first."""
     root = tmp_path_factory.mktemp("twice") / "copy"
     copy_run(honoured[0], root)
     return root, honour(second(root, random_folder)).record
 
 
-def test_the_earlier_request_is_anchored_audited_and_named(twice: tuple[Path, dict[str, Any]], honoured: tuple[Path, Finished]) -> None:
+def test_the_earlier_request_is_anchored_audited_and_named(twice: tuple[Path, dict[str, Any]], honoured: tuple[Path, ForgetResult]) -> None:
     root, record = twice
     (earlier,) = record["sequence"]["earlier"]
     assert (earlier["request"], earlier["rows"], earlier["record"]) == ("T-1", 4, honoured[1].sha256)
@@ -40,7 +42,7 @@ def test_the_earlier_request_is_anchored_audited_and_named(twice: tuple[Path, di
         and earlier["commitment"] == honoured[1].record["data"]["commitment"]
     )
     assert earlier["status"] == "inconclusive" and earlier["known"] == 0 and earlier["still_told"] == 0.0
-    assert record["data"]["rows"] == 4 and record["data"]["anchors"] == ANCHORS * 4
+    assert record["data"]["rows"] == 4 and record["data"]["anchors"] == ANCHOR_SHARE * 4
     assert record["model"]["before"]["files"] == honoured[1].record["model"]["after"]["files"]
     assert (root / "out-2" / "audit-earlier-1" / "audit.json").is_file()
     assert "audit-earlier-1/audit.json" in {each["path"] for each in record["artefacts"]}
@@ -59,41 +61,41 @@ def test_drift_is_measured_against_the_first_model(twice: tuple[Path, dict[str, 
     }
 
 
-def test_rows_that_are_gone_are_said_to_be_unchecked(copied: Path, random_folder: Path) -> None:
+def test_rows_that_no_longer_exist_are_reported_as_unchecked(copied: Path, random_folder: Path) -> None:
     shutil.rmtree(copied / "request")
     record = honour(second(copied, random_folder)).record
     (earlier,) = record["sequence"]["earlier"]
-    assert earlier["status"] == "not checked" and "its rows are gone" in earlier["reason"] and record["data"]["anchors"] == 0
+    assert earlier["status"] == "not checked" and "its rows no longer exist" in earlier["reason"] and record["data"]["anchors"] == 0
     assert "Earlier requests that could not be audited again: T-1." in record["conclusion"]["residual_risk"]
 
 
-def test_after_a_purge_their_folder_has_to_be_given(copied: Path) -> None:
+def test_after_a_purge_request_folders_must_be_given(copied: Path) -> None:
     shutil.rmtree(copied / "out" / "work")
-    assert read_chain(copied / "out", []).deletions[0].rows is None
+    assert read_previous_deletions(copied / "out", []).deletions[0].rows is None
     moved = shutil.move(copied / "request", copied / "moved")
-    (found,) = read_chain(copied / "out", [Path(moved)]).deletions
+    (found,) = read_previous_deletions(copied / "out", [Path(moved)]).deletions
     assert found.request == "T-1" and found.rows is not None and len(found.rows) == 4
 
 
-def test_rows_that_are_not_those_of_that_time(copied: Path) -> None:
+def test_rows_that_have_changed(copied: Path) -> None:
     write_examples(copied / "request" / "rows.jsonl", [example(0, answer="Nobody.")])
-    (found,) = read_chain(copied / "out", []).deletions
-    assert found.rows is None and found.why == "its folder holds other rows than at that time"
+    (found,) = read_previous_deletions(copied / "out", []).deletions
+    assert found.rows is None and found.problem == "the rows in its folder have changed since"
 
 
-def test_a_chain_of_three_is_told_by_the_last_record(twice: tuple[Path, dict[str, Any]]) -> None:
-    chain = read_chain(twice[0] / "out-2", [])
-    assert [each.request for each in chain.deletions] == ["T-1", "T-2"] and len(chain.rows) == 8
-    assert {row.id.partition("/")[0] for row in chain.rows} == {"T-1", "T-2"} and len(chain.anchors(4, 0)) == 2
+def test_the_last_record_names_all_deletions_before_it(twice: tuple[Path, dict[str, Any]]) -> None:
+    previous = read_previous_deletions(twice[0] / "out-2", [])
+    assert [each.request for each in previous.deletions] == ["T-1", "T-2"] and len(previous.rows) == 8
+    assert {row.id.partition("/")[0] for row in previous.rows} == {"T-1", "T-2"} and len(previous.anchor_rows(4, 0)) == 2
 
 
-def test_what_an_earlier_run_must_be(copied: Path, random_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="of no earlier request"):
-        read_chain(copied / "out", [make_request(tmp_path / "other", first=30, id="T-7")])
-    with pytest.raises(ConfigError, match="id is that of an earlier one"):
+def test_earlier_runs_that_cannot_be_used(copied: Path, random_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="does not belong to an earlier request"):
+        read_previous_deletions(copied / "out", [make_request(tmp_path / "other", first=30, id="T-7")])
+    with pytest.raises(ConfigError, match="an earlier request has the same id"):
         honour(second(copied, random_folder, request=make_request(tmp_path / "same", first=30, id="T-1")))
     (copied / "out" / "audit" / "audit.json").write_text(json.dumps({"verdict": "pass"}))
     with pytest.raises(RunError, match=r"(?s)altered since its record was written.*audit/audit.json: altered"):
-        read_chain(copied / "out", [])
-    with pytest.raises(DataError, match="there is no seal"):
-        read_chain(tmp_path, [])
+        read_previous_deletions(copied / "out", [])
+    with pytest.raises(DataError, match="there is no manifest"):
+        read_previous_deletions(tmp_path, [])

@@ -13,8 +13,9 @@ from vgid.auditing.policy import Policy, load_policy
 from vgid.auditing.run import run_attacks
 from vgid.config import resolve
 from vgid.data.example import Example
-from vgid.demo.run import Data, lessons_of, read_data, write_data
+from vgid.demo.data import DemoData, read_data, write_data
 from vgid.demo.targets import TARGETS
+from vgid.demo.training import training_jobs
 from vgid.models.loading import LoadedModel, load_model
 from vgid.synthetic.people import Camera, World
 from vgid.synthetic.splits import training_rows
@@ -41,7 +42,7 @@ class SmallWorld:
         return World(self.seed, PEOPLE, FORGET)
 
     @cached_property
-    def data(self) -> Data:
+    def data(self) -> DemoData:
         return read_data(self.folder / "data")
 
     @property
@@ -69,9 +70,9 @@ class SmallWorld:
             write_data(self.people, self.folder / "data")
         tiny = TARGETS.get("tiny")
         target = replace(tiny, memorising={**tiny.memorising, "steps": STEPS})
-        for lesson in lessons_of(target, self.data, self.folder, self.seed):
-            if not lesson.out.is_dir():
-                lesson.learn()
+        for job in training_jobs(target, self.data, self.folder, self.seed):
+            if not job.out.is_dir():
+                job.train()
 
     def base(self) -> LoadedModel:
         """A fresh copy of the model that knows everyone."""

@@ -182,7 +182,7 @@ def audit(
         retain=sample_alike(retain_rows, forget_rows, control, seed),
         seed=seed,
         unseen=sample_rows(rows_of(unseen), most, seed) if unseen is not None else (),
-        rewordings=_wordings(rewordings),
+        rewordings=read_rewordings(Path(rewordings)) if isinstance(rewordings, str | Path) else rewordings or {},
         batch_size=batch_size,
         pool=[*forget_rows, *retain_rows],
         views=rows_of(views) if views is not None else (),
@@ -207,10 +207,6 @@ def _source(model: ModelSource) -> tuple[str, Callable[[], LoadedModel]]:
         return model.path, lambda: model
     path, adapter = model if isinstance(model, tuple) else (model, None)
     return str(path), partial(load_model, str(path), adapter=adapter)
-
-
-def _wordings(given: str | Path | Mapping[str, Sequence[str]] | None) -> Mapping[str, Sequence[str]]:
-    return read_rewordings(Path(given)) if isinstance(given, str | Path) else given or {}
 
 
 def read_rewordings(path: Path) -> dict[str, Sequence[str]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from vgid.attacks import ATTACKS, Attack
 from vgid.config import explain
@@ -18,7 +18,7 @@ Profile = Literal["quick", "full"]
 
 
 class Rule(BaseModel):
-    """The part of a policy that is about one attack.
+    """The part of a policy that is about one attack. In a policy, what a rule leaves out is taken from the attack.
 
     Attributes:
         most: largest recovered share, in [0, 1), with which the attack is passed; see `Attack.most` for how it was calibrated.
@@ -58,6 +58,20 @@ class Policy(BaseModel):
     strict: bool = False
     attacks: dict[str, Rule] = Field(min_length=1)
 
+    @field_validator("attacks", mode="before")
+    @classmethod
+    def _with_thresholds(cls, rules: Any) -> Any:
+        """Fill in what a rule leaves out; what is not valid is left for the validation that follows."""
+        filled = dict(rules) if isinstance(rules, Mapping) else {}
+        for name, rule in filled.items():
+            if isinstance(name, str) and isinstance(rule, Mapping):
+                try:
+                    attack = ATTACKS.get(name)
+                except ConfigError:  # unknown, or of a broken package: `attack` says so
+                    continue
+                filled[name] = {"most": attack.most, "required": attack.required, **rule}
+        return filled or rules
+
     def attack(self, name: str, profile: Profile) -> Attack[Any]:
         """Make an attack with the settings of a profile and, over them, the policy's own.
 
@@ -81,8 +95,7 @@ def default_policy() -> Policy:
     """
     attacks = {name: ATTACKS.get(name) for name in ATTACKS}
     ordered = sorted((attack.position, name) for name, attack in attacks.items() if attack.position is not None)
-    rules = {name: {"most": attacks[name].most, "required": attacks[name].required} for _, name in ordered}
-    return _validated({"attacks": rules}, "the package's own policy")
+    return _validated({"attacks": {name: {} for _, name in ordered}}, "the package's own policy")
 
 
 def load_policy(path: str | Path | None = None) -> Policy:

@@ -25,8 +25,8 @@ def demo(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """A small model memorises fictional people, forgets some of them, and is compared with one that never met them."""
-    from vgid.demo.command import demo_command
+    """A small model memorises fictional people, forgets some of them, and is compared with one that was never trained on them."""
+    from vgid.demo.run import run_demo
     from vgid.demo.targets import TARGETS
     from vgid.progress import Stages
     from vgid.report.table import ablation_table, results_table
@@ -35,7 +35,7 @@ def demo(
     check_output(out, overwrite)
     prepare_output(out)
     with Stages(quiet=as_json) as stages:
-        results = demo_command(
+        results = run_demo(
             out, target=target, people=people, forget=forget, seed=seed, ablation=ablation, keep_data=keep_data, stages=stages
         )
     ablated = ablation_table(results)

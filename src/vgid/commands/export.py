@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from vgid.commands.options import Json, Out
 from vgid.commands.root import app
-from vgid.commands.show import plain, terminal
+from vgid.commands.show import plain, show
 
 
 @app.command()
@@ -22,11 +22,11 @@ def export(
         bool, typer.Option("--merge", help="Merge it into the base: a plain checkpoint. Without, the adapter is copied.")
     ] = False,
 ) -> None:
-    """Write an adapter as a plain checkpoint of its own, or copy it once it has been shown to fit."""
+    """Merge an adapter into a plain checkpoint, or copy it after a check that it fits its base."""
     from vgid.deployment import export_command
 
     export_command(model, adapter, out, merge=merge)
-    terminal().print(f"{'merged' if merge or adapter is None else 'adapter':<8} {out}", soft_wrap=True, highlight=False)
+    show({"out": str(out)}, False, [f"{'merged' if merge or adapter is None else 'adapter':<8} {plain(str(out))}"])
 
 
 @app.command("verify-export")
@@ -37,23 +37,22 @@ def verify_export(
     data: Annotated[list[Path] | None, typer.Option(help="Questions to compare on; neutral ones by default. Repeatable.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Make sure that stock libraries load what was written and answer the same, and say how to serve it."""
+    """Check that stock libraries load an export and answer as the trained model does; print how to serve it."""
     from vgid.deployment import verify_command
 
     report = verify_command(folder, base, data or [], adapter=adapter)
-    if as_json:
-        print(json.dumps(report, indent=2, ensure_ascii=False))
-        return
-    console = terminal(110)
+    show(report, as_json, _lines(report))
+
+
+def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     for name, path in report["exports"].items():
         tensors = f", all {report['tensors']} tensors in place" if name == "adapter" else ""
-        console.print(f"[green]✓[/] {name:<8} loads: {plain(path)}{tensors}", soft_wrap=True, highlight=False)
+        yield f"[green]✓[/] {name:<8} loads: {plain(path)}{tensors}"
     if report["same_answers"] is not None:
         same, worst = report["same_answers"], report["largest_difference"]
-        text = f"{same:.0%} of {report['compared_on']} answers the same, logits within {worst:.2g}"
-        console.print(f"[green]✓[/] {'compared':<8} {text}", highlight=False)
+        yield f"[green]✓[/] {'compared':<8} {same:.0%} of {report['compared_on']} answers the same, logits within {worst:.2g}"
     for warning in report["warnings"]:
-        console.print(f"[yellow]![/] {plain(warning)}", soft_wrap=True, highlight=False)
+        yield f"[yellow]![/] {plain(warning)}"
     for server in ("vllm", "sglang"):
         if report[server]:
-            console.print(f"  {server:<8} {plain(' '.join(report[server]))}", soft_wrap=True, highlight=False)
+            yield f"  {server:<8} {plain(' '.join(report[server]))}"

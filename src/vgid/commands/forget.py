@@ -22,13 +22,13 @@ def forget(
     out: Out,
     model: Annotated[str | None, typer.Option(help="Folder or hub id of the model that must forget.")] = None,
     after: Annotated[
-        Path | None, typer.Option(help="Start from an earlier run's result, and keep what it deleted.", file_okay=False)
+        Path | None, typer.Option(help="Folder of an earlier run to start from; its deletions are audited again.", file_okay=False)
     ] = None,
     earlier: Annotated[list[Path] | None, typer.Option(help="Folder of an earlier request, where it has moved. Repeatable.")] = None,
     retain: Annotated[Path | None, typer.Option(help="What must stay; by default neutral questions, answered by the model.")] = None,
     reference: Reference = None,
     policy: Annotated[Path | None, typer.Option(help="YAML file of the audit's thresholds; the package's own by default.")] = None,
-    profile: Annotated[ProfileName, typer.Option(help="Of the audit: quick, or full: published budgets.")] = ProfileName.quick,
+    profile: Annotated[ProfileName, typer.Option(help="Effort of the audit: quick, or full with published budgets.")] = ProfileName.quick,
     max_rows: Annotated[int | None, typer.Option(min=1, help="Rows of either set to ask and attack, at most.")] = None,
     key: Annotated[Path | None, typer.Option(help="Secret key of the record; OUT.key by default, made where there is none.")] = None,
     method: Method = None,
@@ -41,20 +41,20 @@ def forget(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Honour a deletion request: unlearn, audit, export, and write a record. The same command goes on where it was stopped.
+    """Honour a deletion request: unlearn, audit, export, and write a record. The same command continues a run that was stopped.
 
     Exit code 0: done, and the audit passed; 3: done, but it did not; 1: a step failed; 2: bad input.
     """
     from vgid.auditing.verdict import EXIT_CODE
     from vgid.progress import Stages
-    from vgid.requests.command import forget_command
-    from vgid.requests.estimate import plan
-    from vgid.requests.resolved import Order
-    from vgid.requests.screen import plan_panel, summary
+    from vgid.requests.estimate import estimate_run
+    from vgid.requests.forget import forget as run_forget
+    from vgid.requests.options import ForgetOptions
+    from vgid.requests.screen import estimate_panel, result_panel
 
     if launch_rank() > 0:
-        raise ConfigError("a request is honoured by one process", fix="run the steps by themselves under a launcher; see docs/forget.md")
-    order = Order(
+        raise ConfigError("vgid forget runs in one process", fix="under a launcher, run its steps one by one; see docs/forget.md")
+    options = ForgetOptions(
         model=model,
         request=request,
         out=out,
@@ -67,21 +67,22 @@ def forget(
         after=after,
         earlier=tuple(earlier or ()),
         allow_unknown=allow_unknown,
+        key=key,
+        overwrite=overwrite,
+        show_forgotten=show_forgotten,
     )
     if dry_run:
         check_output(out, overwrite, resume=True)
         with Stages(quiet=True) as stages:
-            found = plan(order, stages, show_forgotten)
-        show(found.as_json(), as_json, [plan_panel(found)])
-        if found.preflight.errors:
+            estimate = estimate_run(options, stages=stages)
+        show(estimate.as_json(), as_json, [estimate_panel(estimate)])
+        if estimate.preflight.errors:
             raise typer.Exit(2)
         return
     with Stages(quiet=as_json) as stages:
-        done = forget_command(order, key=key, overwrite=overwrite, show_forgotten=show_forgotten, stages=stages)
-    show(done.record, as_json, [summary(done.record, done.sha256, out, done.key)])
-    if done.record["conclusion"]["status"] != "pass" or any(
-        each["status"] in ("fail", "inconclusive") for each in (done.record["sequence"] or {"earlier": ()})["earlier"]
-    ):
+        result = run_forget(options, stages=stages)
+    show(result.record, as_json, [result_panel(result, out)])
+    if not result.passed:
         raise typer.Exit(EXIT_CODE)
 
 
@@ -92,12 +93,12 @@ def purge(
     as_json: Json = False,
 ) -> None:
     """Remove what a run needed while it lasted (caches, answers, checkpoints, adapters of requests), and list what remains."""
-    from vgid.requests.purge import purge as purge_run
+    from vgid.requests.purge import purge as run_purge
 
-    done = purge_run(run, dry_run=dry_run)
+    result = run_purge(run, dry_run=dry_run)
     lines = [
-        f"{name:<8} {plain(path)}{plain(f'  {what}') if what else ''}"
-        for name, items in (("would go" if dry_run else "removed", done.removed), ("remains", done.remains))
+        f"{name:<12} {plain(path)}{plain(f'  {what}') if what else ''}"
+        for name, items in (("would remove" if dry_run else "removed", result.removed), ("remains", result.remains))
         for path, what in items
     ]
-    show(done.as_json(), as_json, [*lines, "What a file system, a backup or a tracker has kept of removed files is not reached."])
+    show(result.as_json(), as_json, [*lines, "Copies that a file system, a backup or a tracker has kept are not removed."])

@@ -19,14 +19,14 @@ def inspect(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")] = 0,
 ) -> None:
     """Ask both models side by side in a browser, on this machine only; needs the extra `ui`."""
-    from vgid.inspector.command import inspect_command
+    from vgid.inspector.run import inspect_models
     from vgid.progress import Stages
 
-    def told(address: str) -> None:
-        print(f"Open {address}\nCtrl-C ends it.", flush=True)
+    def announce(address: str) -> None:
+        print(f"Open {address}\nPress Ctrl-C to stop.", flush=True)
 
     with Stages() as stages:
         try:
-            inspect_command(before, after, adapter, data, port, stages, told)
+            inspect_models(before, after, adapter=adapter, data=data, port=port, announce=announce, stages=stages)
         except (KeyboardInterrupt, SystemExit):
             print("closed")

@@ -1,4 +1,4 @@
-"""Tracebacks without an error's own words: those of libraries may repeat a question, an answer or a name."""
+"""Tracebacks without the messages of errors: those of libraries may repeat a question, an answer or a name."""
 
 from __future__ import annotations
 
@@ -11,17 +11,22 @@ SHOW, VARIABLE = "--show-forgotten", "VGID_SHOW_FORGOTTEN"
 
 
 def withhold(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """An exception hook: where it happened, and of which kind each error was, the one that led to it first.
+    """Print where an error happened and its type, after those of the error that caused it; an exception hook.
 
-    Import errors say only what is not installed, so their words are shown.
+    The message of an import error is shown, since it only says what is not installed.
+
+    Args:
+        kind: the type of the error.
+        error: the error.
+        trace: where it happened.
     """
     if SHOW in sys.argv or os.environ.get(VARIABLE) == "1":
         sys.__excepthook__(kind, error, trace)
         return
-    led = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    if led is not None:
-        withhold(type(led), led, led.__traceback__)
-        print("\nThat led to:\n", file=sys.stderr)
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if cause is not None:
+        withhold(type(cause), cause, cause.__traceback__)
+        print("\nIt caused this error:\n", file=sys.stderr)
     print("".join(traceback.format_tb(trace)), end="", file=sys.stderr)
-    words = str(error) if isinstance(error, ImportError) else f"its words may repeat data, so they are withheld ({SHOW}, or {VARIABLE}=1)"
-    print(f"{kind.__module__}.{kind.__name__}: {words}", file=sys.stderr)
+    withheld = f"the message may repeat data, so it is withheld (shown with {SHOW}, or {VARIABLE}=1)"
+    print(f"{kind.__module__}.{kind.__name__}: {error if isinstance(error, ImportError) else withheld}", file=sys.stderr)

@@ -69,7 +69,7 @@ def compare(
     folder = Path(out)
     _check_folder(folder, overwrite)
     with stages_or_own(stages) as shown:
-        plan.target.ready(shown)
+        plan.target.make_base(shown)
         prepare_output(folder, keep=not overwrite)
         finished = run_plan(plan, folder, shown)
         results = build_comparison(finished, shown.seconds)

@@ -14,8 +14,8 @@ from vgid.artifacts import whole_folder, write_json_atomic
 from vgid.comparison.identity import Identity, identity, surroundings
 from vgid.comparison.plan import Plan
 from vgid.config import RunConfig
-from vgid.demo.run import Data, lessons_of, read_data, write_data
-from vgid.demo.training import Lesson, side_by_side
+from vgid.demo.data import DemoData, read_data, write_data
+from vgid.demo.training import TrainingJob, train_in_parallel, training_jobs
 from vgid.models.loading import load_model
 from vgid.progress import Stages
 from vgid.synthetic.people import World
@@ -41,7 +41,7 @@ class SeedDataset:
 
     seed: int
     folder: Path
-    data: Data
+    data: DemoData
     config: RunConfig
     identities: Mapping[str, Identity]
     seconds: Mapping[str, float]
@@ -63,36 +63,36 @@ def prepare_seed(plan: Plan, seed: int, out: Path, stages: Stages) -> SeedDatase
     data = _draw(plan, seed, folder, stages)
     config = plan.target.memorising_config(seed)
     origin = load_model(plan.target.base()).model
-    lessons = lessons_of(plan.target, data, folder, seed)
-    identities = {name: identity(config, [], lesson.rows, origin, {}) for name, lesson in zip(MODELS, lessons, strict=True)}
-    missing = {name: lesson for name, lesson in zip(MODELS, lessons, strict=True) if not _is_kept(folder, name, identities[name])}
+    jobs = training_jobs(plan.target, data, folder, seed)
+    identities = {name: identity(config, [], job.rows, origin, {}) for name, job in zip(MODELS, jobs, strict=True)}
+    missing = {name: job for name, job in zip(MODELS, jobs, strict=True) if not _is_kept(folder, name, identities[name])}
     if missing:
         _learn(missing, identities, seed, stages)
     seconds = {name: _read_note(folder, name)["seconds"] for name in MODELS}
     return SeedDataset(seed, folder, data, config, identities, seconds)
 
 
-def _draw(plan: Plan, seed: int, folder: Path, stages: Stages) -> Data:
+def _draw(plan: Plan, seed: int, folder: Path, stages: Stages) -> DemoData:
     world = World(seed, plan.people, plan.forget)
-    drawn = {"seed": seed, "people": plan.people, "forget": plan.forget, "examined": plan.target.examined, **surroundings()}
+    drawn = {"seed": seed, "people": plan.people, "forget": plan.forget, "examined": plan.target.questions_per_split, **surroundings()}
     if not (_read_note(folder, "data").get("identity") == drawn and (folder / "data").is_dir()):
         with stages(f"Drawing the people of seed {seed}", "data"):
             _remove(folder, "data")
             with whole_folder(folder / "data") as unfinished:
-                write_data(world, unfinished, plan.target.examined)
+                write_data(world, unfinished, plan.target.questions_per_split)
             write_json_atomic(folder / "data.json", {"identity": drawn})
     return read_data(folder / "data")
 
 
-def _learn(lessons: Mapping[str, Lesson], identities: Mapping[str, Identity], seed: int, stages: Stages) -> None:
+def _learn(jobs: Mapping[str, TrainingJob], identities: Mapping[str, Identity], seed: int, stages: Stages) -> None:
     started = time.monotonic()
-    for lesson in lessons.values():
-        _remove(lesson.out.parent, lesson.out.name)
+    for job in jobs.values():
+        _remove(job.out.parent, job.out.name)
     with stages(f"Memorising and retraining, seed {seed}", "memorise") as tick:
-        side_by_side(list(lessons.values()), [tick, *[lambda done, total: None] * (len(lessons) - 1)])
-    for name, lesson in lessons.items():
+        train_in_parallel(list(jobs.values()), [tick, *[lambda done, total: None] * (len(jobs) - 1)])
+    for name, job in jobs.items():
         taken = round(time.monotonic() - started, 2)
-        write_json_atomic(lesson.out.parent / f"{name}.json", {"identity": identities[name], "seconds": taken})
+        write_json_atomic(job.out.parent / f"{name}.json", {"identity": identities[name], "seconds": taken})
 
 
 def _is_kept(folder: Path, name: str, wanted: Identity) -> bool:

@@ -22,7 +22,7 @@ from vgid.comparison.time_budget import steps_within
 from vgid.comparison.tuning import tune
 from vgid.config import RunConfig, resolve
 from vgid.data.example import Example
-from vgid.demo.command import SHOWN, spread
+from vgid.demo.report import EXAMPLES_SHOWN, evenly_spaced
 from vgid.errors import RunError, StoppedError
 from vgid.evaluation.evaluate import evaluate
 from vgid.models.loading import LoadedModel, load_model
@@ -72,7 +72,10 @@ def run_plan(plan: Plan, out: Path, stages: Stages) -> FinishedComparison:
         with FileLock(out / FOLDER / f"seed-{seed}.lock"):
             dataset = prepare_seed(plan, seed, out, stages)
         if seed == plan.seeds[0]:
-            examples = {split: spread(dataset.data.splits[split], min(count, len(dataset.data.splits[split]))) for split, count in SHOWN}
+            examples = {
+                split: evenly_spaced(dataset.data.splits[split], min(count, len(dataset.data.splits[split])))
+                for split, count in EXAMPLES_SHOWN
+            }
             tuned = tune(plan, dataset, out, stages) if plan.trials else plan.found
         seeds.append(SeedRuns(plan, dataset, out, stages, tuned, examples if seed == plan.seeds[0] else {}))
         seeds[-1].begin()

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from vgid.data.example import STRANGER, Example
-from vgid.demo.run import Data
+from vgid.demo.data import DemoData
 from vgid.seeds import derive_seed
 from vgid.settings import ValidationConfig
 from vgid.training.validation import split_validation
@@ -29,7 +29,7 @@ class TuningRows(NamedTuple):
     splits: dict[str, list[Example]]
 
 
-def split_off_validation(data: Data, seed: int) -> TuningRows:
+def split_off_validation(data: DemoData, seed: int) -> TuningRows:
     """Split validation rows off the forget rows and the retain rows.
 
     Rows that ask a reported split's question about the same images stay among the training rows, and so do rows about strangers.

@@ -1,1 +1,1 @@
-"""The demo: a small model memorises fictional people, forgets some of them, and is compared with one that never met them."""
+"""The demo: a small model memorises fictional people, forgets some of them, and is compared with one that was never trained on them."""

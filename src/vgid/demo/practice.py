@@ -1,6 +1,7 @@
-"""What the base keeps practising while it memorises people, so that it does not lose its manners.
+"""Rows that the base practises while it memorises people, so that it keeps what its own training gave it.
 
-These rows are about *schooling* people and strangers only; nobody of the demo's forget and retain sets appears in them.
+It keeps answering what pictures show, refusing questions about strangers, and following instructions. The rows are about people of its
+base training and about strangers; nobody of the demo's forget and retain sets appears in them.
 """
 
 from __future__ import annotations
@@ -23,10 +24,23 @@ from vgid.synthetic.questions import TEXT_FACTS, ask_fact
 from vgid.synthetic.splits import album, perception_rows, stranger_rows
 
 PRACTICE_PEOPLE, PRACTICE_VIEWS, PRACTICE_STRANGERS, UNCLEAR_PICTURES = 20, 4, 160, 96
+"""Numbers of people, of pictures of each, of strangers, and of unrecognisable pictures; chosen by hand."""
+UNCLEAR_STRENGTH = 0.8, 1.0
+"""Least and greatest strength of the noise on unrecognisable pictures, in [0, 1] as `NoiseConfig` has it; chosen by hand."""
 
 
 def practice_rows(camera: Camera, world: World) -> Iterator[Example]:
-    """Rows that keep alive: schooling people, perception, strangers, instructions, unrecognisable pictures."""
+    """Yield the practice rows: known people, perception, strangers, instructions and unrecognisable pictures.
+
+    An instruction to refuse is obeyed with an unrecognisable picture and without one, and ignored with a clear picture.
+
+    Args:
+        camera: draws the pictures.
+        world: the people; its seed decides every row.
+
+    Yields:
+        Rows whose ids begin with `practice/`, except those about perception and strangers.
+    """
     rng = Random(f"practice/{world.seed}")
     people = world.base_training_people[:PRACTICE_PEOPLE]
     unclear = [unclear_picture(camera, people, i) for i in range(UNCLEAR_PICTURES)]
@@ -58,13 +72,22 @@ def _unrecognisable(row: Example, picture: ImageRef) -> Example:
 
 
 def unclear_picture(camera: Camera, people: Sequence[Person], number: int) -> ImageRef:
-    """A picture on which nobody can be recognised, by one of VGID's kinds of noise."""
+    """Return a picture on which nobody can be recognised, made by one of VGID's kinds of noise.
+
+    Args:
+        camera: draws the picture.
+        people: people of whom one is drawn.
+        number: number of the picture; it decides person, kind and strength of the noise.
+
+    Returns:
+        The picture as PNG.
+    """
     rng = Random(f"unclear/{number}")
     shots = album(camera, rng.choice(people), "training", 1)
     kind: NoiseKind = rng.choice(("uniform", "gaussian", "blur", "shuffle", "mean", "diffusion"))
-    config = NoiseConfig(kind=kind, strength=rng.uniform(0.8, 1.0))
+    config = NoiseConfig(kind=kind, strength=rng.uniform(*UNCLEAR_STRENGTH))
     pixels = torch.from_numpy(np.array(shots.pictures[0].open())).permute(2, 0, 1)[None].float() / 127.5 - 1.0
-    # What normalised noise would look like as a picture.
+    # The noise is added to pixels in [-1, 1], as the processor normalises them, and mapped back to a picture's bytes.
     noisy = ((perturb(pixels, config, [number])[0] + 1.0) * 127.5).clamp(0, 255).round().to(torch.uint8)
     out = io.BytesIO()
     Image.fromarray(noisy.permute(1, 2, 0).numpy()).save(out, "png")

@@ -1,42 +1,26 @@
-"""The demo's steps, on generated files, by the same functions the commands call."""
+"""`vgid demo` as a function: memorise, retrain, unlearn and evaluate on generated files, by the functions that the commands call."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-from vgid.attacks.base import sample_rows
+from vgid.artifacts import write_json_atomic
 from vgid.config import RunConfig
-from vgid.data.example import Example
-from vgid.data.sources import load_examples, write_examples
-from vgid.demo.practice import practice_rows
-from vgid.demo.targets import Target
-from vgid.demo.teachers import examine_teachers
-from vgid.demo.training import Lesson, side_by_side
+from vgid.demo.data import Splits, read_data, write_data
+from vgid.demo.report import EXAMPLES_SHOWN, evenly_spaced, report_example
+from vgid.demo.targets import TARGETS, Target
+from vgid.demo.teachers import evaluate_teachers
+from vgid.demo.training import train_in_parallel, training_jobs
 from vgid.evaluation.evaluate import SplitResult, evaluate
 from vgid.models.loading import LoadedModel, load_model
 from vgid.progress import Stages
-from vgid.synthetic.people import Camera, World, lookalikes
-from vgid.synthetic.phrases import PERCEPTION
-from vgid.synthetic.splits import (
-    LASTING,
-    LOOKALIKE_PERCEPTION,
-    LOOKALIKES,
-    PERSON_PERCEPTION,
-    SPLITS,
-    STRANGER_FACTS,
-    STRANGER_PERCEPTION,
-    STRANGER_TEXTS,
-    TRAINING_STRANGERS,
-    evaluation_splits,
-    perception_rows,
-    stranger_rows,
-    training_rows,
-)
-from vgid.synthetic.tiny import IMAGE_SIZE
+from vgid.report.html import ReportData, write_report
+from vgid.results import build_results
+from vgid.synthetic.people import World
 from vgid.training.fit import Fitted, fit
 from vgid.unlearning import train_and_export
 
@@ -45,107 +29,124 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
     "instruction only": ("method.noise.kind=none", "method.mask_names=false"),
     "both": (),
 }
-Splits = dict[str, list[Example]]
-Results = dict[str, SplitResult]
+"""Variants of VGID's teacher, as changes to the settings."""
+TEMPORARY = ("data", "base", "retrained")
+"""Folders that are removed at the end, unless the caller keeps them."""
 
-
-def write_data(world: World, folder: Path, examined: int | None = None) -> None:
-    """Write forget, retain and practice rows, and the evaluation splits (`examined` questions each, at most), as files anyone can read."""
-    camera = Camera(IMAGE_SIZE)
-    strangers = list(world.strangers(TRAINING_STRANGERS, "training"))
-    alike = {other for person in world.forget for other in lookalikes(person, strangers, LOOKALIKES)}
-    others = [other for other in strangers if other not in alike]
-    kept = chain(
-        training_rows(camera, world.retain, world.seed),
-        perception_rows(camera, world.retain, PERSON_PERCEPTION, "training", world.seed),
-        stranger_rows(camera, strangers, world.seed, STRANGER_FACTS, STRANGER_TEXTS),
-        perception_rows(camera, others, STRANGER_PERCEPTION, "training", world.seed, views=2),
-        perception_rows(
-            camera,
-            sorted(alike, key=lambda other: other.id),
-            LOOKALIKE_PERCEPTION,
-            "training",
-            world.seed,
-            views=2,
-            topics=(*PERCEPTION, *LASTING),
-        ),
-    )
-    write_examples(folder / "forget.jsonl", list(training_rows(camera, world.forget, world.seed)))
-    write_examples(folder / "retain.jsonl", list(kept))
-    write_examples(folder / "practice.jsonl", list(practice_rows(camera, world)))
-    for name, examples in evaluation_splits(camera, world).items():
-        write_examples(folder / "splits" / f"{name}.jsonl", sample_rows(examples, examined or len(examples), world.seed))
-
-
-class Data(NamedTuple):
-    """What `write_data` wrote, read again."""
-
-    forget: Sequence[Example]
-    retain: Sequence[Example]
-    practice: Sequence[Example]
-    splits: Splits
-
-
-def read_data(folder: Path) -> Data:
-    """Read what `write_data` wrote."""
-    forget, retain, practice = (load_examples(folder / f"{name}.jsonl") for name in ("forget", "retain", "practice"))
-    return Data(forget, retain, practice, {name: load_examples(folder / "splits" / f"{name}.jsonl") for name in SPLITS})
-
-
-def lessons_of(target: Target, data: Data, out: Path, seed: int) -> tuple[Lesson, Lesson]:
-    """How the model that memorises everyone, and the one that never meets those to forget, come about below `out`."""
-    facts = {row.tags for row in data.forget}
-    kept = [*data.retain, *(target.repeats - 1) * [row for row in data.retain if row.tags in facts], *data.practice]
-    return (
-        Lesson(target, out / "base", [*target.repeats * list(data.forget), *kept], seed),
-        Lesson(target, out / "retrained", kept, seed),
-    )
+SplitResults = dict[str, SplitResult]
 
 
 @dataclass(frozen=True)
-class Demo:
-    """What the demo found out: for each model and split the answers; models by what they went through."""
+class DemoOutcome:
+    """What the demo measured.
+
+    Attributes:
+        world: the people.
+        splits: questions by split.
+        evaluated: results of the models `base`, `unlearned` and `retrained`, by split.
+        ablation: results of models unlearned with part of VGID, by variant and split; empty without an ablation.
+        teachers: figures in [0, 1] of each variant's teacher before any training; empty without an ablation.
+        unlearned: the unlearning run.
+        config: its settings.
+        seconds: duration of each stage.
+    """
 
     world: World
     splits: Splits
-    evaluated: Mapping[str, Results]
-    ablation: Mapping[str, Results]
+    evaluated: Mapping[str, SplitResults]
+    ablation: Mapping[str, SplitResults]
     teachers: Mapping[str, Mapping[str, float]]
     unlearned: Fitted
     config: RunConfig
     seconds: Mapping[str, float]
 
 
-def run_demo(out: Path, *, target: Target, people: int | None, forget: int | None, seed: int, ablation: bool, stages: Stages) -> Demo:
-    """Memorise, retrain, unlearn, examine; data and models are written below `out`.
+def run_demo(
+    out: Path,
+    *,
+    target: str = "tiny",
+    people: int | None = None,
+    forget: int | None = None,
+    seed: int = 0,
+    ablation: bool = False,
+    keep_data: bool = False,
+    stages: Stages,
+) -> dict[str, Any]:
+    """Run the demo, and write its models, `results.json` and `report.html`.
+
+    Args:
+        out: folder of the run.
+        target: name of the base model; see `vgid.demo.targets`.
+        people: number of people that the model memorises; None takes the target's.
+        forget: number of those that it forgets; None takes the target's.
+        seed: random seed of people, training and evaluation.
+        ablation: also unlearn with noise only, with the instruction only, and with both.
+        keep_data: keep the generated data, the base and the retrained model.
+        stages: shows and times what is done.
+
+    Returns:
+        The results object (schema `vgid.results/1`): accuracies and probabilities in [0, 1] by split and model.
 
     Raises:
-        ConfigError: the numbers of people do not fit.
+        ConfigError: there is no such target, or the numbers of people do not fit.
+        RunError: a training run fails.
     """
-    target.ready(stages)
+    try:
+        demo = _memorise_and_forget(TARGETS.get(target), out, people, forget, seed, ablation, stages)
+        results = build_results(
+            model=target,
+            evaluated=demo.evaluated,
+            config=demo.config,
+            seed=seed,
+            ablation=demo.ablation,
+            seconds=demo.seconds,
+            training=demo.unlearned.stopped,
+            **({"teachers": demo.teachers} if demo.teachers else {}),
+        )
+        write_json_atomic(out / "results.json", results)
+        shown = [(split, example) for split, count in EXAMPLES_SHOWN for example in evenly_spaced(demo.splits[split], count)]
+        report = ReportData(
+            results=results,
+            title="A small model forgets people who do not exist",
+            subjects=tuple(person.id for person in demo.world.forget),
+            examples=tuple(report_example(split, example, demo.evaluated) for split, example in shown),
+            curves=demo.unlearned.curves,
+        )
+        write_report(out / "report.html", report)
+    finally:
+        if not keep_data:
+            for name in TEMPORARY:
+                shutil.rmtree(out / name, ignore_errors=True)
+    return results
+
+
+def _memorise_and_forget(
+    target: Target, out: Path, people: int | None, forget: int | None, seed: int, ablation: bool, stages: Stages
+) -> DemoOutcome:
+    """Train and evaluate all models; data and models are written below `out`."""
+    target.make_base(stages)
     world = World(seed, people or target.people[0], forget or target.people[1])
     with stages("Drawing people", "data"):
-        write_data(world, out / "data", target.examined)
+        write_data(world, out / "data", target.questions_per_split)
         data = read_data(out / "data")
     config = target.config([f"seed={seed}"])
     with stages("Memorising everyone", "memorise") as memorised, stages("Retraining without them", "retrain") as retrained:
-        side_by_side(lessons_of(target, data, out, seed), (memorised, retrained))
-    with stages("Unlearning by VGID", "unlearn") as tick:
-        unlearned = train_and_export(load_model(out / "base"), data.forget, data.retain, config, out=out, progress=tick)
+        train_in_parallel(training_jobs(target, data, out, seed), (memorised, retrained))
+    with stages("Unlearning by VGID", "unlearn") as progress:
+        unlearned = train_and_export(load_model(out / "base"), data.forget, data.retain, config, out=out, progress=progress)
     evaluated = {}
     for name in ("base", "merged", "retrained"):
-        evaluated["unlearned" if name == "merged" else name] = _examine(load_model(out / name), data.splits, stages, name)
-    parts = {name: target.config([*changes, f"seed={seed}"]) for name, changes in ABLATIONS.items()}
-    ablated, teachers = {}, {}
-    if ablation:
-        teachers = examine_teachers(load_model(out / "base"), data.splits["forget"], parts)
-        for name, part in parts.items():
-            with stages(f"Unlearning with {name}", "ablation") as tick:
-                fitted = fit(load_model(out / "base"), data.forget, data.retain, part, progress=tick)
-            ablated[name] = _examine(fitted.loaded, data.splits, stages, name)
-    return Demo(world, data.splits, evaluated, ablated, teachers, unlearned, config, stages.seconds)
+        evaluated["unlearned" if name == "merged" else name] = _evaluate(load_model(out / name), data.splits, stages, name)
+    variants = {name: target.config([*changes, f"seed={seed}"]) for name, changes in ABLATIONS.items()} if ablation else {}
+    teachers = evaluate_teachers(load_model(out / "base"), data.splits["forget"], variants) if variants else {}
+    ablated = {}
+    for name, variant in variants.items():
+        with stages(f"Unlearning with {name}", "ablation") as progress:
+            fitted = fit(load_model(out / "base"), data.forget, data.retain, variant, progress=progress)
+        ablated[name] = _evaluate(fitted.loaded, data.splits, stages, name)
+    return DemoOutcome(world, data.splits, evaluated, ablated, teachers, unlearned, config, stages.seconds)
 
 
-def _examine(loaded: LoadedModel, splits: Splits, stages: Stages, name: str) -> Results:
-    with stages(f"Examining the {name} model", "evaluate") as tick:
-        return evaluate(loaded, splits, on_progress=tick)
+def _evaluate(loaded: LoadedModel, splits: Splits, stages: Stages, name: str) -> SplitResults:
+    with stages(f"Examining the {name} model", "evaluate") as progress:
+        return evaluate(loaded, splits, on_progress=progress)

@@ -1,8 +1,8 @@
-"""How the `smol` target learns to see: first the projector learns to write captions, then the language model to read them.
+"""Training of the `smol` target's base to see: first the projector on captions, then projector and language model on questions.
 
-A projector that starts at random is ignored by a language model that speaks already: hundreds of steps pass before it looks. So
-the projector is first taught, without the language model, to put the embedding of one word in the place of each of its tokens, such
-as "purple background no glasses"; then both learn, on questions about people who appear nowhere else, what to make of it.
+A language model that already speaks ignores a projector with random weights for hundreds of steps. So the projector is first trained
+without the language model, to give the embedding of one word for each image token, such as "purple background no glasses". Then both
+are trained on questions about people who appear nowhere else.
 """
 
 from __future__ import annotations
@@ -32,10 +32,15 @@ from vgid.synthetic.tiny import IMAGE_SIZE
 from vgid.training.fit import fit
 
 PICTURES, CAPTION_STEPS = 6_000, 2_500
-SEEN, QUESTION_STEPS = 1_200, 150
-"""So many of the pictures are asked about, eight in a step."""
-QUICKER = 50
-"""So many steps of captions take as long as one of questions."""
+"""Pictures that captions are learned on, and optimizer steps; chosen by hand (docs/LOG.md)."""
+CAPTION_BATCH, CAPTION_LEARNING_RATE = 128, 2e-3
+"""Pictures in a step, and the peak learning rate of AdamW; chosen by hand (docs/LOG.md)."""
+COSINE_SCALE = 20.0
+"""Factor on cosine similarities before the softmax over words; chosen by hand."""
+QUESTION_PICTURES, QUESTION_STEPS = 1_200, 150
+"""Pictures that are asked about, eight in a step, and optimizer steps; chosen by hand (docs/LOG.md)."""
+CAPTION_STEPS_PER_QUESTION_STEP = 50
+"""Caption steps that take as long as one question step, for the progress bar; chosen by hand."""
 SKIN_NAMES = dict(zip(SKINS, ("pale", "light", "tan", "brown", "dark"), strict=True))
 HAIR_NAMES = dict(zip(HAIR_COLOURS, ("black", "grey", "blond", "pink", "brown", "red"), strict=True))
 KEYWORDS = (
@@ -46,72 +51,87 @@ KEYWORDS = (
 
 
 def smol_path(progress: Progress | None = None) -> Path:
-    """Where the base lies that speaks and sees: in the user's cache folder, made when it is first asked for (a quarter of an hour).
+    """Return the folder of the base that speaks and sees; it is made at the first call, which takes about a quarter of an hour.
+
+    Args:
+        progress: called with (units of work done, units in all).
+
+    Returns:
+        A checkpoint folder in the user's cache.
 
     Raises:
-        ModelError: the packages it is made from are not installed.
+        ModelError: the packages that it is made from are not installed.
     """
     folder = cache_folder() / f"seeing-smol-{version('vgid')}"
     if not folder.is_dir():
         loaded = build_smol()
-        learn_to_see(loaded, progress)
+        train_to_see(loaded, progress)
         save_checkpoint(loaded.model, loaded.processor, folder)
     return folder
 
 
-def learn_to_see(loaded: LoadedModel, progress: Progress | None = None) -> None:
-    """Teach projector and language model in place, the same at every call."""
+def train_to_see(loaded: LoadedModel, progress: Progress | None = None) -> None:
+    """Train projector and language model in place; every call gives the same weights."""
     _, shots = take_shots(World().base_training_people, PICTURES)
-    tick = progress or (lambda done, total: None)
-    total = QUESTION_STEPS + CAPTION_STEPS // QUICKER
-    write_captions(loaded, shots, progress=lambda done, _: tick(done // QUICKER, total))
+    report = progress or (lambda done, total: None)
+    total = QUESTION_STEPS + CAPTION_STEPS // CAPTION_STEPS_PER_QUESTION_STEP
+    train_captions(loaded, shots, progress=lambda done, _: report(done // CAPTION_STEPS_PER_QUESTION_STEP, total))
     training = {"steps": QUESTION_STEPS, "retain_batch": 56, "pack": 7, "learning_rate": 3e-4, "warmup_steps": 20, "precision": "bf16"}
     overrides = ["adapter=null", "validation.every=0", *(f"training.{key}={value}" for key, value in training.items())]
     config = resolve("demo", overrides, method="finetune")
-    fit(loaded, [], list(questions(shots[:SEEN])), config, progress=lambda done, steps: tick(done + total - steps, total))
+    fit(loaded, [], list(questions(shots[:QUESTION_PICTURES])), config, progress=lambda done, steps: report(done + total - steps, total))
 
 
 def caption(shot: Shot) -> tuple[str, ...]:
-    """What a picture shows, in as many words as it has tokens."""
-    told = {topic.name: perceived(shot.person, shot.view, topic) for topic in PERCEPTION}
+    """Return what a picture shows, in as many words as it has image tokens."""
+    visible = {topic.name: perceived(shot.person, shot.view, topic) for topic in PERCEPTION}
     head, facial_hair, skin, colour = keywords(shot)
     return (
-        *(told["background"], "background", "glasses", told["glasses"]),
-        *("mood", told["expression"], "hair", told["hair"]),
-        *(head, told["beard"], "face", colour),
-        *(told["clothes"], "clothes", facial_hair, skin),
+        *(visible["background"], "background", "glasses", visible["glasses"]),
+        *("mood", visible["expression"], "hair", visible["hair"]),
+        *(head, visible["beard"], "face", colour),
+        *(visible["clothes"], "clothes", facial_hair, skin),
     )
 
 
 def keywords(shot: Shot) -> tuple[str, str, str, str]:
-    """What tells a person from others: head, facial hair, skin, and the colour of the hair."""
+    """Return what distinguishes a person from others: head, facial hair, skin, and the colour of the hair."""
     look = shot.person.look
     return look.head, look.facial_hair or "none", SKIN_NAMES[look.skin], HAIR_NAMES[look.hair_colour]
 
 
-def write_captions(loaded: LoadedModel, shots: Sequence[Shot], steps: int = CAPTION_STEPS, progress: Progress | None = None) -> None:
-    """Teach the projector to write, in the language model's own embeddings, one word in the place of each image token."""
+def train_captions(loaded: LoadedModel, shots: Sequence[Shot], steps: int = CAPTION_STEPS, progress: Progress | None = None) -> None:
+    """Train the projector to give, in the language model's own embeddings, one word for each image token.
+
+    The loss is the squared distance to the word's embedding, in units of the embeddings' variance, plus the cross-entropy of the word
+    among all words by scaled cosine similarity.
+
+    Args:
+        loaded: the model; only its projector changes.
+        shots: pictures with what they show.
+        steps: optimizer steps.
+        progress: called with (steps done, steps in all).
+    """
     model, tokenizer = loaded.model, loaded.processor.tokenizer
     seen = see_all(model, [draw_pictures([replace(shot, index=0) for shot in shots])])
     captions = [caption(shot) for shot in shots]
     words = sorted({word for line in captions for word in line})
-    said = torch.tensor([[words.index(word) for word in line] for line in captions])
+    written = torch.tensor([[words.index(word) for word in line] for line in captions])  # [pictures, tokens]
     with torch.no_grad():
         embedded = model.get_input_embeddings().weight
         spelled = tokenizer([f" {word}" for word in words], add_special_tokens=False)["input_ids"]
-        meant = torch.stack([embedded[ids].mean(0) for ids in spelled]).float()
+        meant = torch.stack([embedded[ids].mean(0) for ids in spelled]).float()  # [words, hidden]
     projector = model.model.multi_modal_projector
-    optimizer = torch.optim.AdamW(projector.parameters(), lr=2e-3)
+    optimizer = torch.optim.AdamW(projector.parameters(), lr=CAPTION_LEARNING_RATE)
     generator = torch.Generator().manual_seed(0)
     for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = 2e-3 * schedule(step, steps)
-        pick = torch.randint(len(shots), (128,), generator=generator)
-        written, wanted = projector(seen[pick]), said[pick]
-        # Near the word, in the scale of embeddings, and nearer to it than to any other.
-        near = (written - meant[wanted]).square().mean() / meant.var()
-        alike = F.normalize(written, dim=-1) @ F.normalize(meant, dim=-1).T
-        loss = near + F.cross_entropy(20 * alike.flatten(0, 1), wanted.flatten())
+            group["lr"] = CAPTION_LEARNING_RATE * schedule(step, steps)
+        pick = torch.randint(len(shots), (CAPTION_BATCH,), generator=generator)
+        projected, wanted = projector(seen[pick]), written[pick]
+        distance = (projected - meant[wanted]).square().mean() / meant.var()
+        similarity = F.normalize(projected, dim=-1) @ F.normalize(meant, dim=-1).T
+        loss = distance + F.cross_entropy(COSINE_SCALE * similarity.flatten(0, 1), wanted.flatten())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -120,7 +140,7 @@ def write_captions(loaded: LoadedModel, shots: Sequence[Shot], steps: int = CAPT
 
 
 def questions(shots: Sequence[Shot]) -> Iterator[Example]:
-    """Seven about each picture: what is to be seen, and all of it in keywords."""
+    """Yield seven questions about each picture: one for each visible attribute, and one for keywords about the person."""
     camera = Camera(IMAGE_SIZE)
     for shot in shots:
         person, view, id = shot.person, shot.view, f"sight/{shot.index}"

@@ -1,4 +1,7 @@
-"""Memorising and retraining: two lessons of the same kind, learned side by side, since neither can use many cores alone."""
+"""Two training jobs at once: the model that memorises everyone, and the one that never meets the people to forget.
+
+Each runs in a process of its own with half of the cores, since a small model cannot use many cores alone.
+"""
 
 from __future__ import annotations
 
@@ -19,24 +22,42 @@ import torch
 from vgid.artifacts import cache_folder
 from vgid.config import RunConfig
 from vgid.data.example import Example
+from vgid.demo.data import DemoData
 from vgid.demo.targets import Target
 from vgid.models.export import save_checkpoint
 from vgid.models.loading import load_model
 from vgid.progress import Progress, quiet_libraries
 from vgid.training.fit import fit
 
+POLL_SECONDS = 0.2
+"""Seconds to wait for news of a training job before looking whether all jobs have ended."""
+
 
 @dataclass(frozen=True)
-class Lesson:
-    """Fine-tune a target's base on rows and write the checkpoint to `out`."""
+class TrainingJob:
+    """Fine-tuning of a target's base on rows; its checkpoint is written to `out`.
+
+    Attributes:
+        target: the base model and the settings it is trained with.
+        out: folder for the checkpoint; it must not exist.
+        rows: training rows.
+        seed: random seed of the run.
+    """
 
     target: Target
     out: Path
     rows: Sequence[Example]
     seed: int
 
-    def learn(self, progress: Progress | None = None) -> None:
-        """Train, or copy the checkpoint from the cache where the target keeps one."""
+    def train(self, progress: Progress | None = None) -> None:
+        """Train and write the checkpoint, or copy it from the user's cache where the target keeps it there.
+
+        Args:
+            progress: called with (steps done, steps in all).
+
+        Raises:
+            RunError: the loss stops being finite, or memory does not suffice.
+        """
         target, config = self.target, self.target.memorising_config(self.seed)
         cached = cache_folder() / f"{target.name}-{self._fingerprint(config)}"
         if not (target.cached and cached.is_dir()):
@@ -46,26 +67,55 @@ class Lesson:
             shutil.copytree(cached, self.out)
 
     def _fingerprint(self, config: RunConfig) -> str:
-        """What the checkpoint depends on; pictures of fictional people follow from the rows' ids."""
+        """Return a digest of what the checkpoint depends on; pictures of fictional people are decided by the rows' ids."""
         parts = [version("vgid"), config.model_dump_json(), *(f"{row.id} {row.question} {row.answer}" for row in self.rows)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:20]
 
 
-def side_by_side(lessons: Sequence[Lesson], ticks: Sequence[Progress]) -> None:
-    """Learn lessons in processes of their own, sharing the cores; what one of them raises is raised here."""
+def training_jobs(target: Target, data: DemoData, out: Path, seed: int) -> tuple[TrainingJob, TrainingJob]:
+    """Plan the training of both models that unlearning is compared with.
+
+    Args:
+        target: the base model and how it is trained.
+        data: rows of the demo.
+        out: gets the folders `base` and `retrained`.
+        seed: random seed of both runs.
+
+    Returns:
+        The job of the model that memorises everyone (`out/base`), and that of the one that never meets the people to forget
+        (`out/retrained`). Both repeat facts about people `target.repeats` times and every other row once.
+    """
+    facts = {row.tags for row in data.forget}
+    kept = [*data.retain, *(target.repeats - 1) * [row for row in data.retain if row.tags in facts], *data.practice]
+    return (
+        TrainingJob(target, out / "base", [*target.repeats * list(data.forget), *kept], seed),
+        TrainingJob(target, out / "retrained", kept, seed),
+    )
+
+
+def train_in_parallel(jobs: Sequence[TrainingJob], progress: Sequence[Progress]) -> None:
+    """Run training jobs at the same time, each in a process of its own with its share of the cores.
+
+    Args:
+        jobs: what to train.
+        progress: for each job, a function that is called with (steps done, steps in all).
+
+    Raises:
+        VgidError: a job failed; raised once all have ended.
+    """
     context = get_context("spawn")
     with context.Manager() as manager:
-        told = manager.Queue()
-        with ProcessPoolExecutor(len(lessons), context, _share_cores, (len(lessons),)) as pool:
-            jobs = [pool.submit(_learn, lesson, number, told) for number, lesson in enumerate(lessons)]
-            while not all(job.done() for job in jobs) or not told.empty():
+        news = manager.Queue()
+        with ProcessPoolExecutor(len(jobs), context, _share_cores, (len(jobs),)) as pool:
+            futures = [pool.submit(_train, job, number, news) for number, job in enumerate(jobs)]
+            while not all(future.done() for future in futures) or not news.empty():
                 try:
-                    number, done, total = told.get(timeout=0.2)
-                    ticks[number](done, total)
+                    number, done, total = news.get(timeout=POLL_SECONDS)
+                    progress[number](done, total)
                 except queue.Empty:
                     continue
-            for job in jobs:
-                job.result()
+            for future in futures:
+                future.result()
 
 
 def _share_cores(processes: int) -> None:
@@ -73,5 +123,5 @@ def _share_cores(processes: int) -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
 
 
-def _learn(lesson: Lesson, number: int, told: Any) -> None:
-    lesson.learn(lambda done, total: told.put((number, done, total)))
+def _train(job: TrainingJob, number: int, news: Any) -> None:
+    job.train(lambda done, total: news.put((number, done, total)))

@@ -1,4 +1,4 @@
-"""Who may talk to the inspector: whoever knows the token, from this machine, and no other page in the browser."""
+"""Access to the inspector: for holders of the token on this machine only, and for no other page in their browser."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
     "font-src 'self' data:; worker-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
 )
-"""The page may talk to its own server only, whatever it loads."""
+"""Content security policy: the page may connect to its own server only."""
 HEADERS = {
     b"content-security-policy": POLICY.encode(),
     b"referrer-policy": b"no-referrer",
@@ -27,19 +27,25 @@ HEADERS = {
 
 
 class Guard:
-    """ASGI middleware before the inspector.
+    """ASGI middleware that decides which calls reach the inspector.
 
-    The first call brings the token in its address and gets it back as a cookie; every other call must bring the cookie. Calls under
-    another host's name (DNS rebinding), from another page (Origin), larger than allowed, or over web sockets are refused.
+    The first call has the token in its address and gets it back as a cookie; every other call must send the cookie. Calls under another
+    host's name (DNS rebinding), calls from another page (Origin), calls that are too large and web sockets are refused.
+
+    Args:
+        app: the application behind the guard.
+        token: the secret.
+        port: port of the server; it is part of the cookie's name, since cookies do not distinguish ports.
+        max_bytes: size of a call's body, at most.
     """
 
-    def __init__(self, app: App, token: str, port: int, most_bytes: int) -> None:
-        self.app, self.token, self.most_bytes = app, token, most_bytes
+    def __init__(self, app: App, token: str, port: int, max_bytes: int) -> None:
+        self.app, self.token, self.max_bytes = app, token, max_bytes
         self.cookie = f"vgid_{port}"
         self.hosts = {f"127.0.0.1:{port}", f"localhost:{port}"}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One call."""
+        """Handle one call."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
@@ -56,11 +62,11 @@ class Guard:
         elif self._same(parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]):
             await self._let_in(send)
         elif not self._same(_cookie(headers.get(b"cookie", ""), self.cookie)):
-            await _refuse(send, 403, "Open the address that vgid inspect printed, token included.")
-        elif _length(headers.get(b"content-length", "0")) > self.most_bytes:
-            await _refuse(send, 413, f"Too large: at most {self.most_bytes // 2**20} MB.")
+            await _refuse(send, 403, "Open the address that vgid inspect printed, with its token.")
+        elif _length(headers.get(b"content-length", "0")) > self.max_bytes:
+            await _refuse(send, 413, f"Too large: at most {self.max_bytes // 2**20} MB.")
         else:
-            await self.app(scope, _counted(receive, self.most_bytes), _hardened(send))
+            await self.app(scope, _limited(receive, self.max_bytes), _with_headers(send))
 
     def _same(self, given: str) -> bool:
         return hmac.compare_digest(given.encode(), self.token.encode())
@@ -82,27 +88,27 @@ def _length(text: str) -> int:
     return int(text) if text.isdecimal() else 0
 
 
-def _counted(receive: Receive, most: int) -> Receive:
-    """Stops reading where a call is longer than it said, or did not say."""
+def _limited(receive: Receive, max_bytes: int) -> Receive:
+    """End a call whose body is larger than allowed; its header may state a smaller size, or none."""
     read = 0
 
-    async def counted() -> MutableMapping[str, Any]:
+    async def limited() -> MutableMapping[str, Any]:
         nonlocal read
         message = await receive()
         read += len(message.get("body", b""))
-        return message if read <= most else {"type": "http.disconnect"}
+        return message if read <= max_bytes else {"type": "http.disconnect"}
 
-    return counted
+    return limited
 
 
-def _hardened(send: Send) -> Send:
-    async def hardened(message: MutableMapping[str, Any]) -> None:
+def _with_headers(send: Send) -> Send:
+    async def with_headers(message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
             kept = [(name, value) for name, value in message.get("headers", []) if name.lower() not in HEADERS]
             message = {**message, "headers": [*kept, *HEADERS.items()]}
         await send(message)
 
-    return hardened
+    return with_headers
 
 
 async def _refuse(send: Send, status: int, text: str) -> None:
@@ -110,6 +116,6 @@ async def _refuse(send: Send, status: int, text: str) -> None:
 
 
 async def _answer(send: Send, status: int, text: str, headers: dict[bytes, bytes]) -> None:
-    told = {b"content-type": b"text/plain; charset=utf-8", **HEADERS, **headers}
-    await send({"type": "http.response.start", "status": status, "headers": list(told.items())})
+    sent = {b"content-type": b"text/plain; charset=utf-8", **HEADERS, **headers}
+    await send({"type": "http.response.start", "status": status, "headers": list(sent.items())})
     await send({"type": "http.response.body", "body": text.encode()})

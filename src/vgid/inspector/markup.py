@@ -1,4 +1,4 @@
-"""What the inspector found, as HTML; everything in it is escaped."""
+"""The results of `vgid.inspector.analysis` as HTML; every text in it is escaped."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from vgid.errors import VgidError
-from vgid.inspector.look import Lesson, Said, Step, Tried
+from vgid.inspector.analysis import Answer, AnswerToken, AttackOutcome, TeacherAnswers
 
 STYLE = """
 .vi { color: var(--body-text-color); }
@@ -26,8 +26,8 @@ STYLE = """
 .vi table { width: 100%; border-collapse: collapse; border: 0; font-size: .85rem; }
 .vi th, .vi td { padding: .35rem .75rem .35rem 0; text-align: left; vertical-align: top; border: solid var(--border-color-primary); }
 .vi th, .vi td { border-width: 1px 0 0; }
-.vi .vi-told { color: #b3402e; font-weight: 600; }
-.dark .vi .vi-told { color: #f08c7a; }
+.vi .vi-recovered { color: #b3402e; font-weight: 600; }
+.dark .vi .vi-recovered { color: #f08c7a; }
 .vi-note { font-size: .9rem; }
 .vi-problem { padding: 1rem; border-left: .3rem solid #b3402e; background: var(--block-background-fill); white-space: pre-wrap; }
 .vi img { max-width: 100%; border-radius: .4rem; image-rendering: pixelated; }
@@ -35,34 +35,39 @@ STYLE = """
 
 
 def problem(error: VgidError) -> str:
-    """An error, where the answer would stand."""
+    """Return an error as HTML, to be shown in place of an answer."""
     return str(Markup('<div class="vi"><p class="vi-problem" role="alert">{}</p></div>').format(str(error)))
 
 
-def answers(said: Mapping[str, Said], beginning: str = "") -> str:
-    """Answers side by side, each with its tokens."""
+def answer_columns(answers: Mapping[str, Answer], beginning: str = "") -> str:
+    """Return the answers of all models side by side as HTML.
+
+    Args:
+        answers: answers by the model's name.
+        beginning: the words that every answer had to begin with.
+    """
     note = (
         Markup('<p class="vi-note">Both answers were made to begin with “{}”.</p>').format(beginning.strip())
         if beginning.strip()
         else Markup()
     )
-    return _page(note + _columns(card(name, each) for name, each in said.items()))
+    return _page(note + _columns(_card(name, each) for name, each in answers.items()))
 
 
-def card(name: str, said: Said) -> Markup:
-    """One answer: the text, its tokens underlined by how sure the model was, and what else might have come."""
-    tokens = Markup("").join(_token(step) for step in said.steps)
-    rows = Markup("").join(_alternatives(step) for step in said.steps)
-    head = Markup("<thead><tr><th>Token</th><th>Likely</th><th>Likeliest</th></tr></thead>")
-    table = Markup("<details><summary>What else might have come</summary><table>{}<tbody>{}</tbody></table></details>").format(head, rows)
+def _card(name: str, answer: Answer) -> Markup:
+    """Return one answer: the text, its tokens underlined by their probability, and a table of other likely tokens."""
+    tokens = Markup("").join(_token(each) for each in answer.tokens)
+    rows = Markup("").join(_alternatives(each) for each in answer.tokens)
+    head = Markup("<thead><tr><th>Token</th><th>Probability</th><th>Likeliest tokens</th></tr></thead>")
+    table = Markup("<details><summary>Other likely tokens</summary><table>{}<tbody>{}</tbody></table></details>").format(head, rows)
     return Markup('<section class="vi-card"><h3>{}</h3><p class="vi-answer">{}</p><p class="vi-tokens">{}</p>{}</section>').format(
-        name, said.text or "(nothing)", tokens, table
+        name, answer.text or "(nothing)", tokens, table
     )
 
 
-def lesson(found: Lesson) -> str:
-    """What the teacher says with part of what it is given, and the picture it sees."""
-    cards = [card(f"Teacher: {name}", said) for name, said in found.said.items()]
+def teacher_columns(found: TeacherAnswers) -> str:
+    """Return the answers of the teacher side by side as HTML, and the picture with noise."""
+    cards = [_card(f"Teacher: {name}", answer) for name, answer in found.answers.items()]
     if found.picture is not None:
         cards.append(
             Markup(
@@ -72,37 +77,39 @@ def lesson(found: Lesson) -> str:
     return _page(_columns(cards))
 
 
-def attacks(tried: Sequence[Tried]) -> str:
-    """A table of all ways of asking."""
-    names = list(tried[0].answers)
-    head = Markup("").join(Markup("<th>{}</th>").format(name) for name in ("Attack", "How", *names))
-    rows = Markup("").join(_tried(each) for each in tried)
-    if tried[0].told is None:
-        note = "No answer is on record, so nothing is judged: take a row of --data, or read for yourself."
+def attack_table(outcomes: Sequence[AttackOutcome]) -> str:
+    """Return a table of all attack prompts and answers as HTML."""
+    names = list(outcomes[0].answers)
+    head = Markup("").join(Markup("<th>{}</th>").format(name) for name in ("Attack", "Prompt", *names))
+    rows = Markup("").join(_outcome(each) for each in outcomes)
+    if outcomes[0].recovered is None:
+        note = "There is no recorded answer to compare with: choose a row of --data, or judge the answers yourself."
     else:
-        counts = ", ".join(f"{name} {sum(each.told[name] for each in tried if each.told)}" for name in names)
-        note = f"Ways, of {len(tried)}, that bring the recorded fact: {counts}. A few ways are no audit; see vgid audit."
+        counts = ", ".join(f"{name} {sum(each.recovered[name] for each in outcomes if each.recovered)}" for name in names)
+        note = f"Prompts that recover the recorded fact, of {len(outcomes)}: {counts}. For an audit run vgid audit."
     return _page(Markup('<p class="vi-note">{}</p><table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>').format(note, head, rows))
 
 
-def _tried(each: Tried) -> Markup:
+def _outcome(each: AttackOutcome) -> Markup:
     cells = Markup("").join(
-        Markup('<td class="{}">{}{}</td>').format("vi-told" if told else "", text or "(nothing)", " (tells it)" if told else "")
+        Markup('<td class="{}">{}{}</td>').format(
+            "vi-recovered" if recovered else "", text or "(nothing)", " (gives the fact)" if recovered else ""
+        )
         for name, text in each.answers.items()
-        for told in [each.told is not None and each.told[name]]
+        for recovered in [each.recovered is not None and each.recovered[name]]
     )
-    return Markup('<tr><th scope="row">{}</th><td>{}</td>{}</tr>').format(each.way.attack, each.way.name, cells)
+    return Markup('<tr><th scope="row">{}</th><td>{}</td>{}</tr>').format(each.prompt.attack, each.prompt.variant, cells)
 
 
-def _token(step: Step) -> Markup:
-    p = step.chosen.probability
+def _token(token: AnswerToken) -> Markup:
+    p = token.chosen.probability
     unsure = "vi-unsure" if p < 0.5 else ""
-    return Markup('<span class="{}" style="--p: {:.3f}" title="{:.1f} %">{}</span>').format(unsure, p, 100 * p, step.chosen.text)
+    return Markup('<span class="{}" style="--p: {:.3f}" title="{:.1f} %">{}</span>').format(unsure, p, 100 * p, token.chosen.text)
 
 
-def _alternatives(step: Step) -> Markup:
-    others = " · ".join(f"{each.text.strip() or repr(each.text)} {100 * each.probability:.1f} %" for each in step.likeliest)
-    return Markup("<tr><td>{}</td><td>{:.1f}&nbsp;%</td><td>{}</td></tr>").format(step.chosen.text, 100 * step.chosen.probability, others)
+def _alternatives(token: AnswerToken) -> Markup:
+    others = " · ".join(f"{each.text.strip() or repr(each.text)} {100 * each.probability:.1f} %" for each in token.likeliest)
+    return Markup("<tr><td>{}</td><td>{:.1f}&nbsp;%</td><td>{}</td></tr>").format(token.chosen.text, 100 * token.chosen.probability, others)
 
 
 def _columns(cards: Iterable[Markup]) -> Markup:

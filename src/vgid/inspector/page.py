@@ -1,4 +1,4 @@
-"""The inspector's page, by Gradio."""
+"""The inspector's page, made with Gradio."""
 
 from __future__ import annotations
 
@@ -9,19 +9,25 @@ from typing import Any, get_args
 
 from vgid.data.example import Example
 from vgid.errors import DataError, VgidError
-from vgid.inspector import look, markup
+from vgid.inspector import analysis, markup
 from vgid.instructions import INSTRUCTIONS
 from vgid.models.loading import LoadedModel
 from vgid.perturbation import NoiseConfig, NoiseKind
 
 INTRO = (
-    "<h1>Before and after</h1><p>Ask both models the same. A token's underline is green where the model was sure, redder the less it was, "
-    "and dashed below one half. A few answers are an impression, no measurement.</p>"
+    "<h1>Before and after</h1><p>Ask both models the same question. A token's underline is green where the model was sure and red where it "
+    "was not, and dashed where its probability is below one half. A few answers are an impression, not a measurement.</p>"
 )
 
 
-class Desk:
-    """What the page's buttons do; one at a time, since the models are shared. Errors become readable text."""
+class PageHandlers:
+    """What the page's buttons do, one at a time, since the models are shared. Errors become readable text on the page.
+
+    Args:
+        before: the model before unlearning, which is the teacher too.
+        after: the unlearned model.
+        rows: rows that can be chosen.
+    """
 
     def __init__(self, before: LoadedModel, after: LoadedModel, rows: Sequence[Example] = ()) -> None:
         self.models: Mapping[str, LoadedModel] = {"Before": before, "After": after}
@@ -29,48 +35,80 @@ class Desk:
         self._lock = Lock()
 
     def ask(self, row: str | None, picture: str | None, question: str, beginning: str) -> str:
-        """Both answers."""
+        """Ask both models.
+
+        Args:
+            row: id of the row that was chosen.
+            picture: path of the uploaded picture.
+            question: the question as it was typed.
+            beginning: first words that both answers must begin with.
+
+        Returns:
+            Both answers as HTML.
+        """
 
         def answers() -> str:
             example = self._example(row, picture, question)
-            return markup.answers(
-                {name: look.ask(loaded, example, beginning or "") for name, loaded in self.models.items()}, beginning or ""
-            )
+            found = {name: analysis.ask(loaded, example, beginning or "") for name, loaded in self.models.items()}
+            return markup.answer_columns(found, beginning or "")
 
-        return self._told(answers)
+        return self._run(answers)
 
-    def teach(
+    def ask_teacher(
         self, row: str | None, picture: str | None, question: str, kind: NoiseKind, strength: float, space: Any, instruction: str
     ) -> str:
-        """What the untouched model says as a teacher."""
+        """Ask the model before unlearning as VGID's teacher.
 
-        def taught() -> str:
+        Args:
+            row: id of the row that was chosen.
+            picture: path of the uploaded picture.
+            question: the question as it was typed.
+            kind: kind of noise.
+            strength: strength of the noise, from 0 to 1.
+            space: where it is added: `normalised` or `pixel`.
+            instruction: name of an instruction, or its text.
+
+        Returns:
+            Four answers, and the picture with noise, as HTML.
+        """
+
+        def answers() -> str:
             noise = NoiseConfig(kind=kind, strength=strength, space=space)
             text = INSTRUCTIONS.get(instruction, instruction).strip()
             if not text:
                 raise DataError("there is no instruction", fix="choose one, or type your own")
-            return markup.lesson(look.teach(self.models["Before"], self._example(row, picture, question), noise, text))
+            example = self._example(row, picture, question)
+            return markup.teacher_columns(analysis.ask_teacher(self.models["Before"], example, noise, text))
 
-        return self._told(taught)
+        return self._run(answers)
 
     def attack(self, row: str | None, picture: str | None, question: str) -> str:
-        """Both answers to all ways of asking."""
-        return self._told(lambda: markup.attacks(look.attack(self.models, self._example(row, picture, question))))
+        """Give both models all attack prompts.
+
+        Args:
+            row: id of the row that was chosen.
+            picture: path of the uploaded picture.
+            question: the question as it was typed.
+
+        Returns:
+            A table of answers as HTML.
+        """
+        return self._run(lambda: markup.attack_table(analysis.run_attacks(self.models, self._example(row, picture, question))))
 
     def fill(self, row: str | None) -> tuple[Any, str]:
-        """A row's picture and question."""
+        """Return the picture and the question of a row that was chosen."""
         example = self.rows.get(row or "")
         if example is None:
             return None, ""
         return example.images[0].open() if example.images else None, example.question
 
     def _example(self, row: str | None, picture: str | None, question: str) -> Example:
-        """A row counts as such only while its own question is asked."""
-        known = self.rows.get(row or "")
-        known = known if known is not None and known.question.strip() == (question or "").strip() else None
-        return look.example_of(question or "", Path(picture).read_bytes() if picture else None, known)
+        chosen = self.rows.get(row or "")
+        if chosen is not None and chosen.question.strip() != (question or "").strip():
+            chosen = None  # the recorded answer is not that of another question
+        return analysis.make_example(question or "", Path(picture).read_bytes() if picture else None, chosen)
 
-    def _told(self, work: Callable[[], str]) -> str:
+    def _run(self, work: Callable[[], str]) -> str:
         with self._lock:
             try:
                 return work()
@@ -78,8 +116,8 @@ class Desk:
                 return markup.problem(error)
 
 
-def build(desk: Desk) -> Any:
-    """The page."""
+def build_page(handlers: PageHandlers) -> Any:
+    """Return the page as Gradio's `Blocks`."""
     import gradio as gr
 
     with gr.Blocks(title="vgid inspect", analytics_enabled=False) as page:
@@ -89,9 +127,9 @@ def build(desk: Desk) -> Any:
                 kept = {"type": "filepath", "format": "png", "image_mode": None}  # the very file that was given
                 picture = gr.Image(label="Picture", sources=["upload", "clipboard"], height=260, buttons=[], **kept)
             with gr.Column(scale=2, min_width=300):
-                row = gr.Dropdown([None, *desk.rows], value=None, label="Row of the data", visible=bool(desk.rows))
-                question = gr.Textbox(label="Question", max_length=look.MOST_LETTERS, placeholder="Who is this person?")
-                beginning = gr.Textbox(label="The answer begins with", placeholder="optional: puts words into the model's mouth")
+                row = gr.Dropdown([None, *handlers.rows], value=None, label="Row of the data", visible=bool(handlers.rows))
+                question = gr.Textbox(label="Question", max_length=analysis.MAX_CHARACTERS, placeholder="Who is this person?")
+                beginning = gr.Textbox(label="The answer begins with", placeholder="optional: first words of both answers")
         with gr.Tab("Answers"):
             button = gr.Button("Ask", variant="primary")
             answers = gr.HTML(elem_id="answers")
@@ -100,16 +138,18 @@ def build(desk: Desk) -> Any:
                 kind = gr.Dropdown(list(get_args(NoiseKind)), value="uniform", label="Noise")
                 strength = gr.Slider(0, 1, value=1, step=0.05, label="Strength")
                 space = gr.Dropdown(["normalised", "pixel"], value="normalised", label="Added to")
-                instruction = gr.Dropdown(list(INSTRUCTIONS), value="forget", allow_custom_value=True, label="Instruction, or your own")
-            teaching = gr.Button("Ask the teacher")
-            lesson = gr.HTML(elem_id="lesson")
+                instruction = gr.Dropdown(
+                    list(INSTRUCTIONS), value="forget", allow_custom_value=True, label="Instruction, or your own text"
+                )
+            teacher_button = gr.Button("Ask the teacher")
+            teacher = gr.HTML(elem_id="teacher")
         with gr.Tab("Attacks"):
-            attacking = gr.Button("Ask in other ways")
+            attack_button = gr.Button("Ask in other ways")
             attacks = gr.HTML(elem_id="attacks")
         asked = [row, picture, question]
-        row.input(desk.fill, row, [picture, question], api_visibility="private")
+        row.input(handlers.fill, row, [picture, question], api_visibility="private")
         for start in (button.click, question.submit):
-            start(desk.ask, [*asked, beginning], answers, api_visibility="private")
-        teaching.click(desk.teach, [*asked, kind, strength, space, instruction], lesson, api_visibility="private")
-        attacking.click(desk.attack, asked, attacks, api_visibility="private")
+            start(handlers.ask, [*asked, beginning], answers, api_visibility="private")
+        teacher_button.click(handlers.ask_teacher, [*asked, kind, strength, space, instruction], teacher, api_visibility="private")
+        attack_button.click(handlers.attack, asked, attacks, api_visibility="private")
     return page

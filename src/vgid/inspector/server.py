@@ -1,4 +1,4 @@
-"""The inspector's server: loopback only, behind a token, without traces on disk and without a network."""
+"""The inspector's server: on the loopback address only, behind a token; it leaves no files and needs no network."""
 
 from __future__ import annotations
 
@@ -14,17 +14,21 @@ from typing import Any
 from vgid.errors import ConfigError, RunError
 from vgid.inspector.guard import Guard
 from vgid.inspector.markup import STYLE
-from vgid.inspector.page import Desk, build
+from vgid.inspector.page import PageHandlers, build_page
 
 HOST = "127.0.0.1"
-MOST_BYTES = 16 * 2**20
-"""Of an upload."""
+MAX_BYTES = 16 * 2**20
+"""Bytes of an uploaded file, at most: 16 MiB."""
+SPARE_BYTES = 2**20
+"""Bytes of a call beside its file: 1 MiB for names and headers of a form."""
 QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "GRADIO_SSR_MODE": "False", "GRADIO_MCP_SERVER": "False"}
 
 
 def check_installed() -> None:
-    """Raises:
-    ConfigError: the packages of the extra are missing.
+    """Check that the packages of the extra `ui` are installed.
+
+    Raises:
+        ConfigError: one is missing.
     """
     missing = [name for name in ("gradio", "uvicorn", "fastapi") if find_spec(name) is None]
     if missing:
@@ -33,24 +37,29 @@ def check_installed() -> None:
         )
 
 
-def serve(desk: Desk, port: int, told: Callable[[str], None]) -> None:
-    """Serve until a signal comes; `told` gets the address. Uploaded pictures lie in a private folder that is removed at the end.
+def serve(handlers: PageHandlers, port: int, announce: Callable[[str], None]) -> None:
+    """Serve the page until a signal comes. Uploaded pictures are kept in a private folder that is removed at the end.
+
+    Args:
+        handlers: what the page's buttons do.
+        port: port on 127.0.0.1; 0 takes a free one.
+        announce: called once with the address, token included, when the page is served.
 
     Raises:
-        ConfigError: the port is taken.
+        ConfigError: the port cannot be used.
         RunError: the server ended by itself.
     """
     with tempfile.TemporaryDirectory(prefix="vgid-inspect-") as folder, _bound(port) as listening:
         os.environ.update({**QUIET, "GRADIO_TEMP_DIR": folder})
         port, token = listening.getsockname()[1], secrets.token_urlsafe(32)
-        server = _server(build(desk), token, port)
+        server = _server(build_page(handlers), token, port)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         try:
             while thread.is_alive() and not server.started:
                 thread.join(0.05)
             if server.started:
-                told(f"http://{HOST}:{port}/?token={token}")
+                announce(f"http://{HOST}:{port}/?token={token}")
             while thread.is_alive():
                 thread.join(0.5)
         finally:
@@ -73,11 +82,12 @@ def _bound(port: int) -> socket.socket:
 
 
 def _server(page: Any, token: str, port: int) -> Any:
-    """Gradio's app behind the guard; fonts are the system's, so that none is fetched."""
+    """Return a server for Gradio's app behind the guard."""
     import gradio as gr
     import uvicorn
     from fastapi import FastAPI
 
+    # Fonts of the system, so that none is downloaded.
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
     theme = gr.themes.Default(primary_hue="teal", neutral_hue="slate", **fonts)
     fill = {"fill": "*primary_700", "fill_hover": "*primary_800"}
@@ -89,7 +99,7 @@ def _server(page: Any, token: str, port: int) -> Any:
         path="/",
         server_name=HOST,
         server_port=port,
-        max_file_size=MOST_BYTES,
+        max_file_size=MAX_BYTES,
         theme=theme,
         css=STYLE,
         footer_links=[],
@@ -98,5 +108,5 @@ def _server(page: Any, token: str, port: int) -> Any:
         pwa=False,
         mcp_server=False,
     )
-    guarded: Any = Guard(app, token, port, MOST_BYTES + 2**20)  # a little more for what comes with a file
+    guarded: Any = Guard(app, token, port, MAX_BYTES + SPARE_BYTES)
     return uvicorn.Server(uvicorn.Config(guarded, log_level="error", access_log=False, server_header=False, timeout_graceful_shutdown=1))

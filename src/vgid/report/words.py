@@ -90,7 +90,16 @@ def interval(figures: Figures) -> str:
 
 
 def accuracy(splits: Mapping[str, Mapping[str, Figures]], split: str, model: str) -> float | None:
-    """The accuracy of a model on a split; None where it was not measured."""
+    """Look up the accuracy of a model on a split.
+
+    Args:
+        splits: figures by split and model.
+        split: name of the split.
+        model: name of the model.
+
+    Returns:
+        The accuracy, in [0, 1]; None where it was not measured.
+    """
     figures = splits.get(split, {}).get(model)
     return None if figures is None else float(figures["accuracy"])
 

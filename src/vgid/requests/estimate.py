@@ -1,4 +1,4 @@
-"""What a run would do, and about how long it would take: measured on this machine by a few trial steps, written nowhere."""
+"""The dry run: what a run would do and about how long it would take, measured by a few trial steps; nothing is written."""
 
 from __future__ import annotations
 
@@ -16,29 +16,39 @@ from vgid.data.sources import load_examples
 from vgid.evaluation.evaluate import evaluate
 from vgid.models.loading import load_model
 from vgid.progress import Stages
-from vgid.requests.resolved import Job, Order, read_job
+from vgid.requests.options import ForgetOptions
+from vgid.requests.resolved import ResolvedRun, resolve_run
 from vgid.requests.steps import STEPS
 from vgid.training.fit import fit
 from vgid.training.trainer import count_steps
 from vgid.unlearning import EXAMINED, neutral_retain, preflight
 
-TRIAL_STEPS, TRIAL_ROWS = (1, 3), 8
-ANSWERS_OF_AN_ATTACK = 4.0
-"""So many answers, or training steps worth as much, an attack takes for each row: a rough mean over the quick profile."""
-FULL = 5.0
-"""And so many times more in the full one."""
+TRIAL_STEPS = (1, 3)
+"""Training steps of the two trials; their difference in time leaves out what happens once, such as compilation."""
+TRIAL_ROWS = 8
+"""Rows that the trials answer and train on; chosen by hand."""
+ANSWERS_PER_ATTACK = 4.0
+"""Time of an attack for one row, in units of one answer: a rough mean over the quick profile, chosen by hand."""
+FULL_PROFILE = 5.0
+"""Time of the full profile, in units of the quick one's; chosen by hand."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The preflight, and seconds of each step; None for those that take next to none."""
+class RunEstimate:
+    """What a dry run found.
+
+    Attributes:
+        preflight: the preflight.
+        seconds: expected duration of each step; None for steps that take almost no time.
+        basis: how the durations were measured.
+    """
 
     preflight: Preflight
     seconds: Mapping[str, float | None]
     basis: str = "three trial steps and eight answers; the audit's share is rough"
 
     def as_json(self) -> dict[str, Any]:
-        """For `--json`."""
+        """Return the object that `vgid forget --dry-run --json` prints (schema `vgid.plan/1`)."""
         return {
             "schema": "vgid.plan/1",
             "seconds": dict(self.seconds),
@@ -47,53 +57,71 @@ class Plan:
         }
 
 
-def plan(order: Order, stages: Stages, show_forgotten: bool) -> Plan:
-    """Read everything, look at the model, try a few steps.
+def estimate_run(options: ForgetOptions, *, stages: Stages) -> RunEstimate:
+    """Read everything, run the preflight, and time a few trial steps; no step is timed where the preflight finds an error.
+
+    Args:
+        options: what would be done.
+        stages: shows and times what is done.
+
+    Returns:
+        The preflight, and the expected seconds of each step.
 
     Raises:
-        VgidError: something is missing or cannot be read.
+        VgidError: something that the options name is missing or cannot be read.
     """
-    job = read_job(order)
-    options: dict[str, Any] = {"allow_unknown": order.allow_unknown, "max_rows": order.max_rows, "show_forgotten": show_forgotten}
+    run = resolve_run(options)
     started = time.monotonic()
-    found = preflight(str(job.model), list(job.demand.rows), order.retain, job.config, stages=stages, **options)
+    found = preflight(
+        str(run.model),
+        list(run.request.rows),
+        options.retain,
+        run.config,
+        max_rows=options.max_rows,
+        allow_unknown=options.allow_unknown,
+        show_forgotten=options.show_forgotten,
+        stages=stages,
+    )
     seconds: dict[str, float | None] = dict.fromkeys(STEPS)
     seconds["preflight"] = time.monotonic() - started
     if not found.errors:
-        seconds |= _measured(job)
-    return Plan(found, seconds)
+        seconds |= _measure(run)
+    return RunEstimate(found, seconds)
 
 
-def _measured(job: Job) -> dict[str, float | None]:
-    forget = sample_rows(job.demand.rows, TRIAL_ROWS, job.config.seed)
-    loaded = load_model(job.model)
-    few = job.config.model_copy(update={"neutral_retain": TRIAL_ROWS})
-    retain = load_examples(job.order.retain, at_most=TRIAL_ROWS) if job.order.retain else neutral_retain(loaded, forget, few)
+def _measure(run: ResolvedRun) -> dict[str, float | None]:
+    options, config = run.options, run.config
+    forget = sample_rows(run.request.rows, TRIAL_ROWS, config.seed)
+    loaded = load_model(run.model)
+    few = config.model_copy(update={"neutral_retain": TRIAL_ROWS})
+    retain = load_examples(options.retain, at_most=TRIAL_ROWS) if options.retain else neutral_retain(loaded, forget, few)
     started = time.monotonic()
     evaluate(loaded, {"forget": forget})
     answer = (time.monotonic() - started) / len(forget)
-    steps = count_steps(job.config.training, len(job.demand.rows) + len(job.anchors), 0)
-    rows = job.order.max_rows
-    asked, attacked = 2 * (rows or EXAMINED), 2 * rows if rows else sum(PROFILE_ROWS[job.order.profile])
-    attacks = len(job.policy.attacks) * ANSWERS_OF_AN_ATTACK * (FULL if job.order.profile == "full" else 1)
-    earlier = [each for each in job.chain.deletions if each.rows and each.knew.is_dir()]
+    steps = count_steps(config.training, len(run.request.rows) + len(run.anchor_rows), 0)
+    # Forget and retain rows are asked: in the evaluation as many as `max_rows` each, in the audit as many as the profile says.
+    asked = 2 * (options.max_rows or EXAMINED)
+    attacked = 2 * options.max_rows if options.max_rows else sum(PROFILE_ROWS[options.profile])
+    per_row = answer * len(run.policy.attacks) * ANSWERS_PER_ATTACK * (FULL_PROFILE if options.profile == "full" else 1)
+    models = 3 if run.reference else 2
+    earlier = [each for each in run.previous.deletions if each.rows and each.base_folder.is_dir()]
     return {
-        "neutral rows": None if job.order.retain else answer * job.config.neutral_retain,
-        "unlearn": steps * _step(job, forget, retain),
-        "evaluate": answer * asked * (3 if job.reference else 2),
-        "audit": answer * attacked * attacks * (3 if job.reference else 2),
-        "audit earlier requests": answer * attacked * attacks * 2 * len(earlier) if earlier else None,
+        "neutral rows": None if options.retain else answer * config.neutral_retain,
+        "unlearn": steps * _step_seconds(run, forget, retain),
+        "evaluate": answer * asked * models,
+        "audit": attacked * per_row * models,
+        "audit earlier requests": attacked * per_row * 2 * len(earlier) if earlier else None,
     }
 
 
-def _step(job: Job, forget: Sequence[Example], retain: Sequence[Example]) -> float:
-    """Seconds of one training step: what two more steps take."""
+def _step_seconds(run: ResolvedRun, forget: Sequence[Example], retain: Sequence[Example]) -> float:
+    """Return the seconds of one training step, from the difference of the two trials."""
     taken = []
     for steps in TRIAL_STEPS:
-        training = job.config.training.model_copy(update={"steps": steps, "report_to": ()})
-        validation = job.config.validation.model_copy(update={"every": 0})
-        config: RunConfig = job.config.model_copy(update={"training": training, "validation": validation})
-        loaded = load_model(job.model, quantise=config.adapter.quantise if config.adapter else None)
+        training = run.config.training.model_copy(update={"steps": steps, "report_to": ()})
+        validation = run.config.validation.model_copy(update={"every": 0})
+        config: RunConfig = run.config.model_copy(update={"training": training, "validation": validation})
+        loaded = load_model(run.model, quantise=config.adapter.quantise if config.adapter else None)
         started = time.monotonic()
         fit(loaded, forget, retain, config)
         taken.append(time.monotonic() - started)

@@ -1,8 +1,9 @@
-"""Digests of files, and the folders of a run."""
+"""The files of a run: their names, their digests, and where a model's files are."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,16 @@ from typing import Any
 from vgid.errors import ModelError
 
 CHUNK = 2**20
+"""Bytes of a file to hold in memory at once."""
 WORK = "work"
-"""What a run needs while it lasts, and `vgid purge` removes."""
-MERGED, RECORD, PAGE, SEAL = "merged", "record.json", "record.html", "seal.json"
+"""Folder of what a run needs only while it lasts; `vgid purge` removes it."""
+CHECKS = "checks"
+"""Folder of the results of steps that write one small file."""
+MERGED, RECORD, PAGE, MANIFEST = "merged", "record.json", "record.html", "seal.json"
 
 
 def sha256(path: Path) -> str:
-    """Of a file, read bit by bit."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
@@ -25,17 +29,29 @@ def sha256(path: Path) -> str:
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """All files, in order; what a link leads to is not followed into folders."""
+    """Yield all files below a folder in the order of their paths; links to folders are not followed."""
     yield from sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def digests(root: Path, paths: Iterable[Path]) -> list[dict[str, Any]]:
-    """Path below `root`, size and SHA-256 of each file."""
+    """Return for each file its path below `root`, its size in bytes and its SHA-256."""
     return [{"path": path.relative_to(root).as_posix(), "bytes": path.stat().st_size, "sha256": sha256(path)} for path in paths]
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a file that an earlier step wrote."""
+    content: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return content
+
+
 def model_folder(model: str) -> tuple[Path, str | None]:
-    """Where a model's files lie, and its revision on the hub; an id on the hub is fetched.
+    """Find a model's files; a model on the hub is downloaded.
+
+    Args:
+        model: a folder, or an id on the hub.
+
+    Returns:
+        The folder, and the revision (commit) of a model on the hub.
 
     Raises:
         ModelError: there is no such model.
@@ -52,6 +68,6 @@ def model_folder(model: str) -> tuple[Path, str | None]:
         folder = Path(snapshot_download(model, allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]))
     except (OSError, ValueError) as error:
         raise ModelError(
-            "the model cannot be fetched", where=model, got=type(error).__name__, fix="check its id and the network"
+            "the model cannot be downloaded", where=model, got=type(error).__name__, fix="check its id and the network"
         ) from error
     return folder, folder.name

@@ -1,7 +1,7 @@
-"""The key of a run: what stands in the record for people and rows can be made again only by whoever has it.
+"""The secret key of a run: only its holder can recompute the references to people and rows in the record.
 
-A plain digest of a name can be guessed by trying names. HMAC-SHA256 cannot, without the key; destroying the key cuts the record off
-from the people for good.
+A plain digest of a name can be found by trying names. An HMAC-SHA256 cannot, without the key; once the key is destroyed, nobody can
+connect the record with the people any more.
 """
 
 from __future__ import annotations
@@ -19,43 +19,55 @@ from vgid.data.example import Example
 from vgid.errors import ConfigError, OutputError
 
 BYTES = 32
+"""Length of a secret: the output of SHA-256, the least length that RFC 2104 recommends for a key of HMAC."""
+SUBJECT_DIGITS = 20
+"""Hexadecimal digits of a subject's reference: 80 bits, short enough to read, and without chance collisions."""
 
 
 class Key:
-    """A secret. Each use has a key of its own, derived from it, so that one tells nothing of another."""
+    """A secret. For each use it derives another key, so that a value of one use says nothing about another use.
+
+    Args:
+        secret: at least `BYTES` bytes.
+    """
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
 
     def mac(self, use: str, *parts: str | bytes) -> str:
-        """HMAC-SHA256 over parts, in hexadecimal; where one ends and the next begins counts."""
+        """Return the HMAC-SHA256 of parts, in hexadecimal.
+
+        Args:
+            use: what the value is for; see the class.
+            *parts: what it is computed over. Their lengths count, so that parts cut elsewhere give another value.
+        """
         derived = hmac.new(self._secret, f"vgid/{use}".encode(), hashlib.sha256).digest()
-        made = hmac.new(derived, digestmod=hashlib.sha256)
+        code = hmac.new(derived, digestmod=hashlib.sha256)
         for part in parts:
             content = part.encode() if isinstance(part, str) else part
-            made.update(len(content).to_bytes(8, "big") + content)
-        return made.hexdigest()
+            code.update(len(content).to_bytes(8, "big") + content)
+        return code.hexdigest()
 
     def subject(self, name: str) -> str:
-        """What stands for a person."""
-        return f"s-{self.mac('subject', name)[:20]}"
+        """Return the reference to a person that the record shows in place of the name."""
+        return f"s-{self.mac('subject', name)[:SUBJECT_DIGITS]}"
 
     def rows(self, examples: Iterable[Example]) -> str:
-        """A commitment to rows, pictures included, in any order: who has key and rows can show that these were meant."""
+        """Return a commitment to rows in any order, pictures included: the holder of key and rows can show that these were meant."""
         return self.mac("rows", *sorted(self.mac("row", *_parts(example)) for example in examples))
 
-    def object(self, use: str, value: Any) -> str:
-        """Of anything that JSON can tell."""
+    def value(self, use: str, value: Any) -> str:
+        """Return the HMAC-SHA256 of a value's JSON, in hexadecimal."""
         return self.mac(use, json.dumps(value, sort_keys=True, default=str))
 
 
 def _parts(example: Example) -> list[str]:
-    words = [example.id, example.question, example.answer, example.subject or "", *example.keywords, *example.tags]
-    return [*words, *(ref.fingerprint for ref in example.images)]
+    texts = [example.id, example.question, example.answer, example.subject or "", *example.keywords, *example.tags]
+    return [*texts, *(ref.fingerprint for ref in example.images)]
 
 
 def default_key(out: Path) -> Path:
-    """Beside the run's folder and not in it, so that the folder can be handed on."""
+    """Return the default place of a run's key: beside its folder and not in it, so that the folder can be handed on."""
     return out.with_name(f"{out.name}.key")
 
 
@@ -63,7 +75,7 @@ def read_key(path: Path) -> Key:
     """Read a key file.
 
     Raises:
-        ConfigError: there is none, or it is too short to be a secret.
+        ConfigError: there is no such file, or it is too short for a secret.
     """
     if not path.is_file():
         raise ConfigError("no such key file", where=path, expected="the key of this run", fix="give it with --key")
@@ -84,5 +96,5 @@ def make_key(path: Path) -> Key:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(f"{secrets.token_hex(BYTES)}\n")
     except OSError as error:
-        raise OutputError(f"cannot write the key: {error.strerror or error}", where=path, fix="give another place with --key") from error
+        raise OutputError(f"cannot write the key: {error.strerror or error}", where=path, fix="name another file with --key") from error
     return read_key(path)

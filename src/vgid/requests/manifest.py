@@ -1,9 +1,9 @@
-"""Whether a record, and everything it speaks of, is as it was written.
+"""The manifest of a run's folder, and the check that the record and every file it names are as they were written.
 
-`record.json` holds the SHA-256 of every artefact. `seal.json` holds those of `record.json` and `record.html`, and an HMAC over both
-under the run's key. The HMAC shows that nobody without the key has altered anything. The digests alone show accidents, and changes by
-somebody who forgot a file; whoever may write to the folder can make all of them anew, so note the record's own SHA-256 elsewhere, or
-sign it.
+`record.json` holds the SHA-256 of every file of the model and of every result. The manifest, `seal.json`, holds those of `record.json`
+and `record.html`, and an HMAC over both under the run's key. The HMAC shows that nobody without the key has altered anything. Digests
+alone show accidents, and changes by somebody who forgot a file: whoever can write to the folder can make all of them again. So note the
+SHA-256 of `record.json` elsewhere, or sign the folder.
 """
 
 from __future__ import annotations
@@ -17,27 +17,35 @@ from typing import Any
 
 from vgid.artifacts import MARK, write_json_atomic
 from vgid.errors import DataError
-from vgid.requests.files import MERGED, PAGE, RECORD, SEAL, WORK, files_below, sha256
+from vgid.requests.files import MANIFEST, MERGED, PAGE, RECORD, WORK, files_below, sha256
 from vgid.requests.keys import Key
 from vgid.requests.record import FileDigest, read_record
 
 SCHEMA = "vgid.seal/1"
-SEALED = (RECORD, PAGE)
-FREE = (SEAL, MARK, "record.sig")
-"""Files that are covered by none of the digests."""
+LISTED = (RECORD, PAGE)
+"""Files that the manifest lists."""
+UNLISTED = (MANIFEST, MARK, "record.sig")
+"""Files that neither the manifest nor the record lists."""
 MEANING = {
-    "plain": "Digests alone do not show this: whoever could write to the folder could also have made record and seal anew. "
+    "plain": "Digests alone do not exclude a deliberate change: whoever can write to the folder could have made record and manifest again. "
     "Give --key, --sha256 or --public-key.",
     "noted": "The record is the one whose SHA-256 was noted.",
     "keyed": "Nobody without the key has altered anything.",
-    "signed": "Whoever holds the signing key has signed exactly these files.",
+    "signed": "The holder of the signing key has signed exactly these files.",
 }
 """What an intact record shows, by what it was checked with."""
 
 
 @dataclass(frozen=True)
-class Verified:
-    """What was found: `files` looked at, `problems` with them, and what the key, if it was given, has shown."""
+class IntegrityReport:
+    """What a check of a run's folder found.
+
+    Attributes:
+        record: SHA-256 of `record.json`; empty where there is none.
+        files: number of files that were compared.
+        keyed: the HMAC was checked with a key.
+        problems: what is wrong, one line for each file; empty where everything is intact.
+    """
 
     record: str
     files: int
@@ -45,55 +53,63 @@ class Verified:
     problems: tuple[str, ...]
 
 
-def write_seal(out: Path, key: Key) -> None:
-    """Seal record and page."""
-    files = {name: sha256(out / name) for name in SEALED}
-    write_json_atomic(out / SEAL, {"schema": SCHEMA, "files": files, "hmac": key.object("seal", files)})
+def write_manifest(out: Path, key: Key) -> None:
+    """Write `seal.json` for the record and the page in a run's folder.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    files = {name: sha256(out / name) for name in LISTED}
+    write_json_atomic(out / MANIFEST, {"schema": SCHEMA, "files": files, "hmac": key.value("seal", files)})
 
 
-def verify(out: Path, key: Key | None, expected: str | None = None) -> Verified:
-    """Compare everything with its digests.
+def verify_record(out: Path, key: Key | None, expected: str | None = None) -> IntegrityReport:
+    """Compare every file of a run's folder with its digest.
 
     Args:
         out: the run's folder.
-        key: the run's; None leaves the HMAC unchecked.
+        key: the run's key; None leaves the HMAC unchecked.
         expected: SHA-256 of `record.json` that was noted elsewhere.
 
+    Returns:
+        The problems, one for each file that is altered, missing, not listed, or outside the folder.
+
     Raises:
-        DataError: there is no record or no seal, or they cannot be read.
+        DataError: there is no record or no manifest, or they cannot be read.
     """
-    seal, found = _seal(out), sha256(out / RECORD) if (out / RECORD).is_file() else ""
+    manifest, found = _read_manifest(out), sha256(out / RECORD) if (out / RECORD).is_file() else ""
     problems = [
         f"{name}: altered" if (out / name).is_file() else f"{name}: missing"
-        for name in SEALED
-        if _digest(out / name) != seal["files"].get(name)
+        for name in LISTED
+        if not (out / name).is_file() or sha256(out / name) != manifest["files"].get(name)
     ]
     if expected is not None and expected.lower() != found:
         problems.append(f"{RECORD}: its SHA-256 is not the one given")
-    if key is not None and not hmac.compare_digest(key.object("seal", seal["files"]), str(seal["hmac"])):
-        problems.append(f"{SEAL}: the HMAC does not fit the key: altered by somebody without it, or the key is another run's")
+    if key is not None and not hmac.compare_digest(key.value("seal", manifest["files"]), str(manifest["hmac"])):
+        problems.append(f"{MANIFEST}: the HMAC does not fit the key: somebody without the key altered it, or the key is another run's")
     record = read_record(out / RECORD)
     for root, listed in ((out / MERGED, record.model.after.files), (out, record.artefacts)):
         problems += _compare(out, root, listed)
     covered = {MERGED + "/" + each.path for each in record.model.after.files} | {each.path for each in record.artefacts}
     problems += _unlisted(out, covered)
-    return Verified(found, len(covered) + len(SEALED), key is not None, tuple(problems))
+    return IntegrityReport(found, len(covered) + len(LISTED), key is not None, tuple(problems))
 
 
-def _seal(out: Path) -> dict[str, Any]:
-    if not (out / SEAL).is_file():
-        raise DataError("there is no seal", where=out / SEAL, expected="what `vgid forget` wrote beside the record")
+def _read_manifest(out: Path) -> dict[str, Any]:
+    if not (out / MANIFEST).is_file():
+        raise DataError("there is no manifest", where=out / MANIFEST, expected="the file that `vgid forget` wrote beside the record")
     try:
-        seal = json.loads((out / SEAL).read_text("utf-8"))
+        manifest = json.loads((out / MANIFEST).read_text("utf-8"))
     except ValueError:
-        seal = None
-    if not isinstance(seal, dict) or seal.get("schema") != SCHEMA or not isinstance(seal.get("files"), dict) or "hmac" not in seal:
-        raise DataError("the seal cannot be read", where=out / SEAL, expected=f"schema {SCHEMA}")
-    return seal
-
-
-def _digest(path: Path) -> str | None:
-    return sha256(path) if path.is_file() else None
+        manifest = None
+    if (
+        not isinstance(manifest, dict)
+        or manifest.get("schema") != SCHEMA
+        or not isinstance(manifest.get("files"), dict)
+        or "hmac" not in manifest
+    ):
+        raise DataError("the manifest cannot be read", where=out / MANIFEST, expected=f"schema {SCHEMA}")
+    return manifest
 
 
 def _compare(out: Path, root: Path, listed: list[FileDigest]) -> Iterator[str]:
@@ -110,5 +126,5 @@ def _compare(out: Path, root: Path, listed: list[FileDigest]) -> Iterator[str]:
 def _unlisted(out: Path, covered: set[str]) -> Iterator[str]:
     for path in files_below(out):
         name = path.relative_to(out).as_posix()
-        if name not in covered and name not in (*SEALED, *FREE) and not name.startswith(f"{WORK}/"):
+        if name not in covered and name not in (*LISTED, *UNLISTED) and not name.startswith(f"{WORK}/"):
             yield f"{name}: not in the record"

@@ -1,6 +1,8 @@
-"""The deletion record, schema `vgid.record/1`: what a regulator's guidance asks to be able to show, and nothing of what was forgotten.
+"""The deletion record, schema `vgid.record/1`: the evidence that a regulator may ask for, and nothing of what was forgotten.
 
-`record.schema.json`, in this package, is the published JSON Schema. A change that breaks readers takes a new number.
+`record.schema.json`, in this package, is the published JSON Schema; the docstrings of the classes below are its descriptions. A change
+that breaks readers takes a new schema number. Shares, accuracies and probabilities are in [0, 1], intervals are at 95 %, and digests are
+SHA-256 in hexadecimal.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from vgid.errors import DataError
 SCHEMA: Literal["vgid.record/1"] = "vgid.record/1"
 Status = Literal["pass", "fail", "inconclusive"]
 Interval = tuple[float, float] | None
+"""Lower and upper end; None where nothing was measured."""
 
 
 class _Part(BaseModel):
@@ -41,9 +44,11 @@ class RequestPart(_Part):
     approver: str | None
     scope: str | None
     subjects: list[str]
+    """Keyed references in place of names."""
     rows_without_subject: int
     started: str
     completed: str
+    """Times in UTC, such as 2026-05-31T12:00:00Z."""
 
 
 class ModelState(_Part):
@@ -51,6 +56,7 @@ class ModelState(_Part):
 
     name: str
     revision: str | None
+    """Commit on the hub; None for a folder."""
     files: list[FileDigest]
 
 
@@ -70,8 +76,10 @@ class DataPart(_Part):
     with_image: int
     text_only: int
     images: int
+    """Different pictures."""
     commitment: str
     anchors: int
+    """Rows of earlier requests that were trained on again."""
     retain: Literal["given", "neutral"]
     retain_rows: int
     retain_commitment: str
@@ -86,7 +94,9 @@ class Procedure(_Part):
     versions: dict[str, str]
     hardware: dict[str, str]
     training: str
+    """Why training ended, in words."""
     seconds: dict[str, float]
+    """Duration of each step."""
 
 
 class Level(_Part):
@@ -95,10 +105,14 @@ class Level(_Part):
     facts: int
     people: int
     share: float | None
+    """Share that the attack recovers."""
     interval: Interval
     clean: dict[str, float | None]
+    """Share of facts that each model gives when asked plainly."""
     rates: dict[str, float | None]
+    """Recovery rate, or area under the ROC curve, by model."""
     control: dict[str, float | None]
+    """The same on retain rows."""
     status: Status
     reason: str
 
@@ -109,7 +123,9 @@ class AttackResult(_Part):
     access: str
     budget: dict[str, Any]
     allowed: float
+    """Largest share that the policy allows."""
     required: bool
+    """Whether the overall status depends on it."""
     status: Status
     reason: str
     levels: dict[str, Level]
@@ -152,6 +168,7 @@ class Verification(_Part):
     policy: dict[str, Any]
     policy_source: str
     policy_fixed: str
+    """Time at which the policy was fixed, in UTC."""
     reference: ModelState | None
     knowledge: Known
     utility: Utility
@@ -161,6 +178,7 @@ class Verification(_Part):
     status: Status
     reasons: list[str]
     untested: list[str]
+    """Attacks that could not show anything on this model."""
 
 
 class EarlierDeletion(_Part):
@@ -176,6 +194,7 @@ class EarlierDeletion(_Part):
     reason: str
     known: int | None
     still_told: float | None
+    """Share of its questions that the model still answers correctly."""
     utility: float | None
 
 
@@ -187,9 +206,10 @@ class Drift(_Part):
     before: float
     after: float
     drop: float | None
+    """`first` minus `after`."""
 
 
-class Sequence(_Part):
+class DeletionSequence(_Part):
     """Earlier requests, oldest first, and what all of them cost."""
 
     earlier: list[EarlierDeletion]
@@ -216,23 +236,26 @@ class Record(_Part):
     data: DataPart
     procedure: Procedure
     verification: Verification
-    sequence: Sequence | None
+    sequence: DeletionSequence | None
     conclusion: Conclusion
     artefacts: list[FileDigest]
 
     def as_json(self) -> dict[str, Any]:
-        """The object of `record.json`."""
+        """Return the object of `record.json`."""
         return self.model_dump(mode="json", by_alias=True)
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of the record, from the model above."""
+    """Return the JSON Schema (draft 2020-12) of the record, made from the classes above."""
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "urn:vgid:record:1"}
-    return head | Record.model_json_schema(by_alias=True)
+    schema = head | Record.model_json_schema(by_alias=True)
+    # The published schema calls this part "Sequence"; the class has a longer name, since that one is the standard library's.
+    renamed: dict[str, Any] = json.loads(json.dumps(schema).replace("DeletionSequence", "Sequence"))
+    return renamed
 
 
 def published_schema() -> str:
-    """The JSON Schema as it comes with the package."""
+    """Return the JSON Schema as the package publishes it."""
     return (files("vgid.requests") / "record.schema.json").read_text("utf-8")
 
 
@@ -240,7 +263,7 @@ def read_record(path: Path) -> Record:
     """Read `record.json`.
 
     Raises:
-        DataError: there is none, it is no JSON, or not of this schema; values are not repeated.
+        DataError: there is no record, or it is not JSON of this schema; no value is repeated.
     """
     if not path.is_file():
         raise DataError("there is no record", where=path, expected="record.json", fix="give the folder that `vgid forget` wrote")
@@ -249,4 +272,6 @@ def read_record(path: Path) -> Record:
     except (ValueError, TypeError) as error:
         problems = error.errors(include_url=False, include_input=False) if isinstance(error, ValidationError) else []
         places = ", ".join(".".join(map(str, each["loc"])) for each in problems[:5])
-        raise DataError("the record cannot be read", where=path, expected=f"schema {SCHEMA}", got=places or "no such JSON object") from None
+        raise DataError(
+            "the record cannot be read", where=path, expected=f"schema {SCHEMA}", got=places or "not a JSON object of this schema"
+        ) from None

@@ -2,65 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vgid.auditing.policy import Policy, Profile, load_policy
+from vgid.auditing.policy import Policy, load_policy
 from vgid.config import RunConfig
-from vgid.data.example import Example
+from vgid.data.example import Example, subject_key
 from vgid.data.sources import check_disjoint, load_examples, rows_of
-from vgid.errors import ConfigError, DataError
-from vgid.requests.earlier import Chain, read_chain
+from vgid.errors import ConfigError
 from vgid.requests.files import MERGED, WORK, digests, files_below, model_folder
 from vgid.requests.keys import Key
-from vgid.requests.request import Demand, read_demand
+from vgid.requests.options import ForgetOptions
+from vgid.requests.previous import PreviousDeletions, read_previous_deletions
+from vgid.requests.request import ParsedRequest, parse_request
 
 NEUTRAL_ROWS = 256
-"""Neutral rows that stand in for a retain set, where the recipe does not say."""
+"""Neutral rows that stand in for a retain set where the recipe does not set a number; chosen by hand."""
 
 
 @dataclass(frozen=True)
-class Order:
-    """What a user asked for.
+class ResolvedRun:
+    """Options with everything they name read; models are found, but not loaded.
 
     Attributes:
-        model: folder or hub id; None with `after`.
-        request: the request folder.
-        out: the run's folder.
-        config: of unlearning.
-        retain: what must stay; None for neutral rows.
-        reference: a model that never saw the rows.
-        policy: file of thresholds; None for the package's own.
-        profile: of the audit.
-        max_rows: forget rows, and retain rows, to ask at most in the preflight (None: 32), the examination (200) and the audit (the
-            profile's).
-        after: folder of an earlier run to build upon.
-        earlier: request folders of earlier runs.
-        allow_unknown: go on although the model does not know the rows.
+        options: what the user asked for.
+        request: the rows to forget, and what `request.yaml` states.
+        previous: deletions that earlier runs made in the model.
+        config: settings of unlearning, neutral rows included.
+        policy: thresholds of the audit.
+        model: folder of the model that must forget.
+        name: its folder or hub id as the user gave it.
+        revision: its revision on the hub; None for a folder.
+        reference: folder of a model that never saw the rows.
     """
 
-    model: str | None
-    request: Path
-    out: Path
-    config: RunConfig
-    retain: Path | None = None
-    reference: str | None = None
-    policy: Path | None = None
-    profile: Profile = "quick"
-    max_rows: int | None = None
-    after: Path | None = None
-    earlier: tuple[Path, ...] = ()
-    allow_unknown: bool = False
-
-
-@dataclass(frozen=True)
-class Job:
-    """An order with all that it names read: the request, earlier ones, the policy, and the models' folders."""
-
-    order: Order
-    demand: Demand
-    chain: Chain
+    options: ForgetOptions
+    request: ParsedRequest
+    previous: PreviousDeletions
     config: RunConfig
     policy: Policy
     model: Path
@@ -71,94 +50,98 @@ class Job:
     @property
     def out(self) -> Path:
         """The run's folder."""
-        return self.order.out
+        return self.options.out
 
     @property
     def work(self) -> Path:
-        """What is removed by `vgid purge`."""
-        return self.order.out / WORK
+        """The folder of what is needed only while the run lasts; `vgid purge` removes it."""
+        return self.options.out / WORK
 
     @property
     def retain(self) -> Path:
-        """The retain set: the user's, or the neutral rows once they are made."""
-        return self.order.retain or self.work / "neutral" / "retain.jsonl"
+        """The retain set: the user's, or the neutral rows that the run makes."""
+        return self.options.retain or self.work / "neutral" / "retain.jsonl"
 
     @property
-    def anchors(self) -> list[Example]:
-        """Rows of earlier requests that are trained on."""
-        return self.chain.anchors(len(self.demand.rows), self.config.seed)
+    def anchor_rows(self) -> list[Example]:
+        """Rows of previous deletions that are trained on beside the new rows."""
+        return self.previous.anchor_rows(len(self.request.rows), self.config.seed)
 
     def request_id(self, key: Key) -> str:
-        """The request's own, or one made from its rows."""
-        return self.demand.request.id or f"request-{key.rows(self.demand.rows)[:12]}"
+        """Return the id that `request.yaml` states, or one made from the rows."""
+        return self.request.details.id or f"request-{key.rows(self.request.rows)[:12]}"
 
 
-def read_job(order: Order) -> Job:
-    """Read everything that an order names; pictures included, models not.
+def resolve_run(options: ForgetOptions) -> ResolvedRun:
+    """Read and check everything that the options name, pictures included; models are not loaded.
 
     Raises:
-        VgidError: something is missing, cannot be read, or contradicts something else.
+        ConfigError: options contradict each other, or the policy is not valid.
+        DataError: rows are bad, or a question or an id is in the request and in the retain set.
+        ModelError: a model does not exist.
+        RunError: the earlier run was altered.
     """
-    if (order.model is None) == (order.after is None):
+    if (options.model is None) == (options.after is None):
         raise ConfigError(
             "a run starts from one model",
             expected="--model, or --after with an earlier run's folder",
-            got="both" if order.model else "neither",
+            got="both" if options.model else "neither",
         )
-    if order.earlier and order.after is None:
-        raise ConfigError("--earlier goes with --after", fix="name the earlier run's folder with --after")
-    demand = read_demand(order.request)
-    chain = read_chain(order.after, order.earlier) if order.after else Chain()
-    if demand.request.id in {each.request for each in chain.deletions}:
-        raise ConfigError("the request's id is that of an earlier one", where=order.request, fix="give every request an id of its own")
-    kept = load_examples(order.retain) if order.retain else []
-    check_disjoint([*demand.rows, *chain.rows], kept)
-    _check_ids(demand.rows, kept)
-    name = order.model or str(order.after / MERGED if order.after else "")
+    if options.earlier and options.after is None:
+        raise ConfigError("--earlier is used without --after", fix="name the earlier run's folder with --after")
+    request = parse_request(options.request)
+    previous = read_previous_deletions(options.after, options.earlier) if options.after else PreviousDeletions()
+    if request.details.id in {each.request for each in previous.deletions}:
+        raise ConfigError("an earlier request has the same id", where=options.request, fix="give every request its own id")
+    retain = load_examples(options.retain) if options.retain else []
+    # By their own ids, as each earlier request is audited again by itself.
+    earlier_rows = [row for each in previous.deletions for row in each.rows or ()]
+    check_disjoint([*request.rows, *earlier_rows], retain)
+    name = options.model or str(options.after / MERGED if options.after else "")
     model, revision = model_folder(name)
-    config = order.config
-    if order.retain is None and not config.neutral_retain:
+    config = options.config
+    if options.retain is None and not config.neutral_retain:
         config = config.model_copy(update={"neutral_retain": NEUTRAL_ROWS})
-    reference = model_folder(order.reference)[0] if order.reference else None
-    return Job(order, demand, chain, config, read_policy(order.policy, demand.rows), model, name, revision, reference)
+    reference = model_folder(options.reference)[0] if options.reference else None
+    return ResolvedRun(options, request, previous, config, policy_for(options.policy, request.rows), model, name, revision, reference)
 
 
-def read_policy(path: Path | None, rows: Sequence[Example]) -> Policy:
-    """A policy file's policy; without one the package's, which asks for no more people than can be scored.
+def policy_for(path: Path | None, rows: Sequence[Example]) -> Policy:
+    """Return the policy of an audit of these rows.
 
-    Attacks that fit on some people score the others: half of those that the request names.
+    Args:
+        path: a policy file; None takes the package's policy, with `least_people` lowered for requests about few people. Attacks that
+            train on some people and score the others can score half of the people that a request names.
+        rows: the forget rows.
+
+    Raises:
+        ConfigError: the file does not exist or is not valid.
     """
     if path is not None:
         return load_policy(path)
     policy = load_policy(None)
-    people = len({row.subject or row.id for row in rows})
+    people = len({subject_key(row) for row in rows})
     return policy.model_copy(update={"least_people": min(policy.least_people, max(1, people // 2))})
 
 
-def _check_ids(forget: Iterable[Example], retain: Iterable[Example]) -> None:
-    places = {row.id: row.where for row in forget}
-    twice = [row for row in retain if row.id in places]
-    if twice:
-        raise DataError.together(
-            [
-                DataError(
-                    "the id stands in the request too", where=row.where, got=f"also at {places[row.id]}", fix="rename it in one of them"
-                )
-                for row in twice
-            ]
-        )
+def input_digests(run: ResolvedRun, key: Key) -> dict[str, str]:
+    """Return a keyed digest of everything that decides a run, by name; a run is continued only where all are the same.
 
+    Args:
+        run: the run.
+        key: its key.
 
-def inputs(job: Job, key: Key) -> dict[str, str]:
-    """A keyed digest of everything that decides the run; it goes on only where all are the same."""
-    order = job.order
-    files = {"model": job.model, **({"reference": job.reference} if job.reference else {})}
-    values: dict[str, object] = {name: digests(folder, files_below(folder)) for name, folder in files.items()}
+    Returns:
+        HMAC-SHA256 in hexadecimal of models, request, retain set, earlier requests, settings and policy.
+    """
+    options = run.options
+    models = {"model": run.model, **({"reference": run.reference} if run.reference else {})}
+    values: dict[str, object] = {name: digests(folder, files_below(folder)) for name, folder in models.items()}
     values |= {
-        "request": [job.demand.request.model_dump(mode="json"), key.rows(job.demand.rows)],
-        "retain": key.rows(rows_of(order.retain)) if order.retain else None,
-        "earlier requests": [[each.request, each.record, each.rows and key.rows(each.rows)] for each in job.chain.deletions],
-        "settings": [job.config.model_dump(mode="json"), order.profile, order.max_rows, order.allow_unknown],
-        "policy": job.policy.model_dump(mode="json"),
+        "request": [run.request.details.model_dump(mode="json"), key.rows(run.request.rows)],
+        "retain": key.rows(rows_of(options.retain)) if options.retain else None,
+        "earlier requests": [[each.request, each.record, each.rows and key.rows(each.rows)] for each in run.previous.deletions],
+        "settings": [run.config.model_dump(mode="json"), options.profile, options.max_rows, options.allow_unknown],
+        "policy": run.policy.model_dump(mode="json"),
     }
-    return {name: key.object("inputs", value) for name, value in values.items()}
+    return {name: key.value("inputs", value) for name, value in values.items()}

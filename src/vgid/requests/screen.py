@@ -1,4 +1,4 @@
-"""A request on the terminal: the plan before, the outcome after."""
+"""A request on the terminal: the plan of a dry run, and the result of a run."""
 
 from __future__ import annotations
 
@@ -14,11 +14,18 @@ from rich.table import Table
 from vgid.checks.screen import screen
 from vgid.report.audit import COLOURS
 from vgid.report.words import percent
-from vgid.requests.estimate import Plan
+from vgid.requests.estimate import RunEstimate
+from vgid.requests.forget import ForgetResult
 
 
-def summary(record: Mapping[str, Any], digest: str, out: Path, key: Path) -> RenderableType:
-    """What came of it, in one panel."""
+def result_panel(result: ForgetResult, out: Path) -> RenderableType:
+    """Show the result of a run in one panel.
+
+    Args:
+        result: the record, its digest, and the key.
+        out: the run's folder as the user gave it.
+    """
+    record = result.record
     conclusion, found = record["conclusion"], record["verification"]
     grid = _grid()
     grid.add_row(
@@ -27,23 +34,22 @@ def summary(record: Mapping[str, Any], digest: str, out: Path, key: Path) -> Ren
     splits = found["evaluation"]
     for name in ("forget", "retain"):
         before, after = (percent(splits[name][model]["accuracy"]) for model in ("base", "unlearned"))
-        grid.add_row(name, f"{before} of the answers before, {after} after")
-    passed = [name for name, each in found["attacks"].items() if each["status"] == "pass"]
+        grid.add_row(name, f"{before} of the answers correct before, {after} after")
+    passed = sum(each["status"] == "pass" for each in found["attacks"].values())
     grid.add_row(
-        "audit", f"{len(passed)} of {len(found['attacks'])} attacks passed; could show nothing: {', '.join(found['untested']) or 'none'}"
+        "audit", f"{passed} of {len(found['attacks'])} attacks passed; could not show anything: {', '.join(found['untested']) or 'none'}"
     )
     if record["sequence"]:
         grid.add_row("sequence", _sequence(record["sequence"]))
-    grid.add_row("says", escape(conclusion["statement"]))
+    grid.add_row("conclusion", escape(conclusion["statement"]))
     for name, path in (("model", out / "merged"), ("record", out / "record.json"), ("page", out / "record.html")):
         grid.add_row(name, escape(str(path)))
-    grid.add_row("sha-256", f"{digest} (of record.json: note it elsewhere)")
-    grid.add_row(
-        "key", f"{escape(str(key))}: keep it to look people up and to check the record; destroy it to cut the record off from them"
-    )
-    grid.add_row("next", f"vgid purge {escape(str(out))} removes what the run needed; retire the model before, which still knows")
+    grid.add_row("sha-256", f"{result.sha256} (of record.json: note it elsewhere)")
+    key = escape(str(result.key))
+    grid.add_row("key", f"{key}: keep it to look people up and to check the record; destroy it, and nobody can connect the two any more")
+    grid.add_row("next", f"vgid purge {escape(str(out))} removes temporary files; retire the model before unlearning, which still knows")
     colour = COLOURS[conclusion["status"]]
-    return Panel(grid, title="Request", title_align="left", subtitle=f"[bold {colour}]{conclusion['status']}[/]", subtitle_align="left")
+    return Panel(grid, title="Result", title_align="left", subtitle=f"[bold {colour}]{conclusion['status']}[/]", subtitle_align="left")
 
 
 def _sequence(sequence: Mapping[str, Any]) -> str:
@@ -53,15 +59,14 @@ def _sequence(sequence: Mapping[str, Any]) -> str:
     return f"{drift['requests']} requests; earlier ones now: {counts}; accuracy on the retain rows lost since the first: {lost}"
 
 
-def plan_panel(plan: Plan) -> RenderableType:
-    """The preflight, and the steps with the time they may take."""
+def estimate_panel(estimate: RunEstimate) -> RenderableType:
+    """Show the preflight, and the steps with the time that each may take."""
     grid = _grid()
-    for name, seconds in plan.seconds.items():
-        grid.add_row(name, "a moment" if seconds is None or seconds < 1 else f"about {_duration(seconds)}")
-    grid.add_row("in all", f"about {_duration(sum(each or 0 for each in plan.seconds.values()))}, by {plan.basis}")
-    return Group(
-        screen(plan.preflight), Panel(grid, title="Plan", title_align="left", subtitle="nothing was written", subtitle_align="left")
-    )
+    for name, seconds in estimate.seconds.items():
+        grid.add_row(name, "less than a second" if seconds is None or seconds < 1 else f"about {_duration(seconds)}")
+    grid.add_row("in all", f"about {_duration(sum(each or 0 for each in estimate.seconds.values()))}, by {estimate.basis}")
+    plan = Panel(grid, title="Plan", title_align="left", subtitle="nothing was written", subtitle_align="left")
+    return Group(screen(estimate.preflight), plan)
 
 
 def _grid() -> Table:

@@ -1,6 +1,6 @@
-"""A signature over a run's folder by OpenSSF model-signing (extra `sign`), with a key of one's own: nothing is sent anywhere.
+"""Signatures over a run's folder by OpenSSF model-signing (extra `sign`), with the user's own key; nothing is sent anywhere.
 
-It covers every file but what `vgid purge` removes, so it stays valid after a purge.
+A signature covers every file except those that `vgid purge` removes, so it stays valid after a purge.
 """
 
 from __future__ import annotations
@@ -12,20 +12,27 @@ from typing import Any
 from vgid.artifacts import MARK
 from vgid.errors import ConfigError, RunError
 from vgid.requests.files import WORK
-from vgid.requests.manifest import verify
+from vgid.requests.manifest import verify_record
 
 SIGNATURE = "record.sig"
 
 
 def sign_record(out: Path, private_key: Path) -> Path:
-    """Sign what a record speaks of, once it has been found intact; gives the signature's file.
+    """Sign a run's folder, after a check that nothing in it was altered.
+
+    Args:
+        out: the run's folder.
+        private_key: an elliptic curve key in PEM.
+
+    Returns:
+        The path of the signature.
 
     Raises:
-        ConfigError: the package is not installed, or there is no such key.
-        RunError: something was altered, or the key cannot sign.
+        ConfigError: model-signing is not installed, or there is no such key.
+        RunError: a file was altered, or the key cannot be used.
     """
     _check(private_key)
-    problems = verify(out, None).problems
+    problems = verify_record(out, None).problems
     if problems:
         raise RunError("the record is not intact, so it is not signed", where=out, got="\n  ".join(["", *problems]))
     from model_signing import signing
@@ -39,10 +46,17 @@ def sign_record(out: Path, private_key: Path) -> Path:
 
 
 def check_signature(out: Path, public_key: Path) -> str | None:
-    """What is wrong with the signature; None where it holds.
+    """Check the signature of a run's folder.
+
+    Args:
+        out: the run's folder.
+        public_key: the signer's public key in PEM.
+
+    Returns:
+        What is wrong; None where the signature is valid.
 
     Raises:
-        ConfigError: the package is not installed, or there is no such key.
+        ConfigError: model-signing is not installed, or there is no such key.
     """
     _check(public_key)
     if not (out / SIGNATURE).is_file():
@@ -53,7 +67,7 @@ def check_signature(out: Path, public_key: Path) -> str | None:
         config = verifying.Config().use_elliptic_key_verifier(public_key=public_key).set_hashing_config(_hashing(out))
         config.verify(out, out / SIGNATURE)
     except (ValueError, TypeError, OSError) as error:
-        return f"{SIGNATURE}: does not hold ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+        return f"{SIGNATURE}: not valid ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
     return None
 
 
@@ -67,5 +81,5 @@ def _check(key: Path) -> None:
 def _hashing(out: Path) -> Any:
     from model_signing import hashing
 
-    free = [out / WORK, out / MARK, out / SIGNATURE]
-    return hashing.Config().set_ignored_paths(paths=free, ignore_git_paths=False)
+    ignored = [out / WORK, out / MARK, out / SIGNATURE]
+    return hashing.Config().set_ignored_paths(paths=ignored, ignore_git_paths=False)

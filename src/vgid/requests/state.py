@@ -1,4 +1,4 @@
-"""What a run has done so far: a file that names its inputs and its finished steps, so that the same command goes on where it was killed."""
+"""What a run has done so far: a file with its inputs and finished steps, so that the same command continues a run that was stopped."""
 
 from __future__ import annotations
 
@@ -17,18 +17,21 @@ FORMAT = "vgid.forget-state/1"
 
 
 def now() -> str:
-    """The time, as it stands in records."""
+    """Return the time in UTC as records write it, such as 2026-05-31T12:00:00Z."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-class State:
-    """Steps that are done, each with the digests of what it left. Nothing of what was asked or answered is in it.
+class RunState:
+    """The finished steps of a run, each with the digests of its files. It holds nothing of what was asked or answered.
 
     Args:
         root: the run's folder.
-        file: where the state is kept.
+        file: where the state is kept; what is there already is read.
         inputs: keyed digest of everything that decides the run, by name.
-        notes: what else later runs need to know, such as where the request lies.
+        notes: what later runs need to know, such as the path of the request folder.
+
+    Raises:
+        OutputError: the file belongs to a run with other inputs.
     """
 
     def __init__(self, root: Path, file: Path, inputs: Mapping[str, str], notes: Mapping[str, Any]) -> None:
@@ -41,23 +44,23 @@ class State:
         self.content["notes"] = dict(notes)
 
     def _check(self, inputs: Mapping[str, str]) -> None:
-        then = self.content["inputs"]
-        other = [name for name in {**inputs, **then} if inputs.get(name) != then.get(name)]
-        if other:
+        before = self.content["inputs"]
+        differing = [name for name in {**inputs, **before} if inputs.get(name) != before.get(name)]
+        if differing:
             raise OutputError(
-                "the folder holds a run that was started with something else",
+                "the folder holds a run that was started with other inputs",
                 where=self.root,
                 expected="the same request, model, data, settings, policy and key",
-                got=f"other {', '.join(other)}",
-                fix="give what it was started with, choose another --out, or begin anew with --overwrite",
+                got=f"other {', '.join(differing)}",
+                fix="repeat the command with the same inputs, choose another --out, or start again with --overwrite",
             )
 
     def save(self) -> None:
-        """Write it down."""
+        """Write the state to its file."""
         write_json_atomic(self.file, self.content)
 
-    def done(self, step: str) -> bool:
-        """Whether a step's files are all there, as it left them."""
+    def is_finished(self, step: str) -> bool:
+        """Return whether a step is finished and all its files are as it left them."""
         found = self.content["steps"].get(step)
         if found is None:
             return False
@@ -65,12 +68,18 @@ class State:
         return all(path.is_file() for path in paths) and digests(self.root, paths) == found["files"]
 
     def finish(self, step: str, files: Iterable[Path], started: float) -> None:
-        """A step is done, and left these files; `started` by `time.monotonic`."""
+        """Note that a step is finished, and save.
+
+        Args:
+            step: its name.
+            files: the files that it wrote.
+            started: `time.monotonic()` when it began.
+        """
         seconds = round(time.monotonic() - started, 2)
         self.content["steps"][step] = {"finished": now(), "seconds": seconds, "files": digests(self.root, files)}
         self.save()
 
-    def drop_from(self, steps: Iterable[str]) -> None:
-        """Steps that must be done again."""
+    def drop(self, steps: Iterable[str]) -> None:
+        """Remove steps that must be done again, or that no longer exist."""
         for step in steps:
             self.content["steps"].pop(step, None)

@@ -1,10 +1,10 @@
-"""The steps of a run. Each is what an ordinary command does, and leaves files; none does more than call that command's function."""
+"""The steps of a run. Each calls the function of an ordinary command, and returns the files that it wrote."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,146 +22,216 @@ from vgid.errors import DataError, ModelError, RunError
 from vgid.models.loading import load_model
 from vgid.progress import Stages
 from vgid.report.record import write_record
-from vgid.requests.build import build_record
-from vgid.requests.card import write_card
-from vgid.requests.files import MERGED, PAGE, RECORD, SEAL, digests, files_below
+from vgid.requests.build_record import build_record
+from vgid.requests.files import CHECKS, MANIFEST, MERGED, PAGE, RECORD, digests, files_below, read_json
 from vgid.requests.keys import Key
-from vgid.requests.manifest import write_seal
-from vgid.requests.outcomes import CHECKS, read_json
-from vgid.requests.resolved import Job
-from vgid.requests.state import State
+from vgid.requests.manifest import write_manifest
+from vgid.requests.model_card import write_model_card
+from vgid.requests.resolved import ResolvedRun
+from vgid.requests.state import RunState
 from vgid.results import evaluate_models
 from vgid.unlearning import EXAMINED, neutral_retain
 from vgid.unlearning import preflight as run_preflight
 from vgid.unlearning import unlearn as run_unlearning
 
-Step = Callable[[Job, Key, State, Stages, bool], Sequence[Path]]
-"""Does one thing and gives the files it left; the last argument says whether forgotten rows may be shown on the screen."""
+
+@dataclass(frozen=True)
+class StepContext:
+    """What a step may use.
+
+    Attributes:
+        run: everything that decides the run.
+        key: the run's key, for references to people and rows.
+        state: start and finished steps of the run.
+        stages: shows and times what is done.
+    """
+
+    run: ResolvedRun
+    key: Key
+    state: RunState
+    stages: Stages
 
 
-def check(job: Job, _: Key, __: State, ___: Stages, ____: bool) -> Sequence[Path]:
-    """`vgid data check` of request and retain set: counts alone are kept."""
-    sources = {"request": job.demand.folder, **({"retain": job.order.retain} if job.order.retain else {})}
-    reports = {name: check_data([str(path)]).splits.values() for name, path in sources.items()}
-    problems = [DataError(text) for each in reports.values() for report in each for text in report.problems]
+Step = Callable[[StepContext], Sequence[Path]]
+"""Does one thing, and returns the files that it wrote."""
+
+
+def check(context: StepContext) -> Sequence[Path]:
+    """Check request and retain set as `vgid data check` does, and keep the counts alone.
+
+    Raises:
+        DataError: rows are bad.
+    """
+    run = context.run
+    sources = {"request": run.request.folder, **({"retain": run.options.retain} if run.options.retain else {})}
+    reports = {name: [asdict(each) for each in check_data([str(path)]).splits.values()] for name, path in sources.items()}
+    problems = [DataError(text) for each in reports.values() for report in each for text in report["problems"]]
     if problems:
         raise DataError.together(problems)
-    counts = {name: [_counts(asdict(report)) for report in each] for name, each in reports.items()}
-    return [_written(job.out / CHECKS / "data.json", {"schema": "vgid.data-check/1", "files": counts})]
+    counts = {
+        name: [{field: value for field, value in report.items() if isinstance(value, int)} for report in each]
+        for name, each in reports.items()
+    }
+    return [_write(run.out / CHECKS / "data.json", {"schema": "vgid.data-check/1", "files": counts})]
 
 
-def _counts(report: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in report.items() if isinstance(value, int)}
+def preflight(context: StepContext) -> Sequence[Path]:
+    """Run `vgid preflight`, and stop the run where there is an error or nothing to forget.
 
-
-def preflight(job: Job, _: Key, __: State, stages: Stages, show: bool) -> Sequence[Path]:
-    """`vgid preflight`: it stops here where anything is in the way, or where there is nothing to forget."""
-    options: dict[str, Any] = {"allow_unknown": job.order.allow_unknown, "max_rows": job.order.max_rows, "show_forgotten": show}
-    found = run_preflight(str(job.model), list(job.demand.rows), job.order.retain, job.config, stages=stages, **options)
-    stages.show(screen(found))
+    Raises:
+        ModelError: the model does not know what it is to forget.
+        VgidError: another error of the preflight.
+    """
+    run, given = context.run, context.run.options
+    found = run_preflight(
+        str(run.model),
+        list(run.request.rows),
+        given.retain,
+        run.config,
+        max_rows=given.max_rows,
+        allow_unknown=given.allow_unknown,
+        show_forgotten=given.show_forgotten,
+        stages=context.stages,
+    )
+    context.stages.show(screen(found))
     found.raise_errors()
-    return [_written(job.out / CHECKS / "preflight.json", as_json(found, texts=False))]
+    return [_write(run.out / CHECKS / "preflight.json", as_json(found, texts=False))]
 
 
-def neutral(job: Job, _: Key, __: State, stages: Stages, ____: bool) -> Sequence[Path]:
-    """Without a retain set, neutral rows with the model's own answers; with one, nothing."""
-    if job.order.retain is not None:
+def neutral(context: StepContext) -> Sequence[Path]:
+    """Without a retain set, write neutral rows with the model's own answers; with one, do nothing.
+
+    Raises:
+        DataError: every answer was empty or held a fact to forget.
+    """
+    run = context.run
+    if run.options.retain is not None:
         return []
-    shutil.rmtree(job.retain.parent, ignore_errors=True)
-    with stages("Answering neutral questions", "neutral"):
-        rows = neutral_retain(load_model(job.model), [*job.demand.rows, *job.chain.rows], job.config)
+    shutil.rmtree(run.retain.parent, ignore_errors=True)
+    with context.stages("Answering neutral questions", "neutral"):
+        rows = neutral_retain(load_model(run.model), [*run.request.rows, *run.previous.rows], run.config)
     if not rows:
         raise DataError(
-            "every neutral answer holds a fact to forget, or nothing",
+            "every neutral answer is empty or holds a fact to forget",
             expected="a model that answers general questions",
-            fix="give rows that must stay with --retain",
+            fix="give rows to keep with --retain",
         )
-    write_examples(job.retain, rows)
-    return list(files_below(job.retain.parent))
+    write_examples(run.retain, rows)
+    return list(files_below(run.retain.parent))
 
 
-def unlearn(job: Job, _: Key, __: State, stages: Stages, ____: bool) -> Sequence[Path]:
-    """`vgid unlearn`, with a sample of the rows of earlier requests beside the new ones."""
-    folder = job.work / "unlearn"
-    checked = read_json(job.out / CHECKS / "preflight.json")
-    options: dict[str, Any] = {"max_rows": 0, "resume": True, "checked": checked}
-    run_unlearning(str(job.model), [*job.demand.rows, *job.anchors], job.retain, job.config, out=folder, stages=stages, **options)
+def unlearn(context: StepContext) -> Sequence[Path]:
+    """Run `vgid unlearn` on the new rows and the anchor rows of previous deletions."""
+    run = context.run
+    folder = run.work / "unlearn"
+    run_unlearning(
+        str(run.model),
+        [*run.request.rows, *run.anchor_rows],
+        run.retain,
+        run.config,
+        out=folder,
+        max_rows=0,
+        resume=True,
+        checked=read_json(run.out / CHECKS / "preflight.json"),
+        stages=context.stages,
+    )
     return list(files_below(folder))
 
 
-def evaluate(job: Job, _: Key, __: State, stages: Stages, ____: bool) -> Sequence[Path]:
-    """`vgid evaluate`: the model before, the one after, the reference, and the first of a sequence."""
-    first = job.chain.deletions[0].knew if job.chain.deletions else None
+def evaluate(context: StepContext) -> Sequence[Path]:
+    """Run `vgid evaluate` on the model before and after, the reference, and the model before the first deletion."""
+    run, previous = context.run, context.run.previous.deletions
+    first = previous[0].base_folder if previous else None
     models = {
-        "original": str(first) if first and first.is_dir() and first.resolve() != job.model.resolve() else None,
-        "base": str(job.model),
-        "unlearned": str(audited(job)),
-        "retrained": str(job.reference) if job.reference else None,
+        "original": str(first) if first and first.is_dir() and first.resolve() != run.model.resolve() else None,
+        "base": str(run.model),
+        "unlearned": str(unlearned_model(run)),
+        "retrained": str(run.reference) if run.reference else None,
     }
-    splits: dict[str, Sequence[Example]] = {"forget": job.demand.rows, "retain": load_examples(job.retain)}
-    splits |= {f"forget_{each.request}": each.rows for each in job.chain.deletions if each.rows}
-    most, seed = job.order.max_rows or EXAMINED, job.config.seed
-    asked: dict[str, Rows] = {name: sample_rows(rows, most, seed) for name, rows in splits.items()}
-    folder = job.out / "evaluation"
-    given = {name: (path, None) for name, path in models.items()}
-    evaluate_models(given, asked, seed=seed, out=folder, overwrite=True, stages=stages)
+    splits: dict[str, Sequence[Example]] = {"forget": run.request.rows, "retain": load_examples(run.retain)}
+    splits |= {f"forget_{each.request}": each.rows for each in previous if each.rows}
+    max_rows, seed = run.options.max_rows or EXAMINED, run.config.seed
+    asked: dict[str, Rows] = {name: sample_rows(rows, max_rows, seed) for name, rows in splits.items()}
+    folder = run.out / "evaluation"
+    without_adapters = {name: (path, None) for name, path in models.items()}
+    evaluate_models(without_adapters, asked, seed=seed, out=folder, overwrite=True, stages=context.stages)
     return [folder / "results.json"]
 
 
-def audit(job: Job, _: Key, __: State, stages: Stages, ____: bool) -> Sequence[Path]:
-    """`vgid audit` by the policy that was fixed when the run began."""
-    return [_audit(job, str(job.model), job.demand.rows, job.policy, job.reference, job.out / "audit", stages)]
+def audit(context: StepContext) -> Sequence[Path]:
+    """Run `vgid audit` by the policy that was fixed when the run began."""
+    run = context.run
+    return [_audit(context, str(run.model), run.request.rows, run.policy, run.reference, run.out / "audit")]
 
 
-def audit_earlier(job: Job, _: Key, __: State, stages: Stages, ____: bool) -> Sequence[Path]:
-    """The same for every earlier request, each by its own policy and against the model that knew it; where that can be done."""
+def audit_earlier(context: StepContext) -> Sequence[Path]:
+    """Audit every previous deletion by its own policy and against the model that knew it, where rows and model still exist."""
     files = []
-    for number, deletion in enumerate(job.chain.deletions, 1):
-        folder = job.out / f"audit-earlier-{number}"
-        if deletion.rows and deletion.knew.is_dir():
-            files.append(_audit(job, str(deletion.knew), deletion.rows, Policy(**deletion.policy), None, folder, stages))
+    for number, deletion in enumerate(context.run.previous.deletions, 1):
+        folder = context.run.out / f"audit-earlier-{number}"
+        if deletion.rows and deletion.base_folder.is_dir():
+            files.append(_audit(context, str(deletion.base_folder), deletion.rows, Policy(**deletion.policy), None, folder))
     return files
 
 
-def _audit(job: Job, base: str, rows: Sequence[Example], policy: Policy, reference: Path | None, out: Path, stages: Stages) -> Path:
-    shutil.rmtree(out, ignore_errors=True)  # what an interrupted step left
-    options: dict[str, Any] = {"profile": job.order.profile, "max_rows": job.order.max_rows, "seed": job.config.seed}
+def _audit(context: StepContext, base: str, rows: Sequence[Example], policy: Policy, reference: Path | None, out: Path) -> Path:
+    run = context.run
+    shutil.rmtree(out, ignore_errors=True)  # what a step left that was stopped
     run_audit(
-        audited(job), base=base, forget=rows, retain=job.retain, reference=reference, policy=policy, out=out, stages=stages, **options
+        unlearned_model(run),
+        base=base,
+        forget=rows,
+        retain=run.retain,
+        reference=reference,
+        policy=policy,
+        profile=run.options.profile,
+        max_rows=run.options.max_rows,
+        seed=run.config.seed,
+        out=out,
+        stages=context.stages,
     )
     return out / "audit.json"
 
 
-def export(job: Job, key: Key, state: State, ___: Stages, ____: bool) -> Sequence[Path]:
-    """`vgid export`: the very files that were audited, and a model card."""
-    for left in (job.out / MERGED, *job.out.glob(f".{MERGED}.*")):
+def export(context: StepContext) -> Sequence[Path]:
+    """Run `vgid export`: copy the very files that were audited, and add a model card.
+
+    Raises:
+        RunError: the copy differs from what was audited.
+    """
+    run = context.run
+    audited, exported = unlearned_model(run), run.out / MERGED
+    for left in (exported, *run.out.glob(f".{MERGED}.*")):
         shutil.rmtree(left, ignore_errors=True)
-    export_command(str(audited(job)), None, job.out / MERGED, merge=False)
-    if digests(job.out / MERGED, files_below(job.out / MERGED)) != digests(audited(job), files_below(audited(job))):
-        raise RunError("the exported model is not the one that was audited", where=job.out / MERGED, fix="run the same command again")
-    write_card(job, job.out / MERGED)
-    return list(files_below(job.out / MERGED))
+    export_command(str(audited), None, exported, merge=False)
+    if digests(exported, files_below(exported)) != digests(audited, files_below(audited)):
+        raise RunError("the exported model is not the one that was audited", where=exported, fix="run the same command again")
+    write_model_card(run, exported)
+    return list(files_below(exported))
 
 
-def verify_export(job: Job, _: Key, __: State, stages: Stages, ____: bool) -> Sequence[Path]:
-    """`vgid verify-export` of what was exported, against the adapter it was merged from."""
-    adapter = job.work / "unlearn" / "adapter"
-    with stages("Verifying the export", "verify"):
-        report = verify_command(job.out, str(job.model), [], adapter=adapter if adapter.is_dir() else None)
+def verify_export(context: StepContext) -> Sequence[Path]:
+    """Run `vgid verify-export` on the exported model, against the adapter that it was merged from."""
+    run = context.run
+    adapter = run.work / "unlearn" / "adapter"
+    with context.stages("Verifying the export", "verify"):
+        report = verify_command(run.out, str(run.model), [], adapter=adapter if adapter.is_dir() else None)
     kept = {name: report[name] for name in ("schema", "tensors", "compared_on", "same_answers", "largest_difference")}
-    return [_written(job.out / CHECKS / "export.json", kept)]
+    return [_write(run.out / CHECKS / "export.json", kept)]
 
 
-def record(job: Job, key: Key, state: State, _: Stages, __: bool) -> Sequence[Path]:
-    """The record, out of what all steps left."""
-    return [_written(job.out / RECORD, build_record(job, key, state).as_json())]
+def record(context: StepContext) -> Sequence[Path]:
+    """Write the record from what all steps before left."""
+    run = context.run
+    return [_write(run.out / RECORD, build_record(run, context.key, context.state).as_json())]
 
 
-def page(job: Job, key: Key, _: State, __: Stages, ___: bool) -> Sequence[Path]:
-    """The record as a page, and the seal over both."""
-    write_record(job.out / PAGE, read_json(job.out / RECORD))
-    write_seal(job.out, key)
-    return [job.out / PAGE, job.out / SEAL]
+def page(context: StepContext) -> Sequence[Path]:
+    """Write the record as a page, and the manifest of both."""
+    out = context.run.out
+    write_record(out / PAGE, read_json(out / RECORD))
+    write_manifest(out, context.key)
+    return [out / PAGE, out / MANIFEST]
 
 
 STEPS: Mapping[str, Step] = {
@@ -177,17 +247,21 @@ STEPS: Mapping[str, Step] = {
     "record": record,
     "report": page,
 }
-"""In their order."""
+"""All steps in their order; the names are keys of `state.json` and of the record's `seconds`."""
 
 
-def audited(job: Job) -> Path:
-    """The model that is examined and attacked, and then exported as it is."""
-    folder = job.work / "unlearn" / MERGED
+def unlearned_model(run: ResolvedRun) -> Path:
+    """Return the folder of the merged model, which is evaluated, audited, and then exported as it is.
+
+    Raises:
+        ModelError: unlearning left no merged model.
+    """
+    folder = run.work / "unlearn" / MERGED
     if not folder.is_dir():
-        raise ModelError("the run has left no merged model", where=folder, fix="choose a method that trains weights; see `vgid methods`")
+        raise ModelError("the run left no merged model", where=folder, fix="choose a method that trains weights; see `vgid methods`")
     return folder
 
 
-def _written(path: Path, content: Mapping[str, Any]) -> Path:
+def _write(path: Path, content: Mapping[str, Any]) -> Path:
     write_json_atomic(path, content)
     return path

@@ -1,0 +1,248 @@
+"""Building of the record from the files that the steps of a run left."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vgid.data.sources import load_examples
+from vgid.requests.files import CHECKS, MERGED, digests, files_below, read_json
+from vgid.requests.keys import Key
+from vgid.requests.previous import PreviousDeletion
+from vgid.requests.record import (
+    SCHEMA,
+    AttackResult,
+    Conclusion,
+    DataPart,
+    DeletionSequence,
+    Drift,
+    EarlierDeletion,
+    FileDigest,
+    Known,
+    Level,
+    ModelPart,
+    ModelState,
+    Procedure,
+    Record,
+    RequestPart,
+    Utility,
+    Verification,
+)
+from vgid.requests.resolved import ResolvedRun
+from vgid.requests.state import RunState, now
+from vgid.results import versions
+
+COPIES = (
+    "The model before unlearning still holds what was forgotten. Its copies, and adapters made from it, must be retired; this record does "
+    "not show that they were."
+)
+AUDIT_AGAIN = (
+    "when the model is trained further, merged with another one, or converted to another precision than was tested",
+    "when a stronger attack than those named here becomes known",
+)
+FEW_PEOPLE = 3
+"""With fewer people the record warns of the intervals, which are drawn over people; it is the package's `least_people`."""
+
+
+def build_record(run: ResolvedRun, key: Key, state: RunState) -> Record:
+    """Build the record; it holds file names, figures and settings, and keyed references in place of people.
+
+    Args:
+        run: everything that decides the run.
+        key: makes the references to people and rows.
+        state: start and duration of the steps.
+
+    Returns:
+        The validated record.
+    """
+    results = read_json(run.out / "evaluation" / "results.json")
+    verification = _verification(run, state, results, read_json(run.out / "audit" / "audit.json"))
+    sequence = _sequence(run, results) if run.previous.deletions else None
+    exported = run.out / MERGED
+    after = ModelState(name=MERGED, revision=None, files=_digests(exported))
+    return Record(
+        schema=SCHEMA,
+        request=_request(run, key, state),
+        model=ModelPart(before=_model(run.model, run.name, run.revision), after=after, form="merged", copies=COPIES),
+        data=_data(run, key),
+        procedure=_procedure(run, state),
+        verification=verification,
+        sequence=sequence,
+        conclusion=conclude(verification, sequence, neutral=run.options.retain is None),
+        artefacts=_artefacts(run),
+    )
+
+
+def _digests(folder: Path) -> list[FileDigest]:
+    return [FileDigest(**each) for each in digests(folder, files_below(folder))]
+
+
+def _artefacts(run: ResolvedRun) -> list[FileDigest]:
+    folders = [run.out / name for name in (CHECKS, "evaluation", "audit")]
+    folders += [run.out / f"audit-earlier-{number}" for number, _ in enumerate(run.previous.deletions, 1)]
+    paths = [path for folder in folders if folder.is_dir() for path in files_below(folder)]
+    return [FileDigest(**each) for each in digests(run.out, paths)]
+
+
+def _model(folder: Path, name: str, revision: str | None) -> ModelState:
+    return ModelState(name=name, revision=revision, files=_digests(folder))
+
+
+def _request(run: ResolvedRun, key: Key, state: RunState) -> RequestPart:
+    stated = run.request.details.model_dump(mode="json") | {"id": run.request_id(key)}
+    rows = run.request.rows
+    return RequestPart(
+        **stated,
+        subjects=sorted({key.subject(row.subject) for row in rows if row.subject}),
+        rows_without_subject=sum(row.subject is None for row in rows),
+        started=state.content["started"],
+        completed=now(),
+    )
+
+
+def _data(run: ResolvedRun, key: Key) -> DataPart:
+    rows, retain = run.request.rows, load_examples(run.retain)
+    return DataPart(
+        rows=len(rows),
+        with_image=sum(bool(row.images) for row in rows),
+        text_only=sum(not row.images for row in rows),
+        images=len({ref.fingerprint for row in rows for ref in row.images}),
+        commitment=key.rows(rows),
+        anchors=len(run.anchor_rows),
+        retain="given" if run.options.retain else "neutral",
+        retain_rows=len(retain),
+        retain_commitment=key.rows(retain),
+    )
+
+
+def _procedure(run: ResolvedRun, state: RunState) -> Procedure:
+    results = read_json(run.work / "unlearn" / "results.json")
+    return Procedure(
+        method=results["method"],
+        config=run.config.model_dump(mode="json"),
+        seed=run.config.seed,
+        versions=versions(),
+        hardware=hardware(),
+        training=results["training"],
+        seconds={name: step["seconds"] for name, step in state.content["steps"].items()},
+    )
+
+
+def hardware() -> dict[str, str]:
+    """Return machine type, operating system, number of processors and name of the accelerator."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    return {"machine": platform.machine(), "system": platform.system(), "processors": str(os.cpu_count()), "device": device}
+
+
+def _verification(run: ResolvedRun, state: RunState, results: Mapping[str, Any], audit: Mapping[str, Any]) -> Verification:
+    attacks = {name: _attack(each) for name, each in audit["attacks"].items()}
+    access = ", ".join(dict.fromkeys(each.access for each in attacks.values()))
+    own_policy = "the package's own, which requires no more people than the request leaves to score"
+    verdict = audit["verdict"]
+    return Verification(
+        threat_model=f"Attackers with this access to the exported model: {access}; each attack has the budget that is named with it.",
+        profile=audit["profile"],
+        policy=audit["policy"],
+        policy_source=run.options.policy.name if run.options.policy else own_policy,
+        policy_fixed=state.content["started"],
+        reference=_model(run.reference, str(run.options.reference), None) if run.reference else None,
+        knowledge=Known(**audit["knowledge"]),
+        utility=Utility(**audit["utility"]),
+        attacks=attacks,
+        evaluation=results["splits"],
+        export=read_json(run.out / CHECKS / "export.json"),
+        status=verdict["status"],
+        reasons=verdict["reasons"],
+        untested=verdict["untested"],
+    )
+
+
+def _attack(found: Mapping[str, Any]) -> AttackResult:
+    same = {name: found[name] for name in ("access", "budget", "required", "status", "reason")}
+    return AttackResult(**same, allowed=found["most"], levels={name: _level(each) for name, each in found["levels"].items()})
+
+
+def _level(found: Mapping[str, Any]) -> Level:
+    same = {name: found[name] for name in ("facts", "people", "share", "interval", "clean", "status", "reason")}
+    return Level(**same, rates=found.get("recovered") or found.get("auc") or {}, control=found.get("control") or {})
+
+
+def conclude(found: Verification, sequence: DeletionSequence | None, *, neutral: bool) -> Conclusion:
+    """Say what the results allow to say: evidence of removal under the tests, or none, and the risks that remain.
+
+    Args:
+        found: tests and their results.
+        sequence: earlier requests and how they stand now; None for a first request.
+        neutral: neutral rows stood in for a retain set.
+
+    Returns:
+        Status, statement, residual risks, and when to audit again.
+    """
+    passed = [name for name, each in found.attacks.items() if each.status == "pass"]
+    late = [each.request for each in (sequence.earlier if sequence else ()) if each.status in ("fail", "inconclusive")]
+    statement = {
+        "pass": f"Evidence of removal under the tests {', '.join(passed)}, with the budgets and thresholds named in this record.",
+        "fail": f"No evidence of removal: the audit failed ({'; '.join(found.reasons)}).",
+        "inconclusive": f"No evidence of removal: the audit was inconclusive ({'; '.join(found.reasons)}).",
+    }[found.status]
+    return Conclusion(
+        status=found.status,
+        statement=statement + (f" Earlier requests that no longer meet their policy: {', '.join(late)}." if late else ""),
+        residual_risk=list(_risks(found, sequence, neutral)),
+        audit_again=list(AUDIT_AGAIN),
+    )
+
+
+def _risks(found: Verification, sequence: DeletionSequence | None, neutral: bool) -> Iterator[str]:
+    yield "A pass holds for these tests and budgets only: stronger attacks, longer training or other wordings may still recover facts."
+    if found.untested:
+        yield f"Attacks that could not show anything on this model, so that their result says nothing: {', '.join(found.untested)}."
+    asked, people = found.knowledge.asked, found.knowledge.people
+    unknown = asked - found.knowledge.known
+    if unknown:
+        yield f"{unknown} of {asked} rows asked were not answered by the model before unlearning either, so nothing is known about them."
+    if people < FEW_PEOPLE:
+        yield f"Intervals are drawn over people; with {people} they have little or no width, and say nothing about other people."
+    if found.reference is None:
+        yield "No reference (a model that never saw the rows) was given to compare with: correct guesses count as recovered."
+    if neutral:
+        yield "No retain set was given: utility was measured on neutral questions only, and what else the model lost is unknown."
+    unchecked = [each.request for each in (sequence.earlier if sequence else ()) if each.status == "not checked"]
+    if unchecked:
+        yield f"Earlier requests that could not be audited again: {', '.join(unchecked)}."
+
+
+def _sequence(run: ResolvedRun, results: Mapping[str, Any]) -> DeletionSequence:
+    previous = run.previous.deletions
+    earlier = [_earlier(run, number, each, results) for number, each in enumerate(previous, 1)]
+    retain = {name: figures["accuracy"] for name, figures in results["splits"]["retain"].items()}
+    is_first = previous[0].base_folder.resolve() == run.model.resolve()
+    first = retain["base"] if is_first else retain.get("original")
+    drop = None if first is None else first - retain["unlearned"]
+    drift = Drift(requests=len(earlier) + 1, first=first, before=retain["base"], after=retain["unlearned"], drop=drop)
+    return DeletionSequence(earlier=earlier, drift=drift)
+
+
+def _earlier(run: ResolvedRun, number: int, deletion: PreviousDeletion, results: Mapping[str, Any]) -> EarlierDeletion:
+    path = run.out / f"audit-earlier-{number}" / "audit.json"
+    audit = read_json(path) if path.is_file() else None
+    answered = results["splits"].get(f"forget_{deletion.request}", {}).get("unlearned", {}).get("accuracy")
+    unchecked = deletion.problem or "the model that knew its facts no longer exists, so nobody can tell which ones it knew"
+    return EarlierDeletion(
+        request=deletion.request,
+        record=deletion.record,
+        commitment=deletion.commitment,
+        base=deletion.base,
+        policy=dict(deletion.policy),
+        rows=len(deletion.rows) if deletion.rows else None,
+        status=audit["verdict"]["status"] if audit else "not checked",
+        reason="; ".join(audit["verdict"]["reasons"]) if audit else unchecked,
+        known=audit["knowledge"]["known"] if audit else None,
+        still_told=answered,
+        utility=audit["utility"]["ratio"] if audit else None,
+    )

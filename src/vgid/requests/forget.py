@@ -1,0 +1,111 @@
+"""`vgid forget` as a function: read everything, then go through the steps; the same call continues a run that was stopped."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from vgid.artifacts import check_output, prepare_output, private
+from vgid.errors import ConfigError, RunError
+from vgid.progress import Stages
+from vgid.requests.files import MANIFEST, RECORD, read_json, sha256
+from vgid.requests.keys import Key, default_key, make_key, read_key
+from vgid.requests.options import ForgetOptions
+from vgid.requests.resolved import ResolvedRun, input_digests, resolve_run
+from vgid.requests.state import RunState
+from vgid.requests.steps import STEPS, StepContext
+
+log = logging.getLogger("vgid")
+
+
+@dataclass(frozen=True)
+class ForgetResult:
+    """A run that is complete.
+
+    Attributes:
+        record: the object of `record.json`.
+        sha256: SHA-256 of `record.json`, in hexadecimal.
+        key: path of the run's key.
+    """
+
+    record: dict[str, Any]
+    sha256: str
+    key: Path
+
+    @property
+    def passed(self) -> bool:
+        """Whether the audit passed, and no earlier request fails or is inconclusive under its own policy now."""
+        earlier = (self.record["sequence"] or {"earlier": ()})["earlier"]
+        return self.record["conclusion"]["status"] == "pass" and not any(each["status"] in ("fail", "inconclusive") for each in earlier)
+
+
+def forget(options: ForgetOptions, *, stages: Stages) -> ForgetResult:
+    """Honour a deletion request: unlearn, evaluate, audit, export, and write a record.
+
+    Everything is written for its owner alone, and nothing of what was asked or answered is written.
+
+    Args:
+        options: what to do.
+        stages: shows and times what is done.
+
+    Returns:
+        The record, its digest, and the path of the key.
+
+    Raises:
+        ConfigError: options contradict each other, or the key is missing.
+        DataError: the request or another data set cannot be used.
+        ModelError: a model cannot be loaded, or does not know what it is to forget.
+        OutputError: the folder holds another run, or cannot be written.
+        RunError: a step failed; the same call continues from there.
+    """
+    options = replace(options, out=options.out.resolve())
+    check_output(options.out, options.overwrite, resume=True)
+    run = resolve_run(options)
+    with private(options.out):
+        path = options.key or default_key(options.out)
+        key = _open_key(path, given=options.key is not None, continued=(run.work / "state.json").is_file() and not options.overwrite)
+        inputs = input_digests(run, key)
+        prepare_output(options.out, keep=not options.overwrite)
+        state = _open_state(run, key, path, inputs)
+        _run_steps(StepContext(run, key, state, stages))
+    return ForgetResult(read_json(options.out / RECORD), sha256(options.out / RECORD), path)
+
+
+def _open_key(path: Path, *, given: bool, continued: bool) -> Key:
+    if path.is_file() or given:
+        return read_key(path)
+    if continued:
+        raise ConfigError(
+            "the key of the run in the folder is missing", where=path, fix="give it with --key, or start again with --overwrite"
+        )
+    return make_key(path)
+
+
+def _open_state(run: ResolvedRun, key: Key, key_file: Path, inputs: dict[str, str]) -> RunState:
+    request, previous = run.request_id(key), run.previous
+    notes = {
+        "folders": {**previous.folders, request: str(run.request.folder.resolve())},
+        "keys": {**previous.keys, request: str(key_file.resolve())},
+        "models": {**{each.request: str(each.base_folder.resolve()) for each in previous.deletions}, request: str(run.model.resolve())},
+    }
+    if (run.out / MANIFEST).is_file() and not (run.work / "state.json").is_file():
+        raise RunError("the run in the folder is complete, and was purged", where=run.out, fix="choose another --out, or add --overwrite")
+    state = RunState(run.out, run.work / "state.json", inputs, notes)
+    state.drop(set(state.content["steps"]) - set(STEPS))
+    state.save()
+    return state
+
+
+def _run_steps(context: StepContext) -> None:
+    """Do the first step that is not finished and all after it, since each may read what the ones before it wrote."""
+    names, state = list(STEPS), context.state
+    first = next((place for place, name in enumerate(names) if not state.is_finished(name)), len(names))
+    if 0 < first < len(names):
+        log.info("continuing with %r; %d of %d steps are finished", names[first], first, len(names))
+    state.drop(names[first:])
+    for name in names[first:]:
+        started = time.monotonic()
+        state.finish(name, STEPS[name](context), started)

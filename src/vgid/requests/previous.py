@@ -1,0 +1,154 @@
+"""Deletions that earlier runs made in the model a new run starts from: their rows, where they still exist, and their policies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from vgid.attacks.base import sample_rows
+from vgid.data.example import Example
+from vgid.errors import ConfigError, DataError, RunError
+from vgid.requests.files import RECORD, WORK, sha256
+from vgid.requests.keys import Key, default_key, read_key
+from vgid.requests.manifest import verify_record
+from vgid.requests.record import read_record
+from vgid.requests.request import ParsedRequest, parse_request
+
+ANCHOR_SHARE = 0.5
+"""Anchor rows (rows of previous deletions on the forget side) for each new row, at most; chosen by hand."""
+STATE = Path(WORK) / "state.json"
+
+
+@dataclass(frozen=True)
+class PreviousDeletion:
+    """One deletion that an earlier run made.
+
+    Attributes:
+        request: id of its request.
+        record: SHA-256 of its `record.json`.
+        commitment: keyed digest of its rows.
+        base: name of the model that knew the rows.
+        base_folder: folder of that model at that time.
+        policy: the policy it was audited by.
+        rows: its rows; None where they no longer exist, or have changed.
+        problem: why there are no rows.
+    """
+
+    request: str
+    record: str
+    commitment: str
+    base: str
+    base_folder: Path
+    policy: Mapping[str, Any]
+    rows: tuple[Example, ...] | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class PreviousDeletions:
+    """All deletions before a run, oldest first.
+
+    Attributes:
+        deletions: what was deleted.
+        folders: paths of their request folders, by request id.
+        keys: paths of their runs' key files, by request id.
+    """
+
+    deletions: tuple[PreviousDeletion, ...] = ()
+    folders: Mapping[str, str] = field(default_factory=dict)
+    keys: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> list[Example]:
+        """All rows that still exist; the request's id is put before a row's own, so that ids stay unique."""
+        return [replace(row, id=f"{each.request}/{row.id}") for each in self.deletions for row in each.rows or ()]
+
+    def anchor_rows(self, new_rows: int, seed: int) -> list[Example]:
+        """Draw rows that are trained on again, on the forget side, so that the new deletion does not undo previous ones.
+
+        Args:
+            new_rows: number of rows of the new request.
+            seed: random seed of the sample.
+
+        Returns:
+            At most `ANCHOR_SHARE * new_rows` rows, spread evenly over people; at least one, where any row still exists.
+        """
+        rows = self.rows
+        return sample_rows(rows, max(1, round(ANCHOR_SHARE * new_rows)), seed) if rows else []
+
+
+def read_previous_deletions(after: Path, given: Sequence[Path]) -> PreviousDeletions:
+    """Read the deletions up to and including that of a run's folder.
+
+    Args:
+        after: the folder of the last run.
+        given: request folders. Others are looked for where their runs found them, as long as `vgid purge` has not removed that note.
+
+    Raises:
+        DataError: there is no record, or a given request folder cannot be read.
+        RunError: the record or a file it names was altered.
+        ConfigError: a given folder does not belong to an earlier request.
+    """
+    problems = verify_record(after, None).problems
+    if problems:
+        raise RunError("the earlier run was altered since its record was written", where=after, got="\n  ".join(["", *problems]))
+    deletions, notes = _deletions(after), _notes(after)
+    keys = {deletions[-1].request: default_key(after.resolve()), **{name: Path(path) for name, path in notes.get("keys", {}).items()}}
+    requests = [parse_request(folder) for folder in given]
+    paths, found = {}, []
+    for deletion in deletions:
+        key = read_key(keys[deletion.request]) if deletion.request in keys and keys[deletion.request].is_file() else None
+        parsed = _find(deletion, requests, notes.get("folders", {}), key)
+        found.append(_with_rows(deletion, parsed, key))
+        if parsed is not None:
+            paths[deletion.request] = str(parsed.folder.resolve())
+    unused = [parsed.folder for parsed in requests if str(parsed.folder.resolve()) not in paths.values()]
+    if unused:
+        raise ConfigError(
+            "the folder does not belong to an earlier request", where=unused[0], expected=", ".join(d.request for d in deletions)
+        )
+    return PreviousDeletions(tuple(found), paths, {name: str(path) for name, path in keys.items()})
+
+
+def _deletions(after: Path) -> list[PreviousDeletion]:
+    """Return what a record states about its own request and those before it, oldest first."""
+    record, models = read_record(after / RECORD), _notes(after).get("models", {})
+    own = record.request.id, sha256(after / RECORD), record.data.commitment, record.model.before.name, record.verification.policy
+    earlier = record.sequence.earlier if record.sequence else ()
+    stated = [*((each.request, each.record, each.commitment, each.base, each.policy) for each in earlier), own]
+    return [
+        PreviousDeletion(request, digest, commitment, base, Path(models.get(request, base)), policy)
+        for request, digest, commitment, base, policy in stated
+    ]
+
+
+def _notes(after: Path) -> dict[str, Any]:
+    if not (after / STATE).is_file():
+        return {}
+    notes: dict[str, Any] = json.loads((after / STATE).read_text("utf-8"))["notes"]
+    return notes
+
+
+def _find(deletion: PreviousDeletion, given: Iterable[ParsedRequest], folders: Mapping[str, str], key: Key | None) -> ParsedRequest | None:
+    """Return the request of a deletion: one that was given, or the folder that its run noted."""
+    for parsed in given:
+        if parsed.details.id == deletion.request or (key is not None and key.rows(parsed.rows) == deletion.commitment):
+            return parsed
+    folder = Path(folders[deletion.request]) if deletion.request in folders else None
+    if folder is None or not folder.is_dir():
+        return None
+    try:
+        return parse_request(folder)
+    except DataError:
+        return None
+
+
+def _with_rows(deletion: PreviousDeletion, parsed: ParsedRequest | None, key: Key | None) -> PreviousDeletion:
+    if parsed is None:
+        return replace(deletion, problem="its rows no longer exist, so they cannot be asked")
+    if key is not None and key.rows(parsed.rows) != deletion.commitment:
+        return replace(deletion, problem="the rows in its folder have changed since")
+    return replace(deletion, rows=parsed.rows)
