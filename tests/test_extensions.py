@@ -121,7 +121,7 @@ def test_an_attack(more: Path, random_folder: Path, data: Path, tmp_path: Path) 
 
 
 def test_a_benchmark(more: Path, random_folder: Path, data: Path) -> None:
-    options = ("--benchmark", "folder", "--data", data, "--set", "max_new_tokens=2", "--model", random_folder, "--json")
+    options = ("--benchmark", "folder", "--data", data, "--protocol", "max_new_tokens=2", "--model", random_folder, "--json")
     results = json.loads(run("evaluate", *options))
     assert results["questions"] == 6 and results["deviations"] == {"max_new_tokens": 2}
     assert {figure["split"] for figure in results["figures"]["unlearned"]} == {"forget", "retain"}

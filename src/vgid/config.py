@@ -278,7 +278,7 @@ def _put(values: Values, key: str, value: Any) -> None:
             values[parent] = {}
         child = values[parent]
         if not isinstance(child, dict):
-            raise ConfigError("an override sets a key below a plain value", got=repr(key), expected=f"{parent} to have keys of its own")
+            raise ConfigError("an override sets a key below a scalar", got=repr(key), expected=f"{parent} to have keys of its own")
         values = child
     values[last] = value
 

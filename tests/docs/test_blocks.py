@@ -7,7 +7,8 @@ import json
 import re
 import shlex
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,9 +19,9 @@ import yaml
 import vgid
 from tests.conftest import example
 from tests.docs.markdown import ROOT, Block, blocks
+from vgid.auditing.policy import load_policy
 from vgid.commands import app
-from vgid.commands.options import run_config
-from vgid.config import load_config
+from vgid.config import RunConfig, read_recipe, resolve
 from vgid.data.sources import write_examples
 from vgid.methods import METHODS
 
@@ -80,14 +81,67 @@ def placeholder(value: Any) -> bool:
     return any(re.fullmatch(r"[A-Z_.|<>]+", str(each)) for each in (value if isinstance(value, list) else [value]))
 
 
-@pytest.mark.parametrize("command", [pytest.param(each, id=f"{each.where} {' '.join(each.words)[:40]}") for each in commands()])
+EVERY = [pytest.param(each, id=f"{each.where} {' '.join(each.words)[:40]}") for each in commands()]
+WITH_SETTINGS = ("unlearn", "preflight", "bench", "forget", "config")
+"""Commands that take the settings of a run."""
+DEMO = "demo"
+"""The recipe of the demo's small model."""
+DEMO_SETTINGS = (
+    "training.learning_rate",
+    "training.steps",
+    "training.forget_batch",
+    "training.retain_ratio",
+    "training.warmup_steps",
+    "training.precision",
+    "validation.every",
+    "validation.patience",
+    "adapter.alpha",
+)
+"""Settings of the recipe `demo` that a run on a real checkpoint must not get unless it asks for them."""
+
+
+@pytest.mark.parametrize("command", EVERY)
 def test_commands_are_understood(command: Command) -> None:
-    values = parsed(command.words)
-    method = values.get("method")
-    if command.words[0] in ("unlearn", "preflight") and not placeholder([method, values.get("recipe"), *values.get("settings", [])]):
-        recipe = None if str(values.get("recipe")).endswith(".yaml") else values.get("recipe")
-        if method is None or method in METHODS:
-            run_config(method, recipe, values.get("settings"), None, None)
+    parsed(command.words)
+
+
+def options(words: list[str], name: str) -> list[str]:
+    """All values of an option, also in a command that is cut short."""
+    return [after for word, after in pairwise(words) if word == name]
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted key."""
+    nested = [flat(each, f"{prefix}{key}.") if isinstance(each, Mapping) else {f"{prefix}{key}": each} for key, each in values.items()]
+    return {key: each for part in nested for key, each in part.items()}
+
+
+def demo_settings_in(config: RunConfig, asked: Collection[str] = ()) -> list[str]:
+    """Settings that are those of the recipe `demo` although nothing asked for them."""
+    resolved, demo = flat(config.model_dump()), flat(resolve(DEMO).model_dump())
+    return [key for key in DEMO_SETTINGS if key not in asked and key in resolved and resolved[key] == demo[key]]
+
+
+@pytest.mark.parametrize("command", [each for each in EVERY if each.values[0].words[0] in WITH_SETTINGS])
+def test_only_the_demo_gets_the_demo_settings(command: Command) -> None:
+    overrides, recipes, methods = (options(command.words, name) for name in ("--set", "--recipe", "--method"))
+    if placeholder([*overrides, *recipes, *methods]):
+        return
+    recipe = next((each for each in recipes if not each.endswith(".yaml")), None)  # a file is the reader's own
+    if not set(methods) <= set(METHODS):  # a method of another package, which is not installed here
+        methods, overrides = [], [each for each in overrides if not each.startswith("method.")]
+    config = resolve(recipe, overrides, method=next(iter(methods), None))
+    of_the_demo = any(each.startswith("runs/demo/") for each in options(command.words, "--model"))
+    assert (recipe == DEMO) == of_the_demo, "the recipe demo is for the demo's models, and they need it"
+    asked = {*flat(read_recipe(recipe).values if recipe else {}), *(each.partition("=")[0] for each in overrides)}
+    assert recipe == DEMO or demo_settings_in(config, asked) == []
+
+
+def test_demo_settings_would_be_noticed() -> None:
+    assert demo_settings_in(resolve(DEMO)) == demo_settings_in(resolve(DEMO, method="npo")) == list(DEMO_SETTINGS)
+    assert demo_settings_in(resolve(DEMO), ["training.steps"]) == [key for key in DEMO_SETTINGS if key != "training.steps"]
+    assert demo_settings_in(resolve()) == []
+    assert options(["unlearn", "--set", "a=1", "--set", "b=2", "--out"], "--set") == ["a=1", "b=2"]
 
 
 @pytest.mark.parametrize("words", [["unlearn", "--modl", "x"], ["unlern"], ["evaluate", "--modle"], ["audit", "--profile", "fast"]])
@@ -107,7 +161,7 @@ def test_other_commands_have_what_they_name(block: Block) -> None:
         if words and words[0] == "python" and words[1].endswith(".py"):
             text = (ROOT / words[1]).read_text()
             assert all(f'"{word}"' in text for word in words[2:] if word.startswith("--")), line
-        assert set(re.findall(r"\[([a-z]+)\]\"", line)) <= set(extras), line
+        assert {extra for found in re.findall(r"\[([a-z,]+)\]\"", line) for extra in found.split(",")} <= set(extras), line
 
 
 @pytest.mark.parametrize("block", of("python"))
@@ -136,9 +190,9 @@ def test_the_python_of_the_front_pages_runs(
     (tmp_path / "path" / "to").mkdir(parents=True)
     (tmp_path / "path" / "to" / "llava").symlink_to(random_folder)
     monkeypatch.chdir(tmp_path)
-    code = block.text.replace("forget, retain, out=", "forget, retain, quick, out=")
+    code = block.text.replace("forget, retain, out=", "forget, retain, quick, allow_unknown=True, out=")
     assert code != block.text
-    quick = load_config(None, ["training.steps=1", "training.forget_batch=2", "training.retain_batch=2", "method.adversary=null"])
+    quick = resolve(overrides=["training.steps=1", "training.forget_batch=2", "training.retain_batch=2", "method.adversary=null"])
     exec(code, {"quick": quick})
     assert capsys.readouterr().out.split()[::3] == ["forget", "retain"]
     assert (tmp_path / "runs" / "forgotten" / "merged" / "model.safetensors").is_file()
@@ -155,6 +209,18 @@ def test_json_is_json(block: Block) -> None:
 @pytest.mark.parametrize("block", [*of("yaml"), *of("toml")])
 def test_settings_are_read(block: Block) -> None:
     assert (yaml.safe_load if block.language == "yaml" else tomllib.loads)(block.text)
+
+
+def test_the_recipe_of_the_documentation_is_valid(tmp_path: Path) -> None:
+    (block,) = [block for block in BLOCKS if block.title == "mine.yaml"]
+    (tmp_path / "mine.yaml").write_text(block.text)
+    assert resolve(tmp_path / "mine.yaml") != resolve("own-data")
+
+
+def test_the_policy_of_the_documentation_is_valid(tmp_path: Path) -> None:
+    (block,) = [block for block in blocks(ROOT / "docs" / "audit.md") if block.title == "policy.yaml"]
+    (tmp_path / "policy.yaml").write_text(block.text)
+    assert list(load_policy(tmp_path / "policy.yaml").attacks) == ["paraphrase", "relearn"]
 
 
 def test_every_block_says_what_it_is() -> None:

@@ -30,7 +30,7 @@ class InContext(Attack[InContextConfig]):
 
     Config = InContextConfig
     access = "black box"
-    finds = "facts that come back once their like, or a part of them, is told"
+    finds = "facts that come back once similar facts, or a part of them, are given"
     full: ClassVar = {"shots": 8}
     most = 0.1
     position = 60

@@ -153,7 +153,7 @@ def loss_ks_test(unlearned: SplitResult, retrained: SplitResult) -> KSResult:
         retrained: result of a model that never saw the forget set, on the same examples.
 
     Returns:
-        Statistic and p-value; a high p-value means that the two models cannot be told apart by their losses.
+        Statistic and p-value; a high p-value means that the two models cannot be distinguished by their losses.
 
     Raises:
         DataError: the two results are not about the same examples.

@@ -133,7 +133,7 @@ class Nearness(NamedTuple):
     """How near a model's truth ratios are to those of a reference that never saw the forget set.
 
     Attributes:
-        p_value: TOFU's forget quality, the p-value of a Kolmogorov-Smirnov test; a high one means that the models cannot be told apart.
+        p_value: TOFU's forget quality, the p-value of a Kolmogorov-Smirnov test; a high one means that the models cannot be distinguished.
         ks: the test's statistic, in [0, 1]; 0 for equal distributions.
         ks_interval: 95 % bootstrap interval of `ks` over people.
         js: Jensen-Shannon distance of r / (1 + r), in [0, 1]; 0 for equal distributions.

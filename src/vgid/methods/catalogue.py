@@ -1,4 +1,4 @@
-"""What `vgid methods` lists: every method with where it is from and what it needs."""
+"""The list of unlearning methods: for `vgid methods`, and for the table in docs/methods.md."""
 
 from __future__ import annotations
 
@@ -8,12 +8,28 @@ from vgid.methods.base import METHODS, Method
 from vgid.settings import DEFAULT_METHOD
 
 KINDS = ("trained", "edit", "inference", "reference")
+"""Kinds of methods, in the order in which they are listed."""
 
 
 def catalogue() -> list[dict[str, Any]]:
-    """All methods, the default one first, then by kind and name; plain values only."""
+    """All methods, the default one first, then by kind and name.
+
+    Returns:
+        One mapping of plain values for each method: name, kind, summary, paper (number on arXiv), needs, what it trains, names of its
+        settings, the package that offers it (None for our own), default settings and search space.
+    """
     rows = [_row(name, METHODS.get(name)) for name in METHODS]
     return sorted(rows, key=lambda row: (row["name"] != DEFAULT_METHOD, KINDS.index(row["kind"]), row["name"]))
+
+
+def markdown() -> str:
+    """The methods of this package as a Markdown table: name, summary, needs and a link to the paper; one line for each."""
+    lines = ["| name | what it does | needs | paper |", "|---|---|---|---|"]
+    for row in catalogue():
+        if row["package"] is None:
+            paper = f"[{row['paper']}](https://arxiv.org/abs/{row['paper']})" if row["paper"] else "–"
+            lines.append(f"| `{row['name']}` | {row['summary'].removesuffix('.')} | {', '.join(row['needs']) or '–'} | {paper} |")
+    return "\n".join(lines) + "\n"
 
 
 def _row(name: str, method: type[Method[Any]]) -> dict[str, Any]:

@@ -118,7 +118,7 @@ class Level(_Part):
 
 
 class AttackResult(_Part):
-    """One attack: what it may use, its budget, what the policy allows, and what came of it."""
+    """One attack: what it may use, its budget, what the policy allows, and its result."""
 
     access: str
     budget: dict[str, Any]
