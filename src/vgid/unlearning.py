@@ -27,6 +27,7 @@ from vgid.evaluation.metrics import key_fact
 from vgid.models.export import merge_adapter, outputs_of, release, save_adapter, save_checkpoint, verify_export
 from vgid.models.loading import LoadedModel, load_model
 from vgid.models.quantisation import is_quantised
+from vgid.outcome import Outcome, outcome_of
 from vgid.progress import Progress, Stages, stages_or_own
 from vgid.results import build_results
 from vgid.training.fit import Fitted, fit
@@ -69,6 +70,11 @@ class Unlearned:
         if self.fitted is not None:
             return self.fitted.loaded
         return load_model(Path(str(self.out)) / "merged")
+
+    @property
+    def outcome(self) -> Outcome:
+        """Whether the forget rows are still answered, and what is left of the retain rows."""
+        return Outcome(**self.results["outcome"])
 
     @property
     def stopped(self) -> str:
@@ -167,6 +173,7 @@ def unlearn(
             seconds=shown.seconds,
             training=fitted.stopped,
             automatic=dict(fitted.automatic),
+            outcome=outcome_of(scores).as_json(),
             preflight=dict(checked),
         )
     if folder is not None and first:
