@@ -21,7 +21,7 @@ ORDER = (
     ("methods", "synthetic"),
     ("config",),
     ("settings_reference", "training"),
-    ("checks", "results"),
+    ("checks", "outcome", "results"),
     ("unlearning",),
     ("finetuning", "attacks"),
     ("report",),

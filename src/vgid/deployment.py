@@ -18,11 +18,14 @@ from vgid.data.neutral import neutral_examples
 from vgid.data.sources import load_examples
 from vgid.errors import DataError, ModelError, RunError
 from vgid.evaluation.generation import generate
+from vgid.models.checkpoints import differences, folder_of, tensor_headers
 from vgid.models.export import TOLERANCE, compare, merge_adapter
 from vgid.models.forward import answer_logits
 from vgid.models.loading import LoadedModel, load_model
 from vgid.models.serving import Serving, serving_of
 
+SHOWN = 20
+"""Differences between checkpoints that a message lists."""
 PROBES = 16
 """Number of questions that exports are compared on; chosen by hand."""
 
@@ -95,6 +98,7 @@ def verify_command(folder: Path, base: str | None, data: Sequence[Path], seed: i
             raise ModelError("the adapter does not name its base", where=adapter, fix="give the base with --base")
         models["adapter"] = load_model(base, adapter=adapter, dtype=models["merged"].model.dtype if models else None)
         serving = serving_of(models["adapter"].model, int(config.get("r", 16)), str(adapter))
+    _check_whole(merged, base)
     rows = _probes(next(iter(models.values())), data, seed)
     report: dict[str, Any] = {
         "schema": "vgid.verify/1",
@@ -109,6 +113,30 @@ def verify_command(folder: Path, base: str | None, data: Sequence[Path], seed: i
     if adapter is not None and _is_zero(adapter):
         report["warnings"].append("the adapter changes nothing: all its B matrices are zero")
     return report | _compare(models, rows, folder)
+
+
+def _check_whole(merged: Path | None, base: str | None) -> None:
+    """Compare the tensors of base and merged model by name, shape and type.
+
+    Raises:
+        RunError: they differ.
+    """
+    folder = folder_of(base) if base else None
+    if merged is None or folder is None:
+        return
+    found = differences(tensor_headers(folder), tensor_headers(merged))
+    types = [line for line in found if " in the base, " in line]
+    if len(types) == len(found):  # another precision throughout is a choice
+        return
+    if found:
+        shown = "\n  ".join(["", *found[:SHOWN], *([f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else [])])
+        raise RunError(
+            "the merged checkpoint is not whole",
+            where=merged,
+            expected="the tensors of the base, by name, shape and type",
+            got=shown,
+            fix="merge it again with this release: vgid export --merge",
+        )
 
 
 def _exports(folder: Path) -> tuple[Path | None, Path | None]:

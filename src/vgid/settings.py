@@ -54,6 +54,8 @@ class TrainingConfig(Settings):
     Attributes:
         steps: optimizer steps; null takes `epochs` passes over the forget set (over the retain set when nothing is forgotten).
         epochs: passes over the forget set; used only when `steps` is null.
+        min_steps: optimizer steps at least, when they follow from `epochs` and something is forgotten: three epochs over the 8 rows of a
+            single request would be 6 steps, which forget nothing.
         forget_batch: forget rows in a step.
         retain_batch: retain rows in a step; null takes `retain_ratio` x `forget_batch`.
         retain_ratio: retain rows per forget row.
@@ -77,6 +79,7 @@ class TrainingConfig(Settings):
 
     steps: int | None = Field(default=None, ge=1)
     epochs: float = Field(default=3.0, gt=0)
+    min_steps: int = Field(default=100, ge=1)
     forget_batch: int = Field(default=4, ge=1)
     retain_batch: int | None = Field(default=None, ge=0)
     retain_ratio: float = Field(default=4.0, ge=0)

@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from random import Random
@@ -24,9 +24,10 @@ from vgid.errors import ConfigError, DataError, OutputError, RunError
 from vgid.evaluation.evaluate import SplitResult, evaluate
 from vgid.evaluation.generation import generate
 from vgid.evaluation.metrics import key_fact
-from vgid.models.export import merge_adapter, save_adapter, save_checkpoint, verify_export
+from vgid.models.export import merge_adapter, outputs_of, release, save_adapter, save_checkpoint, verify_export
 from vgid.models.loading import LoadedModel, load_model
 from vgid.models.quantisation import is_quantised
+from vgid.outcome import Outcome, outcome_of
 from vgid.progress import Progress, Stages, stages_or_own
 from vgid.results import build_results
 from vgid.training.fit import Fitted, fit
@@ -71,6 +72,11 @@ class Unlearned:
         return load_model(Path(str(self.out)) / "merged")
 
     @property
+    def outcome(self) -> Outcome:
+        """Whether the forget rows are still answered, and what is left of the retain rows."""
+        return Outcome(**self.results["outcome"])
+
+    @property
     def stopped(self) -> str:
         """Why training ended, in words."""
         return str(self.results.get("training"))
@@ -98,7 +104,8 @@ def unlearn(
     another, and the first one writes and examines the result.
 
     Args:
-        model: folder or hub id of the model that must forget, or a loaded one, which is changed in place.
+        model: folder or hub id of the model that must forget, or a loaded one, which is changed in place; with `out`, its memory is
+            given up for the written model, and `.model` of the result takes its place.
         forget: rows to forget: a file or folder, a dataset, dictionaries, or examples.
         retain: rows to keep; without them, `config.neutral_retain` neutral rows stand in.
         config: settings from `vgid.resolve`; None takes the defaults.
@@ -166,6 +173,7 @@ def unlearn(
             seconds=shown.seconds,
             training=fitted.stopped,
             automatic=dict(fitted.automatic),
+            outcome=outcome_of(scores).as_json(),
             preflight=dict(checked),
         )
     if folder is not None and first:
@@ -270,7 +278,7 @@ def train_and_export(
         keep_checkpoint: leave the last checkpoint, for a caller that has more to do and then calls `forget_checkpoint`.
 
     Returns:
-        The trained model, loss curves, and why training ended.
+        The trained model, with `out` as it was written and loaded again; loss curves, and why training ended.
 
     Raises:
         VgidError: as `unlearn` says.
@@ -282,7 +290,7 @@ def train_and_export(
     if out is not None and processes.rank() == 0:
         if resume:
             _clear_exports(out)
-        _export(fitted, out, [*forget[:PROBES], *retain[:PROBES]])
+        fitted = _export(fitted, out, [*forget[:PROBES], *retain[:PROBES]])
         if not keep_checkpoint:
             forget_checkpoint(out)
     return fitted
@@ -400,14 +408,26 @@ def _clear_exports(out: Path) -> None:
             shutil.rmtree(left, ignore_errors=True)
 
 
-def _export(fitted: Fitted, out: Path, probes: Sequence[Example]) -> None:
-    model, processor = fitted.loaded.model, fitted.loaded.processor
+def _export(fitted: Fitted, out: Path, probes: Sequence[Example]) -> Fitted:
+    """Write, release the trained model, load what was written and compare: never more than one full model on the device.
+
+    The result holds the written model, since that is what will be deployed.
+    """
+    loaded = fitted.loaded
+    model, device = loaded.model, loaded.model.device
     save_adapter(model, out / "adapter")
     if is_quantised(model):
-        merge_adapter(fitted.loaded.path, out / "adapter", out / "merged")
+        release(model)
+        whole = load_model(loaded.path, device=device, adapter=out / "adapter")  # what is written has full precision
+        trained = outputs_of(whole.model, whole.processor, probes)
+        release(whole.model)
+        merge_adapter(loaded.path, out / "adapter", out / "merged")
     else:
-        save_checkpoint(model, processor, out / "merged")
-    verify_export(fitted.loaded, out, probes)
+        trained = outputs_of(model, loaded.processor, probes)
+        save_checkpoint(model, loaded.processor, out / "merged", loaded)
+        release(model)
+    merged = verify_export(trained, device, out, probes)
+    return replace(fitted, loaded=replace(merged, asks=loaded.asks))
 
 
 def _sampled(sets: Mapping[str, Sequence[Example]], most: int, seed: int) -> dict[str, list[Example]]:

@@ -1,30 +1,34 @@
 """Models: what is refused, where parts are found, what an adapter touches, and what is written."""
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
 from vgid.data.batching import Encoder
 from vgid.data.example import Example
 from vgid.errors import ModelError, RunError
 from vgid.models.adapters import adapted_modules, attach_lora, reference
-from vgid.models.export import save_adapter, save_checkpoint, verify_export
+from vgid.models.checkpoints import differences, read_tensors, tensor_headers
+from vgid.models.export import FAILED, merge_adapter, outputs_of, release, save_adapter, save_checkpoint, verify_export
 from vgid.models.forward import all_logits, answer_logits
 from vgid.models.loading import LoadedModel, load_model
 from vgid.models.structure import inspect_model, unfreeze
 from vgid.settings import AdapterConfig
 
 
-def shaken(model: torch.nn.Module) -> torch.nn.Module:
+def shaken(model: torch.nn.Module, size: float = 1.0) -> torch.nn.Module:
     """An adapter that does something: its B matrices start at zero."""
     generator = torch.Generator().manual_seed(3)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
-            parameter.data = 0.05 * torch.randn(parameter.shape, generator=generator)
+            parameter.data = (size * 0.05 * torch.randn(parameter.shape, generator=generator)).to(parameter.dtype)
     return model
 
 
@@ -167,7 +171,12 @@ def test_adapter_and_merged_reload_with_stock_libraries(random_folder: Path, tmp
         )
         assert torch.allclose(all_logits(merged.eval(), batch), trained, atol=1e-4)
         assert torch.allclose(all_logits(stock.eval(), batch), trained, atol=1e-5)
-    verify_export(LoadedModel(model, loaded.processor, str(random_folder)), tmp_path, mixed)
+    outputs = outputs_of(model, loaded.processor, mixed)
+    release(model)
+    assert sum(p.numel() for p in model.parameters()) == 0
+    written = verify_export(outputs, torch.device("cpu"), tmp_path, mixed)
+    with torch.no_grad():
+        assert torch.allclose(all_logits(written.model, batch), trained, atol=1e-4)
     assert load_model(random_folder, adapter=tmp_path / "adapter").model.peft_config
 
 
@@ -175,5 +184,60 @@ def test_an_export_that_answers_differently_is_found(random_folder: Path, tmp_pa
     loaded = load_model(random_folder)
     save_checkpoint(loaded.model, loaded.processor, tmp_path / "merged")  # without the adapter
     model = shaken(attach_lora(loaded.model, AdapterConfig(), seed=0))
-    with pytest.raises(RunError, match="the merged model does not answer as the trained one"):
-        verify_export(LoadedModel(model, loaded.processor, str(random_folder)), tmp_path, mixed)
+    with pytest.raises(RunError, match=r"(?s)the merged model does not answer as the trained one.*merge it again: vgid export"):
+        verify_export(outputs_of(model, loaded.processor, mixed), torch.device("cpu"), tmp_path, mixed)
+    marked = json.loads((tmp_path / "merged" / FAILED).read_text())
+    assert marked["kl"] > marked["allowed"] >= 8 * marked["floor"] and (tmp_path / "merged" / "model.safetensors").is_file()
+
+
+def test_an_adapter_file_that_is_not_what_was_trained_is_found(random_folder: Path, tmp_path: Path, mixed: list[Example]) -> None:
+    loaded = load_model(random_folder)
+    model = attach_lora(loaded.model, AdapterConfig(), seed=0)
+    save_adapter(model, tmp_path / "adapter")
+    save_checkpoint(shaken(model), loaded.processor, tmp_path / "merged")
+    with pytest.raises(RunError, match="the adapter's file does not hold the trained weights"):
+        verify_export(outputs_of(model, loaded.processor, mixed), torch.device("cpu"), tmp_path, mixed)
+
+
+def test_what_no_class_builds_and_side_files_are_carried_over(random_folder: Path, tmp_path: Path) -> None:
+    """Two tensors of a head for multi-token prediction: 108 in, 108 out, unchanged."""
+    base = tmp_path / "base"
+    shutil.copytree(random_folder, base)
+    tensors = load_file(base / "model.safetensors")
+    extra = {"mtp.layers.0.weight": torch.arange(6.0).reshape(2, 3), "mtp.norm.weight": torch.ones(3, dtype=torch.bfloat16)}
+    save_file({**tensors, **extra}, base / "model.safetensors", {"format": "pt"})
+    (base / "LICENSE").write_text("do what you like")
+    (base / "README.md").write_text("about the base")
+    loaded = load_model(base)
+    assert loaded.unbuilt == tuple(extra)
+    model = shaken(attach_lora(loaded.model, AdapterConfig(), seed=0))
+    save_checkpoint(model, loaded.processor, tmp_path / "merged", loaded)
+    before, after = tensor_headers(base), tensor_headers(tmp_path / "merged")
+    assert len(before) == len(tensors) + 2 and differences(before, after) == []
+    written = read_tensors(tmp_path / "merged", extra)
+    assert all(torch.equal(written[name], value) for name, value in extra.items())
+    assert (tmp_path / "merged" / "LICENSE").is_file() and not (tmp_path / "merged" / "README.md").exists()
+    merge_adapter(str(base), saved(model, tmp_path / "adapter"), tmp_path / "again")
+    assert differences(before, tensor_headers(tmp_path / "again")) == []
+    after.pop("mtp.norm.weight")
+    assert differences(before, after) == ["mtp.norm.weight: missing in the merged model"]
+
+
+def saved(model: Any, folder: Path) -> Path:
+    """The adapter, written to a folder."""
+    save_adapter(model, folder)
+    return folder
+
+
+def test_an_update_that_rounding_swallows_is_written_in_float32(
+    random_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Weights near 0.02 in bf16 have steps of 1e-4: an update of 1e-6 is lost wholly, one of 1e-2 is not."""
+    for size, dtype in ((1e-5, torch.float32), (1.0, torch.bfloat16)):
+        loaded = load_model(random_folder, dtype=torch.bfloat16)
+        model = shaken(attach_lora(loaded.model, AdapterConfig(), seed=0), size)
+        lost = save_checkpoint(model, loaded.processor, tmp_path / f"{size}", loaded)
+        headers = tensor_headers(tmp_path / f"{size}")
+        assert {header.dtype for header in headers.values()} == {"F32" if dtype == torch.float32 else "BF16"}
+        assert 0 <= lost < 0.5
+    assert "swallows" in caplog.text and caplog.text.count("written in float32") == 1

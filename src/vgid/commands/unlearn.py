@@ -40,11 +40,15 @@ def unlearn(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Make a model forget, after a preflight; writes the adapter, the merged model and results.json."""
+    """Make a model forget, after a preflight; writes the adapter, the merged model and results.json.
+
+    Exit code 0: done; 3: done, but the forget rows are still answered; 1: the run failed; 2: bad input.
+    """
     config = run_config(recipe, method, settings, seed)
     if dry_run:
         _preflight(model, forget, retain, config, max_rows, skip_bad_rows, allow_unknown, False, as_json)
         return
+    from vgid.outcome import EXIT_CODE
     from vgid.progress import Stages
     from vgid.report.table import results_table
     from vgid.unlearning import unlearn as run
@@ -65,7 +69,10 @@ def unlearn(
             stages=stages,
         )
     if first:
-        show(done.results, as_json, [results_table(done.results)] if done.results["splits"] else [], out)
+        shown = [results_table(done.results)] if done.results["splits"] else []
+        show(done.results, as_json, [*shown, str(done.outcome)], out)
+    if done.outcome.status == "not forgotten":
+        raise typer.Exit(EXIT_CODE)
 
 
 @app.command()

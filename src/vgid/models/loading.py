@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,9 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vgid.data.batching import Encoder
 from vgid.errors import ModelError
+from vgid.models.checkpoints import folder_of, tensor_headers, unbuilt_tensors
 from vgid.models.quantisation import disable_weight_repacking, four_bits
+from vgid.models.structure import base_of
 from vgid.processes import default_device
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -32,12 +35,14 @@ class LoadedModel:
         processor: its processor.
         path: folder or hub id that both were loaded from.
         asks: encoder of a method that changes questions at inference; None for plain questions.
+        unbuilt: names of tensors in the checkpoint that the model class does not build, such as heads for multi-token prediction.
     """
 
     model: Any
     processor: Any
     path: str
     asks: Encoder | None = None
+    unbuilt: tuple[str, ...] = ()
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -99,7 +104,13 @@ def load_model(
     if adapter is not None:
         model = put_adapter(model, Path(adapter))
     model = disable_weight_repacking(model) if quantise else model.to(device)
-    return LoadedModel(model.eval(), processor, path)
+    unused = _unbuilt(model, path, info["unexpected_keys"])
+    return LoadedModel(model.eval(), processor, path, unbuilt=unused)
+
+
+def _unbuilt(model: Any, path: str, unexpected: Iterable[str]) -> tuple[str, ...]:
+    folder = folder_of(path)
+    return tuple(unbuilt_tensors(base_of(model), tensor_headers(folder), unexpected)) if folder else tuple(sorted(unexpected))
 
 
 def _check_folder(path: Path) -> None:

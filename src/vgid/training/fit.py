@@ -6,7 +6,7 @@ import copy
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -125,8 +125,7 @@ def fit(
         model = _put_together(model, loaded, config)
     model = method.finalize(model).eval()
     automatic = {"precision": training.precision, "gradient_checkpointing": saves}
-    trained = LoadedModel(model, loaded.processor, loaded.path)
-    return Fitted(trained, curves | stop.curves, time.monotonic() - started, stop.reason, automatic)
+    return Fitted(replace(loaded, model=model), curves | stop.curves, time.monotonic() - started, stop.reason, automatic)
 
 
 def _additional_rows(
@@ -193,5 +192,5 @@ def _edit(loaded: LoadedModel, forget: Sequence[Example], retain: Sequence[Examp
     device = next(loaded.model.parameters()).device
     method.prepare(loaded.model.eval(), Context(loaded.encoder, forget, retain, seed, device))
     model = method.finalize(loaded.model).eval()
-    edited = LoadedModel(model, loaded.processor, loaded.path, method.make_encoder(loaded.processor))
+    edited = replace(loaded, model=model, asks=method.make_encoder(loaded.processor))
     return Fitted(edited, {}, time.monotonic() - started, "nothing to train")

@@ -247,9 +247,9 @@ def count_steps(config: TrainingConfig, forget: int, retain: int) -> int:
         retain: number of retain rows; epochs count over them where nothing is forgotten.
 
     Returns:
-        `config.steps`, or the steps of `config.epochs` epochs, at least 1.
+        `config.steps`, or the steps of `config.epochs` epochs; at least `config.min_steps` where something is forgotten, else 1.
     """
     if config.steps is not None:
         return config.steps
     rows, batch = (forget, config.forget_batch) if forget else (retain, config.retain_batch or config.forget_batch)
-    return max(1, round(config.epochs * rows / batch))
+    return max(config.min_steps if forget else 1, round(config.epochs * rows / batch))

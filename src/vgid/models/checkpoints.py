@@ -1,0 +1,123 @@
+"""Checkpoint folders as files: names, shapes and types of their tensors, tensors that no model class builds, and side files."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from transformers.utils.hub import cached_file
+
+from vgid.errors import ModelError
+
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf", ".index.json")
+"""Endings of files with weights, or that list them."""
+NOT_COPIED = ("README.md", ".gitattributes")
+"""Side files of a base that are not its result's: the model card speaks of the base."""
+
+
+class TensorHeader(NamedTuple):
+    """Type and shape of a tensor in a file, without its values."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def folder_of(path: str) -> Path | None:
+    """The local folder of a checkpoint: the folder itself, or the snapshot of a hub id; None where there is none on this machine."""
+    if Path(path).is_dir():
+        return Path(path)
+    found = cached_file(path, "config.json", _raise_exceptions_for_missing_entries=False, local_files_only=True)
+    return Path(found).parent if found else None
+
+
+def tensor_headers(folder: Path) -> dict[str, TensorHeader]:
+    """Read names, types and shapes of all tensors of a checkpoint folder.
+
+    Raises:
+        ModelError: a file of weights cannot be read.
+    """
+    headers: dict[str, TensorHeader] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, "pt") as content:
+                for name in content.keys():  # noqa: SIM118
+                    part = content.get_slice(name)
+                    headers[name] = TensorHeader(part.get_dtype(), tuple(part.get_shape()))
+        except (OSError, SafetensorError) as error:
+            raise ModelError("the weights cannot be read", where=file, got=str(error).splitlines()[0]) from error
+    return headers
+
+
+def read_tensors(folder: Path, names: Iterable[str]) -> dict[str, Tensor]:
+    """Read some tensors of a checkpoint folder."""
+    wanted, found = set(names), dict[str, Tensor]()
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, "pt") as content:
+            found |= {name: content.get_tensor(name) for name in content.keys() if name in wanted}  # noqa: SIM118
+    return found
+
+
+def unbuilt_tensors(model: Any, names: Iterable[str], unexpected: Iterable[str]) -> list[str]:
+    """Names of tensors in a checkpoint that the model class does not build, such as heads for multi-token prediction.
+
+    Args:
+        model: the loaded model.
+        names: names of all tensors in the checkpoint.
+        unexpected: names that transformers reported as unexpected; those that it is configured to ignore are found by their patterns.
+
+    Returns:
+        The names, sorted.
+    """
+    kinds = [type(model), *type(model).__mro__]
+    patterns = [each for kind in kinds for each in getattr(kind, "_keys_to_ignore_on_load_unexpected", None) or ()]
+    built, reported = set(model.state_dict()), set(unexpected)
+    unused = (name for name in names if name not in built)
+    return sorted(name for name in unused if name in reported or any(re.search(each, name) for each in patterns))
+
+
+def copy_side_files(base: Path, out: Path) -> list[str]:
+    """Copy files of a base that its result lacks: generation settings, chat templates, variants of the preprocessor, licences.
+
+    Args:
+        base: folder of the base.
+        out: folder of the result; files in it are not replaced.
+
+    Returns:
+        Names of the files copied.
+    """
+    copied = []
+    for file in sorted(base.iterdir()):
+        wanted = file.is_file() and not file.name.startswith(".") and not file.name.endswith(WEIGHTS) and file.name not in NOT_COPIED
+        if wanted and not (out / file.name).exists():
+            shutil.copyfile(file, out / file.name)
+            copied.append(file.name)
+    return copied
+
+
+def differences(base: Mapping[str, TensorHeader], merged: Mapping[str, TensorHeader]) -> list[str]:
+    """Name each tensor in which two checkpoints differ by name, shape or type.
+
+    Args:
+        base: tensors of the base.
+        merged: tensors of the merged model.
+
+    Returns:
+        One line for each difference. Checkpoints that name nearly everything differently (an older layout) are compared by number and
+        shapes of tensors only.
+    """
+    common = base.keys() & merged.keys()
+    if len(common) < len(base) / 2:
+        shapes = [sorted(header.shape for header in each.values()) for each in (base, merged)]
+        return [] if shapes[0] == shapes[1] else [f"{len(base)} tensors in the base's older layout, {len(merged)} in the merged model"]
+    lines = [f"{name}: missing in the merged model" for name in sorted(base.keys() - merged.keys())]
+    lines += [f"{name}: not in the base" for name in sorted(merged.keys() - base.keys())]
+    for name in sorted(common):
+        if base[name] != merged[name]:
+            one, other = (f"{each.dtype} {list(each.shape)}" for each in (base[name], merged[name]))
+            lines.append(f"{name}: {one} in the base, {other} in the merged model")
+    return lines

@@ -1,0 +1,77 @@
+"""Did a run forget? Of the forget rows that the base answered, the share that the unlearned model still answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Any, Literal
+
+from vgid.evaluation.evaluate import SplitResult
+
+Status = Literal["forgotten", "not forgotten", "not examined", "nothing known"]
+STILL_ANSWERED = 0.05
+"""Share of known forget rows that may still be answered: one in twenty. Guessing among the fictional people's values reaches this share at
+most; an audit judges more finely."""
+EXIT_CODE = 3
+"""Exit code of a run that ended and did not forget."""
+ADVICE = (
+    "train for longer (--set training.min_steps=300), raise training.learning_rate, or add rows about the same facts: other wordings, "
+    "other pictures, questions by name"
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run achieved on the rows that it was to forget, asked as they stand.
+
+    Attributes:
+        status: `forgotten`, `not forgotten`, `not examined` (no rows were asked), or `nothing known` (the base answered none).
+        known: forget rows that the base answered.
+        still_answered: share of these that the unlearned model answers, in [0, 1]; None where nothing was examined or known.
+        allowed: share that may still be answered.
+        retained: share of the retain rows answered by the base that the unlearned model answers; None without.
+    """
+
+    status: Status
+    known: int = 0
+    still_answered: float | None = None
+    allowed: float = STILL_ANSWERED
+    retained: float | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for `results.json`."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        if self.still_answered is None:
+            return f"{self.status}: whether the model forgot is unknown"
+        text = f"{self.status}: {self.still_answered:.0%} of {self.known} known forget rows are still answered"
+        return text if self.status == "forgotten" else f"{text}; {ADVICE}"
+
+
+def outcome_of(scores: Mapping[str, Mapping[str, SplitResult]]) -> Outcome:
+    """Compare the models before and after on the rows that both were asked.
+
+    Args:
+        scores: model (`base`, `unlearned`) to split (`forget`, `retain`) to results.
+
+    Returns:
+        The outcome.
+    """
+    if not all("forget" in scores.get(model, {}) for model in ("base", "unlearned")):
+        return Outcome("not examined")
+    before, after = scores["base"], scores["unlearned"]
+    left = {split: _still_right(before[split], after[split]) for split in before if split in after}
+    known, share = left["forget"]
+    retained = left["retain"][1] if "retain" in left else None
+    if share is None:
+        return Outcome("nothing known", retained=retained)
+    return Outcome("forgotten" if share <= STILL_ANSWERED else "not forgotten", known, share, retained=retained)
+
+
+def _still_right(before: SplitResult, after: SplitResult) -> tuple[int, float | None]:
+    """Rows that the first model answered, and the share of these that the second one answers."""
+    now = {item.example: item.accuracy for item in after.items}
+    known = [now[item.example] for item in before.items if item.accuracy and item.example in now]
+    return len(known), fmean(known) if known else None
