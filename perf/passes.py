@@ -1,4 +1,4 @@
-"""What one default step asks of the machine: passes by kind, waits for the device, padding, operations: `python perf/passes.py --json passes.json`.
+"""What one default step asks of the machine: passes, waits for the device, padding, operations: `python perf/passes.py --json FILE`.
 
 Counts, not times: they are the same on every machine, and a GPU at 7B is bound by them (launches, waits), not by arithmetic.
 """
@@ -27,7 +27,7 @@ from vgid.models.structure import base_of
 from vgid.settings import AdapterConfig
 from vgid.training.gradient_step import GradientStep
 
-BEFORE = {"student_passes": 4, "base_passes": 2, "adversary_passes": 1, "commit": "d65c0a8"}
+BEFORE = {"student_passes": 3, "base_passes": 2, "adversary_passes": 1, "commit": "d65c0a8"}
 """What the step of an earlier commit needed on these rows; its operations are measured by `--before` and written beside."""
 HOST = ("vgid/data/", "perturb_row", "perturb", "aligned", "_spread", "_plan_states", "_own", "__init__")
 """Files and functions that work on tensors which have not been moved to the device: reading these is no wait."""

@@ -13,7 +13,7 @@ from vgid.config import resolve
 from vgid.data.batching import Batch, Encoder
 from vgid.errors import ConfigError, DataError, RunError
 from vgid.methods import METHODS
-from vgid.methods.base import Context, StepBatch
+from vgid.methods.base import StepBatch
 from vgid.methods.common.terms import log_likelihood, mean_log_likelihood
 from vgid.models.export import save_checkpoint
 from vgid.models.forward import answer_logits

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from vgid.data.example import STRANGER, Example, subject_key
+from vgid.data.sources import Rows, rows_of
 from vgid.errors import DataError
 from vgid.evaluation.generation import generate
 from vgid.evaluation.metrics import is_refusal, key_fact, probability, rouge_l
 from vgid.evaluation.scoring import AnswerScore, score
 from vgid.evaluation.statistics import Interval, KSResult, bootstrap_ci, ks_two_sample
-from vgid.models.loading import LoadedModel
+from vgid.models.loading import LoadedModel, load_model
 from vgid.progress import Progress
 
 
@@ -80,8 +82,8 @@ class SplitResult:
 
 
 def evaluate(
-    loaded: LoadedModel,
-    splits: Mapping[str, Sequence[Example]],
+    model: str | Path | LoadedModel,
+    splits: Mapping[str, Rows],
     *,
     max_new_tokens: int = 48,
     batch_size: int = 64,
@@ -93,8 +95,8 @@ def evaluate(
     A question about the same images is asked once, even if it is in several splits.
 
     Args:
-        loaded: the model.
-        splits: examples by name of their split.
+        model: folder or hub id, or a loaded model.
+        splits: rows by name of their split: files or folders, datasets, dictionaries, or examples.
         max_new_tokens: largest number of tokens in an answer.
         batch_size: number of examples in a batch; batches that do not fit into memory are halved.
         seed: random seed of the bootstrap.
@@ -113,10 +115,9 @@ def evaluate(
         >>> results = evaluate(loaded, {"forget": load_examples("forget.jsonl")})  # doctest: +SKIP
         >>> results["forget"].accuracy, results["forget"].accuracy_ci  # doctest: +SKIP
     """
-    for name, examples in splits.items():
-        if not examples:
-            raise DataError(f"the split {name!r} is empty", expected="at least one example", fix="leave the split out")
-    everything = [example for examples in splits.values() for example in examples]
+    rows = {name: _rows(name, source) for name, source in splits.items()}
+    loaded = model if isinstance(model, LoadedModel) else load_model(model)
+    everything = [example for examples in rows.values() for example in examples]
     questions = {_question(example): example for example in everything}
     answers = {(_question(example), example.answer): example for example in everything}
     advance = _counter(len(questions) + len(answers), on_progress)
@@ -128,7 +129,14 @@ def evaluate(
         question = _question(example)
         return _judge(example, predictions[question], scores[question, example.answer])
 
-    return {name: summarise([item(example) for example in examples], seed) for name, examples in splits.items()}
+    return {name: summarise([item(example) for example in examples], seed) for name, examples in rows.items()}
+
+
+def _rows(name: str, source: Rows) -> list[Example]:
+    examples = rows_of(source, name=name)
+    if not examples:
+        raise DataError(f"the split {name!r} is empty", expected="at least one example", fix="leave the split out")
+    return examples
 
 
 def summarise(items: Sequence[ItemResult], seed: int = 0) -> SplitResult:

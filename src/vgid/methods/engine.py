@@ -93,7 +93,16 @@ class Said(NamedTuple):
 
 
 def mean_by_owner(values: Tensor, owners: Tensor, count: int) -> Tensor:
-    """Mean of values for each owner: values `[k]`, owners int64 `[k]` in [0, count) -> `[count]`; 0 for an owner without values."""
+    """Average values for each owner.
+
+    Args:
+        values: `[k]`.
+        owners: int64 `[k]`, in [0, count).
+        count: number of owners.
+
+    Returns:
+        `[count]`; 0 for an owner without values.
+    """
     ones = values.new_zeros(count).index_add(0, owners, torch.ones_like(values))
     return values.new_zeros(count).index_add(0, owners, values) / ones.clamp(min=1.0)
 
