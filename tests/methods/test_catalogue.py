@@ -36,7 +36,7 @@ def test_every_method_says_what_it_is(row: dict[str, Any]) -> None:
     assert row["summary"].endswith(".") and row["kind"] in ("trained", "edit", "inference", "reference")
     assert (row["paper"] is None) == (row["kind"] == "reference")
     documented = (Path(__file__).parents[2] / "docs" / "methods.md").read_text("utf-8")
-    (line,) = [line for line in documented.splitlines() if line.startswith(f"| `{row['name']}` |")]
+    line = next(line for line in documented.splitlines() if line.startswith(f"| `{row['name']}` |"))  # the table of formulas follows
     assert row["paper"] is None or row["paper"] in line
     assert ("retain" in line) == any("retain" in need for need in row["needs"])
 

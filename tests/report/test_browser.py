@@ -15,7 +15,7 @@ from tests.report.test_audit_page import results as audited
 from tests.report.test_comparison import results as compared
 from tests.report.test_report import data, figures
 from tests.report.test_report import results as measured
-from tests.requests.runs import honour, make_order, make_request
+from tests.requests.runs import honour, make_options, make_request
 from vgid.benchmarking.evaluate import run_benchmark
 from vgid.benchmarks.clear import CLEAR
 from vgid.benchmarks.common.files import locate
@@ -161,7 +161,7 @@ def test_a_benchmark_page_is_one_of_them(size: dict[str, int], benchmark_page: s
 def record_page(random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The page of the record of a second request that was honoured, with hostile words in it."""
     root = tmp_path_factory.mktemp("honoured")
-    first = make_order(root, random_folder)
+    first = make_options(root, random_folder)
     honour(first)
     request = make_request(root / "second", first=10, id="T-2")
     second = replace(first, model=None, after=first.out, request=request, out=root / "later")
