@@ -85,7 +85,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_rows() -> None:
     ("config", "forget", "retain", "expected"),
     [
         ({"steps": 9}, 5, 5, 9),
-        ({"steps": None, "epochs": 2, "forget_batch": 4}, 10, 99, 5),
+        ({"steps": None, "epochs": 2, "min_steps": 1, "forget_batch": 4}, 10, 99, 5),
         ({"steps": None, "epochs": 1.0, "forget_batch": 8}, 0, 80, 10),
     ],
 )
