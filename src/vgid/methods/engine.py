@@ -467,16 +467,23 @@ def whole_loss(model: Any, terms: Sequence[Term], machine: Machine, trained: Seq
     for each in passes(model, terms, machine):
         value = each.total
         if each.attacked and value.requires_grad:
-            found = torch.autograd.grad(value, list(trained), allow_unused=True)
-            value = carry_gradient(value, trained, [torch.zeros_like(p) if g is None else g for p, g in zip(trained, found, strict=True)])
+            value = with_gradient(value, trained, gradients(value, trained))
         total = total + value
         for name, part in each.parts.items():
             parts[name] = parts[name] + part if name in parts else part
     return total, parts
 
 
-def carry_gradient(value: Tensor, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
-    """Make a scalar with a given value and a given gradient.
+def gradients(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
+    """Gradients of a loss; zero where it does not depend on a parameter, as the projector's for rows without pictures."""
+    if not loss.requires_grad:
+        return [torch.zeros_like(p) for p in parameters]
+    found = torch.autograd.grad(loss, list(parameters), allow_unused=True)
+    return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
+
+
+def with_gradient(value: Tensor, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
+    """Make a scalar with a given value and a given gradient, for methods that do more with gradients than add them up.
 
     Args:
         value: the scalar's value.

@@ -28,7 +28,8 @@ from vgid.losses import mean_over_examples, misdirection
 from vgid.methods.base import METHODS, Context, Defaults, LossOutput, Method, MethodConfig, Range, Search, StepBatch, mean_by_shape
 from vgid.methods.common.neurons import sample, silence
 from vgid.methods.common.paths import locate
-from vgid.methods.common.terms import Examples, gradients, nll, with_gradient
+from vgid.methods.common.terms import Examples, nll
+from vgid.methods.engine import gradients, with_gradient
 from vgid.methods.rmu import pick_layer
 from vgid.models.adapters import reference
 from vgid.models.forward import layer_states

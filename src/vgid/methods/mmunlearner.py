@@ -24,7 +24,8 @@ from vgid.data.example import Example
 from vgid.errors import RunError
 from vgid.methods.base import METHODS, Context, Defaults, LossOutput, Method, MethodConfig, Range, Search, StepBatch
 from vgid.methods.common.neurons import sample
-from vgid.methods.common.terms import gradients, nll, with_gradient
+from vgid.methods.common.terms import nll
+from vgid.methods.engine import gradients, with_gradient
 from vgid.seeds import derive_seed
 
 log = logging.getLogger("vgid")

@@ -55,31 +55,6 @@ def nll(model: Any, context: Context, examples: Examples, answers: Sequence[str]
     return mean_by_shape(term, examples)
 
 
-def gradients(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
-    """Gradients of a loss; zero where it does not depend on a parameter, as the projector's for rows without pictures."""
-    if not loss.requires_grad:
-        return [torch.zeros_like(p) for p in parameters]
-    found = torch.autograd.grad(loss, list(parameters), allow_unused=True)
-    return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
-
-
-def with_gradient(value: Tensor, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
-    """Make a scalar with a given value and a given gradient, for methods that do more with gradients than add them up.
-
-    Args:
-        value: the scalar's value.
-        parameters: what the gradient is taken with respect to.
-        gradients: the gradient, one tensor for each parameter and of its shape.
-
-    Returns:
-        A scalar whose backward pass adds `gradients` to the parameters.
-    """
-    total = value.detach()
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        total = total + ((parameter - parameter.detach()) * gradient.detach()).sum()
-    return total
-
-
 class RetainConfig(MethodConfig):
     """How the retain set is held.
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from vgid.data.example import Example
 from vgid.memory import as_many_as_fit
-from vgid.methods.common.terms import gradients
+from vgid.methods.engine import gradients
 from vgid.models.structure import base_of, linear_layers
 from vgid.seeds import derive_seed
 from vgid.settings import Settings
