@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -22,11 +23,13 @@ def inspect(
     from vgid.inspector.run import inspect_models
     from vgid.progress import Stages
 
+    stdout = sys.stdout  # while stages are open, what is printed goes to stderr
+
     def announce(address: str) -> None:
-        print(f"Open {address}\nPress Ctrl-C to stop.", flush=True)
+        print(f"Open {address}\nPress Ctrl-C to stop.", file=stdout, flush=True)
 
     with Stages() as stages:
         try:
             inspect_models(before, after, adapter=adapter, data=data, port=port, announce=announce, stages=stages)
         except (KeyboardInterrupt, SystemExit):
-            print("closed")
+            print("closed", file=stdout)
