@@ -234,8 +234,8 @@ RUNS = [
 def test_a_run_touches_its_scope_repeats_and_is_written_as_it_is(random_folder: Path, row: Row, tmp_path: Path) -> None:
     before = base_weights(load_model(random_folder).model)
     # Reloads what was written with stock libraries and compares it (verify_export).
-    fitted = train_and_export(load_model(random_folder), FORGET, RETAIN, row.config, out=tmp_path)
-    again = fit(load_model(random_folder), FORGET, RETAIN, row.config)
+    train_and_export(load_model(random_folder), FORGET, RETAIN, row.config, out=tmp_path)
+    fitted, again = (fit(load_model(random_folder), FORGET, RETAIN, row.config) for _ in range(2))
     model, encoded = fitted.loaded.model, Encoder(fitted.loaded.processor).batch([*FORGET, *RETAIN])
     assert not model.training
     for (name, one), (_, two) in zip(model.state_dict().items(), again.loaded.model.state_dict().items(), strict=True):

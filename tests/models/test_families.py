@@ -301,8 +301,8 @@ def test_vgid_lowers_the_loss_in_scope_only_and_what_is_written_is_what_was_trai
     before = {name: value.clone() for name, value in loaded.model.state_dict().items()}
     forget, retain = rows[:2], rows[2:]
     # Writing reloads adapter and merged weights with stock libraries and compares them (verify_export).
-    fitted = train_and_export(loaded, forget, retain, config(), out=tmp_path)
-    model = fitted.loaded.model
+    train_and_export(load_model(folder), forget, retain, config(), out=tmp_path)
+    model = fit(loaded, forget, retain, config()).loaded.model
     structure = inspect_model(loaded.model)
     assert {structure.part_of(name) for name in adapted_modules(model)} <= set(SCOPE)
     after = {name.replace(".base_layer", ""): value for name, value in model.get_base_model().state_dict().items() if ".lora_" not in name}
