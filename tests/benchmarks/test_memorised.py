@@ -114,7 +114,7 @@ def test_the_benchmarks_own_metrics_show_forgetting(tmp_path: Path) -> None:
     learned = [*forget, *retain, *forget, *retain, *strangers, *practice]
     base = fit(load_model(SMALL.base()), [], learned, SMALL.memorising_config(0)).loaded
     before = measured(benchmark, base, total)
-    config = load_config(overrides=["training.steps=80", "validation.every=0"])
+    config = load_config("demo", ["training.steps=80", "validation.every=0"])
     after = measured(benchmark, train_and_export(base, by_name_too(forget), [*by_name_too(retain), *strangers], config).loaded, total)
     for key in sorted(before):
         print(*key, round(before[key], 3), round(after[key], 3))
