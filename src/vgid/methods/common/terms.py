@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
-from vgid.data.batching import Batch
 from vgid.data.example import Example
-from vgid.losses import answer_nll, kl_divergence, mean_over_examples, sum_over_examples
+from vgid.losses import answer_nll, kl_divergence, mean_over_examples
 from vgid.methods.base import Context, Method, MethodConfig, StepBatch, mean_by_shape
 from vgid.methods.common.targets import Targets
 from vgid.methods.engine import Ask, Said, Term
 from vgid.models.forward import answer_logits
 
 Examples = tuple[Example, ...]
-Score = Callable[[Tensor, Batch, Examples], Tensor]
-"""From logits `[n, v]`, their batch and its examples to one value an example, `[b]`."""
-
-
-def log_likelihood(logits: Tensor, batch: Batch) -> Tensor:
-    """Log-probability of each example's answer: summed over its tokens, `[b]`."""
-    return -sum_over_examples(answer_nll(logits, batch.answers.targets), batch.owners, len(batch.ids))
-
-
-def mean_log_likelihood(logits: Tensor, batch: Batch) -> Tensor:
-    """The same, averaged over the answer's tokens, `[b]`."""
-    ones = sum_over_examples(torch.ones_like(batch.owners, dtype=torch.float32), batch.owners, len(batch.ids))
-    return log_likelihood(logits, batch) / ones.clamp(min=1.0)
 
 
 def nll(model: Any, context: Context, examples: Examples, answers: Sequence[str] | None = None) -> Tensor:
