@@ -14,7 +14,8 @@ from vgid.benchmarks.base import BENCHMARKS
 from vgid.benchmarks.common.files import locate
 from vgid.commands import app
 from vgid.data.example import Example
-from vgid.data.sources import load_examples, write_examples, write_parquet
+from vgid.data.sources import load_examples
+from vgid.data.writing import write_examples, write_parquet
 from vgid.errors import ConfigError, DataError, OutputError
 
 
