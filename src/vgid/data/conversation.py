@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -121,7 +120,7 @@ def _written_for_picture(processor: Any, example: Example) -> str:
         _apply(processor, [{"role": "user", "content": content}], example, add_generation_prompt=True)
         for content in ([text], [{"type": "image"}, text])
     )
-    before = len(os.path.commonprefix([without, shown]))
+    before = next((place for place, (one, other) in enumerate(zip(without, shown, strict=False)) if one != other), len(without))
     return shown[before : before + len(shown) - len(without)]
 
 
