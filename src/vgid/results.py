@@ -95,8 +95,8 @@ def evaluate_models(
         stages: shows and times what is done; None shows progress bars.
 
     Returns:
-        The results object (schema `vgid.results/1`): figures by split and model, nothing of the questions and answers; with a base and a split
-        `forget`, the `outcome` too.
+        The results object (schema `vgid.results/1`): figures by split and model, nothing of the questions and answers; with a
+        base and a split `forget`, the `outcome` too.
 
     Raises:
         DataError: rows are bad.
