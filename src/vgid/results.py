@@ -115,7 +115,7 @@ def evaluate_models(
                 with shown(f"Examining the {name} model", "evaluate") as tick:
                     evaluated[name] = evaluate(load_model(path, adapter=adapter), splits, seed=seed, on_progress=tick)
         found = outcome_of(evaluated)
-        known = {} if found.status == "not examined" else {"outcome": found.as_json()}
+        known: dict[str, Any] = {} if found.status == "not examined" else {"outcome": found.as_json()}
         results = build_results(model=str(models["unlearned"][0]), evaluated=evaluated, seed=seed, seconds=shown.seconds, **known)
     if out is not None:
         write_json_atomic(out / "results.json", results)
