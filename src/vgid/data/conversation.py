@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from jinja2 import TemplateError
 
 from vgid.data.example import IMAGE, Example, Turn
-from vgid.errors import DataError, ModelError
+from vgid.errors import DataError, ModelError, VgidError
 
 
 class Rendered(NamedTuple):
@@ -78,14 +78,15 @@ def render_chat(processor: Any, example: Example, instruction: str | None = None
         Prompt and answer as text.
 
     Raises:
-        DataError: the texts hold another number of marks than there are pictures, or the template refuses the turns or moves their parts.
+        DataError: the texts hold another number of marks than there are pictures,
+            or the template moves or refuses parts of them.
         ModelError: the processor has no chat template, or one that cannot be used.
     """
     turns = _kept_in_order(processor, messages(example, instruction), example)
     said = example.answer if answer is None else answer
     reply = {"role": "assistant", "content": [{"type": "text", "text": said}]}
-    prompt = _apply(processor, turns, example, add_generation_prompt=True)
-    whole = _apply(processor, [*turns, reply], example, add_generation_prompt=False)
+    prompt = _apply(processor, turns, add_generation_prompt=True)
+    whole = _apply(processor, [*turns, reply], add_generation_prompt=False)
     return Rendered(prompt, _answer_part(processor, prompt, whole, said))
 
 
@@ -98,11 +99,11 @@ def _kept_in_order(processor: Any, turns: list[dict[str, Any]], example: Example
     parts = [part["type"] for part in turns[0]["content"]]
     if len(turns) == 1 and "image" not in parts[parts.index("text") if "text" in parts else 0 :]:
         return turns  # pictures first, then text: every template's own order
-    written = _written_for_picture(processor, example) if example.images else ""
+    written = _written_for_picture(processor) if example.images else ""
     in_text = [{**turn, "content": [{"type": "text", "text": _joined(turn["content"], written.strip())}]} for turn in turns]
     plain = [{**turn, "content": _joined(turn["content"], written.strip())} for turn in turns]
     for form in (turns, in_text, plain):
-        if _is_in_order(processor, form, turns, written.strip(), example):
+        if _is_in_order(processor, form, turns, written.strip()):
             return form
     raise DataError(
         "the model's chat template moves or loses parts of this row",
@@ -113,11 +114,11 @@ def _kept_in_order(processor: Any, turns: list[dict[str, Any]], example: Example
     )
 
 
-def _written_for_picture(processor: Any, example: Example) -> str:
+def _written_for_picture(processor: Any) -> str:
     """What the template writes for one picture before a text."""
     text = {"type": "text", "text": _SENTINEL.format(0)}
     without, shown = (
-        _apply(processor, [{"role": "user", "content": content}], example, add_generation_prompt=True)
+        _apply(processor, [{"role": "user", "content": content}], add_generation_prompt=True)
         for content in ([text], [{"type": "image"}, text])
     )
     before = next((place for place, (one, other) in enumerate(zip(without, shown, strict=False)) if one != other), len(without))
@@ -128,14 +129,14 @@ _SENTINEL = "\ue000{}\ue001"
 """A text that no template writes by itself."""
 
 
-def _is_in_order(processor: Any, form: list[dict[str, Any]], turns: list[dict[str, Any]], written: str, example: Example) -> bool:
+def _is_in_order(processor: Any, form: list[dict[str, Any]], turns: list[dict[str, Any]], written: str) -> bool:
     """Whether the template keeps everything in its order, tried on texts that can be found again."""
     texts = {part["text"]: None for turn in turns for part in turn["content"] if part["type"] == "text"}
     names = {text: _SENTINEL.format(number) for number, text in enumerate(texts)}
     wanted = [names[part["text"]] if part["type"] == "text" else written for turn in turns for part in turn["content"]]
     try:
-        rendered = _apply(processor, [_renamed(turn, names, written) for turn in form], example, add_generation_prompt=True)
-    except DataError:
+        rendered = _apply(processor, [_renamed(turn, names, written) for turn in form], add_generation_prompt=True)
+    except (VgidError, TemplateError):  # the template takes no such turns
         return False
     marks = re.findall("\ue000\\d+\ue001" + (f"|{re.escape(written)}" if written else ""), rendered)
     return marks == wanted and "'type'" not in rendered
@@ -155,7 +156,7 @@ def _joined(content: list[dict[str, Any]], written: str) -> str:
     return "".join(part["text"] if part["type"] == "text" else written for part in content)
 
 
-def _apply(processor: Any, turns: list[dict[str, Any]], example: Example, *, add_generation_prompt: bool) -> str:
+def _apply(processor: Any, turns: list[dict[str, Any]], *, add_generation_prompt: bool) -> str:
     if not getattr(processor, "chat_template", None):
         raise ModelError(
             "the processor has no chat template",
@@ -163,16 +164,7 @@ def _apply(processor: Any, turns: list[dict[str, Any]], example: Example, *, add
             got=type(processor).__name__,
             fix="use an instruction-tuned checkpoint, or set processor.chat_template",
         )
-    try:
-        return str(processor.apply_chat_template(turns, add_generation_prompt=add_generation_prompt, tokenize=False))
-    except TemplateError as error:
-        raise DataError(
-            "the model's chat template refuses this row",
-            where=example.where or example.id,
-            expected="turns that the template takes",
-            got=f"turns of {', '.join(turn['role'] for turn in turns)}: {type(error).__name__}",
-            fix="leave out what the template does not take, such as a system turn",
-        ) from error
+    return str(processor.apply_chat_template(turns, add_generation_prompt=add_generation_prompt, tokenize=False))
 
 
 def _answer_part(processor: Any, prompt: str, whole: str, answer: str) -> str:

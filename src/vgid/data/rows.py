@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from vgid.data.example import IMAGE, STRANGER, Example, ImageRef, Turn, without_marks
+from vgid.data.example import IMAGE, STRANGER, Derived, Example, ImageRef, Turn, without_marks
 from vgid.data.pictures import holds_picture, picture, seems_picture
 from vgid.data.problems import Notes
 from vgid.data.readers.base import RawRow
@@ -78,6 +78,7 @@ class RowReader:
             subject=text_of(row, "subject", where, self.notes) if "subject" in row else None,
             keywords=self._texts(row, "keywords", where),
             tags=self._texts(row, "tags", where),
+            derived=_derived(row, where),
             where=where,
         )
         examples = [_example(base, turns[: place + 1], images) for place in self._answers(turns, where)]
@@ -212,6 +213,15 @@ class RowReader:
         if any(not isinstance(value, str) for value in values):
             self.notes.changes[f"{name} holds numbers, read as text"] += 1
         return tuple(clean(str(value), name, where) for value in values)
+
+
+def _derived(row: Mapping[str, Any], where: str) -> Derived | None:
+    value = row.get("derived")
+    if value is None:
+        return None
+    if not isinstance(value, Mapping) or set(value) != {"from", "kind"} or not all(isinstance(each, str) for each in value.values()):
+        raise DataError("derived has the wrong type", where=where, expected='{"from": id, "kind": text}', got=type(value).__name__)
+    return Derived(value["from"], value["kind"])
 
 
 def _example(base: Example, turns: Sequence[RawTurn], images: Sequence[ImageRef]) -> Example:

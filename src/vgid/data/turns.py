@@ -28,7 +28,7 @@ AROUND = ("system", "history", "input", "context")
 """Columns with what was said before a question, or with more of it."""
 PICTURES = tuple("image images file_name image_path image_paths image_url image_urls image_file img".split())
 """Columns of pictures; a row has one of them."""
-LABELS = ("id", "subject", "keywords", "tags")
+LABELS = ("id", "subject", "keywords", "tags", "derived")
 COLUMNS = frozenset((*QUESTIONS, *ANSWERS, *CHATS, *AROUND, *PICTURES, *LABELS))
 """All columns that are read."""
 REFUSED = {

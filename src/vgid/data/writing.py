@@ -38,7 +38,8 @@ def write_parquet(path: str | Path, examples: Iterable[Example]) -> int:
     turn = pa.struct({"role": pa.string(), "content": pa.string()})
     words = {name: pa.string() for name in ("id", "question", "answer", "subject")}
     lists = {name: pa.list_(pa.string()) for name in ("keywords", "tags")}
-    schema = pa.schema({**words, "images": pa.list_(picture), **lists, "context": pa.list_(turn)})
+    derived = pa.struct({"from": pa.string(), "kind": pa.string()})
+    schema = pa.schema({**words, "images": pa.list_(picture), **lists, "context": pa.list_(turn), "derived": derived})
     ids: set[str] = set()
     source = iter(examples)
     with whole_file(Path(path)) as unfinished, parquet.ParquetWriter(unfinished, schema, dictionary_pagesize_limit=2**26) as writer:
@@ -57,7 +58,11 @@ def _parquet_row(example: Example) -> dict[str, Any]:
     row: dict[str, Any] = {name: getattr(example, name) or None for name in ("id", "question", "answer", "subject")}
     images = [{"bytes": ref.read(), "path": None} for ref in example.images]
     row |= {"images": images, "keywords": list(example.keywords), "tags": list(example.tags)}
-    return row | {"context": _context(example) or None}
+    return row | {"context": _context(example) or None, "derived": _origin(example)}
+
+
+def _origin(example: Example) -> dict[str, str] | None:
+    return {"from": example.derived.source, "kind": example.derived.kind} if example.derived else None
 
 
 def _context(example: Example) -> list[dict[str, str]]:
@@ -90,4 +95,5 @@ def _as_row(example: Example, names: Mapping[ImageRef, str]) -> dict[str, Any]:
     row |= {"context": _context(example)} if example.context else {}
     row |= {"question": example.question} | ({"answer": example.answer} if example.answer else {})
     row |= {"subject": example.subject} if example.subject is not None else {}
+    row |= {"derived": _origin(example)} if example.derived else {}
     return row | {name: list(value) for name, value in (("keywords", example.keywords), ("tags", example.tags)) if value}
