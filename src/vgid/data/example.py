@@ -88,7 +88,7 @@ class ImageRef:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
             with os.fdopen(descriptor, "rb") as file:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    raise DataError("image is no ordinary file", got=str(self.path), fix="copy the picture there")
+                    raise DataError("image is not an ordinary file", got=str(self.path), fix="copy the picture there")
                 return file.read()
         except FileNotFoundError:
             raise DataError("image not found", got=str(self.path), fix="check the path; it is relative to the data file's folder") from None

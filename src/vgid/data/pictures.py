@@ -77,7 +77,7 @@ def picture(value: Any, folder: Path | None, where: str) -> ImageRef:
 
 
 def suffix_of(content: bytes) -> str | None:
-    """Return the ending of a picture's file by its first bytes; None for what is no picture of a known kind."""
+    """Return the ending of a picture's file by its first bytes; None for what is not a picture of a known kind."""
     return next((suffix for start, suffix in STARTS.items() if content.startswith(start)), None)
 
 
@@ -140,7 +140,7 @@ def _of_mapping(value: Mapping[str, Any], folder: Path | None, where: str) -> Im
     if name in ("base64", "data"):
         content = _decoded(inner) if isinstance(inner, str) else None
         if not content:
-            raise DataError("image is no valid base64", where=where, expected="base64 of a picture's file", fix="encode it again")
+            raise DataError("image is not valid base64", where=where, expected="base64 of a picture's file", fix="encode it again")
         return ImageRef(data=content)
     if isinstance(inner, Mapping):
         raise DataError("image has the wrong type", where=where, expected="a path", got="a mapping in a mapping")
@@ -151,7 +151,7 @@ def _of_data_uri(value: str, where: str) -> ImageRef:
     found = _DATA_URI.fullmatch(value)
     content = _decoded(found[3]) if found and found[2] else None
     if not content:
-        raise DataError("image is no valid data URI", where=where, expected="data:image/png;base64,...", fix="encode it as base64 again")
+        raise DataError("image is not valid data URI", where=where, expected="data:image/png;base64,...", fix="encode it as base64 again")
     return ImageRef(data=content)
 
 

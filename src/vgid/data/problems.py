@@ -13,7 +13,7 @@ from vgid.errors import DataError
 SHOWN = 20
 """Problems that a message or a report lists, at most; the others are counted."""
 MOST_PROBLEMS = 100_000
-"""Bad rows after which reading stops: so many mean that the format is another, and a file may have 10^8 of them. Chosen by hand."""
+"""Bad rows after which reading stops: this number means that the format is another, and a file may have 10^8 of them. Chosen by hand."""
 
 
 class TooManyProblemsError(Exception):

@@ -46,7 +46,7 @@ def check_file(file: Path) -> None:
     """Make sure that a data file can be read.
 
     Raises:
-        DataError: it does not exist, is empty, or is no ordinary file: a named pipe would be waited for, without an end.
+        DataError: it does not exist, is empty, or is not an ordinary file: a named pipe would be waited for, without an end.
     """
     try:
         found = file.stat()
@@ -57,6 +57,6 @@ def check_file(file: Path) -> None:
     except ValueError:  # a zero character
         raise DataError("no such file or folder", where=file, fix="check the path") from None
     if not stat.S_ISREG(found.st_mode):
-        raise DataError("no ordinary file", where=file, expected="a data file", fix="copy its content into a file")
+        raise DataError("not an ordinary file", where=file, expected="a data file", fix="copy its content into a file")
     if not found.st_size:
         raise DataError("the data file is empty", where=file, expected="at least one row", got="0 bytes")

@@ -15,7 +15,7 @@ SUFFIXES = (".csv", ".tsv")
 LISTS = frozenset("images keywords tags context messages conversations history image_paths".split())
 """Columns whose cells may be lists, as JSON."""
 SEPARATED = frozenset(("keywords", "tags"))
-"""Columns in which a cell that is no list is one entry."""
+"""Columns in which a cell is one entry unless it is a list."""
 
 
 def rows(file: Path) -> Rows:

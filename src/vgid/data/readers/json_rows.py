@@ -157,7 +157,7 @@ class _Pieces:
         self._text, self._at, self._ended = "", 0, False
 
     def next_character(self) -> str:
-        """The next character that is no white space; empty at the end."""
+        """The next character that is not white space; empty at the end."""
         while True:
             while self._at < len(self._text) and self._text[self._at] in _SPACE:
                 self._at += 1

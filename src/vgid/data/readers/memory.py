@@ -19,7 +19,7 @@ def rows(source: Iterable[Any], name: str) -> Iterator[RawRow]:
         name: what their ids start with.
 
     Raises:
-        DataError: the source is no list of rows, has no columns of questions, or cannot be read.
+        DataError: the source is not a list of rows, has no columns of questions, or cannot be read.
     """
     if isinstance(source, Mapping):  # a DatasetDict too
         raise DataError(
