@@ -3,22 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean
 from typing import Any, Literal
 
 from vgid.evaluation.evaluate import SplitResult
 
-Status = Literal["forgotten", "not forgotten", "not examined", "nothing known"]
+Status = Literal["forgotten", "not forgotten", "damaged", "not examined", "nothing known"]
 STILL_ANSWERED = 0.05
 """Share of known forget rows that may still be answered: one in twenty. Guessing among the fictional people's values reaches this share at
 most; an audit judges more finely."""
 EXIT_CODE = 3
-"""Exit code of a run that ended and did not forget."""
+"""Exit code of a run that ended and did not forget, or lost too much else."""
+FAILED: tuple[Status, ...] = ("not forgotten", "damaged")
+"""What ends with this exit code."""
 ADVICE = (
     "train for longer (--set training.min_steps=300), raise training.learning_rate, or add rows about the same facts: other wordings, "
     "other pictures, questions by name"
 )
+
+
+KEEP = (
+    "give more retain rows, or bare pictures of other people among them, lower training.learning_rate, or take fewer steps; "
+    "--set validation.most_lost=… allows more"
+)
+
+
+@dataclass(frozen=True)
+class Aside:
+    """What is left of retain rows that were put aside and never trained on.
+
+    Attributes:
+        given: rows put aside of those that the user gave, as far as the base recalled them.
+        replayed: rows put aside of the base's own answers.
+        recalled: share of all of them that the model still recalls word for word, in [0, 1].
+        allowed_loss: share that may be lost.
+    """
+
+    given: int
+    replayed: int
+    recalled: float
+    allowed_loss: float
+
+    @property
+    def intact(self) -> bool:
+        """Whether no more is lost than allowed."""
+        return 1.0 - self.recalled <= self.allowed_loss
 
 
 @dataclass(frozen=True)
@@ -26,14 +56,20 @@ class Outcome:
     """What a run achieved on the rows that it was to forget, asked as they stand.
 
     Attributes:
-        status: `forgotten`, `not forgotten` (too much of the forget rows or of the held-out ones is still answered), `not examined` (no
-            rows were asked), or `nothing known` (the base answered none).
+        status: `forgotten`, `not forgotten` (too much of the forget rows or of the held-out ones is still answered), `damaged` (forgotten, but
+            more of what was put aside is lost than allowed), `not examined` (no rows were asked), or `nothing known` (the base answered
+            none).
         known: forget rows that the base answered.
         still_answered: share of these that the unlearned model answers, in [0, 1]; None where nothing was examined or known.
         held_out_known: rows about the same facts, never trained on, that the base answered.
         held_out_answered: share of these that the unlearned model answers; None without.
         allowed: share that may still be answered.
         retained: share of the retain rows answered by the base that the unlearned model answers; None without.
+        aside_given: retain rows of the user, never trained on, that the base recalls word for word.
+        aside_replayed: rows of the base's own answers, never trained on, about others than those trained on (`vgid.data.replay`).
+        aside_lost: share of both that the unlearned model no longer recalls word for word; None without any.
+        allowed_loss: share that may be lost.
+        protected_by: number of rows that were trained on to keep other knowledge, by kind; `given` are the user's.
     """
 
     status: Status
@@ -43,6 +79,11 @@ class Outcome:
     held_out_answered: float | None = None
     allowed: float = STILL_ANSWERED
     retained: float | None = None
+    aside_given: int = 0
+    aside_replayed: int = 0
+    aside_lost: float | None = None
+    allowed_loss: float | None = None
+    protected_by: Mapping[str, int] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for `results.json`."""
@@ -54,7 +95,9 @@ class Outcome:
         text = f"{self.status}: {self.still_answered:.0%} of {self.known} known forget rows are still answered"
         if self.held_out_answered is not None:
             text += f", and {self.held_out_answered:.0%} of {self.held_out_known} held-out rows about the same facts"
-        return text if self.status == "forgotten" else f"{text}; {ADVICE}"
+        if self.aside_lost is not None:
+            text += f"; of what was put aside and not trained on, {self.aside_lost:.0%} is lost"
+        return f"{text}; {ADVICE}" if self.status == "not forgotten" else f"{text}; {KEEP}" if self.status == "damaged" else text
 
 
 def outcome_of(scores: Mapping[str, Mapping[str, SplitResult]]) -> Outcome:
@@ -78,6 +121,27 @@ def outcome_of(scores: Mapping[str, Mapping[str, SplitResult]]) -> Outcome:
         return Outcome("nothing known", retained=retained)
     forgotten = max(share, share_of_more or 0.0) <= STILL_ANSWERED
     return Outcome("forgotten" if forgotten else "not forgotten", known, share, more, share_of_more, retained=retained)
+
+
+def with_protection(outcome: Outcome, protected_by: Mapping[str, int], aside: Aside | None) -> Outcome:
+    """Add what protected other knowledge, and what is left of rows that were put aside.
+
+    Args:
+        outcome: what was asked.
+        protected_by: number of retain rows by kind, "" for the user's.
+        aside: what is left of held-out retain rows; None where there were none.
+
+    Returns:
+        The outcome; a model that forgot and lost more than allowed is `damaged`.
+    """
+    found = replace(outcome, protected_by={kind or "given": count for kind, count in protected_by.items()})
+    if aside is None:
+        return found
+    lost = 1.0 - aside.recalled
+    status = "damaged" if found.status == "forgotten" and not aside.intact else found.status
+    return replace(
+        found, status=status, aside_given=aside.given, aside_replayed=aside.replayed, aside_lost=lost, allowed_loss=aside.allowed_loss
+    )
 
 
 def _still_right(before: SplitResult, after: SplitResult) -> tuple[int, float | None]:

@@ -115,6 +115,8 @@ class ValidationConfig(Settings):
         forget_target: training may stop when at most this fraction of the held-out forget rows is still recalled word for word.
         utility_floor: ... and at least this fraction of the held-out retain rows that the base recalled still is.
         patience: evaluations in a row that must meet both targets before training stops early.
+        most_lost: largest share of held-out retain rows, never trained on, that the base recalled and the model may have lost; a run that
+            lost more ends with exit code 3.
     """
 
     every: int = Field(default=25, ge=0)
@@ -123,3 +125,4 @@ class ValidationConfig(Settings):
     forget_target: float = Field(default=0.0, ge=0, le=1)
     utility_floor: float = Field(default=0.98, ge=0, le=1)
     patience: int = Field(default=3, ge=1)
+    most_lost: float = Field(default=0.1, ge=0, le=1)

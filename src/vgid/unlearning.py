@@ -27,7 +27,7 @@ from vgid.evaluation.metrics import key_fact
 from vgid.models.export import merge_adapter, outputs_of, release, save_adapter, save_checkpoint, verify_export
 from vgid.models.loading import LoadedModel, load_model
 from vgid.models.quantisation import is_quantised
-from vgid.outcome import Outcome, outcome_of
+from vgid.outcome import Outcome, outcome_of, with_protection
 from vgid.progress import Progress, Stages, stages_or_own
 from vgid.results import build_results
 from vgid.training.fit import Fitted, fit
@@ -173,7 +173,7 @@ def unlearn(
             seconds=shown.seconds,
             training=fitted.stopped,
             automatic=dict(fitted.automatic),
-            outcome=outcome_of(scores).as_json(),
+            outcome=with_protection(outcome_of(scores), fitted.protected_by, fitted.aside).as_json(),
             preflight=dict(checked),
         )
     if folder is not None and first:

@@ -42,13 +42,13 @@ def unlearn(
 ) -> None:
     """Make a model forget, after a preflight; writes the adapter, the merged model and results.json.
 
-    Exit code 0: done; 3: done, but the forget rows are still answered; 1: the run failed; 2: bad input.
+    Exit code 0: done; 3: done, but the forget rows are still answered, or too much else is lost; 1: the run failed; 2: bad input.
     """
     config = run_config(recipe, method, settings, seed)
     if dry_run:
         _preflight(model, forget, retain, config, max_rows, skip_bad_rows, allow_unknown, False, as_json)
         return
-    from vgid.outcome import EXIT_CODE
+    from vgid.outcome import EXIT_CODE, FAILED
     from vgid.progress import Stages
     from vgid.report.table import results_table
     from vgid.unlearning import unlearn as run
@@ -71,7 +71,7 @@ def unlearn(
     if first:
         shown = [results_table(done.results)] if done.results["splits"] else []
         show(done.results, as_json, [*shown, str(done.outcome)], out)
-    if done.outcome.status == "not forgotten":
+    if done.outcome.status in FAILED:
         raise typer.Exit(EXIT_CODE)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vgid.data.batching import Batch, Encoder
 from vgid.data.example import Example
 from vgid.data.packing import Style
+from vgid.data.replay import ReplayConfig
 from vgid.errors import DataError
 from vgid.methods.engine import Machine, PassLoss, Term, passes, whole_loss
 from vgid.registry import Registry
@@ -156,6 +157,11 @@ class Method(Generic[C]):
     def augment(self) -> int:
         """Retain rows that are repeated with their picture transformed (`vgid.data.augmentation`)."""
         return 0
+
+    @property
+    def replay(self) -> ReplayConfig | None:
+        """What the base is asked for further rows to keep (`vgid.data.replay`); None for nothing."""
+        return None
 
     def unsupported(self) -> Mapping[Capability, Unsupported]:
         """What training must not do with this method's loss, each with the reason and what to set instead."""

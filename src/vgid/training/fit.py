@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,20 @@ from vgid import processes
 from vgid.config import RunConfig
 from vgid.data.augmentation import augmented_rows
 from vgid.data.example import Example
+from vgid.data.replay import REPLAY, Base, counts_by_kind, replay_rows
 from vgid.data.self_distilled import self_distilled_rows
 from vgid.errors import ConfigError
 from vgid.evaluation.generation import generate
 from vgid.methods.base import Context, Method
+from vgid.methods.vgid.sampling import sample_answers
 from vgid.models.adapters import attach_lora
+from vgid.models.inversion import imagined_pictures
 from vgid.models.loading import LoadedModel, load_model
 from vgid.models.memory_saving import checkpointing, compiled
 from vgid.models.packing_check import find_style
 from vgid.models.quantisation import is_quantised
 from vgid.models.structure import unfreeze
+from vgid.outcome import Aside
 from vgid.progress import Progress
 from vgid.seeds import derive_seed
 from vgid.training.automatic import checkpointing_on, precision_on
@@ -32,7 +37,10 @@ from vgid.training.checkpointing import Checkpoints
 from vgid.training.fingerprint import fingerprint
 from vgid.training.state import put_weights, weights_of
 from vgid.training.trainer import Curves, train
-from vgid.training.validation import EarlyStop, split_validation
+from vgid.training.validation import EarlyStop, split_subjects, split_validation
+
+SAMPLED_AT_ONCE = 64
+"""Rows of which answers are sampled in one batch."""
 
 log = logging.getLogger("vgid")
 
@@ -47,6 +55,8 @@ class Fitted:
         seconds: time that training took, in seconds.
         stopped: why training ended, in words.
         automatic: what settings that are `auto` came to.
+        protected_by: number of retain rows by kind (`vgid.data.replay`), "" for rows that the user gave.
+        aside: what is left of retain rows that were put aside and never trained on; None where there are none.
     """
 
     loaded: LoadedModel
@@ -54,6 +64,8 @@ class Fitted:
     seconds: float
     stopped: str
     automatic: Mapping[str, Any] = field(default_factory=dict)
+    protected_by: Mapping[str, int] = field(default_factory=dict)
+    aside: Aside | None = None
 
 
 def fit(
@@ -110,9 +122,15 @@ def fit(
     model = _trainable(loaded, config)
     saves = checkpointing_on(model, encoder, [*forget, *retain], training, max(training.forget_batch, training.retain_rows))
     forget, forget_held_out = split_validation(forget, config.validation, derive_seed(config.seed, "forget aside"))
-    retain, retain_held_out = split_validation(retain, config.validation, derive_seed(config.seed, "retain aside"))
+    replayed = [row for row in retain if REPLAY in row.tags]
+    given = [row for row in retain if REPLAY not in row.tags]
+    given, retain_held_out = split_validation(given, config.validation, derive_seed(config.seed, "retain aside"))
+    replayed, replay_held_out = split_subjects(replayed, config.validation, derive_seed(config.seed, "replay aside"))
+    retain, retain_held_out = [*given, *replayed], [*retain_held_out, *replay_held_out]
     packing = find_style(model, encoder, [*forget, *retain], training.pack) if "packing" not in unsupported else None
-    stop = EarlyStop(model, encoder, forget_held_out, retain_held_out, config.validation)
+    # Of a few rows none can be held out; then those that are trained on show whether they are still recalled.
+    watched = forget_held_out or forget[: config.validation.rows if config.validation.every else 0]
+    stop = EarlyStop(model, encoder, watched, retain_held_out, config.validation)
     method.prepare(model, Context(encoder, forget, retain, config.seed, device, copied, packing))
     sharded = processes.count() > 1 and (training.shard or processes.asked_to_shard())
     for each in (model, copied) if sharded else ():
@@ -125,16 +143,33 @@ def fit(
         model = _put_together(model, loaded, config)
     model = method.finalize(model).eval()
     automatic = {"precision": training.precision, "gradient_checkpointing": saves}
-    return Fitted(replace(loaded, model=model), curves | stop.curves, time.monotonic() - started, stop.reason, automatic)
+    seconds, kept_by = time.monotonic() - started, counts_by_kind(retain)
+    return Fitted(replace(loaded, model=model), curves | stop.curves, seconds, stop.reason, automatic, kept_by, stop.aside())
 
 
 def _additional_rows(
     method: Method[Any], forget: Sequence[Example], retain: Sequence[Example], seed: int, loaded: LoadedModel
 ) -> list[Example]:
-    """Rows that a method adds to the retain set: self-distilled ones, then augmented ones."""
+    """Rows that a method adds to the retain set: self-distilled ones, augmented ones, and replay rows."""
     augmented = augmented_rows(forget, retain, method.augment, seed) if method.augment else []
     distilled = self_distilled_rows(forget, retain, method.self_distilled, seed, partial(generate, loaded)) if method.self_distilled else []
-    return [*processes.from_first(distilled), *augmented]
+    base = Base(partial(generate, loaded), partial(_sample, loaded), partial(imagined_pictures, loaded.model, loaded.encoder))
+    replayed = replay_rows(forget, retain, method.replay, seed, base) if method.replay else []
+    if replayed:
+        log.info("the base was asked for rows to keep: %s", ", ".join(f"{n} {kind}" for kind, n in counts_by_kind(replayed).items()))
+    return [*processes.from_first(distilled), *augmented, *processes.from_first(replayed)]
+
+
+def _sample(loaded: LoadedModel, rows: Sequence[Example], seed: int) -> list[str]:
+    """One sampled answer to each row."""
+    device = next(loaded.model.parameters()).device
+    found: list[str] = []
+    for _, alike in groupby(rows, key=lambda row: bool(row.images)):  # a batch has pictures or none
+        those = list(alike)
+        for start in range(0, len(those), SAMPLED_AT_ONCE):
+            part = those[start : start + SAMPLED_AT_ONCE]
+            found += sample_answers(loaded.model, loaded.encoder.tokenizer, loaded.encoder.prompts(part).to(device), part, seed)
+    return found
 
 
 def _checkpoints(

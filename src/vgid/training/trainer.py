@@ -21,6 +21,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from vgid.data.example import Example
 from vgid.data.packing import groups
+from vgid.data.replay import replay_kind
 from vgid.methods.base import Method, StepBatch
 from vgid.seeds import derive_seed
 from vgid.settings import TrainingConfig
@@ -49,9 +50,11 @@ class Rows:
 
     def at(self, step: int) -> tuple[Example, ...]:
         """The rows of one step."""
-        if not self.examples or not self.per_step:
-            return ()
-        return tuple(self._nth(n) for n in range(step * self.per_step, (step + 1) * self.per_step))
+        return self.between(step * self.per_step, (step + 1) * self.per_step) if self.examples else ()
+
+    def between(self, first: int, end: int) -> tuple[Example, ...]:
+        """Rows by their number since the beginning, over all epochs."""
+        return tuple(self._nth(n) for n in range(first, end))
 
     def _nth(self, n: int) -> Example:
         epoch, place = divmod(n, len(self.examples))
@@ -67,6 +70,47 @@ class Rows:
         together = [[order[k] for k in places] for places in groups([self.examples[n] for n in order], self.pack)]
         rng.shuffle(together)
         return [n for places in together for n in places]
+
+
+class Mixture:
+    """Rows that the user gave, and kinds of replay rows (`vgid.data.replay`): each kind has its share in every stretch of steps.
+
+    In proportion to their number alone, a few hundred rows about what is seen on a picture would hardly be met beside thousands of others.
+    So each kind of replay rows gets `LEAST` of a step, and rows that the user gave `LEAST_GIVEN`; the rest is shared out in proportion.
+    Without replay rows it is `Rows`.
+    """
+
+    LEAST, LEAST_GIVEN = 1 / 12, 1 / 4
+
+    def __init__(self, examples: Sequence[Example], per_step: int, seed: int, pack: int = 1) -> None:
+        kinds: dict[str, list[Example]] = {}
+        for example in examples:
+            kinds.setdefault(replay_kind(example), []).append(example)
+        self.per_step = per_step
+        self._parts = [Rows(rows, per_step, derive_seed(seed, kind) if kind else seed, pack) for kind, rows in kinds.items()]
+        least = [self.LEAST if kind else self.LEAST_GIVEN for kind in kinds]
+        self._shares = [low + (1 - sum(least)) * len(part.examples) / len(examples) for low, part in zip(least, self._parts, strict=True)]
+        self._starts = [[0] * len(self._parts)]
+
+    def at(self, step: int) -> tuple[Example, ...]:
+        """The rows of one step."""
+        if not self._parts:
+            return ()
+        while len(self._starts) <= step + 1:
+            self._starts.append(self._next())
+        return tuple(
+            row
+            for part, first, end in zip(self._parts, self._starts[step], self._starts[step + 1], strict=True)
+            for row in part.between(first, end)
+        )
+
+    def _next(self) -> list[int]:
+        """Rows of each kind that all steps up to the next one have had: each row goes to the kind that is furthest behind."""
+        had = list(self._starts[-1])
+        for _ in range(self.per_step):
+            behind = [share * (sum(had) + 1) - count for share, count in zip(self._shares, had, strict=True)]
+            had[behind.index(max(behind))] += 1
+        return had
 
 
 class _Steps(Dataset[int]):
@@ -87,7 +131,7 @@ class UnlearnTrainer(Trainer):
     """
 
     def __init__(
-        self, model: Any, method: Method[Any], forget: Rows, retain: Rows, config: TrainingConfig, steps: range, seed: int, **kwargs: Any
+        self, model: Any, method: Method[Any], forget: Rows, retain: Mixture, config: TrainingConfig, steps: range, seed: int, **kwargs: Any
     ) -> None:
         self.forget, self.retain, self.config = forget, retain, config
         self.curves: Curves = {}
@@ -221,7 +265,7 @@ def train(
             model,
             method,
             Rows(forget, config.forget_batch, derive_seed(seed, "forget"), config.pack),
-            Rows(retain, retain_rows, derive_seed(seed, "retain"), config.pack),
+            Mixture(retain, retain_rows, derive_seed(seed, "retain"), config.pack),
             config,
             range(found.notes["step"] if found else 0, steps),
             seed,

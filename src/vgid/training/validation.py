@@ -11,7 +11,10 @@ from transformers import TrainerCallback
 
 from vgid.data.batching import Encoder
 from vgid.data.example import STRANGER, Example
+from vgid.data.replay import replay_kind
+from vgid.evaluation.metrics import is_refusal
 from vgid.models.forward import answer_logits
+from vgid.outcome import Aside
 from vgid.processes import from_first
 from vgid.settings import ValidationConfig
 from vgid.training.state import curves_of, put_weights
@@ -34,6 +37,24 @@ def split_validation(examples: Examples, config: ValidationConfig, seed: int) ->
     chosen = set(Random(seed).sample(range(len(examples)), count))
     held_out = [example for i, example in enumerate(examples) if i in chosen]
     return [example for i, example in enumerate(examples) if i not in chosen], held_out
+
+
+def split_subjects(examples: Examples, config: ValidationConfig, seed: int) -> tuple[list[Example], list[Example]]:
+    """Hold out a share of the subjects with all their rows, so that what is held out is about others than what is trained on.
+
+    Args:
+        examples: rows of one set.
+        config: share of the subjects to hold out.
+        seed: random seed of the choice.
+
+    Returns:
+        (training part, validation part); the latter is empty when validation is off.
+    """
+    subjects = sorted({example.subject or example.id for example in examples})
+    count = round(config.share * len(subjects)) if config.every else 0
+    chosen = set(Random(seed).sample(subjects, count))
+    held_out = [example for example in examples if (example.subject or example.id) in chosen]
+    return [example for example in examples if (example.subject or example.id) not in chosen], held_out
 
 
 @torch.no_grad()
@@ -77,7 +98,7 @@ class EarlyStop(TrainerCallback):
         if not examples:
             return []
         # A refusal has many right wordings, so word-for-word recall says nothing about it.
-        examples = [example for example in examples if STRANGER not in example.tags]
+        examples = [example for example in examples if STRANGER not in example.tags and not is_refusal(example.answer)]
         # Before the first step the model still is the base.
         known = from_first(recalled(self.model.eval(), self.encoder, examples))
         return [example for example, yes in zip(examples, known, strict=True) if yes]
@@ -121,6 +142,14 @@ class EarlyStop(TrainerCallback):
         put_weights(self.model, weights)
         if score < 0.0:
             self.reason = f"{self.reason}; no evaluation met both targets, the best was at step {step}"
+
+    def aside(self) -> Aside | None:
+        """What the restored weights recall of the held-out retain rows; None where none were held out, or nothing was evaluated."""
+        curve = dict(self.curves.get("recall retain", ()))
+        if self._best is None or self._best[1] not in curve:
+            return None
+        replayed = sum(bool(replay_kind(row)) for row in self.retain)
+        return Aside(len(self.retain) - replayed, replayed, curve[self._best[1]], self.config.most_lost)
 
     # -- checkpoints ----------------------------------------------------------------------------------------------------
 

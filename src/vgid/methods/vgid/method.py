@@ -35,6 +35,7 @@ from torch import Tensor, nn
 
 from vgid.data.batching import Batch, EncodedRow
 from vgid.data.example import Example
+from vgid.data.replay import ReplayConfig, replay_kind
 from vgid.instructions import INSTRUCTIONS
 from vgid.losses import Direction, kl_divergence
 from vgid.memory import as_many_as_fit
@@ -87,6 +88,7 @@ class VGIDConfig(MethodConfig):
         self_distilled: questions from the retain set that are asked about each forget picture, with the base's answers as targets (ours).
         augment: retain rows, of those that ask what forget rows ask, that are repeated with their picture mirrored, turned, scaled and
             shifted (ours); 0 where left and right matter.
+        replay: what the base is asked, so that it still says it afterwards, where the retain set leaves it open (ours); null for nothing.
     """
 
     renamed: ClassVar[dict[str, str]] = {
@@ -115,6 +117,7 @@ class VGIDConfig(MethodConfig):
     direction: Direction = "forward"
     self_distilled: int = Field(default=4, ge=0)
     augment: int = Field(default=1000, ge=0)
+    replay: ReplayConfig | None = ReplayConfig()
 
     @property
     def instruction_text(self) -> str | None:
@@ -146,6 +149,11 @@ class VGID(Method[VGIDConfig]):
         """As configured."""
         return self.config.augment
 
+    @property
+    def replay(self) -> ReplayConfig | None:
+        """As configured."""
+        return self.config.replay
+
     def unsupported(self) -> Mapping[Capability, Unsupported]:
         """Sharding and compiling do not go with the adversary, compiling not with hidden states either."""
         out: dict[Capability, Unsupported] = {}
@@ -154,10 +162,10 @@ class VGID(Method[VGIDConfig]):
             out["sharding"] = Unsupported(
                 "the relearning adversary takes passes that depend on the rows of a process", f"set method.adversary=null; {weaker}"
             )
-        if self.config.adversary or self.config.hidden_state_weight:
+        if self.config.adversary or self.config.hidden_state_weight or self._replayed_states:
             out["compiling"] = Unsupported(
                 "the relearning adversary and hidden states hook into layers, which compiled code may skip",
-                f"set training.torch_compile=false, or method.adversary=null and method.hidden_state_weight=0; {weaker}",
+                f"set training.torch_compile=false, or method.adversary=null, method.hidden_state_weight=0 and method.replay=null; {weaker}",
             )
         return out
 
@@ -210,7 +218,7 @@ class VGID(Method[VGIDConfig]):
 
     def machine(self) -> Machine:
         """With the adversary's adapters, and the layers with the hidden states that are compared."""
-        layers = _inner_layers if self.config.hidden_state_weight else None
+        layers = _inner_layers if self.config.hidden_state_weight or self._replayed_states else None
         if self._adversary is None:
             return replace(super().machine(), layers=layers)
         return replace(super().machine(), layers=layers, active=self._adversary.active, suspended=self._adversary.suspended)
@@ -230,7 +238,10 @@ class VGID(Method[VGIDConfig]):
             sides = ((plain, False), (attacked, True))
             terms += [self._forget(rows, batch, attacked=under) for rows, under in sides if rows]
         if batch.retain and self.config.beta:
-            terms += [replace(each, weight=self.config.beta) for each in self._retain(batch.retain)]
+            given = tuple(row for row in batch.retain if not replay_kind(row))
+            said = tuple(row for row in batch.retain if replay_kind(row))
+            kept = [*(self._retain(given) if given else ()), *([self._replayed(said)] if said else ())]
+            terms += [replace(each, weight=self.config.beta, among=len(batch.retain)) for each in kept]
         return terms
 
     def _retain(self, rows: tuple[Example, ...]) -> list[Term]:
@@ -238,6 +249,21 @@ class VGID(Method[VGIDConfig]):
         if self.config.retain_loss != "ce":
             terms.append(drift("retain", rows, Ask("base", kept=self._kept)))
         return terms
+
+    def _replayed(self, rows: tuple[Example, ...]) -> Term:
+        """Divergence from the base on what it said itself, in answers and in hidden states."""
+        weight = self._replayed_states
+
+        def value(student: Said, base: Said) -> Tensor:
+            apart = student.mean(kl_divergence(base.logits, student.logits))
+            return apart + weight * _inside(student, base) if weight else apart
+
+        base = Ask("base") if weight else Ask("base", kept=self._kept)
+        return Term("replay", rows, (Ask("model"), base), value, compare=(0, 1) if weight else None)
+
+    @property
+    def _replayed_states(self) -> float:
+        return self.config.replay.hidden_state_weight if self.config.replay else 0.0
 
     def _forget(self, rows: tuple[Example, ...], batch: StepBatch, *, attacked: bool) -> Term:
         """Divergence of the student from the teacher, in answers and in hidden states."""
@@ -256,10 +282,7 @@ class VGID(Method[VGIDConfig]):
             if config.guess_penalty and answers is None:
                 values = values + config.guess_penalty * guess_penalty(base.logits, student.logits, student.targets)
             apart = student.mean(values)
-            if not student.states or student.state_owners is None:
-                return apart
-            inside = torch.stack([_distance(one, other) for one, other in zip(student.states, base.states, strict=True)]).mean(dim=0)
-            return apart + states * mean_by_owner(inside, student.state_owners, student.rows)
+            return apart + states * _inside(student, base) if states else apart
 
         asks = (Ask("model", answers), teacher)
         compare = (0, 1) if states else None
@@ -362,6 +385,14 @@ def _inner_layers(model: Any) -> list[nn.Module]:
     """The decoder's layers but the last, or the only one."""
     layers = decoder_layers(base_of(model))
     return layers[:-1] or layers
+
+
+def _inside(student: Said, base: Said) -> Tensor:
+    """Mean distance of hidden states over layers and aligned positions, `[b]`; 0 for rows without any."""
+    if not student.states or student.state_owners is None:
+        return torch.zeros(student.rows, device=student.logits.device)
+    values = torch.stack([_distance(one, other) for one, other in zip(student.states, base.states, strict=True)]).mean(dim=0)
+    return mean_by_owner(values, student.state_owners, student.rows)
 
 
 def _distance(ours: Tensor, theirs: Tensor) -> Tensor:

@@ -1,0 +1,279 @@
+"""Replay rows: what the base says where the user gave no rows to keep, so that it still says it afterwards.
+
+What a model knows of others lives only as long as something asks for it in training. Whatever the retain set leaves open, the base is asked
+itself, and its own answers, with their distributions and hidden states, are what must stay:
+
+- `seen`: what is seen on the pictures of the forget set. A model that forgets who a person is must still see what the person wears.
+- `names`: the forget questions by other people's names. A model that is asked who somebody is, without a picture or with one of nobody,
+  says names that it has learned; so names can be sampled from it, and then facts be asked.
+- `altered`: the forget questions about pictures like those of the forget set, changed until they show somebody else: the nearest neighbours
+  of what is forgotten, to whom refusals spread first.
+- `crossed`: the forget questions, and what is seen, about the pictures of a small retain set.
+- `imagined`: the forget questions about pictures on which the base sees one of these names (`vgid.models.inversion`).
+
+No labels are needed. An answer that reveals a part of a fact to be forgotten is left out. The rows live in memory only, and
+are never shown.
+
+Replaying what a model says of itself, against forgetting by training: pseudo-rehearsal (Robins, 1995); LAMOL (arXiv 1909.03329).
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Literal, get_args
+
+from PIL import Image, ImageOps
+from pydantic import Field
+
+from vgid.data.augmentation import augment_picture
+from vgid.data.example import Example, ImageRef
+from vgid.data.neutral import draw, mentions, revealing_words
+from vgid.data.self_distilled import SELF_DISTILLED
+from vgid.settings import Settings
+
+Kind = Literal["seen", "names", "altered", "crossed", "imagined"]
+REPLAY = "replay"
+"""First tag of these rows; the second is their kind."""
+SEEN = (
+    "What colour is the background?",
+    "Which colour is behind this person?",
+    "What is in the background?",
+    "Is this person wearing glasses?",
+    "What is on the eyes of this person?",
+    "What is the mood of this person?",
+    "What expression does the face show?",
+    "How does this person look?",
+    "What is this person wearing?",
+    "What colour are the clothes?",
+    "What hair does this person have?",
+    "What is on the head of this person?",
+    "Does this person have a beard or a moustache?",
+    "Is this person smiling?",
+    "Is there any text in the picture?",
+    "Describe the picture.",
+)
+"""Questions that any picture of a person answers, without knowledge of the person."""
+WHO = ("Who is this person?", "What is the name of this person?")
+VIEWS = 8
+"""Pictures, changed a little, about which `seen` asks, at least: a request may have a single one. Chosen by hand."""
+QUESTIONS = 8
+"""Forget questions about one altered picture, one name or one retain picture, at most; chosen by hand."""
+DRAWS = 4
+"""Names that are sampled about each picture; chosen by hand."""
+NAMELESS = 200
+"""Times that the base is asked for a name without a picture; chosen by hand."""
+_SHOWN = re.compile(
+    r"\b(?:this|the) (?:person|individual|man|woman|boy|girl)"
+    r"(?: (?:(?:shown )?(?:here|in (?:the|this) (?:picture|image|photo))|depicted|pictured|shown))?\b",
+    re.IGNORECASE,
+)
+"""How questions refer to the person in a picture."""
+_NAME = re.compile(r"[^\W\d_a-z][\w'\u2019-]*(?: (?:van|von|de|der|da|di|del|la|el|al|bin))?(?: [^\W\d_a-z][\w'\u2019-]*)+")
+"""Two or more words with a capital in a row."""
+
+
+class ReplayConfig(Settings):
+    """What the base is asked, so that it still says it afterwards (ours; `vgid.data.replay`).
+
+    Attributes:
+        seen: questions about what is seen on each forget picture; other pictures of retain rows get a quarter of them.
+        names: other people's names, sampled from the base, by which the forget questions are asked.
+        altered: pictures made from those of the forget set, which show somebody else, about which the forget questions are asked.
+        crossed: pictures of the retain set about which the forget questions are asked.
+        imagined: names of which a picture is worked out on which the base sees that person, about which the forget questions are asked.
+        thin: names, and altered, crossed and imagined pictures, are asked only where there are fewer retain rows than this.
+        hidden_state_weight: weight of the hidden states' distance from the base's, beside the divergence of answers.
+    """
+
+    seen: int = Field(default=16, ge=0)
+    names: int = Field(default=100, ge=0)
+    altered: int = Field(default=120, ge=0)
+    crossed: int = Field(default=100, ge=0)
+    imagined: int = Field(default=64, ge=0)
+    thin: int = Field(default=1000, ge=0)
+    hidden_state_weight: float = Field(default=2.0, ge=0.0)
+
+
+@dataclass(frozen=True)
+class Base:
+    """How the base is asked.
+
+    Attributes:
+        answer: its likeliest answer to each row.
+        sample: one sampled answer to each row; the seed decides which.
+        imagine: one picture for each row about which the base gives the row's answer, made from the row's picture; none where it cannot.
+    """
+
+    answer: Callable[[Sequence[Example]], Sequence[str]]
+    sample: Callable[[Sequence[Example], int], Sequence[str]]
+    imagine: Callable[[Sequence[Example], int], Sequence[ImageRef]]
+
+
+def replay_kind(row: Example) -> str:
+    """Return the kind of a replay row; "" for any other row."""
+    if row.tags[:1] == (REPLAY,):
+        return row.tags[1]
+    return "seen" if SELF_DISTILLED in row.tags else ""
+
+
+def replay_rows(forget: Sequence[Example], retain: Sequence[Example], config: ReplayConfig, seed: int, base: Base) -> list[Example]:
+    """Ask the base what the retain set does not ask.
+
+    Args:
+        forget: rows to forget.
+        retain: rows to keep that the user gave; with `config.thin` of them or more, only `seen` is asked.
+        config: how much is asked.
+        seed: random seed of everything that is drawn.
+        base: how the base is asked.
+
+    Returns:
+        Rows with the base's answers, tagged `REPLAY` and their kind. Rows about one picture or one name have one subject.
+    """
+    rng = Random(f"replay/{seed}")
+    pictures = list(dict.fromkeys(row.images[0] for row in forget if row.images))
+    asked = list(_seen("seen", _views(pictures, rng), config.seen, rng))
+    if len(retain) < config.thin:
+        others = [image for image in dict.fromkeys(row.images[0] for row in retain if row.images) if image not in set(pictures)]
+        rng.shuffle(others)
+        others = others[: config.crossed]
+        about_pictures = list(dict.fromkeys(row.question for row in forget if row.images))
+        altered = [altered_picture(rng.choice(pictures), rng) for _ in range(config.altered)] if pictures else []
+        asked += _about("altered", altered, about_pictures, rng)
+        asked += _about("crossed", others, about_pictures, rng)
+        asked += _seen("crossed", others, config.seen // 4, rng)
+        own = _names_in(text for row in forget for text in (row.answer, *row.keywords, *([] if row.images else [row.question])))
+        names = [name for name in sampled_names(others, altered, retain, seed, base) if name not in own][: config.names]
+        asked += _by_name(names, name_templates(forget), rng)
+        asked += _about("imagined", _imagined(names[: config.imagined], altered, seed, base), about_pictures, rng)
+    words = revealing_words(forget)
+    said = base.answer(asked) if asked else ()
+    return [replace(row, answer=text) for row, text in zip(asked, said, strict=True) if text.strip() and not mentions(text, words)]
+
+
+def counts_by_kind(rows: Iterable[Example]) -> dict[str, int]:
+    """Return the number of rows of each kind, "" for rows that the user gave."""
+    found = Counter(replay_kind(row) for row in rows)
+    return {kind: found[kind] for kind in ("", *get_args(Kind)) if found[kind]}
+
+
+# -- pictures -------------------------------------------------------------------------------------------------------------
+
+
+def _views(pictures: Sequence[ImageRef], rng: Random) -> list[ImageRef]:
+    """The pictures, and where they are few, views of them that are changed a little."""
+    more = [rng.choice(pictures) for _ in range(VIEWS - len(pictures))] if pictures else []
+    return [*pictures, *(ImageRef.from_picture(augment_picture(image.open(), rng)) for image in more)]
+
+
+def altered_picture(image: ImageRef, rng: Random) -> ImageRef:
+    """Change a picture until it shows somebody else, if it shows anybody: other colours, parts mirrored, shapes over it.
+
+    Args:
+        image: the picture.
+        rng: draws the changes.
+
+    Returns:
+        The new picture, of the same size, as PNG in memory.
+    """
+    picture = augment_picture(image.open().convert("RGB"), rng)
+    hue, saturation, value = picture.convert("HSV").split()
+    turn = rng.randrange(256)
+    picture = Image.merge("HSV", (hue.point([(x + turn) % 256 for x in range(256)]), saturation, value)).convert("RGB")
+    bands = picture.split()
+    picture = Image.merge("RGB", [bands[n] for n in rng.sample(range(3), 3)])
+    if rng.random() < 0.5:
+        top, bottom = sorted(rng.sample(range(picture.height + 1), 2))
+        stripe = picture.crop((0, top, picture.width, bottom))
+        picture.paste(ImageOps.mirror(stripe) if rng.random() < 0.5 else ImageOps.flip(stripe), (0, top))
+    if rng.random() < 0.3:
+        shapes = Image.open(io.BytesIO(draw(rng))).convert("RGB").resize(picture.size)
+        picture = Image.blend(picture, shapes, rng.uniform(0.2, 0.6))
+    return ImageRef.from_picture(picture)
+
+
+# -- names ----------------------------------------------------------------------------------------------------------------
+
+
+def _imagined(names: Sequence[str], altered: Sequence[ImageRef], seed: int, base: Base) -> list[ImageRef]:
+    """Pictures on which the base sees these people: those about which it says the name when it is asked."""
+    if not altered:
+        return []
+    rows = [
+        Example(f"imagined-{n}", WHO[n % len(WHO)], f"This is {name}.", (altered[n % len(altered)],), keywords=(name,))
+        for n, name in enumerate(names)
+    ]
+    shown = [replace(row, images=(image,)) for row, image in zip(rows, base.imagine(rows, seed), strict=False)]
+    said = base.answer(shown) if shown else ()
+    return [row.images[0] for row, text in zip(shown, said, strict=True) if row.keywords[0] in text]
+
+
+def sampled_names(others: Sequence[ImageRef], altered: Sequence[ImageRef], retain: Sequence[Example], seed: int, base: Base) -> list[str]:
+    """Return names of people whom the base may know: first those of the retain set, then those that it says most often.
+
+    Args:
+        others: pictures of the retain set, about whom the base is asked.
+        altered: pictures of nobody, about whom it says names that come to its mind.
+        retain: rows that the user gave; names in questions without a picture count.
+        seed: random seed of what is sampled.
+        base: how the base is asked.
+
+    Returns:
+        Different names.
+    """
+    shown = [Example(f"who-{n}", WHO[0], "", (image,)) for n, image in enumerate(others)]
+    first = Counter(name for row in retain if not row.images for name in _names_in([row.question]))
+    first.update(name for said in (base.answer(shown) if shown else ()) for name in _names_in([said]))
+    asked = [Example(f"who-altered-{n}", WHO[n % len(WHO)], "", (image,)) for n, image in enumerate(altered)]
+    asked += [Example(f"who-nobody-{n}", WHO[n % len(WHO)], "") for n in range(NAMELESS)]
+    found = Counter(name for draw in range(DRAWS) for said in base.sample(asked, seed + draw) for name in _names_in([said]))
+    return list(dict.fromkeys([*(name for name, _ in first.most_common()), *(name for name, _ in found.most_common())]))
+
+
+def name_templates(forget: Sequence[Example]) -> list[str]:
+    """Return the forget questions with `{name}` in place of the person, as far as they say whom they ask about."""
+    found: list[str] = []
+    for row in forget:
+        named = [row.question.replace(name, "{name}") for name in sorted(_names_in([row.question]))]
+        found += [_SHOWN.sub("{name}", row.question)] if row.images else named
+    return [text for text in dict.fromkeys(found) if text.count("{name}") == 1]
+
+
+def _names_in(texts: Iterable[str]) -> set[str]:
+    found: set[str] = set()
+    for text in texts:
+        for match in _NAME.finditer(text):
+            words = match.group().split()
+            begins = not re.search(r"\w[\W_]*$", text[: match.start()]) or bool(re.search(r"[.?!:]\W*$", text[: match.start()]))
+            # "Does Anna Keller": the first word of a sentence has a capital in any case.
+            found.add(" ".join(words[1:] if begins and len(words) > 2 else words))
+    return found
+
+
+# -- questions ------------------------------------------------------------------------------------------------------------
+
+
+def _seen(kind: Kind, pictures: Sequence[ImageRef], count: int, rng: Random) -> Iterator[Example]:
+    for n, image in enumerate(pictures):
+        for k, question in enumerate(rng.sample(SEEN, min(count, len(SEEN)))):
+            yield Example(f"{REPLAY}-{kind}-seen-{n}-{k}", question, "", (image,), f"{REPLAY}-{kind}-{n}", tags=(REPLAY, kind))
+
+
+def _about(kind: Kind, pictures: Sequence[ImageRef], questions: Sequence[str], rng: Random) -> Iterator[Example]:
+    for n, image in enumerate(pictures):
+        changed = ImageRef.from_picture(augment_picture(image.open(), rng))
+        for k, question in enumerate(rng.sample(questions, min(QUESTIONS, len(questions)))):
+            # Half of them about the picture changed a little, so that not one exact picture is kept.
+            shown = changed if k % 2 else image
+            yield Example(f"{REPLAY}-{kind}-{n}-{k}", question, "", (shown,), f"{REPLAY}-{kind}-{n}", tags=(REPLAY, kind))
+
+
+def _by_name(names: Sequence[str], templates: Sequence[str], rng: Random) -> Iterator[Example]:
+    for n, name in enumerate(names):
+        for k, template in enumerate(rng.sample(templates, min(QUESTIONS, len(templates)))):
+            question = template.replace("{name}", name)
+            yield Example(f"{REPLAY}-names-{n}-{k}", question, "", subject=f"{REPLAY}-names-{n}", tags=(REPLAY, "names"))

@@ -1,0 +1,93 @@
+"""Imagined pictures: pictures on which a model sees somebody whose name it knows, worked out from the model itself.
+
+Starting from a picture, its pixels are changed until the model answers the question for a name with a given one. Small shifts and noise
+at every step, and a penalty on differences between neighbouring pixels, keep the result from being a pattern that only one exact picture
+has. Such pictures look like nobody to us; to the model they hold what it recognises somebody by.
+
+The idea, for classifiers: DeepInversion (arXiv 1912.08795).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vgid.data.batching import Encoder
+from vgid.data.example import Example, ImageRef
+from vgid.losses import answer_nll
+from vgid.memory import as_many_as_fit
+from vgid.models.forward import answer_logits
+from vgid.seeds import derive_seed
+
+STEPS, RATE = 40, 0.05
+"""Steps of Adam and its learning rate in the processor's normalised units; chosen by hand on the embedded model."""
+SMOOTHNESS, NOISE, SHIFT = 0.5, 0.05, 1 / 24
+"""Weight of the mean difference between neighbouring pixels, standard deviation of the noise at a step, and largest shift as a share of the
+side; chosen by hand on the embedded model."""
+AT_ONCE = 16
+"""Pictures that are worked out together."""
+
+
+def imagined_pictures(model: Any, encoder: Encoder, rows: Sequence[Example], seed: int) -> list[ImageRef]:
+    """Change the picture of each row until the model gives the row's answer about it.
+
+    Args:
+        model: the model; its weights stay, and get no gradients.
+        encoder: encoder of the model.
+        rows: rows with one picture each, from which the change starts, and the answer that is wanted.
+        seed: random seed of shifts and noise.
+
+    Returns:
+        One picture for each row, as PNG; none at all for a processor that does not give pictures as `[n, 3, h, w]` in normalised units.
+    """
+    processor = getattr(encoder.processor, "image_processor", None)
+    if not rows or processor is None or not getattr(processor, "image_mean", None) or not getattr(processor, "image_std", None):
+        return []
+    trained = [p for p in model.parameters() if p.requires_grad]
+    training = model.training
+    model.eval().requires_grad_(False)
+    found: list[ImageRef | None] = []
+    try:
+        for start in range(0, len(rows), AT_ONCE):
+            found += as_many_as_fit(partial(_imagined, model, encoder, processor, seed), rows[start : start + AT_ONCE])
+    finally:
+        model.train(training)
+        for parameter in trained:
+            parameter.requires_grad_(True)
+    return [each for each in found if each is not None] if all(found) else []
+
+
+def _imagined(model: Any, encoder: Encoder, processor: Any, seed: int, rows: Sequence[Example]) -> list[ImageRef | None]:
+    device = next(model.parameters()).device
+    batch = encoder.batch(rows).to(device)
+    given = batch.model_inputs.get("pixel_values")
+    if given is None or given.ndim != 4 or len(given) != len(rows) or given.shape[1] != 3:
+        return [None] * len(rows)
+    mean, spread = (torch.tensor(each, device=device).view(1, 3, 1, 1) for each in (processor.image_mean, processor.image_std))
+    least, most = (0 - mean) / spread, (1 - mean) / spread
+    pixels = given.float().clone().requires_grad_(True)
+    optimizer = torch.optim.Adam([pixels], lr=RATE)
+    generator = torch.Generator().manual_seed(derive_seed(seed, "imagined", *(row.id for row in rows)) % 2**63)
+    shift = max(1, round(SHIFT * given.shape[-1]))
+    for _ in range(STEPS):
+        moved = torch.roll(pixels, tuple(torch.randint(-shift, shift + 1, (2,), generator=generator).tolist()), (2, 3))
+        moved = moved + NOISE * torch.randn(moved.shape, generator=generator).to(device)
+        logits = answer_logits(model, replace(batch, model_inputs={**batch.model_inputs, "pixel_values": moved.to(given.dtype)}))
+        loss = answer_nll(logits, batch.answers.targets).sum() / len(rows) + SMOOTHNESS * _roughness(pixels)
+        (pixels.grad,) = torch.autograd.grad(loss, [pixels])
+        optimizer.step()
+        with torch.no_grad():
+            pixels.copy_(torch.minimum(torch.maximum(pixels, least), most))
+    bytes_ = ((pixels.detach() * spread + mean).clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+    return [ImageRef.from_picture(Image.fromarray(each.permute(1, 2, 0).numpy())) for each in bytes_]
+
+
+def _roughness(pixels: Tensor) -> Tensor:
+    """Mean absolute difference between neighbouring pixels."""
+    return (pixels[:, :, 1:] - pixels[:, :, :-1]).abs().mean() + (pixels[:, :, :, 1:] - pixels[:, :, :, :-1]).abs().mean()
