@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from datetime import timedelta
 from importlib.util import find_spec
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -106,6 +106,15 @@ def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
 # -- FSDP2 ----------------------------------------------------------------------------------------------------------------
 
 
+def shards(configured: bool) -> bool:
+    """Return whether this run shards parameters over its processes.
+
+    Args:
+        configured: `training.shard`; the launcher's configuration may ask for it as well.
+    """
+    return count() > 1 and (configured or asked_to_shard())
+
+
 def shard(model: torch.nn.Module) -> None:
     """Shard a model's parameters over the processes (FSDP2), in place; units are the layers that transformers names for the family."""
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
@@ -117,6 +126,15 @@ def shard(model: torch.nn.Module) -> None:
     fully_shard(model)
     if hasattr(model, "generate"):
         register_fsdp_forward_method(model, "generate")
+
+
+def after_loading(model: Any) -> None:
+    """Take back what transformers notes on a model that it has loaded in shards, for its own trainer and its configuration's file."""
+    from torch.distributed.fsdp import register_fsdp_forward_method
+
+    del model.config.distributed_config
+    model._is_distributed_loading_by_transformers = False
+    register_fsdp_forward_method(model, "generate")
 
 
 def is_sharded(model: torch.nn.Module) -> bool:
@@ -136,3 +154,25 @@ def local_shard(tensor: Tensor, like: Tensor) -> Tensor:
     from torch.distributed.tensor import distribute_tensor
 
     return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+
+
+def shard_of(tensor: Tensor) -> Tensor:
+    """Return what this process holds of a tensor that may be sharded; no communication is needed."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def first_values(tensor: Tensor, most: int) -> Tensor:
+    """Return the first values of a tensor, flat; of a sharded one in the first process only, but every process must call it."""
+    if isinstance(tensor, DTensor):
+        first = -(-tensor.shape[0] // count()) * tensor.shape[1:].numel() if tensor.ndim else 0
+        tensor = tensor.full_tensor() if first < most else tensor.to_local()
+    return tensor.flatten()[:most]
+
+
+def gather_nothing(model: torch.nn.Module) -> None:
+    """Give up parameters that a forward pass has gathered and not yet given up."""
+    from torch.distributed.fsdp import FSDPModule
+
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()

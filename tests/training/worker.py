@@ -16,8 +16,7 @@ from tests.conftest import example
 from vgid import processes
 from vgid.config import load_config
 from vgid.data.example import Example
-from vgid.models.loading import load_model
-from vgid.unlearning import train_and_export
+from vgid.unlearning import load_for, train_and_export
 
 
 def rows(first: int, count: int, answer: str) -> list[Example]:
@@ -40,7 +39,8 @@ def main(model: str, out: str, *words: str) -> None:
         if "stop" in words and done == 1 and processes.rank() == processes.count() - 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    fitted = train_and_export(load_model(model), FORGET, RETAIN, config, out=out, progress=progress, resume="resume" in words)
+    processes.start()
+    fitted = train_and_export(load_for(model, config), FORGET, RETAIN, config, out=Path(out), progress=progress, resume="resume" in words)
     if processes.rank() == 0:
         Path(out, "curves.json").write_text(json.dumps(fitted.curves))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,12 +16,12 @@ from peft.utils import get_peft_model_state_dict
 from safetensors import safe_open
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from vgid import processes
 from vgid.data.batching import Encoder
 from vgid.errors import ModelError
 from vgid.models.checkpoints import folder_of, tensor_headers, unbuilt_tensors
 from vgid.models.quantisation import disable_weight_repacking, four_bits
 from vgid.models.structure import base_of
-from vgid.processes import default_device
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 """File names of weights in pickle formats, which can run code when they are opened."""
@@ -57,6 +58,7 @@ def load_model(
     dtype: torch.dtype | str | None = None,
     adapter: str | Path | None = None,
     quantise: Literal["4bit"] | None = None,
+    shard: bool = False,
 ) -> LoadedModel:
     """Load an image-text-to-text model.
 
@@ -66,25 +68,27 @@ def load_model(
         dtype: precision of the weights; None for the checkpoint's own on a GPU and float32 on a CPU.
         adapter: folder of a LoRA adapter to put on the model; None for none.
         quantise: `4bit` holds the decoder in 4 bits, for training an adapter on it; None for full precision.
+        shard: hold the parameters sharded over the processes that a launcher started (FSDP2). Each process reads only its own shards, so
+            the model may be larger than a device; all processes must load it, and use it, together.
 
     Returns:
         The model in evaluation mode, with its processor.
 
     Raises:
         ModelError: there is no such model or no processor beside it, weights are in a pickle format or missing, the model takes no
-            images, or the adapter belongs to another model.
+            images, the adapter belongs to another model, or a model in 4 bits is to be sharded.
     """
-    path = str(path)
+    path, shard = str(path), shard and processes.count() > 1
     if Path(path).is_dir():
         _check_folder(Path(path))
     elif Path(path).exists() or path.count("/") != 1 or path.startswith((".", "/", "~")):
         raise ModelError(
             "no such model folder", where=path, expected="a folder, or an id on the hub such as owner/name", fix="check the path"
         )
-    device = torch.device(device or default_device())
+    device = torch.device(device or processes.default_device())
     dtype = dtype or ("auto" if device.type == "cuda" else torch.float32)
     processor = _load_processor(path)
-    options = four_bits(path, device) if quantise else {}
+    options = _over_processes(bool(quantise)) if shard else four_bits(path, device) if quantise else {}
     try:
         model, info = AutoModelForImageTextToText.from_pretrained(
             path, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
@@ -101,11 +105,31 @@ def load_model(
             got=f"none for {len(info['missing_keys'])} of them, {sorted(info['missing_keys'])[0]} for example",
             fix="copy all files of the checkpoint, or report this with the model's name",
         )
+    if shard:
+        processes.after_loading(model)
     if adapter is not None:
         model = put_adapter(model, Path(adapter))
-    model = disable_weight_repacking(model) if quantise else model.to(device)
+    if not shard:
+        model = disable_weight_repacking(model) if quantise else model.to(device)
     unused = _unbuilt(model, path, info["unexpected_keys"])
     return LoadedModel(model.eval(), processor, path, unbuilt=unused)
+
+
+def _over_processes(quantised: bool) -> dict[str, Any]:
+    """Options of `from_pretrained` for shards: transformers builds the model without weights, and each process reads its own."""
+    if quantised:
+        raise ModelError(
+            "a model in 4 bits cannot be sharded over processes",
+            where="adapter.quantise",
+            expected="adapter.quantise=null, or training.shard=false",
+            got="both",
+            fix="set one of them",
+        )
+    from transformers.distributed import DistributedConfig
+
+    # It warns of rules for parts that a model does not have.
+    logging.getLogger("transformers.distributed").setLevel(logging.ERROR)
+    return {"distributed_config": DistributedConfig(fsdp_size=processes.count())}
 
 
 def _unbuilt(model: Any, path: str, unexpected: Iterable[str]) -> tuple[str, ...]:
