@@ -196,8 +196,8 @@ def release(model: Any) -> None:
         tensor.grad = None
         if processes.shard_of(tensor) is tensor:
             tensor.data = tensor.data.new_empty(0)
-        else:
-            processes.shard_of(tensor.detach()).untyped_storage().resize_(0)
+        elif (storage := processes.shard_of(tensor.detach()).untyped_storage()).resizable():  # others lie in files
+            storage.resize_(0)
     free_memory()
 
 
