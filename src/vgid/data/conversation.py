@@ -1,11 +1,17 @@
-"""From an example to chat messages, and with the processor's own chat template to text."""
+"""From an example to chat messages, and with the processor's own chat template to text.
+
+A chat template is a program that comes with the checkpoint, so it runs in a worker process, under limits of time and memory.
+"""
 
 from __future__ import annotations
 
+import os
+import weakref
 from typing import Any, NamedTuple
 
 from vgid.data.example import Example
 from vgid.errors import ModelError
+from vgid.limits import CallError, OverLimitError, Worker
 
 
 class Rendered(NamedTuple):
@@ -57,7 +63,50 @@ def _apply(processor: Any, turns: list[dict[str, Any]], *, add_generation_prompt
             got=type(processor).__name__,
             fix="use an instruction-tuned checkpoint, or set processor.chat_template",
         )
-    return str(processor.apply_chat_template(turns, add_generation_prompt=add_generation_prompt, tokenize=False))
+    try:
+        return str(_worker(processor)(turns, add_generation_prompt))
+    except OverLimitError as error:
+        raise ModelError(
+            "the chat template does not end within its limits of time and memory",
+            expected="a template that joins the turns of a chat",
+            got=str(error),
+            fix="use the template of the model's publisher",
+        ) from None
+    except CallError as error:
+        said = error.text if error.text and error.text in str(processor.chat_template) else None  # else it may hold the row's text
+        place = f" in line {error.line}" if error.line is not None else ""
+        raise ModelError(
+            "the chat template fails",
+            expected="a template for a user's turn with text and pictures, and the assistant's",
+            got=f"{error.kind}{place}{f': {said}' if said else ''}",
+            fix="use the template of the model's publisher",
+        ) from None
+
+
+_WORKERS: dict[int, tuple[int, str, Worker]] = {}
+"""For each processor by its `id`: the process that forked the worker, the template as it was then, the worker."""
+
+
+def _worker(processor: Any) -> Worker:
+    key, template = id(processor), repr(processor.chat_template)
+    owner, rendered, worker = _WORKERS.get(key) or (0, "", None)
+    if worker is None or owner != os.getpid() or rendered != template:
+
+        def render(turns: list[dict[str, Any]], add_generation_prompt: bool) -> str:
+            return str(processor.apply_chat_template(turns, add_generation_prompt=add_generation_prompt, tokenize=False))
+
+        if worker is None:
+            weakref.finalize(processor, _close, key)
+        else:
+            worker.close()
+        worker = Worker(render)
+        _WORKERS[key] = os.getpid(), template, worker
+    return worker
+
+
+def _close(key: int) -> None:
+    _, _, worker = _WORKERS.pop(key)
+    worker.close()
 
 
 def _answer_part(processor: Any, prompt: str, whole: str, answer: str) -> str:
