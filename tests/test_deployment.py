@@ -75,7 +75,7 @@ def test_a_checkpoint_in_half_precision_stays_one(random_folder: Path, tmp_path:
 
 def test_renamed_tensors_are_an_error(random_folder: Path, adapter: Path) -> None:
     tensors = load_file(adapter / "adapter_model.safetensors")
-    rewritten(adapter, {name.replace("model.language_model.", "language_model.model."): value for name, value in tensors.items()})
+    rewritten(adapter, {name.replace(".layers.", ".blocks."): value for name, value in tensors.items()})
     for load in (
         lambda: load_model(random_folder, adapter=adapter),
         lambda: verify_command(adapter, None, []),

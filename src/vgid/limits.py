@@ -14,13 +14,16 @@ from contextlib import suppress
 from multiprocessing import Pipe
 from typing import Any, NoReturn
 
-
 SECONDS = 20.0
 """Time that one call may take; chosen by hand, a thousand times what a chat template takes."""
 MEMORY = 1 << 30
 """Bytes of memory that a worker may take beyond what the process had when it was forked."""
 LONGEST = 16 * 2**20
 """Characters of a text that a worker may return."""
+
+
+_ended: list[int] = []
+"""Processes that were killed; the system keeps their entries until they are waited for, which is done when the next one is made."""
 
 
 class OverLimitError(Exception):
@@ -46,12 +49,12 @@ class Worker:
 
     Args:
         function: what it calls; its results must be plain values.
-        seconds: time that one call may take.
+        seconds: time that one call may take; None for `SECONDS`.
         memory: bytes that the process may take beyond those of its parent.
     """
 
-    def __init__(self, function: Callable[..., Any], seconds: float = SECONDS, memory: int = MEMORY) -> None:
-        self.seconds, self._lock, self.owner = seconds, threading.Lock(), os.getpid()
+    def __init__(self, function: Callable[..., Any], seconds: float | None = None, memory: int = MEMORY) -> None:
+        self.seconds, self._lock, self.owner = seconds or SECONDS, threading.Lock(), os.getpid()
         self._function = None if sys.platform == "linux" else function
         if self._function is None:
             self._start(function, memory)
@@ -85,27 +88,36 @@ class Worker:
 
     def close(self) -> None:
         """End the process."""
-        if self._function is None and self.owner == os.getpid():
+        if self._function is None and self.owner == os.getpid() and not self._pipe.closed:
             self._pipe.close()
-            with suppress(ProcessLookupError, ChildProcessError):
+            with suppress(ProcessLookupError):
                 os.kill(self._process, signal.SIGKILL)
-                os.waitpid(self._process, 0)
+            _ended.append(self._process)
+
+    def __del__(self) -> None:
+        self.close()
 
     def _start(self, function: Callable[..., Any], memory: int) -> None:
+        for process in _ended[:]:
+            with suppress(ChildProcessError):
+                if os.waitpid(process, os.WNOHANG)[0] == 0:
+                    continue
+            _ended.remove(process)
         self._pipe, theirs = Pipe()
         self._process = os.fork()
         if self._process == 0:
+            self._pipe.close()  # else it would never see that the parent has ended
             _serve(theirs, function, self.seconds, memory)
         theirs.close()
 
 
-def limited(function: Callable[..., Any], *arguments: Any, seconds: float = SECONDS, memory: int = MEMORY) -> Any:
+def limited(function: Callable[..., Any], *arguments: Any, seconds: float | None = None, memory: int = MEMORY) -> Any:
     """Make one call in a worker of its own.
 
     Args:
         function: what to call.
         *arguments: its arguments.
-        seconds: time that it may take.
+        seconds: time that it may take; None for `SECONDS`.
         memory: bytes that it may take beyond those of this process.
 
     Returns:
@@ -124,6 +136,8 @@ def limited(function: Callable[..., Any], *arguments: Any, seconds: float = SECO
 
 def _serve(pipe: Any, function: Callable[..., Any], seconds: float, memory: int) -> NoReturn:
     try:
+        for stream in range(3):
+            os.dup2(os.open(os.devnull, os.O_RDWR), stream)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)  # the parent decides when the worker ends
         signal.signal(signal.SIGALRM, signal.SIG_DFL)

@@ -6,7 +6,6 @@ A chat template is a program that comes with the checkpoint, so it runs in a wor
 from __future__ import annotations
 
 import os
-import weakref
 from typing import Any, NamedTuple
 
 from vgid.data.example import Example
@@ -66,6 +65,7 @@ def _apply(processor: Any, turns: list[dict[str, Any]], *, add_generation_prompt
     try:
         return str(_worker(processor)(turns, add_generation_prompt))
     except OverLimitError as error:
+        _WORKERS.clear()
         raise ModelError(
             "the chat template does not end within its limits of time and memory",
             expected="a template that joins the turns of a chat",
@@ -83,30 +83,23 @@ def _apply(processor: Any, turns: list[dict[str, Any]], *, add_generation_prompt
         ) from None
 
 
-_WORKERS: dict[int, tuple[int, str, Worker]] = {}
-"""For each processor by its `id`: the process that forked the worker, the template as it was then, the worker."""
+_WORKERS: dict[tuple[str, ...], Worker] = {}
+"""By all that a rendered chat depends on; a few of them, since each is a process."""
+MOST_WORKERS = 4
 
 
 def _worker(processor: Any) -> Worker:
-    key, template = id(processor), repr(processor.chat_template)
-    owner, rendered, worker = _WORKERS.get(key) or (0, "", None)
-    if worker is None or owner != os.getpid() or rendered != template:
+    kind, tokens = type(processor), processor.tokenizer.special_tokens_map
+    key = (str(os.getpid()), kind.__module__, kind.__qualname__, repr(processor.chat_template), repr(tokens))
+    if key not in _WORKERS:
 
         def render(turns: list[dict[str, Any]], add_generation_prompt: bool) -> str:
             return str(processor.apply_chat_template(turns, add_generation_prompt=add_generation_prompt, tokenize=False))
 
-        if worker is None:
-            weakref.finalize(processor, _close, key)
-        else:
-            worker.close()
-        worker = Worker(render)
-        _WORKERS[key] = os.getpid(), template, worker
-    return worker
-
-
-def _close(key: int) -> None:
-    _, _, worker = _WORKERS.pop(key)
-    worker.close()
+        while len(_WORKERS) >= MOST_WORKERS:
+            _WORKERS.pop(next(iter(_WORKERS))).close()
+        _WORKERS[key] = Worker(render)
+    return _WORKERS[key]
 
 
 def _answer_part(processor: Any, prompt: str, whole: str, answer: str) -> str:

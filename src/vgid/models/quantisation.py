@@ -12,7 +12,7 @@ from vgid.errors import ModelError
 from vgid.models.structure import inspect_model
 
 
-def four_bits(path: str, device: torch.device) -> dict[str, Any]:
+def four_bits(path: str, device: torch.device, *, trusted: bool = False) -> dict[str, Any]:
     """Return options of `from_pretrained` that load the decoder's linear layers in 4 bits (NF4, double quantisation).
 
     Vision tower, projector and head keep their precision.
@@ -20,6 +20,7 @@ def four_bits(path: str, device: torch.device) -> dict[str, Any]:
     Args:
         path: folder or hub id of the model.
         device: device of the weights.
+        trusted: whether code that comes with the checkpoint may run.
 
     Raises:
         ModelError: bitsandbytes is not installed.
@@ -34,7 +35,8 @@ def four_bits(path: str, device: torch.device) -> dict[str, Any]:
     from transformers import BitsAndBytesConfig
 
     with torch.device("meta"):  # without weights: only the names of the model's parts are needed
-        parts = inspect_model(AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(path)))
+        config = AutoConfig.from_pretrained(path, trust_remote_code=trusted)
+        parts = inspect_model(AutoModelForImageTextToText.from_config(config, trust_remote_code=trusted))
     quantisation = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
