@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers.utils.hub import cached_file
@@ -132,3 +133,23 @@ def differences(base: Mapping[str, TensorHeader], merged: Mapping[str, TensorHea
             one, other = (f"{each.dtype} {list(each.shape)}" for each in (base[name], merged[name]))
             lines.append(f"{name}: {one} in the base, {other} in the merged model")
     return lines
+
+
+def check_finite(folder: Path, pattern: str = "*.safetensors") -> None:
+    """Make sure that no weight of a checkpoint or an adapter is NaN or infinite; one tensor at a time is read.
+
+    Raises:
+        ModelError: one is.
+    """
+    for file in sorted(folder.glob(pattern)):
+        with safe_open(file, "pt") as content:
+            for name in content.keys():  # noqa: SIM118
+                value = content.get_tensor(name)
+                if value.is_floating_point() and not bool(torch.isfinite(value.float()).all()):
+                    raise ModelError(
+                        "a weight is not a finite number",
+                        where=file,
+                        expected="finite weights",
+                        got=f"NaN or infinity in {name}",
+                        fix="do not deploy this model; the run that made it diverged, or the numbers do not fit the precision",
+                    )

@@ -36,7 +36,7 @@ from vgid.models.file_checks import (
     shards_without_index,
 )
 from vgid.models.foreign_adapters import fold_adapter, put_adapter
-from vgid.models.quantisation import disable_weight_repacking, four_bits, is_quantised
+from vgid.models.quantisation import disable_weight_repacking, few_bits, is_quantised
 from vgid.models.structure import base_of
 from vgid.processes import default_device
 
@@ -116,7 +116,7 @@ def load_model(
     with _reading(path, "an image-text-to-text checkpoint"):
         config = AutoConfig.from_pretrained(path, trust_remote_code=trusted)
     _check_readable(config, path, quantise)
-    options: dict[str, Any] = four_bits(path, device, trusted=trusted) if quantise else {}
+    options: dict[str, Any] = few_bits(path, device, trusted=trusted) if quantise else {}
     with _reading(path, "an image-text-to-text checkpoint"), _indexed(path, unindexed) as folder:
         model, info = AutoModelForImageTextToText.from_pretrained(
             folder, dtype=dtype, use_safetensors=True, output_loading_info=True, trust_remote_code=trusted, **options
@@ -281,6 +281,16 @@ def load_processor(path: str, *, trusted: bool = False) -> Any:
         )
     _check_tokenizer(processor.tokenizer, path)
     return processor
+
+
+def refuse_code(path: str) -> None:
+    """Refuse a checkpoint that names code of its own, for libraries that would run it unasked.
+
+    Raises:
+        ModelError: it names code, and `trust_remote_code` was not called.
+    """
+    if not _trusted and _names_code(path):
+        raise needs_code(path, "code for the model or its processor (auto_map)")
 
 
 def _names_code(path: str) -> bool:
