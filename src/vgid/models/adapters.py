@@ -44,7 +44,8 @@ def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int, log_targe
             got=f"language: {found.language}, projector: {found.projector}, vision: {found.vision}",
             fix="set adapter.scope to parts that have linear layers",
         )
-    most = max(min(model.get_submodule(name).weight.shape) for name in names)
+    layers: list[Any] = [model.get_submodule(name) for name in names]
+    most = max(min(layer.in_features, layer.out_features) for layer in layers)
     if config.rank > most:
         raise ModelError(
             "the rank of the adapter is larger than that of every layer",
