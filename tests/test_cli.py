@@ -13,7 +13,8 @@ import typer
 
 from tests.conftest import example, png
 from vgid.commands import app
-from vgid.data.sources import load_examples, write_examples
+from vgid.data.sources import load_examples
+from vgid.data.writing import write_examples
 
 
 def vgid(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -13,7 +13,7 @@ import vgid
 ROOT = Path(vgid.__file__).parent
 ORDER = (
     ("errors",),
-    ("registry", "seeds", "artifacts", "limits", "processes", "progress"),
+    ("registry", "seeds", "artifacts", "limits", "processes", "progress", "texts"),
     ("settings", "losses", "memory", "instructions", "recipes"),
     ("data",),
     ("models", "perturbation"),

@@ -14,7 +14,7 @@ from contextlib import suppress
 from multiprocessing import Pipe
 from typing import Any, NoReturn
 
-SECONDS = 20.0
+SECONDS = 10.0
 """Time that one call may take; chosen by hand, a thousand times what a chat template takes."""
 MEMORY = 1 << 30
 """Bytes of memory that a worker may take beyond what the process had when it was forked."""
