@@ -319,7 +319,7 @@ def check_adapter(path: Path) -> dict[str, Any]:
         Its configuration.
 
     Raises:
-        ModelError: a file is missing or truncated; it is no LoRA, or one with settings that are not supported; a value has another type;
+        ModelError: a file is missing or truncated; it is not a LoRA adapter, or has settings that are not supported; a value has another type;
             or the rank is not that of its tensors.
     """
     if not is_adapter(path):

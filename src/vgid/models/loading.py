@@ -93,7 +93,7 @@ def load_model(
         dtype: precision of the weights; None for the checkpoint's own on a GPU and float32 on a CPU.
         adapter: folder of a LoRA adapter to put on the model; None for none.
         quantise: `4bit` holds the decoder in 4 bits, for training an adapter on it; None for full precision.
-        trust_remote_code: whether code that comes with the checkpoint may run; None for what `trust_remote_code` was told, or else no.
+        trust_remote_code: whether code that comes with the checkpoint may run; None for what `trust_remote_code` was set to, else no.
 
     Returns:
         The model in evaluation mode, with its processor.
