@@ -319,8 +319,8 @@ def check_adapter(path: Path) -> dict[str, Any]:
         Its configuration.
 
     Raises:
-        ModelError: a file is missing or truncated; it is not a LoRA adapter, or has settings that are not supported; a value has another type;
-            or the rank is not that of its tensors.
+        ModelError: a file is missing or truncated; it is not a LoRA adapter, or has settings that are not supported; a value has another
+            type; or the rank is not that of its tensors.
     """
     if not is_adapter(path):
         raise ModelError("the folder holds no adapter", where=path, expected=ADAPTER_CONFIG, fix="check the path")
