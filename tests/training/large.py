@@ -23,7 +23,13 @@ from vgid.unlearning import load_for, train_and_export
 LAYERS = 48
 FILE_BYTES = 32 * 2**20
 SETTINGS = ["training.shard=true", "training.steps=1", "training.forget_batch=1", "training.retain_batch=1", "validation.every=0"]
-SETTINGS += ["method.self_distilled=0", "method.augment=0", "method.adversary=null", "adapter.rank=2", "training.gradient_checkpointing=true"]
+SETTINGS += [
+    "method.self_distilled=0",
+    "method.augment=0",
+    "method.adversary=null",
+    "adapter.rank=2",
+    "training.gradient_checkpointing=true",
+]
 
 
 def build(folder: Path) -> int:

@@ -21,6 +21,7 @@ from vgid.errors import RunError
 from vgid.memory import free_memory
 from vgid.models.adapters import summarise_names
 from vgid.models.checkpoints import copy_side_files, folder_of, read_tensors
+from vgid.models.foreign_adapters import fold_adapter, is_plain
 from vgid.models.forward import answer_logits
 from vgid.models.loading import LoadedModel, load_model
 from vgid.models.merging import Merging, Rounding, WeightFiles, set_precision
@@ -143,7 +144,8 @@ def merge_adapter(base: str, adapter: Path, out: Path) -> None:
         OutputError: the folder is not empty, or cannot be made.
     """
     whole = load_model(base, device="cpu", dtype="auto", adapter=adapter)
-    save_checkpoint(whole.model, whole.processor, out, whole)
+    model = whole.model if is_plain(adapter) else fold_adapter(whole.model)
+    save_checkpoint(model, whole.processor, out, whole)
 
 
 class Outputs(NamedTuple):
@@ -177,7 +179,11 @@ def outputs_of(model: Any, processor: Any, probes: Sequence[Example]) -> Outputs
     encoder, device = Encoder(processor), model.device
     together = _log_p(model.eval(), encoder.batch(probes).to(device))
     alone = torch.cat([_log_p(model, encoder.batch([probe]).to(device)) for probe in probes])
-    tensors = {name: value.cpu() for name, value in get_peft_model_state_dict(model, _adapter_state(model)).items()} if isinstance(model, PeftModel) else {}
+    tensors = (
+        {name: value.cpu() for name, value in get_peft_model_state_dict(model, _adapter_state(model)).items()}
+        if isinstance(model, PeftModel)
+        else {}
+    )
     return Outputs(together, tensors, _divergence(together, alone), model.dtype)
 
 
