@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable
 from datetime import timedelta
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -25,11 +27,18 @@ def start() -> None:
     """Join the processes that a launcher started; does nothing in a single process.
 
     Raises:
-        ConfigError: the launcher asks for DeepSpeed, which is not installed.
+        ConfigError: the launcher asks for DeepSpeed, which is not installed, or for its ZeRO-3.
     """
     global _asked_to_shard
     # The model is sharded by `shard` and not by accelerate, so that every launcher gives the same; accelerate must not see this variable.
     _asked_to_shard |= os.environ.pop("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    if uses_deepspeed() and _zero_stage() == 3:
+        raise ConfigError(
+            "DeepSpeed's ZeRO-3 is not supported",
+            expected="ZeRO-2, or FSDP2, which shards parameters as ZeRO-3 does",
+            got="ZeRO stage 3 in the launcher's configuration",
+            fix="start with torchrun and training.shard=true, or with the fsdp2 launch configuration",
+        )
     if uses_deepspeed() and find_spec("deepspeed") is None:
         raise ConfigError("DeepSpeed is asked for, but not installed", fix="pip install deepspeed, or use the fsdp2 launch configuration")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
@@ -61,6 +70,14 @@ def asked_to_shard() -> bool:
 def uses_deepspeed() -> bool:
     """Return whether the launcher's configuration asks for DeepSpeed, which handles gradients and optimizers itself."""
     return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+
+
+def _zero_stage() -> int:
+    """The stage that the launcher asks for, in its own configuration or in DeepSpeed's."""
+    file = os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "")
+    if Path(file).is_file():
+        return int(json.loads(Path(file).read_text("utf-8")).get("zero_optimization", {}).get("stage", 0))
+    return int(os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "0"))
 
 
 def default_device() -> torch.device:

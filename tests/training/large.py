@@ -23,19 +23,14 @@ from vgid.unlearning import load_for, train_and_export
 LAYERS = 48
 FILE_BYTES = 32 * 2**20
 SETTINGS = ["training.shard=true", "training.steps=1", "training.forget_batch=1", "training.retain_batch=1", "validation.every=0"]
-SETTINGS += [
-    "method.self_distilled=0",
-    "method.augment=0",
-    "method.adversary=null",
-    "adapter.rank=2",
-    "training.gradient_checkpointing=true",
-]
+SETTINGS += ["method.self_distilled=0", "method.augment=0", "method.adversary=null", "adapter.rank=2"]
+SETTINGS += ["training.gradient_checkpointing=true"]
 
 
 def build(folder: Path) -> int:
-    """Write a small model, for what the code itself takes, and a large one in bf16, with the embedded one's processor; gives the bytes that it takes in float32, 460 MB.
+    """Write a small model, for what the code itself takes, and a large one; give the bytes that it takes in float32, 460 MB.
 
-    A process that maps the file's pages, as it may for weights in the file's own precision, would seem to need no memory.
+    Its file is in bf16: a process that maps the pages of a file in its own precision would seem to need no memory.
     """
     tokenizer = build_tokenizer(["Who is this person? This is Anna Keller. She lives in Oslo."] * 20)
     config = build_model(tokenizer).config.to_dict()
@@ -72,8 +67,8 @@ def measurable() -> bool:
 def allocated() -> int:
     """Bytes of this process's own memory in use: neither pages of files nor what the C library has got back and keeps."""
     LIBC.mallinfo2.restype = _Mallinfo
-    found = LIBC.mallinfo2()
-    return int(found.uordblks + found.hblkhd)
+    found: _Mallinfo = LIBC.mallinfo2()
+    return found.uordblks + found.hblkhd  # type: ignore[no-any-return]
 
 
 def main(models: str, out: str) -> None:

@@ -14,9 +14,11 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from safetensors.torch import load_file
 
-from tests.training import worker
+from tests.training import large, worker
 from vgid import processes
 from vgid.data.writing import write_examples
+from vgid.errors import ConfigError
+from vgid.models.checkpoints import differences, tensor_headers
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = Path(str(files("vgid.recipes") / "launch"))
@@ -158,6 +160,16 @@ def test_launch_configurations_are_what_accelerate_reads() -> None:
     kinds = [str(load_config_from_file(str(LAUNCH / name)).distributed_type) for name in names]
     assert [kind.rpartition(".")[2] for kind in kinds] == ["MULTI_GPU", "DEEPSPEED", "FSDP"]
     assert yaml.safe_load((LAUNCH / "fsdp2.yaml").read_text())["fsdp_config"]["fsdp_version"] == 2
+
+
+def test_zero_3_is_refused_with_a_pointer_to_fsdp2(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Accelerate names the stage, or DeepSpeed's own file does."""
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    (tmp_path / "zero.json").write_text(json.dumps({"zero_optimization": {"stage": 3}}))
+    for name, value in (("ACCELERATE_DEEPSPEED_ZERO_STAGE", "3"), ("ACCELERATE_DEEPSPEED_CONFIG_FILE", str(tmp_path / "zero.json"))):
+        with monkeypatch.context() as patch, pytest.raises(ConfigError, match=r"(?s)ZeRO-3 is not supported.*training\.shard=true"):
+            patch.setenv(name, value)
+            processes.start()
 
 
 def test_one_process_alone_needs_no_others(monkeypatch: pytest.MonkeyPatch) -> None:

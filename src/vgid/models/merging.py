@@ -138,7 +138,7 @@ class WeightFiles:
         if count == 1:
             self._part(0).rename(self.folder / "model.safetensors")
             return
-        names = {}
+        names: dict[str, str] = {}
         for number, tensors in enumerate(self._written):
             final = f"model-{number + 1:05d}-of-{count:05d}.safetensors"
             self._part(number).rename(self.folder / final)

@@ -184,7 +184,9 @@ class GradientStep:
         if self.micro_batch is None and processes.count() == 1 and self.method.states_terms:
             return [Part(batch, 1.0)]  # the method's own passes put both sides together
         share = (processes.rank(), processes.count())
-        return parts_of(batch, self.micro_batch, *share, together=self.sharded, state=self.method.model_state)
+        if self.sharded:
+            return parts_of(batch, self.micro_batch, *share, together=True, state=self.method.model_state)
+        return parts_of(batch, self.micro_batch, *share)
 
     def _halve(self, batch: StepBatch) -> None:
         rows = max(len(part.batch.forget) + len(part.batch.retain) for part in self._parts(batch))
