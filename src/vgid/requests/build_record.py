@@ -157,13 +157,20 @@ def _verification(run: ResolvedRun, state: RunState, results: Mapping[str, Any],
         knowledge=Known(**audit["knowledge"]),
         utility=Utility(**audit["utility"]),
         attacks=attacks,
-        outcome=Answered(**results["outcome"]),
+        outcome=_answered(results["outcome"], read_json(run.work / "unlearn" / "results.json")["outcome"]),
         evaluation=results["splits"],
         export=read_json(run.out / CHECKS / "export.json"),
         status=verdict["status"],
         reasons=verdict["reasons"],
         untested=verdict["untested"],
     )
+
+
+def _answered(asked: Mapping[str, Any], trained: Mapping[str, Any]) -> Answered:
+    """What was asked of the exported model, with what the training run lost of the rows that it put aside."""
+    aside = {name: trained[name] for name in ("aside_given", "aside_replayed", "aside_lost", "allowed_loss", "protected_by")}
+    damaged = asked["status"] == "forgotten" and trained["status"] == "damaged"
+    return Answered(**{**asked, **aside, "status": "damaged" if damaged else asked["status"]})
 
 
 def _attack(found: Mapping[str, Any]) -> AttackResult:
@@ -191,7 +198,7 @@ def conclude(found: Verification, sequence: DeletionSequence | None, next_steps:
         Status, statement, residual risks, and when to audit again.
     """
     passed = [name for name, each in found.attacks.items() if each.status == "pass"]
-    failed = found.outcome.status == "not forgotten"
+    failed = found.outcome.status in ("not forgotten", "damaged")
     late = [each.request for each in (sequence.earlier if sequence else ()) if each.status in ("fail", "inconclusive")]
     statement = {
         "pass": f"Evidence of removal under the tests {', '.join(passed)}, with the budgets and thresholds named in this record.",
@@ -200,6 +207,8 @@ def conclude(found: Verification, sequence: DeletionSequence | None, next_steps:
     }[found.status]
     if failed:
         statement = f"No evidence of removal: not forgotten. {still_answered(found.outcome)}"
+    if found.outcome.status == "damaged":
+        statement = f"Forgotten, but too much else is lost: {found.outcome.aside_lost:.0%} of what was put aside and not trained on."
     return Conclusion(
         status="fail" if failed else found.status,
         statement=statement + (f" Earlier requests that no longer meet their policy: {', '.join(late)}." if late else ""),

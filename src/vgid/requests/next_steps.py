@@ -23,7 +23,8 @@ def next_steps(run: ResolvedRun, found: Verification) -> list[str]:
         Sentences with settings or options to repeat the command with, in the order in which to try them.
     """
     forgotten = found.outcome.status != "not forgotten"
-    return list(_steps(run, found, forgotten)) if not forgotten or found.status != "pass" else []
+    fine = found.outcome.status not in ("not forgotten", "damaged") and found.status == "pass"
+    return [] if fine else list(_steps(run, found, forgotten))
 
 
 def _steps(run: ResolvedRun, found: Verification, forgotten: bool) -> Iterator[str]:
@@ -35,6 +36,10 @@ def _steps(run: ResolvedRun, found: Verification, forgotten: bool) -> Iterator[s
             yield f"Train for longer: --set training.{name}={LONGER * steps}, into another --out."
             yield f"Or raise the learning rate: --set training.learning_rate={LONGER * rate:g}."
         yield "Or add rows about the same facts to the request: other wordings, other pictures, questions by name."
+    elif found.outcome.status == "damaged":
+        rate = run.config.training.learning_rate
+        yield f"Lower the learning rate: --set training.learning_rate={rate / 2:g}, into another --out."
+        yield "Or give more rows to keep with --retain, about other people above all."
     elif found.status == "inconclusive":
         yield "Add rows about the same facts to the request, so that the audit can decide: other wordings, pictures, questions by name."
     elif found.status == "fail":

@@ -163,7 +163,7 @@ class Figures(_Part):
 class Answered(_Part):
     """Whether the model still answers, asked plainly: the request's rows, and held-out rows about the same facts."""
 
-    status: Literal["forgotten", "not forgotten", "not examined", "nothing known"]
+    status: Literal["forgotten", "not forgotten", "damaged", "not examined", "nothing known"]
     known: int
     """Rows of the request that the model before answered."""
     still_answered: float | None
@@ -175,6 +175,15 @@ class Answered(_Part):
     """Share that may still be answered."""
     retained: float | None
     """Share of the retain rows answered before that still are."""
+    aside_given: int
+    """Retain rows that were put aside, never trained on, and recalled word for word by the model before."""
+    aside_replayed: int
+    """The same of the model's own answers about others than those trained on."""
+    aside_lost: float | None
+    """Share of both that is no longer recalled."""
+    allowed_loss: float | None
+    protected_by: dict[str, int]
+    """Rows trained on to keep other knowledge, by kind; `given` are those of the retain set."""
 
 
 class Verification(_Part):

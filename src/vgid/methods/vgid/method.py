@@ -24,7 +24,7 @@ Four settings of ours go beyond the paper, so that a fact that is no longer said
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, ClassVar, Literal
@@ -59,6 +59,7 @@ from vgid.methods.vgid.sampling import sample_answers
 from vgid.models.adapters import reference
 from vgid.models.structure import base_of, decoder_layers
 from vgid.perturbation import NoiseConfig, perturb_batch, perturb_row
+from vgid.processes import is_sharded
 from vgid.seeds import derive_seed
 
 AnswerSource = Literal["recorded", "teacher", "student"]
@@ -155,17 +156,14 @@ class VGID(Method[VGIDConfig]):
         return self.config.replay
 
     def unsupported(self) -> Mapping[Capability, Unsupported]:
-        """Sharding and compiling do not go with the adversary, compiling not with hidden states either."""
+        """Compiling does not go with the adversary or with hidden states."""
         out: dict[Capability, Unsupported] = {}
         weaker = "forgotten facts then come back more easily by fine-tuning"
-        if self.config.adversary:
-            out["sharding"] = Unsupported(
-                "the relearning adversary takes passes that depend on the rows of a process", f"set method.adversary=null; {weaker}"
-            )
         if self.config.adversary or self.config.hidden_state_weight or self._replayed_states:
             out["compiling"] = Unsupported(
                 "the relearning adversary and hidden states hook into layers, which compiled code may skip",
-                f"set training.torch_compile=false, or method.adversary=null, method.hidden_state_weight=0 and method.replay=null; {weaker}",
+                f"set training.torch_compile=false, or method.adversary=null, method.hidden_state_weight=0 and method.replay=null; "
+                f"{weaker}",
             )
         return out
 
@@ -185,6 +183,7 @@ class VGID(Method[VGIDConfig]):
         Done once: the teacher never changes, and all at once is faster than a few rows at every step.
         """
         super().prepare(model, context)
+        self._sharded = False
         settings = self.config.adversary if can_split(context.forget) else None
         self._adversary = RelearningAdversary(model, context.forget, settings, context.seed) if settings else None
         self._own: dict[str, str] = {}
@@ -223,8 +222,13 @@ class VGID(Method[VGIDConfig]):
             return replace(super().machine(), layers=layers)
         return replace(super().machine(), layers=layers, active=self._adversary.active, suspended=self._adversary.suspended)
 
+    def model_state(self, step: int, example: Example) -> Hashable:
+        """Whether the row is asked of the attacked model."""
+        return self._adversary is not None and bool(self._adversary.split(step, (example,))[1])
+
     def before_step(self, model: Any, batch: StepBatch) -> None:
         """Let the adversary take its step, and sample answers where these are distilled on."""
+        self._sharded = is_sharded(model)
         if batch.forget and self.config.alpha:
             self._step_answers = self._answers(model, batch)
             if self._adversary is not None:
@@ -252,6 +256,9 @@ class VGID(Method[VGIDConfig]):
 
     def _replayed(self, rows: tuple[Example, ...]) -> Term:
         """Divergence from the base on what it said itself, in answers and in hidden states."""
+        if self._sharded:
+            # Not every process has such rows in a pass, and none could ask the base alone.
+            return likelihood("replay", rows)
         weight = self._replayed_states
 
         def value(student: Said, base: Said) -> Tensor:
