@@ -56,9 +56,9 @@ class Outcome:
     """What a run achieved on the rows that it was to forget, asked as they stand.
 
     Attributes:
-        status: `forgotten`, `not forgotten` (too much of the forget rows or of the held-out ones is still answered), `damaged` (forgotten, but
-            more of what was put aside is lost than allowed), `not examined` (no rows were asked), or `nothing known` (the base answered
-            none).
+        status: `forgotten`, `not forgotten` (too much of the forget rows or of the held-out ones is still answered), `damaged`
+            (forgotten, but more of what was put aside is lost than allowed), `not examined` (no rows were asked), or `nothing known` (the
+            base answered none).
         known: forget rows that the base answered.
         still_answered: share of these that the unlearned model answers, in [0, 1]; None where nothing was examined or known.
         held_out_known: rows about the same facts, never trained on, that the base answered.

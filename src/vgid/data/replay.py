@@ -67,6 +67,8 @@ DRAWS = 4
 """Names that are sampled about each picture; chosen by hand."""
 NAMELESS = 200
 """Times that the base is asked for a name without a picture; chosen by hand."""
+ENOUGH = 2500
+"""Retain rows of a run from which on everything is asked: about as many rows as come of it."""
 _SHOWN = re.compile(
     r"\b(?:this|the) (?:person|individual|man|woman|boy|girl)"
     r"(?: (?:(?:shown )?(?:here|in (?:the|this) (?:picture|image|photo))|depicted|pictured|shown))?\b",
@@ -121,7 +123,9 @@ def replay_kind(row: Example) -> str:
     return "seen" if SELF_DISTILLED in row.tags else ""
 
 
-def replay_rows(forget: Sequence[Example], retain: Sequence[Example], config: ReplayConfig, seed: int, base: Base) -> list[Example]:
+def replay_rows(
+    forget: Sequence[Example], retain: Sequence[Example], config: ReplayConfig, seed: int, base: Base, most: int | None = None
+) -> list[Example]:
     """Ask the base what the retain set does not ask.
 
     Args:
@@ -130,13 +134,16 @@ def replay_rows(forget: Sequence[Example], retain: Sequence[Example], config: Re
         config: how much is asked.
         seed: random seed of everything that is drawn.
         base: how the base is asked.
+        most: retain rows that the run will meet; where they are fewer than `ENOUGH`, less of everything is asked. None asks everything.
 
     Returns:
         Rows with the base's answers, tagged `REPLAY` and their kind. Rows about one picture or one name have one subject.
     """
-    rng = Random(f"replay/{seed}")
+    rng, part = Random(f"replay/{seed}"), 1.0 if most is None else min(1.0, most / ENOUGH)
+    counts = {name: round(part * getattr(config, name)) for name in ("names", "altered", "crossed", "imagined")}
+    config = config.model_copy(update=counts)
     pictures = list(dict.fromkeys(row.images[0] for row in forget if row.images))
-    asked = list(_seen("seen", _views(pictures, rng), config.seen, rng))
+    asked = list(_seen("seen", _views(pictures, round(part * VIEWS), rng), config.seen, rng))
     if len(retain) < config.thin:
         others = [image for image in dict.fromkeys(row.images[0] for row in retain if row.images) if image not in set(pictures)]
         rng.shuffle(others)
@@ -147,7 +154,8 @@ def replay_rows(forget: Sequence[Example], retain: Sequence[Example], config: Re
         asked += _about("crossed", others, about_pictures, rng)
         asked += _seen("crossed", others, config.seen // 4, rng)
         own = _names_in(text for row in forget for text in (row.answer, *row.keywords, *([] if row.images else [row.question])))
-        names = [name for name in sampled_names(others, altered, retain, seed, base) if name not in own][: config.names]
+        told = sampled_names(others, altered, retain, seed, base, round(part * NAMELESS)) if config.names else []
+        names = [name for name in told if name not in own][: config.names]
         asked += _by_name(names, name_templates(forget), rng)
         asked += _about("imagined", _imagined(names[: config.imagined], altered, seed, base), about_pictures, rng)
     words = revealing_words(forget)
@@ -164,9 +172,9 @@ def counts_by_kind(rows: Iterable[Example]) -> dict[str, int]:
 # -- pictures -------------------------------------------------------------------------------------------------------------
 
 
-def _views(pictures: Sequence[ImageRef], rng: Random) -> list[ImageRef]:
+def _views(pictures: Sequence[ImageRef], least: int, rng: Random) -> list[ImageRef]:
     """The pictures, and where they are few, views of them that are changed a little."""
-    more = [rng.choice(pictures) for _ in range(VIEWS - len(pictures))] if pictures else []
+    more = [rng.choice(pictures) for _ in range(least - len(pictures))] if pictures else []
     return [*pictures, *(ImageRef.from_picture(augment_picture(image.open(), rng)) for image in more)]
 
 
@@ -212,7 +220,14 @@ def _imagined(names: Sequence[str], altered: Sequence[ImageRef], seed: int, base
     return [row.images[0] for row, text in zip(shown, said, strict=True) if row.keywords[0] in text]
 
 
-def sampled_names(others: Sequence[ImageRef], altered: Sequence[ImageRef], retain: Sequence[Example], seed: int, base: Base) -> list[str]:
+def sampled_names(
+    others: Sequence[ImageRef],
+    altered: Sequence[ImageRef],
+    retain: Sequence[Example],
+    seed: int,
+    base: Base,
+    nameless: int = NAMELESS,
+) -> list[str]:
     """Return names of people whom the base may know: first those of the retain set, then those that it says most often.
 
     Args:
@@ -221,6 +236,7 @@ def sampled_names(others: Sequence[ImageRef], altered: Sequence[ImageRef], retai
         retain: rows that the user gave; names in questions without a picture count.
         seed: random seed of what is sampled.
         base: how the base is asked.
+        nameless: times that it is asked without a picture, beside those with altered ones.
 
     Returns:
         Different names.
@@ -229,7 +245,7 @@ def sampled_names(others: Sequence[ImageRef], altered: Sequence[ImageRef], retai
     first = Counter(name for row in retain if not row.images for name in _names_in([row.question]))
     first.update(name for said in (base.answer(shown) if shown else ()) for name in _names_in([said]))
     asked = [Example(f"who-altered-{n}", WHO[n % len(WHO)], "", (image,)) for n, image in enumerate(altered)]
-    asked += [Example(f"who-nobody-{n}", WHO[n % len(WHO)], "") for n in range(NAMELESS)]
+    asked += [Example(f"who-nobody-{n}", WHO[n % len(WHO)], "") for n in range(nameless)]
     found = Counter(name for draw in range(DRAWS) for said in base.sample(asked, seed + draw) for name in _names_in([said]))
     return list(dict.fromkeys([*(name for name, _ in first.most_common()), *(name for name, _ in found.most_common())]))
 

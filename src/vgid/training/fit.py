@@ -35,7 +35,7 @@ from vgid.seeds import derive_seed
 from vgid.training.automatic import checkpointing_on, precision_on
 from vgid.training.checkpointing import Checkpoints
 from vgid.training.fingerprint import fingerprint
-from vgid.training.trainer import Curves, train
+from vgid.training.trainer import Curves, count_steps, train
 from vgid.training.validation import EarlyStop, split_subjects, split_validation
 
 SAMPLED_AT_ONCE = 64
@@ -116,7 +116,7 @@ def fit(
     training = config.training.model_copy(update={"precision": precision_on(device, config.training.precision)})
     config = config.model_copy(update={"training": training})
     kept = _checkpoints(checkpoint, resume, config, forget, retain, loaded.model)
-    retain = [*retain, *_additional_rows(method, forget, retain, config.seed, loaded)]
+    retain = [*retain, *_additional_rows(method, forget, retain, config, loaded)]
     sharded = processes.shards(training.shard)
     copied = _frozen_copy(loaded, sharded) if config.adapter is None and method.needs_reference else None
     if sharded and not processes.is_sharded(loaded.model):
@@ -144,13 +144,15 @@ def fit(
 
 
 def _additional_rows(
-    method: Method[Any], forget: Sequence[Example], retain: Sequence[Example], seed: int, loaded: LoadedModel
+    method: Method[Any], forget: Sequence[Example], retain: Sequence[Example], config: RunConfig, loaded: LoadedModel
 ) -> list[Example]:
     """Rows that a method adds to the retain set: self-distilled ones, augmented ones, and replay rows."""
+    seed, training = config.seed, config.training
     augmented = augmented_rows(forget, retain, method.augment, seed) if method.augment else []
     distilled = self_distilled_rows(forget, retain, method.self_distilled, seed, partial(generate, loaded)) if method.self_distilled else []
     base = Base(partial(generate, loaded), partial(_sample, loaded), partial(imagined_pictures, loaded.model, loaded.encoder))
-    replayed = replay_rows(forget, retain, method.replay, seed, base) if method.replay else []
+    met = count_steps(training, len(forget), len(retain)) * training.retain_rows if forget else 0
+    replayed = replay_rows(forget, retain, method.replay, seed, base, met) if method.replay and met else []
     if replayed:
         log.info("the base was asked for rows to keep: %s", ", ".join(f"{n} {kind}" for kind, n in counts_by_kind(replayed).items()))
     return [*processes.from_first(distilled), *augmented, *processes.from_first(replayed)]
