@@ -111,18 +111,16 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     step = GradientStep(model, method, config.training, 0, lambda loss: loss.backward())
     step.step(StepBatch(0, forget, retain))
     kinds: Counter[str] = Counter()
-    tokens, real, processed = 0, 0, 0
+    padded: list[tuple[torch.Tensor, torch.Tensor]] = []
+    processed = 0
     processor = type(loaded.processor).__call__
+    student = next(parameter for parameter in model.parameters() if parameter.requires_grad)
 
     def seen(_: Any, __: Any, named: dict[str, Any]) -> None:
-        nonlocal tokens, real
-        learning = getattr(getattr(method, "_adversary", None), "_learning", False)
-        kind = "adversary_passes" if learning else "student_passes" if torch.is_grad_enabled() else "base_passes"
+        # While the adversary learns, the student is frozen.
+        kind = "base_passes" if not torch.is_grad_enabled() else "student_passes" if student.requires_grad else "adversary_passes"
         kinds[kind] += 1
-        mask = named["attention_mask"]
-        used = mask.diagonal(dim1=-2, dim2=-1)[:, 0] & (mask[:, 0].sum(-1) > 0) if mask.ndim == 4 else mask.bool()
-        tokens += named["input_ids"].numel()
-        real += int((named["input_ids"] != loaded.processor.tokenizer.pad_token_id).sum()) if mask.ndim == 4 else int(used.sum())
+        padded.append((named["input_ids"], named["attention_mask"]))
 
     def call(self: Any, *arguments: Any, **named: Any) -> Any:
         nonlocal processed
@@ -139,6 +137,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         type(loaded.processor).__call__ = processor
     with Operations() as operations:
         step.step(StepBatch(2, forget, retain))
+    pad = loaded.processor.tokenizer.pad_token_id
+    tokens = sum(ids.numel() for ids, _ in padded)
+    real = sum(int((ids != pad).sum() if mask.ndim == 4 else mask.sum()) for ids, mask in padded)
     if options.operations:
         for name, count in operations.names.most_common(options.operations):
             print(f"{count:6} {name}")

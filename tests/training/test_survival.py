@@ -76,7 +76,7 @@ def set_trap(event: str, time: int) -> None:
         case "optimizer step":
             before(torch.optim.AdamW, "step", time)
         case "look":
-            before(EarlyStop, "_look", time)
+            before(EarlyStop, "_evaluate", time)
         case "half written":
             before(checkpointing, "save_file", time, half)
         case "before the rename":

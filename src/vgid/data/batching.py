@@ -11,14 +11,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from vgid.data.conversation import Rendered, render_chat
 from vgid.data.example import Example, ImageRef
-from vgid.data.packing import Layout, Packing, Placement, Style, describe, groups, lay_out, placements
+from vgid.data.packing import Layout, Packing, Placement, Positions, Style, describe, groups, lay_out, placements
 from vgid.errors import DataError, ModelError
 
 Pictures = Sequence[Image.Image]
@@ -136,12 +138,12 @@ class Encoder:
         text, pictures = self._process(rendered.prompt, example, images)
         length = text["input_ids"].shape[0]
         if answer is not None:
-            tokens = torch.tensor(self._answer_tokens(rendered))
-            if self._image_tokens.intersection(tokens.tolist()):
+            tokens = self._answer_tokens(rendered)
+            if self.image_marks.intersection(tokens):
                 raise DataError("the answer holds a word that stands for a picture", where=_where(example), fix="take it out of the answer")
             values = {"attention_mask": 1, **(self._answer_values or {})}
             text = {
-                name: torch.cat([value, tokens if name == "input_ids" else value.new_full((len(tokens),), values.get(name, 0))])
+                name: torch.cat([value, value.new_tensor(tokens if name == "input_ids" else [values.get(name, 0)] * len(tokens))])
                 for name, value in text.items()
             }
         self._check_length(example, text["input_ids"], length)
@@ -158,15 +160,14 @@ class Encoder:
             A batch with one row for each example.
         """
         width = max(len(row.text["input_ids"]) for row in rows)
-        pad = {"input_ids": self._pad_token}
         inputs: dict[str, Tensor] = {}
-        for name in {name: None for row in rows for name in row.text}:
-            columns = []
-            for row in rows:
-                value = row.text.get(name, torch.zeros_like(row.text["input_ids"]))
-                missing = width - len(value)
-                columns.append(F.pad(value, (missing, 0) if side == "left" else (0, missing), value=pad.get(name, 0)))
-            inputs[name] = torch.stack(columns)
+        for name, like in {name: value for row in rows for name, value in row.text.items()}.items():
+            joined = np.full((len(rows), width), self._pad_token if name == "input_ids" else 0)
+            for number, row in enumerate(rows):
+                if name in row.text:
+                    length = len(row.text[name])
+                    joined[number, slice(width - length, None) if side == "left" else slice(length)] = row.text[name].numpy()
+            inputs[name] = _tensor(joined, like)
         for name in {name: None for row in rows for name in row.images}:
             inputs[name] = _join([row.images[name] for row in rows if name in row.images])
         answers = _answers(rows, width, side)
@@ -378,33 +379,39 @@ def _join(values: Sequence[Tensor]) -> Tensor:
     )
 
 
+def _tensor(values: NDArray[Any], like: Tensor) -> Tensor:
+    """Values as a tensor of another one's precision."""
+    found = torch.from_numpy(values)
+    return found if found.dtype == like.dtype else found.to(like.dtype)
+
+
 def _packed(layout: Layout, rows: Sequence[EncodedRow]) -> EncodedRow:
     """One row of several: the prefix and the pictures of the first, then the rest of each."""
     first = rows[0]
     text = {
-        name: torch.cat([value[: layout.prefix], *(row.text[name][layout.prefix :] for row in rows)]) for name, value in first.text.items()
+        name: torch.from_numpy(np.concatenate([value.numpy()[: layout.prefix], *(row.text[name].numpy()[layout.prefix :] for row in rows)]))
+        for name, value in first.text.items()
     }
     return EncodedRow(first.id, text, first.images, layout.length)
 
 
 def _packed_answers(layouts: Sequence[Layout], rows: Sequence[EncodedRow]) -> tuple[Answers, Tensor]:
     """Places of the answers in packed rows, in the order of the examples, and the example of each token."""
-    columns: dict[int, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
+    columns: dict[int, tuple[Positions, ...]] = {}
     for number, layout in enumerate(layouts):
         for place, member in enumerate(layout.members):
-            targets = rows[member].text["input_ids"][rows[member].prompt_length :]
-            own = torch.arange(rows[member].prompt_length - 1, len(rows[member].text["input_ids"]) - 1)
-            packed = layout.packed_positions(place, own)
-            columns[member] = (torch.full_like(targets, number), packed, targets, torch.full_like(targets, member))
-    joined = [torch.cat(column) for column in zip(*(columns[member] for member in range(len(rows))), strict=True)]
+            tokens, start = rows[member].text["input_ids"].numpy(), rows[member].prompt_length
+            packed = layout.packed_positions(place, np.arange(start - 1, len(tokens) - 1))
+            columns[member] = (np.full(len(packed), number), packed, tokens[start:], np.full(len(packed), member))
+    ordered = [columns[member] for member in range(len(rows))]
+    joined = [torch.from_numpy(np.concatenate(column)) for column in zip(*ordered, strict=True)]
     return Answers(*joined[:3]), joined[3]
 
 
 def _answers(rows: Sequence[EncodedRow], width: int, side: str) -> Answers:
-    columns: list[tuple[Tensor, Tensor, Tensor]] = []
+    columns: list[tuple[Positions, ...]] = []
     for number, row in enumerate(rows):
-        targets = row.text["input_ids"][row.prompt_length :]
-        shift = width - len(row.text["input_ids"]) if side == "left" else 0
-        first = row.prompt_length + shift
-        columns.append((torch.full_like(targets, number), torch.arange(first, first + len(targets)) - 1, targets))
-    return Answers(*(torch.cat(column) for column in zip(*columns, strict=True)))
+        targets = row.text["input_ids"].numpy()[row.prompt_length :]
+        first = row.prompt_length + (width - len(row.text["input_ids"]) if side == "left" else 0)
+        columns.append((np.full(len(targets), number), np.arange(first, first + len(targets)) - 1, targets))
+    return Answers(*(torch.from_numpy(np.concatenate(column)) for column in zip(*columns, strict=True)))

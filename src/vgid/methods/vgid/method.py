@@ -50,8 +50,8 @@ from vgid.methods.base import (
     Unsupported,
 )
 from vgid.methods.common.targets import Targets
-from vgid.methods.common.terms import drift, likelihood, nll
-from vgid.methods.engine import Ask, Machine, Said, Term, View, mean_by_owner
+from vgid.methods.common.terms import drift, likelihood
+from vgid.methods.engine import Ask, Machine, Said, Term, View, mean_by_owner, passes
 from vgid.methods.vgid.adversary import AdversaryConfig, RelearningAdversary, can_split
 from vgid.methods.vgid.names import Names, mask_names, names_in
 from vgid.methods.vgid.sampling import sample_answers
@@ -206,6 +206,12 @@ class VGID(Method[VGIDConfig]):
             if part:
                 part.load_state_dict({key.removeprefix(f"{name}/"): value for key, value in state.items() if key.startswith(f"{name}/")})
 
+    def finalize(self, model: Any) -> Any:
+        """Without the adversary."""
+        if self._adversary is not None:
+            self._adversary.remove()
+        return model
+
     # -- the loss --------------------------------------------------------------------------------------------------------
 
     def machine(self) -> Machine:
@@ -213,14 +219,18 @@ class VGID(Method[VGIDConfig]):
         layers = _inner_layers if self.config.hidden_state_weight else None
         if self._adversary is None:
             return replace(super().machine(), layers=layers)
-        return replace(super().machine(), layers=layers, active=self._adversary.active, suspended=self._adversary.suspended)
+        return replace(super().machine(), layers=layers, active=self._adversary.active)
 
     def before_step(self, model: Any, batch: StepBatch) -> None:
         """Let the adversary take its step, and sample answers where these are distilled on."""
         if batch.forget and self.config.alpha:
             self._step_answers = self._answers(model, batch)
             if self._adversary is not None:
-                self._adversary.learn(batch.step, partial(nll, model, self.context))
+                self._adversary.learn(batch.step, partial(self._bring_back, model))
+
+    def _bring_back(self, model: Any, rows: tuple[Example, ...]) -> Tensor:
+        """The adversary's loss."""
+        return torch.stack([each.total for each in passes(model, [likelihood("adversary", rows)], super().machine())]).sum()
 
     def terms(self, batch: StepBatch) -> list[Term]:
         """alpha x forget, for held-out subjects asked of the attacked model, + beta x retain."""
