@@ -23,13 +23,14 @@ from vgid.data.example import Example
 from vgid.data.packing import Style
 from vgid.methods.base import Context, StepBatch
 from vgid.models.adapters import attach_lora
+from vgid.models.pictures import find_pictures
 from vgid.models.structure import base_of
 from vgid.settings import AdapterConfig
 from vgid.training.gradient_step import GradientStep
 
 BEFORE = {"student_passes": 3, "base_passes": 2, "adversary_passes": 1, "commit": "d65c0a8"}
 """What the step of an earlier commit needed on these rows; its operations are measured by `--before` and written beside."""
-HOST = ("vgid/data/", "perturb_row", "perturb", "aligned", "_spread", "_plan_states", "_own", "__init__")
+HOST = ("vgid/data/", "perturb_row", "perturb", "put", "__init__")
 """Files and functions that work on tensors which have not been moved to the device: reading these is no wait."""
 
 
@@ -107,7 +108,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     forget, retain = default_rows(1)
     model = attach_lora(loaded.model, AdapterConfig(), seed=0).eval()
     method = config.build_method()
-    method.prepare(model, Context(loaded.encoder, forget, retain, 0, torch.device("cpu"), packing=Style(config.training.pack)))
+    pictures = find_pictures(model, loaded.encoder, [*forget, *retain])
+    context = Context(loaded.encoder, forget, retain, 0, torch.device("cpu"), packing=Style(config.training.pack), pictures=pictures)
+    method.prepare(model, context)
     step = GradientStep(model, method, config.training, 0, lambda loss: loss.backward())
     step.step(StepBatch(0, forget, retain))
     kinds: Counter[str] = Counter()

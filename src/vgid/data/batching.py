@@ -48,6 +48,20 @@ class Answers(NamedTuple):
     targets: Tensor
 
 
+class Embedded(NamedTuple):
+    """Pictures that have been embedded already (`vgid.models.pictures`).
+
+    Attributes:
+        rows: int64 `[k]`, row of the batch of each token that stands for a part of a picture.
+        positions: int64 `[k]`, its position in the row.
+        values: `[k, h]`, what the decoder is to see there.
+    """
+
+    rows: Tensor
+    positions: Tensor
+    values: Tensor
+
+
 @dataclass(frozen=True)
 class Batch:
     """Inputs of a model for several examples, and where their answers are.
@@ -59,6 +73,7 @@ class Batch:
         ids: ids of the examples.
         packing: how examples share rows; None where each has a row of its own, so that `owners` equals `answers.rows`.
         placements: where each example's own positions are; empty where padding is on the left.
+        embedded: pictures that are embedded already; None where the model embeds them from `model_inputs`.
     """
 
     model_inputs: Mapping[str, Tensor]
@@ -67,12 +82,14 @@ class Batch:
     ids: tuple[str, ...]
     packing: Packing | None = None
     placements: tuple[Placement, ...] = ()
+    embedded: Embedded | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the same batch on another device."""
         inputs = {name: value.to(device) for name, value in self.model_inputs.items()}
         answers, packing = Answers(*(x.to(device) for x in self.answers)), self.packing and self.packing.to(device)
-        return replace(self, model_inputs=inputs, answers=answers, owners=self.owners.to(device), packing=packing)
+        embedded = self.embedded and Embedded(*(x.to(device) for x in self.embedded))
+        return replace(self, model_inputs=inputs, answers=answers, owners=self.owners.to(device), packing=packing, embedded=embedded)
 
 
 @dataclass(frozen=True)
@@ -168,8 +185,7 @@ class Encoder:
                     length = len(row.text[name])
                     joined[number, slice(width - length, None) if side == "left" else slice(length)] = row.text[name].numpy()
             inputs[name] = _tensor(joined, like)
-        for name in {name: None for row in rows for name in row.images}:
-            inputs[name] = _join([row.images[name] for row in rows if name in row.images])
+        inputs |= join_pictures(rows)
         answers = _answers(rows, width, side)
         places = tuple(Placement(number, 0, 0) for number in range(len(rows))) if side == "right" else ()
         return Batch(inputs, answers, answers.rows, tuple(row.id for row in rows), placements=places)
@@ -369,6 +385,12 @@ def _last(encoded: Mapping[str, Tensor]) -> Mapping[str, int]:
     """The values of the last token, by their names."""
     shape = encoded["input_ids"].shape
     return {name: int(value[0, -1]) for name, value in encoded.items() if value.shape == shape}
+
+
+def join_pictures(rows: Sequence[EncodedRow]) -> dict[str, Tensor]:
+    """All tensors about the pictures of some rows, joined in the rows' order."""
+    names = {name: None for row in rows for name in row.images}
+    return {name: _join([row.images[name] for row in rows if name in row.images]) for name in names}
 
 
 def _join(values: Sequence[Tensor]) -> Tensor:

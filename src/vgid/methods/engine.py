@@ -19,11 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vgid.data.batching import EncodedRow, Encoder
+from vgid.data.batching import Batch, EncodedRow, Encoder
 from vgid.data.example import Example
 from vgid.data.packing import Positions, Style
 from vgid.models.adapters import reference
 from vgid.models.forward import answer_logits, logits_and_states
+from vgid.models.packing import with_positions
+from vgid.models.pictures import Pictures, without_pixels
 
 Examples = tuple[Example, ...]
 Role = Literal["model", "base"]
@@ -160,6 +162,7 @@ class Machine:
         reference_copy: the frozen base, where all parameters are trained.
         layers: decoder layers of a model whose outputs terms compare.
         active: context in which the relearning adversary changes the model.
+        pictures: embeddings of pictures, where vision tower and projector are frozen.
     """
 
     encoder: Encoder
@@ -168,6 +171,7 @@ class Machine:
     reference_copy: nn.Module | None = None
     layers: Callable[[Any], Sequence[nn.Module]] | None = None
     active: Callable[[], AbstractContextManager[Any]] = nullcontext
+    pictures: Pictures | None = None
 
 
 @dataclass(eq=False)
@@ -268,12 +272,14 @@ class _Joined:
         rows, encoder = [each.row for each in requests], machine.encoder
         examples = [each.example for each in requests]
         keys = [(each.key, each.example.images or each.example.question) for each in requests]
-        batch = encoder.pack(rows, examples, machine.packing, keys) if machine.packing else encoder.collate(rows)
+        pictures = machine.pictures
+        shown = [without_pixels(row) for row in rows] if pictures else rows
+        batch = encoder.pack(shown, examples, machine.packing, keys) if machine.packing else encoder.collate(shown)
         lengths = [len(each.row.text["input_ids"]) - each.row.prompt_length for each in requests]
         self.place = {id(each): number for number, each in enumerate(requests)}
         self.starts = [0, *accumulate(lengths)]
         self.placements = batch.placements
-        self.requests, self.device = requests, machine.device
+        self.requests, self.device, self._pictures = requests, machine.device, pictures
         self.batch, self.targets = batch, batch.answers.targets.numpy()
         self.state_rows: list[int] = []
         self.state_positions: list[Positions] = []
@@ -294,11 +300,23 @@ class _Joined:
 
     def run(self, model: Any, layers: Sequence[nn.Module]) -> tuple[Tensor, list[Tensor]]:
         """Logits `[n, v]` of all answers, and the layers' outputs `[t, h]` where they were asked for."""
-        batch = self.batch.to(self.device)
+        batch = with_positions(model, self._embedded()).to(self.device)
         if not self.state_positions or not layers:
             return answer_logits(model, batch), []
         rows, positions = self.moved(np.array(self.state_rows), np.concatenate(self.state_positions))
         return logits_and_states(model, batch, layers, rows, positions)
+
+    def _embedded(self) -> Batch:
+        """The batch with its pictures embedded: those that examples have are kept; those that a view changes are seen once."""
+        if self._pictures is None:
+            return self.batch
+        first = {placement.row: request for placement, request in zip(self.placements[::-1], self.requests[::-1], strict=True)}
+        seen = [first[row] for row in sorted(first) if first[row].row.images]
+        own = [self._pictures.kept(each.example.images, each.row) for each in seen if each.key is None]
+        changed = [each.row for each in seen if each.key is not None]
+        if own and changed:  # rows of one pass are of one side, which sees all of them in one way
+            raise RuntimeError("pictures as they are and changed ones in one pass")
+        return self._pictures.put(self.batch, [self._pictures.embeddings(changed)] if changed else own)
 
     def moved(self, *indices: Positions) -> list[Tensor]:
         """Indices on the device."""

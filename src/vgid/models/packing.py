@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -29,8 +30,15 @@ def model_inputs(model: Any, batch: Batch) -> Mapping[str, Any]:
     packing = batch.packing
     if packing is None:
         return batch.model_inputs
-    positions, _ = places_of(model, batch.model_inputs, packing)
-    return {**batch.model_inputs, "attention_mask": masks(model, packing.mask), "position_ids": positions}
+    return {**with_positions(model, batch).model_inputs, "attention_mask": masks(model, packing.mask)}
+
+
+def with_positions(model: Any, batch: Batch) -> Batch:
+    """A packed batch with its `position_ids`; better before the batch is moved, since some families read tensors to find them."""
+    if batch.packing is None or "position_ids" in batch.model_inputs:
+        return batch
+    positions, _ = places_of(model, batch.model_inputs, batch.packing)
+    return replace(batch, model_inputs={**batch.model_inputs, "position_ids": positions})
 
 
 def masks(model: Any, mask: Callable[[int | None], Tensor]) -> Any:
