@@ -291,7 +291,7 @@ class Encoder:
     # -- the processor ----------------------------------------------------------------------------------------------------
 
     def _process(self, prompt: str, example: Example, images: Pictures | None) -> tuple[Values, Values]:
-        if images is not None or not example.images:
+        if images is not None:
             return self._call(prompt, images, example)
         key = (prompt, example.images)
         if key not in self._rows:

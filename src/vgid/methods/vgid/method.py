@@ -179,6 +179,7 @@ class VGID(Method[VGIDConfig]):
         super().prepare(model, context)
         settings = self.config.adversary if can_split(context.forget) else None
         self._adversary = RelearningAdversary(model, context.forget, settings, context.seed) if settings else None
+        self._found: dict[int, list[nn.Module]] = {}
         self._own: dict[str, str] = {}
         asked = [*context.forget, *context.retain]
         self._kept = Targets(context.batch, asked)
@@ -216,10 +217,17 @@ class VGID(Method[VGIDConfig]):
 
     def machine(self) -> Machine:
         """With the adversary's adapters, and the layers with the hidden states that are compared."""
-        layers = _inner_layers if self.config.hidden_state_weight else None
+        layers = self._layers if self.config.hidden_state_weight else None
         if self._adversary is None:
             return replace(super().machine(), layers=layers)
         return replace(super().machine(), layers=layers, active=self._adversary.active)
+
+    def _layers(self, model: Any) -> list[nn.Module]:
+        """The decoder's layers but the last, or the only one; looked up once for the model in training and once for a frozen copy."""
+        if id(model) not in self._found:
+            layers = decoder_layers(base_of(model))
+            self._found[id(model)] = layers[:-1] or layers
+        return self._found[id(model)]
 
     def before_step(self, model: Any, batch: StepBatch) -> None:
         """Let the adversary take its step, and sample answers where these are distilled on."""
@@ -366,12 +374,6 @@ def guess_penalty(teacher: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
     """
     said, floor = (x.float().log_softmax(dim=-1).gather(-1, targets[:, None])[:, 0] for x in (logits, teacher))
     return (said - (2.0 * floor).clamp(min=-math.log(logits.shape[-1]))).clamp(min=0.0)
-
-
-def _inner_layers(model: Any) -> list[nn.Module]:
-    """The decoder's layers but the last, or the only one."""
-    layers = decoder_layers(base_of(model))
-    return layers[:-1] or layers
 
 
 def _distance(ours: Tensor, theirs: Tensor) -> Tensor:
