@@ -28,7 +28,7 @@ Values = Mapping[str, Tensor]
 UNBOUNDED = 1_000_000
 """Tokens. Tokenizers without a limit have a huge `model_max_length` (transformers: 1e30); from this number on it is not a limit."""
 CACHE_BYTES = 512 * 2**20
-"""Processed pictures are kept in memory up to this size; chosen by hand."""
+"""Processed pictures and encoded rows are kept in memory up to this size; chosen by hand."""
 CONTEXT_CHARACTERS = 8
 """Characters at the end of the prompt with which an answer is tokenized: some tokenizers put a space before the first word of a text, so
 an answer must not be tokenized alone. Chosen by hand; enough for the end of the prompt in all families of tests/models/families.py."""
@@ -128,6 +128,7 @@ class Encoder:
         self.max_length = limit if limit < UNBOUNDED else None
         self._takes_answers = "suffix" in inspect.signature(type(processor).__call__).parameters
         self._answer_values: Mapping[str, int] | None = None
+        self._encoded: dict[tuple[str, str | None, tuple[ImageRef, ...]], EncodedRow] = {}
         self._rows: dict[tuple[str, tuple[ImageRef, ...]], Values] = {}
         self._pictures: dict[tuple[ImageRef, ...], Values] = {}
         self._cached_bytes = 0
@@ -152,6 +153,9 @@ class Encoder:
             ModelError: the processor has no usable chat template, or the model uses cross-attention to pictures.
         """
         rendered = render_chat(self.processor, example, instruction, answer or None)
+        key = (rendered.prompt, rendered.answer if answer is not None else None, example.images)
+        if images is None and key in self._encoded:
+            return replace(self._encoded[key], id=example.id)
         text, pictures = self._process(rendered.prompt, example, images)
         length = text["input_ids"].shape[0]
         if answer is not None:
@@ -164,7 +168,10 @@ class Encoder:
                 for name, value in text.items()
             }
         self._check_length(example, text["input_ids"], length)
-        return EncodedRow(example.id, text, pictures, length)
+        row = EncodedRow(example.id, text, pictures, length)
+        if images is None and self._has_room(text):
+            self._encoded[key] = row
+        return row
 
     def collate(self, rows: Sequence[EncodedRow], side: Literal["left", "right"] = "right") -> Batch:
         """Pad rows to one length and join them.
@@ -291,12 +298,14 @@ class Encoder:
     # -- the processor ----------------------------------------------------------------------------------------------------
 
     def _process(self, prompt: str, example: Example, images: Pictures | None) -> tuple[Values, Values]:
-        if images is not None:
+        if images is not None or not example.images:
             return self._call(prompt, images, example)
         key = (prompt, example.images)
         if key not in self._rows:
             text, pictures = self._call(prompt, [ref.open() for ref in example.images], example)
-            if not self._cache(example.images, pictures):
+            if example.images not in self._pictures and self._has_room(pictures):
+                self._pictures[example.images] = pictures
+            if example.images not in self._pictures or not self._has_room(text):
                 return text, pictures
             self._rows[key] = text
         return self._rows[key], self._pictures[example.images]
@@ -343,15 +352,12 @@ class Encoder:
     def _tokens(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _cache(self, refs: tuple[ImageRef, ...], pictures: Values) -> bool:
-        """Keep processed pictures while there is room, since many questions are about the same one; False where there is none."""
-        if refs not in self._pictures:
-            size = sum(value.nbytes for value in pictures.values())
-            if self._cached_bytes + size > CACHE_BYTES:
-                return False
-            self._pictures[refs] = pictures
-            self._cached_bytes += size
-        return True
+    def _has_room(self, values: Values) -> bool:
+        """Whether some tensors may be kept, which then count; many questions are about one picture, and rows come again in every epoch."""
+        size = sum(value.nbytes for value in values.values())
+        fits = self._cached_bytes + size <= CACHE_BYTES
+        self._cached_bytes += size * fits
+        return fits
 
     @property
     def _pad_token(self) -> int:
