@@ -15,6 +15,7 @@ from torch import nn
 
 from vgid.errors import ModelError
 from vgid.models.structure import base_of, inspect_model, linear_layers
+from vgid.processes import gather_nothing
 from vgid.settings import AdapterConfig
 
 log = logging.getLogger("vgid")
@@ -35,6 +36,7 @@ def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int, log_targe
     Raises:
         ModelError: the scope matches no linear layer, or the rank is larger than every layer's.
     """
+    gather_nothing(model)  # what is frozen below must be the shards
     names = linear_layers(model, config.scope)
     if not names:
         found = inspect_model(model)
@@ -122,6 +124,7 @@ class SecondAdapter:
 
     def __init__(self, model: Any, name: str, rank: int, scale: float, targets: Sequence[str]) -> None:
         self.model, self.name = model, name
+        gather_nothing(model)  # what is frozen below must be the shards
         self.remove()  # what a run that ended early has left
         trained = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
         active = list(model.active_adapters) if isinstance(model, PeftModel) else []
@@ -176,6 +179,7 @@ class SecondAdapter:
 
     @contextmanager
     def _switched(self, *, learns: bool) -> Iterator[None]:
+        gather_nothing(self.model)  # as in `attach_lora`, and again where gradients are switched back
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         before = {part: list(layer.active_adapters) for part, layer in self._layers.items()}
         for part, layer in self._layers.items():
@@ -190,5 +194,6 @@ class SecondAdapter:
         finally:
             for part, layer in self._layers.items():
                 layer.set_adapter(before[part], inference_mode=True)
+            gather_nothing(self.model)
             for parameter in trained:
                 parameter.requires_grad_(True)
