@@ -148,6 +148,19 @@ def _broken(name: str, error: Exception) -> DataError:
 
 
 @dataclass(frozen=True)
+class Derived:
+    """Where a row comes from that was made from another one (`vgid data enrich`).
+
+    Attributes:
+        source: id of the row that it was made from.
+        kind: how it was made, such as `wordings`.
+    """
+
+    source: str
+    kind: str
+
+
+@dataclass(frozen=True)
 class Example:
     """One question with its answer: one row of a data set.
 
@@ -159,6 +172,7 @@ class Example:
         subject: the person whose data the row holds; None where it is not known.
         keywords: the strings that carry the fact: an answer that contains all of them is right (`vgid.evaluation.metrics.key_fact`).
         tags: free labels, such as `STRANGER`.
+        derived: what the row was made from; None for a row that was given.
         where: place the row was read from, for error messages: `file:line`, or `row N` of rows in memory.
     """
 
@@ -169,6 +183,7 @@ class Example:
     subject: str | None = None
     keywords: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
+    derived: Derived | None = None
     where: str = ""
 
 

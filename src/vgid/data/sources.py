@@ -22,7 +22,7 @@ from weakref import WeakValueDictionary
 from PIL import Image
 
 from vgid.artifacts import whole_file, write_bytes_atomic, write_text_atomic
-from vgid.data.example import Example, ImageRef
+from vgid.data.example import Derived, Example, ImageRef
 from vgid.errors import DataError
 
 log = logging.getLogger("vgid")
@@ -38,7 +38,7 @@ LONGEST = 3
 """Number of the longest rows that a report names."""
 WORDS = ("question", "answer", "prompt", "completion", "messages")
 """Columns with text of questions and answers."""
-COLUMNS = ("id", "image", "images", "file_name", *WORDS, "subject", "keywords", "tags")
+COLUMNS = ("id", "image", "images", "file_name", *WORDS, "subject", "keywords", "tags", "derived")
 """All columns that are read."""
 QUESTION_COLUMNS = (("question", "answer"), ("prompt", "completion"), ("messages",))
 """Columns that hold question and answer; one of these groups is needed."""
@@ -219,12 +219,13 @@ def report(path: str, examples: Iterable[Example], problems: Sequence[DataError]
     )
 
 
-def check_disjoint(forget: Sequence[Example], retain: Sequence[Example]) -> None:
+def check_disjoint(forget: Sequence[Example], retain: Sequence[Example], names: tuple[str, str] = ("forget set", "retain set")) -> None:
     """Make sure that nothing is to be both forgotten and retained.
 
     Args:
         forget: rows to forget.
         retain: rows to retain.
+        names: what the two sets are called in errors.
 
     Raises:
         DataError: a question about the same images is in both sets (letter case and white space do not count), or an id is: methods and
@@ -245,7 +246,7 @@ def check_disjoint(forget: Sequence[Example], retain: Sequence[Example]) -> None
             continue
         problems.append(
             DataError(
-                f"the same {same} is in the forget set and in the retain set",
+                f"the same {same} is in the {names[0]} and in the {names[1]}",
                 where=kept.where or kept.id,
                 expected="sets that have nothing in common",
                 got=f"also at {found.where or found.id}",
@@ -274,7 +275,8 @@ def write_parquet(path: str | Path, examples: Iterable[Example]) -> int:
 
     picture = pa.struct({"bytes": pa.binary(), "path": pa.string()})
     words = {name: pa.string() for name in ("id", "question", "answer", "subject")}
-    schema = pa.schema({**words, "images": pa.list_(picture), "keywords": pa.list_(pa.string()), "tags": pa.list_(pa.string())})
+    lists = {"images": pa.list_(picture), "keywords": pa.list_(pa.string()), "tags": pa.list_(pa.string())}
+    schema = pa.schema({**words, **lists, "derived": pa.struct({"from": pa.string(), "kind": pa.string()})})
     ids: set[str] = set()
     source = iter(examples)
     with whole_file(Path(path)) as unfinished, parquet.ParquetWriter(unfinished, schema, dictionary_pagesize_limit=2**26) as writer:
@@ -292,7 +294,11 @@ def write_parquet(path: str | Path, examples: Iterable[Example]) -> int:
 def _parquet_row(example: Example) -> dict[str, Any]:
     row = {name: getattr(example, name) for name in ("id", "question", "answer", "subject")}
     images = [{"bytes": ref.read(), "path": None} for ref in example.images]
-    return row | {"images": images, "keywords": list(example.keywords), "tags": list(example.tags)}
+    return row | {"images": images, "keywords": list(example.keywords), "tags": list(example.tags), "derived": _origin(example)}
+
+
+def _origin(example: Example) -> dict[str, str] | None:
+    return {"from": example.derived.source, "kind": example.derived.kind} if example.derived else None
 
 
 def write_examples(path: str | Path, examples: Sequence[Example]) -> None:
@@ -320,6 +326,7 @@ def _as_row(example: Example, names: Mapping[ImageRef, str]) -> dict[str, Any]:
         row |= {"image": paths[0]} if len(paths) == 1 else {"images": paths}
     row |= {"question": example.question, "answer": example.answer}
     row |= {"subject": example.subject} if example.subject is not None else {}
+    row |= {"derived": _origin(example)} if example.derived else {}
     return row | {name: list(value) for name, value in (("keywords", example.keywords), ("tags", example.tags)) if value}
 
 
@@ -531,8 +538,18 @@ def _example(raw: _RawRow, unused: set[str]) -> Example:
         subject=_text(row, "subject", where) if row.get("subject") is not None else None,
         keywords=_texts(row, "keywords", where),
         tags=_texts(row, "tags", where),
+        derived=_derived(row, where),
         where=where,
     )
+
+
+def _derived(row: Mapping[str, Any], where: str) -> Derived | None:
+    value = row.get("derived")
+    if value is None:
+        return None
+    if not isinstance(value, dict) or set(value) != {"from", "kind"} or not all(isinstance(each, str) for each in value.values()):
+        raise DataError("derived has the wrong type", where=where, expected='{"from": id, "kind": text}', got=type(value).__name__)
+    return Derived(value["from"], value["kind"])
 
 
 def _turns(row: dict[str, Any], where: str) -> tuple[str, str, list[Any]]:

@@ -76,9 +76,16 @@ def build_record(run: ResolvedRun, key: Key, state: RunState) -> Record:
         procedure=_procedure(run, state),
         verification=verification,
         sequence=sequence,
-        conclusion=conclude(verification, sequence, next_steps(run, verification), neutral=neutral),
+        conclusion=conclude(verification, sequence, next_steps(run, verification, _learning_rate(run)), neutral=neutral),
         artefacts=_artefacts(run),
     )
+
+
+def _learning_rate(run: ResolvedRun) -> float:
+    """The learning rate that a run took; that of its settings, where nothing was trained."""
+    automatic = read_json(run.work / "unlearn" / "results.json").get("automatic", {})
+    rate = automatic.get("learning_rate", run.config.training.learning_rate)
+    return 0.0 if rate == "auto" else float(rate)
 
 
 def _digests(folder: Path) -> list[FileDigest]:

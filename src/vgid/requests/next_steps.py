@@ -12,26 +12,27 @@ LONGER = 3
 """Factor on the steps of a run that did not forget; chosen by hand."""
 
 
-def next_steps(run: ResolvedRun, found: Verification) -> list[str]:
+def next_steps(run: ResolvedRun, found: Verification, rate: float) -> list[str]:
     """Return what to do next; nothing where the request was forgotten and the audit passed.
 
     Args:
         run: what was asked for.
         found: the results of all tests.
+        rate: the learning rate that was used.
 
     Returns:
         Sentences with settings or options to repeat the command with, in the order in which to try them.
     """
     forgotten = found.outcome.status != "not forgotten"
-    return list(_steps(run, found, forgotten)) if not forgotten or found.status != "pass" else []
+    return list(_steps(run, found, rate, forgotten)) if not forgotten or found.status != "pass" else []
 
 
-def _steps(run: ResolvedRun, found: Verification, forgotten: bool) -> Iterator[str]:
+def _steps(run: ResolvedRun, found: Verification, rate: float, forgotten: bool) -> Iterator[str]:
     if not forgotten:
         trains = run.config.method_class.trains
         steps = count_steps(run.config.training, len(run.request.rows) + len(run.anchor_rows), 0)
         if trains:
-            rate, name = run.config.training.learning_rate, "min_steps" if run.config.training.steps is None else "steps"
+            name = "min_steps" if run.config.training.steps is None else "steps"
             yield f"Train for longer: --set training.{name}={LONGER * steps}, into another --out."
             yield f"Or raise the learning rate: --set training.learning_rate={LONGER * rate:g}."
         yield "Or add rows about the same facts to the request: other wordings, other pictures, questions by name."
