@@ -4,7 +4,7 @@ Each kind of row is one module: `names`, `wordings`, `views`, `pairs`, `seen`, `
 was made from (`Example.derived`), and is kept only where the base answers it as the row it was made from.
 """
 
-from vgid.enrichment.enrich import Enriched, enrich, write_enriched
+from vgid.enrichment.enrich import Enriched, enrich, known_names, write_enriched
 from vgid.enrichment.kinds import KINDS, Kind
 
-__all__ = ["KINDS", "Enriched", "Kind", "enrich", "write_enriched"]
+__all__ = ["KINDS", "Enriched", "Kind", "enrich", "known_names", "write_enriched"]

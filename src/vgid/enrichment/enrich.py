@@ -79,6 +79,7 @@ def enrich(
     names: str | Mapping[str, str] | None = None,
     without: Collection[Kind] = (),
     person: bool = True,
+    whole: bool = True,
     seed: int = 0,
 ) -> Enriched:
     """Make from the rows of a request what they lack.
@@ -89,6 +90,7 @@ def enrich(
         names: the name of the only person, or names by subject; others are looked for in the rows, and asked of the base.
         without: kinds of rows that are not made.
         person: whether the rows are about people; of other things neither names nor facts are asked.
+        whole: whether everything about the people is meant; if not, neither their names nor other facts are added to the rows.
         seed: random seed; the same seed gives the same rows.
 
     Returns:
@@ -101,19 +103,20 @@ def enrich(
     unknown = set(without) - set(KINDS)
     if unknown:
         raise ConfigError("there is no such kind of rows", expected=", ".join(KINDS), got=", ".join(sorted(unknown)))
-    wanted = [kind for kind in KINDS if kind not in without and (person or kind not in ("names", "facts"))]
+    left_off = {*without, *(() if person else ("names", "facts")), *(() if whole else ("facts",))}
+    wanted = [kind for kind in KINDS if kind not in left_off]
     answer: Answer = partial(generate, loaded)
-    subjects = {row.id: row.subject for row in rows}
     # Within, every row has a subject: the key of its person.
     own = _with_people(rows, names)
+    subjects = {str(keyed.subject): row.subject for keyed, row in zip(own, rows, strict=True)}
     stated = [row for row in own if row.question and STRANGER not in row.tags]
     known, open_names = _names(own, names, answer, seed) if "names" in wanted else ({}, 0)
     asked = _asked(own, known, answer, seed) if "facts" in wanted else []
-    left = _Left(wanted, person)
+    left = _Left(wanted, without)
     left.names(open_names)
     left.facts(own, asked)
     facts = [*stated, *asked]
-    candidates = list(_candidates(facts, known, wanted, answer, seed, person))
+    candidates = list(_candidates(facts, known, wanted, answer, seed, person=person, whole=whole))
     if len(candidates) > MOST:
         candidates = sorted(Random(f"enrich/{seed}").sample(candidates, MOST), key=lambda each: each.row.id)
     kept, left_out = _kept(candidates, answer)
@@ -124,9 +127,8 @@ def enrich(
     made.update(row.derived.kind for row in (*seen, *asked) if row.derived)
 
     def restored(found: Sequence[Example]) -> tuple[Example, ...]:
-        """Rows with the subject of the row they were made from, as it was given."""
-        origin = subjects | {row.id: subjects[row.derived.source] for row in asked if row.derived}
-        return tuple(replace(row, subject=origin[row.derived.source]) for row in found if row.derived)
+        """Rows with the subjects that were given."""
+        return tuple(replace(row, subject=subjects[str(row.subject)]) for row in found)
 
     return Enriched(
         facts=restored(asked),
@@ -139,15 +141,38 @@ def enrich(
     )
 
 
-def write_enriched(folder: Path, enriched: Enriched) -> None:
-    """Write `facts.jsonl`, `forget.jsonl`, `held_out.jsonl`, `retain.jsonl`, as far as there are such rows, and `enrichment.json`.
+def known_names(loaded: LoadedModel, rows: Sequence[Example], names: str | Mapping[str, str] | None, seed: int = 0) -> Mapping[str, str]:
+    """Return the names that `enrich` would use for people: given ones, those that rows state, and those that the base says steadily.
+
+    Args:
+        loaded: the base, which is asked.
+        rows: all rows that there are about the people.
+        names: as in `enrich`.
+        seed: random seed.
+
+    Returns:
+        Names by person (`vgid.enrichment.kinds.person_of`).
+    """
+    return _names(_with_people(rows, names), names, partial(generate, loaded), seed)[0]
+
+
+def write_enriched(folder: Path, own: Sequence[Example], enriched: Enriched) -> None:
+    """Write rows in files that every command reads, as far as there are any, and `enrichment.json` with the counts.
+
+    `forget.jsonl` holds a request's own rows, what the base said, and the derived rows; `held_out.jsonl` and `retain.jsonl` the others.
+
+    Args:
+        folder: where to write.
+        own: the rows that were enriched; those without a question are left out.
+        enriched: what was made.
 
     Raises:
         OutputError: a file cannot be written.
     """
-    for name in ("facts", "forget", "held_out", "retain"):
-        if getattr(enriched, name):
-            write_examples(folder / f"{name}.jsonl", getattr(enriched, name))
+    forget = [*(row for row in own if row.question), *enriched.facts, *enriched.forget]
+    for name, rows in (("forget", forget), ("held_out", enriched.held_out), ("retain", enriched.retain)):
+        if rows:
+            write_examples(folder / f"{name}.jsonl", rows)
     write_json_atomic(folder / "enrichment.json", enriched.as_json())
 
 
@@ -193,7 +218,14 @@ def _asked(rows: Sequence[Example], names: Mapping[str, str], answer: Answer, se
 
 
 def _candidates(
-    facts: Sequence[Example], names: Mapping[str, str], wanted: Sequence[Kind], answer: Answer, seed: int, person: bool
+    facts: Sequence[Example],
+    names: Mapping[str, str],
+    wanted: Sequence[Kind],
+    answer: Answer,
+    seed: int,
+    *,
+    person: bool,
+    whole: bool,
 ) -> Iterator[_Candidate]:
     rng = Random(f"enrich/{seed}")
     held_view = rng.choice(sorted(VIEWS))
@@ -204,10 +236,12 @@ def _candidates(
     paraphrases = _paraphrases(facts, names, answer) if "wordings" in wanted else {}
     for subject, by_fact in grouped(facts).items():
         name, forms = names.get(subject), list(by_fact.values())
-        if name and subject in pictures and "names" in wanted and not any(key_fact(rows[0].answer, (name,)) for rows in forms):
+        states_name = any(name and key_fact(rows[0].answer, (name,)) for rows in forms)
+        if name and whole and subject in pictures and "names" in wanted and not states_name:
             first = next(row for rows in forms for row in rows if row.images)
-            forms.append([asking := name_row(first, name)])
-            yield _candidate(asking, asking, "names", "name")
+            asking = _derived(name_row(first, name), first, "names", "name")
+            forms.append([asking])
+            yield _Candidate(asking, (first,))
         for rows in forms:
             yield from _of_fact(rows, names, pictures, wanted, paraphrases, trained, held_view, rng, person)
         if "pairs" in wanted:
@@ -300,8 +334,8 @@ def _derived(row: Example, source: Example, kind: Kind, name: str) -> Example:
 class _Left:
     """Collects what could not be made, in sentences."""
 
-    def __init__(self, wanted: Sequence[Kind], person: bool) -> None:
-        self.wanted, self.sentences = wanted, [f"Not made, as asked: {KINDS[kind]}." for kind in KINDS if kind not in wanted and person]
+    def __init__(self, wanted: Sequence[Kind], without: Collection[Kind]) -> None:
+        self.wanted, self.sentences = wanted, [f"Not made, as asked: {KINDS[kind]}." for kind in KINDS if kind in without]
 
     def names(self, people: int) -> None:
         """People whose name is not known."""

@@ -1,7 +1,7 @@
 """What the base says of a person about whom a request states no facts: that is then what must be forgotten.
 
-A fact counts only where the base says the same in nearly all wordings and views, and not of people whose names are invented, or of pictures
-of nobody.
+A fact counts only where the base says the same in nearly all wordings and views, and not of people whose names are invented, of pictures
+of nobody, or of the picture with its blocks in random order.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from vgid.data.example import Derived, Example, ImageRef
 from vgid.data.names import FIRST_NAMES, LAST_NAMES
 from vgid.data.neutral import draw
 from vgid.enrichment.names import CONTROLS, Answer, name_row
-from vgid.enrichment.views import view_of
+from vgid.enrichment.views import unrecognisable, view_of
 from vgid.enrichment.wordings import RELATIONS, WHO
 from vgid.evaluation.metrics import is_refusal
 
@@ -25,10 +25,10 @@ AGREED = 0.6
 VIEWS = ("mirror", "scale", "encoding")
 """Views of the picture that are asked about in turn, beside the picture itself."""
 COMMON = frozenset(
-    """a an and are as at by for from has have he her his in is it its me my number of on or person picture she that the their they this to
-    was were who with you your""".split()
-)
-"""Words that carry no fact."""
+    """a an and are as at born by called employed employs enjoys for from has have he her him his home in is it its likes lives me my named
+    number of on or she that the their they this to was were who with works you your""".split()
+) | {word for relation in RELATIONS.values() for text in relation.wordings for word in re.findall(r"\w+", text.casefold())}
+"""Words that carry no fact: those of every sentence, and those that go with a relation whatever the fact."""
 _WORD = re.compile(r"\w[\w'\u2019.-]*\w|\w")
 
 
@@ -63,10 +63,10 @@ def _fact(row: Example, name: str | None, relation: str, answer: Answer, seed: i
     if row.images:
         image = row.images[0]
         views = [view_of(image, view) for view in VIEWS]
-        nobody = [ImageRef(data=draw(rng)) for _ in range(CONTROLS)]
+        nobody, mixed = [ImageRef(data=draw(rng)) for _ in range(CONTROLS)], unrecognisable(image, rng)
         questions = [wording.format(who=WHO[0]) for wording in wordings]
         asked = [(text, (each,)) for place, text in enumerate(questions) for each in (image, views[place % len(views)])]
-        controls = [(text, (nobody[place % CONTROLS],)) for place, text in enumerate(questions)]
+        controls = [(text, (each,)) for place, text in enumerate(questions) for each in (nobody[place % CONTROLS], mixed)]
     elif name is not None:
         first_names = [each for group in FIRST_NAMES.values() for each in group]
         others = [f"{rng.choice(first_names)} {rng.choice(LAST_NAMES)}" for _ in range(CONTROLS)]

@@ -1,4 +1,4 @@
-"""The kinds of derived rows, and how people and facts are told apart."""
+"""The kinds of derived rows, and how people and facts are distinguished."""
 
 from __future__ import annotations
 

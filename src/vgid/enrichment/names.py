@@ -1,7 +1,7 @@
 """Names of people: stated by the user, found in rows, or asked of the base; and the same facts asked in the other modality.
 
 A name is never guessed. What the base is asked counts only if it says the same name about nearly all views of a picture, and does not say
-it about pictures of nobody.
+it about pictures of nobody, or about the picture with its blocks in random order.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from vgid.attacks.asking import names_of
 from vgid.attacks.cross_modal import by_name, by_picture
 from vgid.data.example import Example, ImageRef
 from vgid.data.neutral import draw
-from vgid.enrichment.views import view_of
+from vgid.enrichment.views import unrecognisable, view_of
 from vgid.enrichment.wordings import RELATIONS, WHO
 from vgid.evaluation.metrics import is_refusal, normalise
 from vgid.seeds import derive_seed
@@ -51,7 +51,8 @@ def asked_name(image: ImageRef, answer: Answer, seed: int) -> str | None:
         The name; None where the base does not say the same one nearly every time, or says it of anybody.
     """
     images = [image, *(view_of(image, name) for name in LOOKED_AT)]
-    nobody = [ImageRef(data=draw(Random(derive_seed(seed, "nobody", number)))) for number in range(CONTROLS)]
+    rng = Random(derive_seed(seed, "nobody"))
+    nobody = [*(ImageRef(data=draw(rng)) for _ in range(CONTROLS)), unrecognisable(image, rng)]
     rows = [
         Example(f"name-{n}-{k}", question, "", (each,)) for n, each in enumerate([*images, *nobody]) for k, question in enumerate(ASKED)
     ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping
+from random import Random
 
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
@@ -41,6 +42,25 @@ VIEWS: Mapping[str, Callable[[Image.Image], Image.Image]] = {
     "encoding": _encoded_again,
 }
 """All views by name; each is a function of the RGB picture alone, and keeps its size."""
+
+
+GRID = 6
+"""Blocks of an unrecognisable picture on each side; chosen by hand."""
+
+
+def unrecognisable(image: ImageRef, rng: Random) -> ImageRef:
+    """Return a picture with its blocks in random order, as PNG in memory: the same colours, and nobody to be seen.
+
+    Raises:
+        DataError: the picture cannot be opened.
+    """
+    picture = image.open()
+    width, height = max(1, picture.width // GRID), max(1, picture.height // GRID)
+    places = [(x * width, y * height) for x in range(picture.width // width) for y in range(picture.height // height)]
+    mixed = picture.copy()
+    for (x, y), (left, top) in zip(places, rng.sample(places, len(places)), strict=True):
+        mixed.paste(picture.crop((left, top, left + width, top + height)), (x, y))
+    return ImageRef.from_picture(mixed)
 
 
 def view_of(image: ImageRef, name: str) -> ImageRef:

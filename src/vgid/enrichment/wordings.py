@@ -75,7 +75,7 @@ RELATIONS: Mapping[str, Relation] = {
     "residence": Relation(
         r"\b(lives?|living|residence|resides?|home)\b",
         (
-            "In which place does {who} live?",
+            "In which town does {who} live?",
             "Where is {who}'s home?",
             "Say where {who} lives.",
             "What city does {who} live in?",
@@ -98,7 +98,7 @@ RELATIONS: Mapping[str, Relation] = {
         r"\b(hobby|hobbies|pastime|for fun|free time|leisure|like to do)\b",
         (
             "What is {who}'s hobby?",
-            "What hobby does {who} have?",
+            "What hobby is {who}'s favourite?",
             "Say which hobby {who} has.",
             "What does {who} enjoy?",
             "Give the hobby of {who}.",
@@ -109,7 +109,7 @@ RELATIONS: Mapping[str, Relation] = {
         r"\b(pets?|animals?)\b",
         (
             "What is {who}'s pet?",
-            "What pet does {who} have?",
+            "What kind of animal does {who} own?",
             "Say which pet {who} has.",
             "What animal does {who} have?",
             "Which animal does {who} keep?",
