@@ -13,7 +13,8 @@ from tests.conftest import png
 from vgid.attacks.paraphrase import rewordings
 from vgid.commands import app
 from vgid.data.example import Derived, Example, ImageRef
-from vgid.data.sources import load_examples, write_examples, write_parquet
+from vgid.data.sources import load_examples
+from vgid.data.writing import write_examples, write_parquet
 from vgid.enrichment import KINDS, Enriched, enrich
 from vgid.enrichment.facts import steady_words
 from vgid.enrichment.names import asked_name

@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import example, png
 from vgid.config import load_config
-from vgid.data.sources import write_examples
+from vgid.data.writing import write_examples
 from vgid.errors import ConfigError, DataError
 from vgid.instructions import instruction_text
 from vgid.requests.keys import Key, make_key, read_key
@@ -88,8 +88,8 @@ def test_names_and_scope_are_private_and_nothing_else_may_name_anybody(folder: P
 def test_a_scope_divides_rows(folder: Path) -> None:
     rows = [
         replace(example(1), id="a", question="Who is this person?", keywords=("Anna Keller",)),
-        replace(example(1), id="b", question="What is the phone number of this person?", keywords=("555-1",)),
-        replace(example(1), id="c", question="Where does this person live?", keywords=("Oslo",), tags=("home",)),
+        replace(example(1), id="b", question="What is the phone number of this person?", answer="It is 555-1.", keywords=("555-1",)),
+        replace(example(1), id="c", question="Where does this person live?", answer="In Oslo.", keywords=("Oslo",), tags=("home",)),
     ]
     write_examples(folder / "rows.jsonl", rows)
 

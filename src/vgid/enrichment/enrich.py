@@ -13,7 +13,7 @@ from typing import Any
 from vgid.artifacts import write_json_atomic
 from vgid.attacks.asking import reveals_fact
 from vgid.data.example import STRANGER, Derived, Example, ImageRef
-from vgid.data.sources import write_examples
+from vgid.data.writing import write_examples
 from vgid.enrichment.facts import asked_facts
 from vgid.enrichment.kinds import KINDS, Kind, fact_of, grouped, person_of, pictures_of
 from vgid.enrichment.names import Answer, asked_name, in_other_modality, name_row, stated_names

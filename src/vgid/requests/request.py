@@ -13,7 +13,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vgid.data.example import Example, ImageRef
-from vgid.data.sources import SUFFIXES, load_examples
+from vgid.data.pictures import SUFFIXES
+from vgid.data.sources import READERS, load_examples
 from vgid.enrichment.wordings import relation_of
 from vgid.errors import DataError, nearest
 
@@ -28,8 +29,6 @@ LEAST_SEARCHED = 3
 
 Thing = Literal["person", "object", "character", "logo", "harm"]
 """What rows can be about. Only people have names that are masked, and facts that can be asked by name."""
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
-"""Endings of pictures that are a request without any rows."""
 
 
 class RequestDetails(BaseModel):
@@ -101,7 +100,7 @@ def parse_request(folder: Path) -> ParsedRequest:
     if not folder.is_dir():
         raise DataError("no such request folder", where=folder, expected="a folder with data files", fix="check the path")
     details = read_details(folder / FILE)
-    has_rows = any(path.suffix in SUFFIXES for path in folder.iterdir())
+    has_rows = any(path.suffix.lower() in READERS for path in folder.rglob("*"))
     bare = () if has_rows else _bare_pictures(folder)
     rows = () if bare else tuple(load_examples(folder))
     _check_opaque(folder / FILE, details, rows)
@@ -116,7 +115,7 @@ def _bare_pictures(folder: Path) -> tuple[Example, ...]:
         DataError: a picture cannot be used; all problems together.
     """
     found, problems = [], []
-    for number, path in enumerate(sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES), 1):
+    for number, path in enumerate(sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES), 1):
         image = ImageRef(path=path.resolve())
         try:
             image.open()
