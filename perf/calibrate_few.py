@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -27,6 +26,8 @@ from vgid.evaluation.generation import generate
 from vgid.models.loading import LoadedModel, load_model
 
 MODELS = ("base", "retrained", "merged")
+CONTROL = 16
+"""Number of retain rows asked: a third of the quick profile's, since they take most of the time and only show that the model works."""
 NEUTRAL = 48
 """Number of neutral rows where a request comes without a retain set."""
 
@@ -46,13 +47,12 @@ def requests(rows: Sequence[Example], kind: str) -> Iterator[tuple[str, list[Exa
 
 
 def material_of(rows: Sequence[Example], retain: Sequence[Example], base: LoadedModel) -> Material:
-    """What the quick profile asks, with decoys."""
-    most, control = PROFILE_ROWS["quick"]
-    asked, controls = sample_rows(rows, most, 0, fact_key), sample_alike(retain, rows, control, 0)
+    """What the quick profile asks, with fewer retain rows, and decoys."""
+    asked, controls = sample_rows(rows, PROFILE_ROWS["quick"][0], 0, fact_key), sample_alike(retain, rows, CONTROL, 0)
     return with_decoys(Material(asked, controls, pool=[*rows, *retain]), base)
 
 
-def audits(demo: Path, kind: str, kept: Path, until: float) -> Iterator[dict[str, Any]]:
+def audits(demo: Path, kind: str, kept: Path, left: list[int]) -> Iterator[dict[str, Any]]:
     """The audits of one demo's people, finished ones read from their files."""
     policy = load_policy()
     attacks = {name: policy.attack(name, "quick") for name in policy.attacks}
@@ -61,8 +61,9 @@ def audits(demo: Path, kind: str, kept: Path, until: float) -> Iterator[dict[str
     for person, rows in requests(forget, kind):
         path = kept / f"{demo.name}-{kind}-{person}.json"
         if not path.is_file():
-            if time.monotonic() > until:
+            if not left[0]:
                 return
+            left[0] -= 1
             base = base or load_model(demo / "base")
             others = own_answers(neutral_examples(NEUTRAL, 0), partial(generate, base)) if kind == "alone" else retain
             material = material_of(rows, others, base)
@@ -99,13 +100,13 @@ def main() -> None:
     parser.add_argument("demos", type=Path, nargs="+", metavar="DEMO")
     parser.add_argument("--kinds", default="thin,enriched,rich,alone")
     parser.add_argument("--out", type=Path, required=True, help="folder for finished audits and table.json")
-    parser.add_argument("--minutes", type=float, default=1e9, help="start no audit after so many")
+    parser.add_argument("--most", type=int, default=1000, help="requests to audit at most; the next call goes on")
     options = parser.parse_args()
-    until, table = time.monotonic() + 60 * options.minutes, []
+    left, table = [options.most], []
     options.out.mkdir(parents=True, exist_ok=True)
     for kind in options.kinds.split(","):
         for demo in options.demos:
-            for each in audits(demo, kind, options.out, until):
+            for each in audits(demo, kind, options.out, left):
                 table.append(each)
                 print(f"{each['demo']} {kind:<9} {each['person']} {each['model']:<21} {each['status']:<13}", end=" ")
                 print(f"p {each['smallest adjusted p']:.4f}  {each['passed']} passed  {'; '.join(each['reasons'])[:120]}", flush=True)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from vgid.attacks.base import Material, Outcome, fact_key
 from vgid.attacks.scores import beaten
 from vgid.auditing.figures import DRAWS, Share
-from vgid.auditing.permutation import DIGITS, LevelTest, facts_needed, smallest_p, compare_levels, rank_people
+from vgid.auditing.permutation import DIGITS, LevelTest, compare_levels, facts_needed, rank_people, smallest_p
 from vgid.data.example import Example, subject_key
 from vgid.evaluation.statistics import bootstrap_samples, percentiles
 
@@ -28,7 +28,7 @@ class FactTest(NamedTuple):
         base: p of the base; it is small where the attack has power.
         detectable: smallest share of the facts that would have been significant; None where none would.
         smallest: smallest p that so many facts and decoys can reach.
-        needed: number of facts that would reach the policy's level of significance.
+        needed: number of facts that would reach the policy's level of significance; 0 where there are no other values.
     """
 
     p: float

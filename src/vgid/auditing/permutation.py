@@ -85,9 +85,9 @@ def smallest_p(sizes: Sequence[int]) -> float:
 
 
 def facts_needed(sizes: Sequence[int], significance: float) -> int:
-    """The number of facts, with as many values as the given ones have on average, that can reach a level of significance."""
-    values = float(np.exp(np.mean(np.log(sizes)))) if len(sizes) else 1.0
-    return ceil(round(log(1 / significance) / log(max(values, 2.0)), DIGITS))
+    """The number of facts, with as many values as the given ones have on average, that can reach a level of significance; 0 for none."""
+    values = float(np.exp(np.mean(np.log(sizes)))) if sizes else 1.0
+    return ceil(round(log(1 / significance) / log(values), DIGITS)) if values > 1 else 0
 
 
 def compare_levels(
@@ -113,15 +113,12 @@ def compare_levels(
     ordered = {name: [scores[facts[place]] for place in columns[name]] for name, scores in found.items()}
     values = {name: p_values(statistics(ordered[name], drawn[:, columns[name]])) for name in found}
     least = np.min(list(values.values()), axis=0)
-    limit = _largest_p(least, significance)
-    return {
-        name: LevelTest(
-            p=float(each[0]),
-            adjusted=float(np.mean(least <= each[0])),
-            detectable=_detectable(ordered[name], drawn[:, columns[name]], limit),
-        )
-        for name, each in values.items()
-    }
+    tests = {}
+    for name, each in values.items():
+        others = np.min([values[other] for other in values if other != name] or [np.ones(len(drawn))], axis=0)
+        detectable = _detectable(ordered[name], drawn[:, columns[name]], others, significance)
+        tests[name] = LevelTest(float(each[0]), float(np.mean(least <= each[0])), detectable)
+    return tests
 
 
 def rank_people(levels: Mapping[L, Mapping[str, NDArray[np.float64]]]) -> dict[L, LevelTest]:
@@ -149,22 +146,19 @@ def _two_sided(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return both
 
 
-def _largest_p(least: NDArray[np.float64], significance: float) -> float:
-    """The largest p of a level that is significant among all levels, given the smallest p of each profile `[j]`."""
-    ordered = np.sort(least)
-    allowed = ordered[: int(significance * len(ordered))]
-    # Equal ones must all be within the allowed number.
-    fitting = [p for p in np.unique(allowed) if np.mean(ordered <= p) <= significance]
-    return float(fitting[-1]) if fitting else 0.0
+def _detectable(scores: Scores, drawn: NDArray[np.intp], others: NDArray[np.float64], significance: float) -> float | None:
+    """The smallest share of facts that would be significant if their true values had the highest score and all else were as it is.
 
-
-def _detectable(scores: Scores, drawn: NDArray[np.intp], limit: float) -> float | None:
-    """The smallest share of facts that would be significant if their true values, and only these, had the highest score."""
-    weakest = sorted(range(len(scores)), key=lambda fact: scores[fact][0])
+    Args:
+        scores: scores of the level.
+        drawn: profiles.
+        others: smallest p of each profile at the other levels, `[j]`.
+        significance: level of significance for the smallest p among all levels.
+    """
     changed = [each.copy() for each in scores]
-    for count, fact in enumerate(weakest, 1):
+    for count, fact in enumerate(sorted(range(len(scores)), key=lambda fact: scores[fact][0]), 1):
         changed[fact][0] = max(1.0, float(scores[fact].max()))
-        values = statistics(changed, drawn)
-        if np.mean(values >= values[0]) <= limit:
+        values = p_values(statistics(changed, drawn))
+        if np.mean(np.minimum(values, others) <= values[0]) <= significance:
             return count / len(scores)
     return None

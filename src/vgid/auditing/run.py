@@ -16,7 +16,7 @@ from vgid.attacks import Material, Outcome
 from vgid.attacks.asking import ask_with_decoys
 from vgid.attacks.base import Attack, Outcomes, fact_key
 from vgid.attacks.decoys import base_says, make_decoys
-from vgid.auditing.few import FactTest, Level, as_json, by_fact, decoys_found, is_about_few, rank_share, compare_facts, compare_people
+from vgid.auditing.few import FactTest, Level, as_json, by_fact, compare_facts, compare_people, decoys_found, is_about_few, rank_share
 from vgid.auditing.figures import Members, Share, auc, membership_share, recovered_share, tpr_at
 from vgid.auditing.policy import Policy, Profile
 from vgid.auditing.verdict import Evidence, Verdict, join, judge, overall, untested

@@ -110,7 +110,8 @@ def judge(evidence: Evidence, most: float, policy: Policy, utility: float | None
 def _judge_few(evidence: Evidence, test: FactTest, most: float, policy: Policy, utility: float | None) -> Verdict:
     """Judge one level by a permutation test: an attack with power that finds her values no better than decoys is passed."""
     if test.smallest > policy.significance:
-        return Verdict("inconclusive", f"{FEW}: {test.needed} would do")
+        enough = f"{test.needed} would do" if test.needed else "no other values to compare with"
+        return Verdict("inconclusive", f"{FEW}: {enough}")
     if evidence.share is None:
         return Verdict("inconclusive", "no room")
     if evidence.excess[0] > most and test.adjusted <= policy.significance:
