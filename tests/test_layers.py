@@ -13,15 +13,15 @@ import vgid
 ROOT = Path(vgid.__file__).parent
 ORDER = (
     ("errors",),
-    ("registry", "seeds", "artifacts", "processes", "progress"),
+    ("registry", "seeds", "artifacts", "processes", "progress", "texts"),
     ("settings", "losses", "memory", "instructions", "recipes"),
     ("data",),
     ("models", "perturbation"),
     ("evaluation",),
-    ("methods", "synthetic"),
+    ("methods", "outcome", "synthetic"),
     ("config",),
     ("settings_reference", "training"),
-    ("checks", "outcome", "results"),
+    ("checks", "results"),
     ("unlearning",),
     ("finetuning", "attacks"),
     ("report",),

@@ -10,7 +10,7 @@ from tests.conftest import example
 from tests.test_cli import vgid
 from vgid.config import recipe_names, resolve
 from vgid.data.example import Example
-from vgid.data.sources import write_examples
+from vgid.data.writing import write_examples
 from vgid.evaluation.evaluate import ItemResult, SplitResult, summarise
 from vgid.models.export import save_checkpoint
 from vgid.models.loading import load_model
@@ -47,6 +47,13 @@ def test_what_was_not_asked_is_not_claimed() -> None:
     scores = {"base": {"forget": split(1), "retain": split(1, 1)}, "unlearned": {"forget": split(1), "retain": split(1, 0)}}
     found = outcome_of(scores)
     assert found.retained == 0.5 and "100% of 1 known forget rows are still answered; train for longer" in str(found)
+
+
+def test_held_out_rows_must_be_forgotten_too() -> None:
+    scores = {"base": {"forget": split(1), "held_out": split(1, 1, 0)}, "unlearned": {"forget": split(0), "held_out": split(0, 1, 1)}}
+    found = outcome_of(scores)
+    assert (found.status, found.still_answered, found.held_out_known, found.held_out_answered) == ("not forgotten", 0.0, 2, 0.5)
+    assert "and 50% of 2 held-out rows about the same facts" in str(found)
 
 
 def test_a_few_rows_get_enough_steps() -> None:

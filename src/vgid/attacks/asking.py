@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 from vgid.attacks.base import Material, Outcome
 from vgid.data.batching import Encoder
-from vgid.data.example import Example
+from vgid.data.example import Example, altered
 from vgid.errors import DataError
 from vgid.evaluation.generation import generate
 from vgid.evaluation.metrics import key_fact, normalise
@@ -126,7 +125,7 @@ def outcome(loaded: LoadedModel, material: Material, variants: Variants) -> Outc
 
 def reworded(example: Example, question: str) -> Example:
     """The same row with another question."""
-    return replace(example, question=question)
+    return altered(example, question=question)
 
 
 def reveals_fact(text: str, example: Example) -> bool:
