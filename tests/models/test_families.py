@@ -392,12 +392,10 @@ def test_torchvision_is_asked_for_where_a_processor_needs_it(name: str, tmp_path
         ("cannot import name 'x' from 'y'", "install it"),
     ],
 )
-def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str, fix: str) -> None:
+def test_a_missing_package_is_named(random_folder: Path, monkeypatch: pytest.MonkeyPatch, message: str, fix: str) -> None:
     def fail(*_: object, **__: object) -> None:
         raise ImportError(message)
 
-    for name in ("config.json", "processor_config.json", "model.safetensors"):
-        (tmp_path / name).touch()
     monkeypatch.setattr(hf.AutoProcessor, "from_pretrained", fail)
     with pytest.raises(ModelError, match=f"(?s)needs a package that is not installed.*fix: {fix}$"):
-        load_model(tmp_path)
+        load_model(random_folder)

@@ -33,7 +33,7 @@ def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int, log_targe
         The model in PEFT's wrapper.
 
     Raises:
-        ModelError: the scope matches no linear layer.
+        ModelError: the scope matches no linear layer, or the rank is larger than every layer's.
     """
     names = linear_layers(model, config.scope)
     if not names:
@@ -43,6 +43,16 @@ def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int, log_targe
             expected=f"linear layers in {', '.join(config.scope) or '(nothing)'}",
             got=f"language: {found.language}, projector: {found.projector}, vision: {found.vision}",
             fix="set adapter.scope to parts that have linear layers",
+        )
+    layers: list[Any] = [model.get_submodule(name) for name in names]
+    most = max(min(layer.in_features, layer.out_features) for layer in layers)
+    if config.rank > most:
+        raise ModelError(
+            "the rank of the adapter is larger than that of every layer",
+            where="adapter.rank",
+            expected=f"at most {most}",
+            got=str(config.rank),
+            fix="lower it, or train all parameters with adapter=null",
         )
     if log_targets:
         log.info("LoRA on %d linear layers: %s", len(names), summarise_names(names))

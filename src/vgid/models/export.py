@@ -19,6 +19,7 @@ from vgid.errors import RunError
 from vgid.memory import free_memory
 from vgid.models.adapters import summarise_names
 from vgid.models.checkpoints import copy_side_files, folder_of, read_tensors
+from vgid.models.foreign_adapters import fold_adapter, is_plain
 from vgid.models.forward import answer_logits
 from vgid.models.loading import LoadedModel, load_model
 from vgid.models.structure import base_of
@@ -126,7 +127,8 @@ def merge_adapter(base: str, adapter: Path, out: Path) -> None:
         OutputError: the folder is not empty, or cannot be made.
     """
     whole = load_model(base, device="cpu", dtype="auto", adapter=adapter)
-    save_checkpoint(whole.model, whole.processor, out, whole)
+    model = whole.model if is_plain(adapter) else fold_adapter(whole.model)
+    save_checkpoint(model, whole.processor, out, whole)
 
 
 class Outputs(NamedTuple):
