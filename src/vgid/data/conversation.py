@@ -52,7 +52,7 @@ def messages(example: Example, instruction: str | None = None) -> list[dict[str,
             expected=f"one {IMAGE} for each picture, or none at all",
             fix="remove what is too many",
         )
-    first = [{"type": "image"}] * len(example.images) if not marks else []
+    first = [{"type": "image"} for _ in example.images] if not marks else []
     made = []
     for turn in turns:
         content = [*(first if turn.role == "user" else ()), *_parts(turn.text)]
