@@ -24,9 +24,9 @@ from vgid.evaluation.metrics import normalise
 from vgid.models.loading import LoadedModel
 
 COUNT = 63
-"""Number of decoys of each fact: with 63, one fact alone can be told from chance (p = 1/64)."""
+"""Number of decoys of each fact: with 63, one fact alone is enough for p = 1/64."""
 LONGEST = 6
-"""Length of a decoy taken from the base's answers, in words; longer ones are no values. Chosen by hand."""
+"""Length of a decoy taken from the base's answers, in words; longer ones are taken for sentences. Chosen by hand."""
 Say = Callable[[Sequence[Example]], list[str]]
 """Gives what the base says after the beginning of the recorded answers."""
 
