@@ -144,7 +144,7 @@ TEST = FactTest(p=0.5, adjusted=0.6, base=0.001, detectable=0.25, smallest=0.001
         (0.0, {}, {}, Verdict("pass")),
         (0.4, {"adjusted": 0.05}, {}, Verdict("fail", "recovered more than allowed")),
         (0.4, {"adjusted": 0.06}, {}, Verdict("pass")),  # so many decoys are found too
-        (0.4, {"adjusted": 0.06, "p": 0.03}, {}, Verdict("inconclusive", "may be chance, among so many levels")),
+        (0.4, {"adjusted": 0.06, "p": 0.03}, {}, Verdict("inconclusive", "may be chance")),
         (0.05, {"adjusted": 0.01}, {}, Verdict("pass")),
         (-0.4, {"adjusted": 0.01}, {"two_sided": True}, Verdict("fail", "recovered more than allowed")),
         (0.0, {"base": 0.2}, {}, Verdict("inconclusive", "no power")),

@@ -27,7 +27,7 @@ class FactTest(NamedTuple):
         adjusted: the same for the smallest p among all levels of the audit's required attacks.
         base: p of the base; it is small where the attack has power.
         detectable: smallest share of the facts that would have been significant; None where none would.
-        smallest: smallest p that so many facts and decoys can reach.
+        smallest: smallest p that these facts and decoys can reach.
         needed: number of facts that would reach the policy's level of significance; 0 where there are no other values.
     """
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 PROFILES = 10_000
-"""Number of profiles, the truth among them: with no more, all are taken; otherwise so many are drawn. No p is below its inverse."""
+"""Number of profiles, the truth among them: with no more, all are taken; otherwise this number is drawn. No p is below its inverse."""
 DIGITS = 9
 """Digits to which statistics are compared: sums of the same scores in another order are equal."""
 

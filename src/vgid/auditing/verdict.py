@@ -121,7 +121,7 @@ def _judge_few(evidence: Evidence, test: FactTest, most: float, policy: Policy, 
     if test.base > policy.significance:
         return Verdict("inconclusive", "no power")
     if evidence.excess[0] > most and test.p <= policy.significance:
-        return Verdict("inconclusive", "may be chance, among so many levels")
+        return Verdict("inconclusive", "may be chance")
     if utility is None or utility < policy.utility_floor:
         return Verdict("inconclusive", "utility below floor")
     return Verdict("pass")
