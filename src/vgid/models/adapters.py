@@ -15,6 +15,7 @@ from torch import nn
 
 from vgid.errors import ModelError
 from vgid.models.structure import base_of, inspect_model, linear_layers
+from vgid.processes import gather_nothing
 from vgid.settings import AdapterConfig
 
 log = logging.getLogger("vgid")
@@ -35,6 +36,7 @@ def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int, log_targe
     Raises:
         ModelError: the scope matches no linear layer, or the rank is larger than every layer's.
     """
+    gather_nothing(model)  # what is frozen below must be the shards
     names = linear_layers(model, config.scope)
     if not names:
         found = inspect_model(model)

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
+from vgid import processes
 from vgid.data.batching import Encoder
 from vgid.errors import ModelError, VgidError
 from vgid.limits import CallError, OverLimitError, limited
@@ -38,7 +39,6 @@ from vgid.models.file_checks import (
 from vgid.models.foreign_adapters import fold_adapter, put_adapter
 from vgid.models.quantisation import disable_weight_repacking, few_bits, is_quantised
 from vgid.models.structure import base_of
-from vgid.processes import default_device
 
 TRIALS = ("word " * 200, *(each * 1000 for each in ("a", "1", " ", "!", "é", "aA1 ", "\n")))
 """Texts that a tokenizer must encode before it is used."""
@@ -84,6 +84,7 @@ def load_model(
     adapter: str | Path | None = None,
     quantise: Literal["4bit"] | None = None,
     trust_remote_code: bool | None = None,
+    shard: bool = False,
 ) -> LoadedModel:
     """Load an image-text-to-text model.
 
@@ -94,29 +95,37 @@ def load_model(
         adapter: folder of a LoRA adapter to put on the model; None for none.
         quantise: `4bit` holds the decoder in 4 bits, for training an adapter on it; None for full precision.
         trust_remote_code: whether code that comes with the checkpoint may run; None for what `trust_remote_code` was set to, else no.
+        shard: hold the parameters sharded over the processes that a launcher started (FSDP2). Each process reads only its own shards, so
+            the model may be larger than a device; all processes must load it, and use it, together.
 
     Returns:
         The model in evaluation mode, with its processor.
 
     Raises:
         ModelError: there is no such model or no processor beside it, a file cannot be read, weights are in a pickle format, quantised or
-            missing, the model takes no images or needs code of its own, or the adapter belongs to another model.
+            missing, the model takes no images or needs code of its own, the adapter belongs to another model, or a model in 4 bits or an
+            adapter is to be sharded.
     """
+    shard = shard and processes.count() > 1
     path, trusted = str(path), _trusted if trust_remote_code is None else trust_remote_code
     _check_place(path)
     if is_adapter(path) and not (Path(path) / "config.json").is_file():
+        if shard:
+            raise _not_sharded("an adapter that stands for its base", "vgid export --merge, and the folder that it writes as the model")
         return _with_adapter(path, device, dtype, adapter, quantise, trusted)
     unindexed = None
     if Path(path).is_dir():
         check_checkpoint(Path(path), trusted=trusted)
         unindexed = shards_without_index(Path(path))
-    device = torch.device(device or default_device())
+    device = torch.device(device or processes.default_device())
     dtype = dtype or ("auto" if device.type == "cuda" else torch.float32)
     processor = load_processor(path, trusted=trusted)
     with _reading(path, "an image-text-to-text checkpoint"):
         config = AutoConfig.from_pretrained(path, trust_remote_code=trusted)
     _check_readable(config, path, quantise)
-    options: dict[str, Any] = few_bits(path, device, trusted=trusted) if quantise else {}
+    if shard and (quantise or quantisation_of(config.to_dict())):
+        raise _not_sharded("a model in 4 bits", "adapter.quantise=null, or training.shard=false")
+    options: dict[str, Any] = few_bits(path, device, trusted=trusted) if quantise else _over_processes() if shard else {}
     with _reading(path, "an image-text-to-text checkpoint"), _indexed(path, unindexed) as folder:
         model, info = AutoModelForImageTextToText.from_pretrained(
             folder, dtype=dtype, use_safetensors=True, output_loading_info=True, trust_remote_code=trusted, **options
@@ -131,11 +140,27 @@ def load_model(
             fix="copy all files of the checkpoint, or report this with the model's name",
         )
     complete_processor(processor, model)
+    if shard:
+        processes.after_loading(model)
     if adapter is not None:
         model = put_adapter(model, Path(adapter))
-    model = disable_weight_repacking(model) if is_quantised(base_of(model)) else model.to(device)
+    if not shard:
+        model = disable_weight_repacking(model) if is_quantised(base_of(model)) else model.to(device)
     unused = _unbuilt(model, path, info["unexpected_keys"])
     return LoadedModel(model.eval(), processor, path, unbuilt=unused)
+
+
+def _over_processes() -> dict[str, Any]:
+    """Options of `from_pretrained` for shards: transformers builds the model without weights, and each process reads its own."""
+    from transformers.distributed import DistributedConfig
+
+    # It warns of rules for parts that a model does not have.
+    logging.getLogger("transformers.distributed").setLevel(logging.ERROR)
+    return {"distributed_config": DistributedConfig(fsdp_size=processes.count())}
+
+
+def _not_sharded(what: str, fix: str) -> ModelError:
+    return ModelError(f"{what} cannot be sharded over processes", where="training.shard", expected=fix, got="both", fix=f"use {fix}")
 
 
 def _with_adapter(
