@@ -13,7 +13,7 @@ from vgid.errors import ConfigError, DataError
 from vgid.instructions import instruction_text
 from vgid.requests.keys import Key, make_key, read_key
 from vgid.requests.request import PRIVATE, parse_request
-from vgid.requests.resolved import policy_for, resolve_run
+from vgid.requests.resolved import resolve_run
 
 from .runs import make_options
 
@@ -135,11 +135,6 @@ def test_the_instruction_follows_from_the_request(
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such request folder"):
         parse_request(tmp_path / "none")
-
-
-def test_the_policy_asks_for_no_more_people_than_there_are() -> None:
-    many = [example(n) for n in range(9)]
-    assert [policy_for(None, many[:people]).least_people for people in (1, 2, 3, 4, 5, 6, 9)] == [1, 1, 1, 2, 2, 3, 3]
 
 
 # -- keys -----------------------------------------------------------------------------------------------------------------
