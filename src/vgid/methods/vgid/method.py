@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from vgid.data.batching import Batch, EncodedRow
 from vgid.data.example import Example
-from vgid.instructions import INSTRUCTIONS
+from vgid.instructions import instruction_text
 from vgid.losses import Direction, kl_divergence
 from vgid.memory import as_many_as_fit
 from vgid.methods.base import (
@@ -119,7 +119,7 @@ class VGIDConfig(MethodConfig):
     @property
     def instruction_text(self) -> str | None:
         """The instruction itself."""
-        return INSTRUCTIONS.get(self.instruction, self.instruction) if self.instruction else None
+        return instruction_text(self.instruction) if self.instruction else None
 
 
 @METHODS.register("vgid")
