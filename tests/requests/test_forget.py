@@ -173,7 +173,7 @@ def test_a_dry_run_measures_and_writes_nothing(tmp_path: Path, random_folder: Pa
 def test_a_run_goes_on_from_the_result_of_another(copied: Path, random_folder: Path) -> None:
     """Trained from the first result, and audited against the model before both."""
     first = json.loads((copied / "out" / "record.json").read_text("utf-8"))
-    options = make_options(copied, random_folder, model=None, continued=copied / "out", out=copied / "more")
+    options = replace(make_options(copied, random_folder), model=None, continued=copied / "out", out=copied / "more")
     done = honour(options).record
     assert done["model"]["before"]["files"] == first["model"]["before"]["files"]
     assert done["model"]["continued"] == sha256(copied / "out" / "record.json") and first["model"]["continued"] is None
