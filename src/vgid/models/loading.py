@@ -16,6 +16,7 @@ from safetensors import safe_open
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vgid.data.batching import Encoder
+from vgid.data.picture_size import PictureSize
 from vgid.errors import ModelError
 from vgid.models.checkpoints import folder_of, tensor_headers, unbuilt_tensors
 from vgid.models.quantisation import disable_weight_repacking, four_bits
@@ -36,6 +37,7 @@ class LoadedModel:
         path: folder or hub id that both were loaded from.
         asks: encoder of a method that changes questions at inference; None for plain questions.
         unbuilt: names of tensors in the checkpoint that the model class does not build, such as heads for multi-token prediction.
+        size: limits of the size at which pictures are shown to the model; None for the processor's own.
     """
 
     model: Any
@@ -43,11 +45,12 @@ class LoadedModel:
     path: str
     asks: Encoder | None = None
     unbuilt: tuple[str, ...] = ()
+    size: PictureSize | None = None
 
     @cached_property
     def encoder(self) -> Encoder:
         """Encodes examples for this model, and caches their processed pictures."""
-        return self.asks or Encoder(self.processor)
+        return self.asks or Encoder(self.processor, size=self.size)
 
 
 def load_model(
