@@ -13,7 +13,7 @@ import vgid
 ROOT = Path(vgid.__file__).parent
 ORDER = (
     ("errors",),
-    ("registry", "seeds", "artifacts", "processes", "progress", "texts"),
+    ("registry", "seeds", "artifacts", "limits", "processes", "progress", "texts"),
     ("settings", "losses", "memory", "instructions", "recipes"),
     ("data",),
     ("models", "perturbation"),
@@ -24,7 +24,7 @@ ORDER = (
     ("checks", "results"),
     ("unlearning",),
     ("finetuning", "attacks"),
-    ("report",),
+    ("formats", "report"),
     ("auditing", "benchmarks", "deployment", "utility"),
     ("benchmarking", "demo", "inspector"),
     ("comparison", "requests"),

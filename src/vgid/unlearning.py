@@ -144,7 +144,7 @@ def unlearn(
     processes.start()
     forget_rows, retain_rows = read_rows(forget, retain, config, skip_bad_rows=skip_bad_rows)
     with stages_or_own(stages, quiet=not first) as shown:
-        loaded = _loaded(model, config)
+        loaded = load_for(model, config)
         forget_rows, retain_rows = answered(loaded, forget_rows, "forget", shown), answered(loaded, retain_rows, "retain", shown)
         if checked is None:
             found = _preflight(loaded, forget_rows, retain_rows, config, shown, allow_unknown=allow_unknown, sample=_asked(max_rows))
@@ -164,7 +164,7 @@ def unlearn(
             fitted = train_and_export(
                 loaded, forget_rows, retain_rows, config, out=folder, progress=tick, resume=resume, keep_checkpoint=True
             )
-        if splits and first:
+        if splits and (first or processes.is_sharded(fitted.loaded.model)):
             with shown("Examining the unlearned model", "evaluate") as tick:
                 scores["unlearned"] = evaluate(fitted.loaded, splits, seed=config.seed, on_progress=tick)
         results = build_results(
@@ -223,7 +223,7 @@ def preflight(
     forget_rows, retain_rows = read_rows(forget, retain, config, skip_bad_rows=skip_bad_rows)
     options = {"allow_unknown": allow_unknown, "show_forgotten": show_forgotten, "sample": _asked(max_rows)}
     with stages_or_own(stages) as shown:
-        loaded = _loaded(model, config)
+        loaded = load_for(model, config)
         forget_rows, retain_rows = answered(loaded, forget_rows, "forget", shown), answered(loaded, retain_rows, "retain", shown)
         return _preflight(loaded, forget_rows, retain_rows, config, shown, **options)
 
@@ -324,8 +324,8 @@ def train_and_export(
     if resume:
         _check_resumable(checkpoint)
     fitted = fit(loaded, forget, retain, config, progress=progress, checkpoint=checkpoint, resume=resume)
-    if out is not None and processes.rank() == 0:
-        if resume:
+    if out is not None and (processes.rank() == 0 or processes.is_sharded(fitted.loaded.model)):
+        if resume and processes.rank() == 0:
             _clear_exports(out)
         fitted = _export(fitted, out, [*forget[:PROBES], *retain[:PROBES]])
         if not keep_checkpoint:
@@ -389,10 +389,12 @@ def neutral_retain(loaded: LoadedModel, forget: Sequence[Example], config: RunCo
     return kept
 
 
-def _loaded(model: str | Path | LoadedModel, config: RunConfig) -> LoadedModel:
-    size = PictureSize(config.data.max_pixels, config.data.image_size)
+def load_for(model: str | Path | LoadedModel, config: RunConfig) -> LoadedModel:
+    """Load the model of a run as its settings say: in 4 bits, sharded over the processes, with limits of the pictures' size."""
     if not isinstance(model, LoadedModel):
-        model = load_model(model, quantise=config.adapter.quantise if config.adapter else None)
+        quantise = config.adapter.quantise if config.adapter else None
+        model = load_model(model, quantise=quantise, shard=processes.shards(config.training.shard))
+    size = PictureSize(config.data.max_pixels, config.data.image_size)
     if size.most_pixels and has_one_size(model.processor):
         log.warning("this model sees every picture at one size of its own; smaller ones take as many tokens")
     return replace(model, size=size) if size.most_pixels else model
@@ -454,8 +456,9 @@ def _export(fitted: Fitted, out: Path, probes: Sequence[Example]) -> Fitted:
     The result holds the written model, since that is what will be deployed.
     """
     loaded = fitted.loaded
-    model, device = loaded.model, loaded.model.device
-    save_adapter(model, out / "adapter")
+    model, device, shard = loaded.model, loaded.model.device, processes.is_sharded(loaded.model)
+    if processes.rank() == 0:
+        save_adapter(model, out / "adapter")
     if is_quantised(model):
         release(model)
         whole = load_model(loaded.path, device=device, adapter=out / "adapter")  # what is written has full precision
@@ -466,7 +469,9 @@ def _export(fitted: Fitted, out: Path, probes: Sequence[Example]) -> Fitted:
         trained = outputs_of(model, loaded.processor, probes)
         save_checkpoint(model, loaded.processor, out / "merged", loaded)
         release(model)
-    merged = verify_export(trained, device, out, probes)
+    if shard:
+        processes.exchange(None)  # nobody reads before all is written
+    merged = verify_export(trained, device, out, probes, shard=shard)
     return replace(fitted, loaded=replace(merged, asks=loaded.asks, size=loaded.size))
 
 

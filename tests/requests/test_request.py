@@ -11,7 +11,6 @@ from vgid.data.writing import write_examples
 from vgid.errors import ConfigError, DataError
 from vgid.requests.keys import Key, make_key, read_key
 from vgid.requests.request import parse_request
-from vgid.requests.resolved import policy_for
 
 ROWS = [replace(example(n), keywords=("Anna Keller",)) for n in range(3)]
 
@@ -75,11 +74,6 @@ def test_a_request_must_not_name_the_people_it_is_about(folder: Path, name: str)
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such request folder"):
         parse_request(tmp_path / "none")
-
-
-def test_the_policy_asks_for_no_more_people_than_there_are() -> None:
-    many = [example(n) for n in range(9)]
-    assert [policy_for(None, many[:people]).least_people for people in (1, 2, 3, 4, 5, 6, 9)] == [1, 1, 1, 2, 2, 3, 3]
 
 
 # -- keys -----------------------------------------------------------------------------------------------------------------

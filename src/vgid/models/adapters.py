@@ -15,6 +15,7 @@ from torch import nn
 
 from vgid.errors import ModelError
 from vgid.models.structure import base_of, inspect_model, linear_layers
+from vgid.processes import gather_nothing
 from vgid.settings import AdapterConfig
 
 log = logging.getLogger("vgid")
@@ -33,8 +34,9 @@ def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int, log_targe
         The model in PEFT's wrapper.
 
     Raises:
-        ModelError: the scope matches no linear layer.
+        ModelError: the scope matches no linear layer, or the rank is larger than every layer's.
     """
+    gather_nothing(model)  # what is frozen below must be the shards
     names = linear_layers(model, config.scope)
     if not names:
         found = inspect_model(model)
@@ -43,6 +45,16 @@ def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int, log_targe
             expected=f"linear layers in {', '.join(config.scope) or '(nothing)'}",
             got=f"language: {found.language}, projector: {found.projector}, vision: {found.vision}",
             fix="set adapter.scope to parts that have linear layers",
+        )
+    layers: list[Any] = [model.get_submodule(name) for name in names]
+    most = max(min(layer.in_features, layer.out_features) for layer in layers)
+    if config.rank > most:
+        raise ModelError(
+            "the rank of the adapter is larger than that of every layer",
+            where="adapter.rank",
+            expected=f"at most {most}",
+            got=str(config.rank),
+            fix="lower it, or train all parameters with adapter=null",
         )
     if log_targets:
         log.info("LoRA on %d linear layers: %s", len(names), summarise_names(names))

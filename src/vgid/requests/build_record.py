@@ -47,8 +47,6 @@ AUDIT_AGAIN = (
     "when the model is trained further, merged with another one, or converted to another precision than was tested",
     "when a stronger attack than those named here becomes known",
 )
-FEW_PEOPLE = 3
-"""With fewer people the record warns of the intervals, which are drawn over people; it is the package's `least_people`."""
 
 
 def build_record(run: ResolvedRun, key: Key, state: RunState) -> Record:
@@ -145,7 +143,7 @@ def hardware() -> dict[str, str]:
 def _verification(run: ResolvedRun, state: RunState, results: Mapping[str, Any], audit: Mapping[str, Any]) -> Verification:
     attacks = {name: _attack(each) for name, each in audit["attacks"].items()}
     access = ", ".join(dict.fromkeys(each.access for each in attacks.values()))
-    own_policy = "the package's own, which requires no more people than the request leaves to score"
+    own_policy = "the package's own"
     verdict = audit["verdict"]
     return Verification(
         threat_model=f"Attackers with this access to the exported model: {access}; each attack has the budget that is named with it.",
@@ -217,8 +215,8 @@ def _risks(found: Verification, sequence: DeletionSequence | None, neutral: bool
     unknown = asked - found.knowledge.known
     if unknown:
         yield f"{unknown} of {asked} rows asked were not answered by the model before unlearning either, so nothing is known about them."
-    if people < FEW_PEOPLE:
-        yield f"Intervals are drawn over people; with {people} they have little or no width, and say nothing about other people."
+    if people < 2 * found.policy["least_people"]:
+        yield f"The request is about {people} people: the audit went by facts, and small leaks (see `audit/audit.html`) would not be seen."
     if found.reference is None:
         yield "No reference (a model that never saw the rows) was given to compare with: correct guesses count as recovered."
     if neutral:

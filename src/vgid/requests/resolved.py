@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vgid.auditing.policy import Policy, load_policy
 from vgid.config import RunConfig
-from vgid.data.example import Example, subject_key
+from vgid.data.example import Example
 from vgid.data.sources import check_disjoint, load_examples, rows_of
 from vgid.errors import ConfigError
 from vgid.requests.files import MERGED, WORK, digests, files_below, model_folder
@@ -103,25 +102,7 @@ def resolve_run(options: ForgetOptions) -> ResolvedRun:
     if options.retain is None and not config.neutral_retain:
         config = config.model_copy(update={"neutral_retain": NEUTRAL_ROWS})
     reference = model_folder(options.reference)[0] if options.reference else None
-    return ResolvedRun(options, request, previous, config, policy_for(options.policy, request.rows), model, name, revision, reference)
-
-
-def policy_for(path: Path | None, rows: Sequence[Example]) -> Policy:
-    """Return the policy of an audit of these rows.
-
-    Args:
-        path: a policy file; None takes the package's policy, with `least_people` lowered for requests about few people. Attacks that
-            train on some people and score the others can score half of the people that a request names.
-        rows: the forget rows.
-
-    Raises:
-        ConfigError: the file does not exist or is not valid.
-    """
-    if path is not None:
-        return load_policy(path)
-    policy = load_policy(None)
-    people = len({subject_key(row) for row in rows})
-    return policy.model_copy(update={"least_people": min(policy.least_people, max(1, people // 2))})
+    return ResolvedRun(options, request, previous, config, load_policy(options.policy), model, name, revision, reference)
 
 
 def input_digests(run: ResolvedRun, key: Key) -> dict[str, str]:
