@@ -243,7 +243,9 @@ def shape(rng: Random) -> tuple[dict[str, Any], list[Any]]:
 
     def content(role: str) -> Any:
         shown = role == "user"
-        pieces = rng.choices(("text", "mark", "image", "number"), (8, 2 * shown, 3 * (shown and not flat), 0.1), k=rng.randint(1, 4))
+        pieces = rng.choices(
+            ("text", "mark", "image", "number"), (8, 2 * shown, 3 * (shown and not flat), 0.1 * (not flat)), k=rng.randint(1, 4)
+        )
         made: list[Any] = []
         for piece in pieces:
             if piece == "text":
@@ -262,7 +264,7 @@ def shape(rng: Random) -> tuple[dict[str, Any], list[Any]]:
     row["messages"] = [{"role": role, "content": content(role)} for role in roles]
     if own and rng.random() < 0.1:
         own.pop()
-    elif rng.random() < 0.05:
+    elif own and rng.random() < 0.05:
         own.append(b"\xff")
     row |= {"images": own} if own else {}
     return row, said
