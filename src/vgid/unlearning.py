@@ -89,6 +89,7 @@ def unlearn(
     retain: Rows | None = None,
     config: RunConfig | None = None,
     *,
+    held_out: Rows | None = None,
     out: str | Path | None = None,
     max_rows: int | None = None,
     skip_bad_rows: bool = False,
@@ -110,6 +111,8 @@ def unlearn(
         forget: rows to forget: a file or folder, a dataset, dictionaries, or examples.
         retain: rows to keep; without them, `config.neutral_retain` neutral rows stand in.
         config: settings from `vgid.resolve`; None takes the defaults.
+        held_out: rows about the same facts that are not trained on, such as those of `vgid data enrich`: early stopping asks them, and the
+            outcome counts them. Without them a part of the forget rows is held out for early stopping.
         out: folder to write to; it must be new or empty. None keeps the result in memory.
         max_rows: rows of each set to ask before and after, and in the preflight, at most; 0 for no examination. None takes 200, and 32 in
             the preflight.
@@ -143,6 +146,9 @@ def unlearn(
     check_trackers(config.training.report_to, folder)
     processes.start()
     forget_rows, retain_rows = read_rows(forget, retain, config, skip_bad_rows=skip_bad_rows)
+    aside = [] if held_out is None else rows_of(held_out, name="held-out", skip_bad_rows=skip_bad_rows)
+    check_disjoint(forget_rows, aside, names=("forget set", "held-out rows"))
+    check_disjoint(aside, retain_rows, names=("held-out rows", "retain set"))
     with stages_or_own(stages, quiet=not first) as shown:
         loaded = load_for(model, config)
         forget_rows, retain_rows = answered(loaded, forget_rows, "forget", shown), answered(loaded, retain_rows, "retain", shown)
@@ -153,7 +159,9 @@ def unlearn(
             found.raise_errors()
             checked = as_json(found, texts=False)
         retain_rows = with_neutral(loaded, forget_rows, retain_rows, config, shown)
-        splits = _sampled({"forget": forget_rows, "retain": retain_rows}, EXAMINED if max_rows is None else max_rows, config.seed)
+        splits = _sampled(
+            {"forget": forget_rows, "held_out": aside, "retain": retain_rows}, EXAMINED if max_rows is None else max_rows, config.seed
+        )
         if folder is not None and first:
             prepare_output(folder, keep=resume)
         scores: dict[str, Mapping[str, SplitResult]] = {}
@@ -162,7 +170,7 @@ def unlearn(
                 scores["base"] = evaluate(loaded, splits, seed=config.seed, on_progress=tick)
         with shown("Unlearning", "unlearn") as tick:
             fitted = train_and_export(
-                loaded, forget_rows, retain_rows, config, out=folder, progress=tick, resume=resume, keep_checkpoint=True
+                loaded, forget_rows, retain_rows, config, held_out=aside, out=folder, progress=tick, resume=resume, keep_checkpoint=True
             )
         if splits and (first or processes.is_sharded(fitted.loaded.model)):
             with shown("Examining the unlearned model", "evaluate") as tick:
@@ -297,6 +305,7 @@ def train_and_export(
     retain: Sequence[Example],
     config: RunConfig,
     *,
+    held_out: Sequence[Example] = (),
     out: Path | None = None,
     progress: Progress | None = None,
     resume: bool = False,
@@ -309,6 +318,7 @@ def train_and_export(
         forget: rows to forget.
         retain: rows to keep.
         config: settings of the run.
+        held_out: rows about what must be forgotten that are not trained on, for early stopping.
         out: where to write; None keeps the result in memory.
         progress: called with (steps done, steps in all).
         resume: go on from the checkpoint in `out`; without one there, begin anew.
@@ -323,7 +333,7 @@ def train_and_export(
     checkpoint = out / CHECKPOINT if out is not None else None
     if resume:
         _check_resumable(checkpoint)
-    fitted = fit(loaded, forget, retain, config, progress=progress, checkpoint=checkpoint, resume=resume)
+    fitted = fit(loaded, forget, retain, config, held_out=held_out, progress=progress, checkpoint=checkpoint, resume=resume)
     if out is not None and (processes.rank() == 0 or processes.is_sharded(fitted.loaded.model)):
         if resume and processes.rank() == 0:
             _clear_exports(out)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vgid.commands.options import Bench, Json, Part, Protocol, SkipBadRows
+from vgid.commands.options import Bench, Json, Out, Overwrite, Part, Protocol, Seed, SkipBadRows, Without, kinds
 from vgid.commands.root import data_app
 from vgid.commands.show import plain, show
 from vgid.errors import printable
@@ -61,6 +61,45 @@ def data_check(
     )
     if any(report.problems for report in checked.splits.values()):
         raise typer.Exit(2)
+
+
+@data_app.command("enrich")
+def data_enrich(
+    forget: Annotated[Path, typer.Argument(help="Rows to forget: JSONL, parquet, a folder, or a request folder with request.yaml.")],
+    model: Annotated[str, typer.Option(help="Folder or hub id of the model that must forget; it is asked.")],
+    out: Out,
+    name: Annotated[str | None, typer.Option(help="The person's name, so that facts are also asked by name.")] = None,
+    without: Without = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Make from rows to forget what they lack: by name, in other words, other views, two at once; and what is seen, to keep.
+
+    Writes forget.jsonl, held_out.jsonl and retain.jsonl for `vgid unlearn`, and enrichment.json.
+    """
+    from vgid.artifacts import check_output, prepare_output
+    from vgid.data.sources import load_examples
+    from vgid.enrichment import enrich, write_enriched
+    from vgid.models.loading import load_model
+    from vgid.requests.request import RequestDetails, parse_request
+
+    check_output(out, overwrite)
+    chosen = kinds(without)
+    if forget.is_dir():
+        request = parse_request(forget)
+        rows, details, whole = [*request.rows, *request.bare], request.details, not request.kept
+    else:
+        rows, details, whole = load_examples(forget), RequestDetails(), True
+    names = name or details.name
+    made = enrich(load_model(model), rows, names=names, without=chosen, person=details.kind == "person", whole=whole, seed=seed)
+    prepare_output(out)
+    write_enriched(out, rows, made)
+    counts = ", ".join(f"{kind} {count}" for kind, count in made.made.items()) or "none"
+    text = f"{out}: {len(rows)} rows; made {len(made.facts) + len(made.forget)} to forget, {len(made.held_out)} held out"
+    show(
+        made.as_json(), as_json, [f"{text}, {len(made.retain)} to keep ({counts})", *(f"left open: {each}" for each in made.left_open)], out
+    )
 
 
 @data_app.command("convert")

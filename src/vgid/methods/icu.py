@@ -16,7 +16,7 @@ from pydantic import Field
 from vgid.data.batching import EncodedRow, Encoder, Pictures
 from vgid.data.example import Example
 from vgid.data.picture_size import PictureSize
-from vgid.instructions import INSTRUCTIONS
+from vgid.instructions import INSTRUCTIONS, instruction_text
 from vgid.methods.base import METHODS, Context, Method, MethodConfig, Search
 from vgid.perturbation import NoiseConfig, perturb_row
 
@@ -37,7 +37,7 @@ class ICUConfig(MethodConfig):
     @property
     def text(self) -> str:
         """The instruction itself."""
-        return INSTRUCTIONS.get(self.instruction, self.instruction)
+        return instruction_text(self.instruction)
 
 
 class InContext(Encoder):

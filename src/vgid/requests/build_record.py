@@ -24,6 +24,7 @@ from vgid.requests.record import (
     DeletionSequence,
     Drift,
     EarlierDeletion,
+    Enrichment,
     FileDigest,
     Known,
     Level,
@@ -35,6 +36,7 @@ from vgid.requests.record import (
     Utility,
     Verification,
 )
+from vgid.requests.request import PRIVATE
 from vgid.requests.resolved import ResolvedRun
 from vgid.requests.state import RunState, now
 from vgid.results import versions
@@ -61,7 +63,7 @@ def build_record(run: ResolvedRun, key: Key, state: RunState) -> Record:
         The validated record.
     """
     results = read_json(run.out / "evaluation" / "results.json")
-    neutral = run.options.retain is None
+    neutral, data = run.options.retain is None, _data(run, key)
     verification = _verification(run, state, results, read_json(run.out / "audit" / "audit.json"))
     sequence = _sequence(run, results) if run.previous.deletions else None
     exported = run.out / MERGED
@@ -70,13 +72,20 @@ def build_record(run: ResolvedRun, key: Key, state: RunState) -> Record:
         schema=SCHEMA,
         request=_request(run, key, state),
         model=ModelPart(before=_model(run.model, run.name, run.revision), after=after, form="merged", copies=COPIES),
-        data=_data(run, key),
+        data=data,
         procedure=_procedure(run, state),
         verification=verification,
         sequence=sequence,
-        conclusion=conclude(verification, sequence, next_steps(run, verification), neutral=neutral),
+        conclusion=conclude(verification, sequence, next_steps(run, verification, _learning_rate(run)), data.enrichment, neutral=neutral),
         artefacts=_artefacts(run),
     )
+
+
+def _learning_rate(run: ResolvedRun) -> float:
+    """The learning rate that a run took; that of its settings, where nothing was trained."""
+    automatic = read_json(run.work / "unlearn" / "results.json").get("automatic", {})
+    rate = automatic.get("learning_rate", run.config.training.learning_rate)
+    return 0.0 if rate == "auto" else float(rate)
 
 
 def _digests(folder: Path) -> list[FileDigest]:
@@ -95,10 +104,11 @@ def _model(folder: Path, name: str, revision: str | None) -> ModelState:
 
 
 def _request(run: ResolvedRun, key: Key, state: RunState) -> RequestPart:
-    stated = run.request.details.model_dump(mode="json") | {"id": run.request_id(key)}
-    rows = run.request.rows
+    stated = run.request.details.model_dump(mode="json", exclude=PRIVATE) | {"id": run.request_id(key)}
+    rows = run.rows
     return RequestPart(
         **stated,
+        scope="part" if run.request.kept else "everything",
         subjects=sorted({key.subject(row.subject) for row in rows if row.subject}),
         rows_without_subject=sum(row.subject is None for row in rows),
         started=state.content["started"],
@@ -107,13 +117,16 @@ def _request(run: ResolvedRun, key: Key, state: RunState) -> RequestPart:
 
 
 def _data(run: ResolvedRun, key: Key) -> DataPart:
-    rows, retain = run.request.rows, load_examples(run.retain)
+    rows, retain = run.rows, load_examples(run.retain)
+    made = run.out / CHECKS / "enrichment.json"
     return DataPart(
         rows=len(rows),
         with_image=sum(bool(row.images) for row in rows),
         text_only=sum(not row.images for row in rows),
         images=len({ref.fingerprint for row in rows for ref in row.images}),
-        commitment=key.rows(rows),
+        commitment=key.rows(run.request.everything),
+        kept=len(run.request.kept),
+        enrichment=Enrichment(**{name: value for name, value in read_json(made).items() if name != "schema"}) if made.is_file() else None,
         anchors=len(run.anchor_rows),
         retain="given" if run.options.retain else "neutral",
         retain_rows=len(retain),
@@ -174,7 +187,9 @@ def _level(found: Mapping[str, Any]) -> Level:
     return Level(**same, rates=found.get("recovered") or found.get("auc") or {}, control=found.get("control") or {})
 
 
-def conclude(found: Verification, sequence: DeletionSequence | None, next_steps: Sequence[str], *, neutral: bool) -> Conclusion:
+def conclude(
+    found: Verification, sequence: DeletionSequence | None, next_steps: Sequence[str], enrichment: Enrichment | None, *, neutral: bool
+) -> Conclusion:
     """Say what the results allow to say: evidence of removal under the tests, or none, and the risks that remain.
 
     A model that still answers the request's rows has failed, whatever the audit found.
@@ -183,13 +198,14 @@ def conclude(found: Verification, sequence: DeletionSequence | None, next_steps:
         found: tests and their results.
         sequence: earlier requests and how they stand now; None for a first request.
         next_steps: what to do now.
+        enrichment: what was made from the rows; None for nothing.
         neutral: neutral rows stood in for a retain set.
 
     Returns:
         Status, statement, residual risks, and when to audit again.
     """
     passed = [name for name, each in found.attacks.items() if each.status == "pass"]
-    failed = found.outcome.status == "not forgotten"
+    failed = found.outcome.status in ("not forgotten", "kept facts lost")
     late = [each.request for each in (sequence.earlier if sequence else ()) if each.status in ("fail", "inconclusive")]
     statement = {
         "pass": f"Evidence of removal under the tests {', '.join(passed)}, with the budgets and thresholds named in this record.",
@@ -197,18 +213,19 @@ def conclude(found: Verification, sequence: DeletionSequence | None, next_steps:
         "inconclusive": f"No evidence of removal: the audit was inconclusive ({'; '.join(found.reasons)}).",
     }[found.status]
     if failed:
-        statement = f"No evidence of removal: not forgotten. {still_answered(found.outcome)}"
+        statement = f"No evidence of removal: {found.outcome.status}. {still_answered(found.outcome)}"
     return Conclusion(
         status="fail" if failed else found.status,
         statement=statement + (f" Earlier requests that no longer meet their policy: {', '.join(late)}." if late else ""),
         next_steps=list(next_steps),
-        residual_risk=list(_risks(found, sequence, neutral)),
+        residual_risk=list(_risks(found, sequence, enrichment, neutral)),
         audit_again=list(AUDIT_AGAIN),
     )
 
 
-def _risks(found: Verification, sequence: DeletionSequence | None, neutral: bool) -> Iterator[str]:
+def _risks(found: Verification, sequence: DeletionSequence | None, enrichment: Enrichment | None, neutral: bool) -> Iterator[str]:
     yield "A pass holds for these tests and budgets only: stronger attacks, longer training or other wordings may still recover facts."
+    yield from enrichment.left_open if enrichment else ("Only the forms of the request's own rows were trained and asked.",)
     if found.untested:
         yield f"Attacks that could not show anything on this model, so that their result says nothing: {', '.join(found.untested)}."
     asked, people = found.knowledge.asked, found.knowledge.people
