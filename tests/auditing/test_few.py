@@ -1,5 +1,6 @@
 """Audits of few people: p values worked out by hand, and a person's request from rows to verdict."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -198,11 +199,13 @@ def test_names_and_numbers_are_invented_where_there_are_too_few() -> None:
     invented = make_decoys(given, lambda asked: [], count=40)[name.id]
     assert len(invented) == 40 and all(len(each.keywords[0].split()) == 2 and each.keywords[0].istitle() for each in invented)
     phone = Example("p", "Which number does Anna Keller have?", "It is 030-4417.", subject="s", keywords=("030-4417",))
-    [first, *rest] = make_decoys(Material([phone], []), lambda asked: [], count=5)["p"]
-    assert (
-        len(rest) == 4 and first.keywords[0][3] == "-" and first.keywords[0].replace("-", "").isdigit() and first.keywords != phone.keywords
-    )
-    assert first.answer == f"It is {first.keywords[0]}."
+    decoys = make_decoys(Material([phone], []), lambda asked: [], count=5)["p"]
+    assert len({each.keywords[0] for each in decoys} - {"030-4417"}) == 5
+    for each in decoys:
+        assert re.fullmatch(r"\d{3}-\d{4}", each.keywords[0]) and each.answer == f"It is {each.keywords[0]}."
+    others = [replace(phone, id=f"p{k}", subject=f"s{k}", answer=f"It is 030-{k}{k}00.", keywords=(f"030-{k}{k}00",)) for k in (1, 2, 3)]
+    alike = make_decoys(Material([phone], others), lambda asked: [], count=20)["p"]
+    assert len(alike) == 20 and all(re.fullmatch(r"030-\d{4}", each.keywords[0]) for each in alike), "all have the same code"
 
 
 def test_other_values_are_what_the_base_says_about_people_it_never_met() -> None:

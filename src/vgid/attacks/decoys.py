@@ -20,13 +20,15 @@ from vgid.data.batching import Batch
 from vgid.data.example import STRANGER, Example, subject_key
 from vgid.data.names import FIRST_NAMES, LAST_NAMES
 from vgid.evaluation.generation import generate
-from vgid.evaluation.metrics import normalise
+from vgid.evaluation.metrics import is_refusal, normalise
 from vgid.models.loading import LoadedModel
 
 COUNT = 63
 """Number of decoys of each fact: with 63, one fact alone is enough for p = 1/64."""
 LONGEST = 6
 """Length of a decoy taken from the base's answers, in words; longer ones are taken for sentences. Chosen by hand."""
+LEAST_ALIKE = 4
+"""Least number of numbers of one form, the true one among them, that show which digits differ between people. Chosen by hand."""
 Say = Callable[[Sequence[Example]], list[str]]
 """Gives what the base says after the beginning of the recorded answers."""
 
@@ -52,7 +54,10 @@ def make_decoys(material: Material, say: Say, count: int = COUNT) -> dict[str, l
         values = _values_of_others(rows, material)
         rng.shuffle(values)
         if len(values) < count:
-            values += _invented(rows[0], values, count - len(values), rng) or _guessed(rows[0], material, say, count - len(values), rng)
+            invented = _invented(rows[0], values, count - len(values), rng)
+            values += invented or _guessed(rows[0], material, say, count - len(values), rng)
+        if len(values) < count:  # numbers: the base's have shown their form, or nothing has
+            values += _invented(rows[0], values, count - len(values), rng, least=1)
         for row in rows:
             found[row.id] = [with_value(row, rows[0], value) for value in values[:count]]
     return found
@@ -91,13 +96,21 @@ def _values_of_others(rows: Sequence[Example], material: Material) -> list[str]:
     return [values[person] for person in sorted(values)]
 
 
-def _invented(row: Example, values: Sequence[str], count: int, rng: Random) -> list[str]:
-    """Values of the form of the row's own: other digits in a number, other words in a name; none for other values."""
+def _invented(row: Example, values: Sequence[str], count: int, rng: Random, least: int = LEAST_ALIKE) -> list[str]:
+    """Values of the form of the row's own: other digits in a number, other words in a name; none for other values.
+
+    Of a number only the digits in which known ones differ are drawn: a model that knows the dialling code of everybody knows nobody.
+    """
     own = value_of(row)
     if own == row.answer:
         return []
     if sum(sign.isdigit() for sign in own) >= 3:
-        return [re.sub(r"\d", lambda _: str(rng.randrange(10)), own) for _ in range(count)]
+        alike = [own, *(value for value in values if re.sub(r"\d", "0", value) == re.sub(r"\d", "0", own))]
+        if len(alike) < least:
+            return []
+        formed = len(alike) >= LEAST_ALIKE
+        free = [sign.isdigit() and (not formed or len(set(signs)) > 1) for sign, signs in zip(own, zip(*alike, strict=True), strict=True)]
+        return ["".join(str(rng.randrange(10)) if drawn else sign for drawn, sign in zip(free, own, strict=True)) for _ in range(count)]
     words = own.split()
     if "name" not in row.tags and not re.search(r"\b(who|name|named|called|identify)\b", normalise(row.question)):
         return []
@@ -122,7 +135,8 @@ def _guessed(row: Example, material: Material, say: Say, count: int, rng: Random
         if single:
             cut = normalise(value).find(f" {tail}") if tail else -1
             value = re.split(r"[.,;:!?\n]", value[:cut] if cut > 0 else value)[0].strip()
-        if value and any(sign.isalnum() for sign in value) and (not single or len(value.split()) <= LONGEST):
+        stated = any(sign.isalnum() for sign in value) and not is_refusal(value)
+        if stated and (not single or len(value.split()) <= LONGEST):
             values.append(value)
     return values[:count]
 

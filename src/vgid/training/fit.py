@@ -23,6 +23,7 @@ from vgid.models.adapters import attach_lora
 from vgid.models.loading import LoadedModel, load_model
 from vgid.models.memory_saving import checkpointing, compiled
 from vgid.models.packing_check import find_style
+from vgid.models.pictures import find_pictures
 from vgid.models.quantisation import is_quantised
 from vgid.models.structure import unfreeze
 from vgid.progress import Progress
@@ -121,7 +122,8 @@ def fit(
     retain, retain_held_out = split_validation(retain, config.validation, derive_seed(config.seed, "retain aside"))
     packing = find_style(model, encoder, [*forget, *retain], training.pack) if "packing" not in unsupported else None
     stop = EarlyStop(model, encoder, forget_held_out, retain_held_out, config.validation)
-    method.prepare(model, Context(encoder, forget, retain, config.seed, device, copied, packing))
+    pictures = find_pictures(model, encoder, [*forget, *retain])
+    method.prepare(model, Context(encoder, forget, retain, config.seed, device, copied, packing, pictures))
     with checkpointing(model, saves), compiled(model, training.torch_compile):
         curves = train(model, method, forget, retain, training, seed=config.seed, progress=progress, validation=stop, checkpoints=kept)
     stop.restore()
