@@ -117,10 +117,10 @@ def check_run(
     method = config.build_method()
     precision = precision_on(next(loaded.model.parameters()).device, config.training.precision)
     config = config.model_copy(update={"training": config.training.model_copy(update={"precision": precision})})
-    Encoder(loaded.processor, UNBOUNDED).check([*forget, *retain])
+    loaded.encoder.limited(UNBOUNDED).check([*forget, *retain])
     context = context_of(loaded.model, loaded.encoder)
     limits = [limit for limit in context.values() if limit is not None]
-    encoder = Encoder(loaded.processor, min(limits) if limits else None)
+    encoder = loaded.encoder.limited(min(limits) if limits else None)
     sides, instruction = _measure(encoder, forget, retain, method, config.seed)
     problems = {problem.where: problem for side in sides.values() for problem in side.problems}
     if problems:
