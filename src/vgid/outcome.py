@@ -9,13 +9,15 @@ from typing import Any, Literal
 
 from vgid.evaluation.evaluate import SplitResult
 
-Status = Literal["forgotten", "not forgotten", "damaged", "not examined", "nothing known"]
+Status = Literal["forgotten", "not forgotten", "kept facts lost", "damaged", "not examined", "nothing known"]
 STILL_ANSWERED = 0.05
 """Share of known forget rows that may still be answered: one in twenty. Guessing among the fictional people's values reaches this share at
 most; an audit judges more finely."""
+KEPT = 0.9
+"""Share of a person's known facts outside a request's scope that must still be answered; chosen by hand."""
 EXIT_CODE = 3
 """Exit code of a run that ended and did not forget, or lost too much else."""
-FAILED: tuple[Status, ...] = ("not forgotten", "damaged")
+FAILED: tuple[Status, ...] = ("not forgotten", "kept facts lost", "damaged")
 """What ends with this exit code."""
 ADVICE = (
     "train for longer (--set training.min_steps=300), raise training.learning_rate, or add rows about the same facts: other wordings, "
@@ -56,13 +58,15 @@ class Outcome:
     """What a run achieved on the rows that it was to forget, asked as they stand.
 
     Attributes:
-        status: `forgotten`, `not forgotten` (too much of the forget rows or of the held-out ones is still answered), `damaged`
-            (forgotten, but more of what was put aside is lost than allowed), `not examined` (no rows were asked), or `nothing known` (the
-            base answered none).
+        status: `forgotten`, `not forgotten` (too much of the forget rows or of the held-out ones is still answered), `kept facts lost`
+            (forgotten, but so is too much outside the request's scope), `damaged` (forgotten, but more of what was put aside is lost than
+            allowed), `not examined` (no rows were asked), or `nothing known` (the base answered none).
         known: forget rows that the base answered.
         still_answered: share of these that the unlearned model answers, in [0, 1]; None where nothing was examined or known.
         held_out_known: rows about the same facts, never trained on, that the base answered.
         held_out_answered: share of these that the unlearned model answers; None without.
+        kept_known: rows about facts outside the request's scope that the base answered.
+        kept_answered: share of these that the unlearned model answers; None without.
         allowed: share that may still be answered.
         retained: share of the retain rows answered by the base that the unlearned model answers; None without.
         aside_given: retain rows of the user, never trained on, that the base recalls word for word.
@@ -77,6 +81,8 @@ class Outcome:
     still_answered: float | None = None
     held_out_known: int = 0
     held_out_answered: float | None = None
+    kept_known: int = 0
+    kept_answered: float | None = None
     allowed: float = STILL_ANSWERED
     retained: float | None = None
     aside_given: int = 0
@@ -95,6 +101,8 @@ class Outcome:
         text = f"{self.status}: {self.still_answered:.0%} of {self.known} known forget rows are still answered"
         if self.held_out_answered is not None:
             text += f", and {self.held_out_answered:.0%} of {self.held_out_known} held-out rows about the same facts"
+        if self.kept_answered is not None:
+            text += f"; of {self.kept_known} rows to keep {self.kept_answered:.0%}"
         if self.aside_lost is not None:
             text += f"; of what was put aside and not trained on, {self.aside_lost:.0%} is lost"
         return f"{text}; {ADVICE}" if self.status == "not forgotten" else f"{text}; {KEEP}" if self.status == "damaged" else text
@@ -105,7 +113,7 @@ def outcome_of(scores: Mapping[str, Mapping[str, SplitResult]]) -> Outcome:
 
     Args:
         scores: model (`base`, `unlearned`) to split to results. The splits `forget` (what was to be forgotten), `held_out` (rows about the
-            same facts that were not trained on) and `retain` are looked at.
+            same facts that were not trained on), `kept` (facts outside a request's scope) and `retain` are looked at.
 
     Returns:
         The outcome.
@@ -119,8 +127,11 @@ def outcome_of(scores: Mapping[str, Mapping[str, SplitResult]]) -> Outcome:
     retained = left["retain"][1] if "retain" in left else None
     if share is None:
         return Outcome("nothing known", retained=retained)
-    forgotten = max(share, share_of_more or 0.0) <= STILL_ANSWERED
-    return Outcome("forgotten" if forgotten else "not forgotten", known, share, more, share_of_more, retained=retained)
+    kept, share_kept = left.get("kept", (0, None))
+    status: Status = "forgotten" if max(share, share_of_more or 0.0) <= STILL_ANSWERED else "not forgotten"
+    if status == "forgotten" and share_kept is not None and share_kept < KEPT:
+        status = "kept facts lost"
+    return Outcome(status, known, share, more, share_of_more, kept, share_kept, retained=retained)
 
 
 def with_protection(outcome: Outcome, protected_by: Mapping[str, int], aside: Aside | None) -> Outcome:
@@ -138,7 +149,7 @@ def with_protection(outcome: Outcome, protected_by: Mapping[str, int], aside: As
     if aside is None:
         return found
     lost = 1.0 - aside.recalled
-    status = "damaged" if found.status == "forgotten" and not aside.intact else found.status
+    status: Status = "damaged" if found.status == "forgotten" and not aside.intact else found.status
     return replace(
         found, status=status, aside_given=aside.given, aside_replayed=aside.replayed, aside_lost=lost, allowed_loss=aside.allowed_loss
     )

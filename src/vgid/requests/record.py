@@ -42,7 +42,11 @@ class RequestPart(_Part):
     due: str | None
     ground: str | None
     approver: str | None
-    scope: str | None
+    reference: str | None
+    kind: str
+    """What the rows are about: people, or something else."""
+    scope: Literal["everything", "part"]
+    """Whether some of the request's rows were to be kept."""
     subjects: list[str]
     """Keyed references in place of names."""
     rows_without_subject: int
@@ -65,8 +69,23 @@ class ModelPart(_Part):
 
     before: ModelState
     after: ModelState
+    continued: str | None
+    """SHA-256 of the record of the run whose result was trained on; None where training began with the model before."""
     form: Literal["merged"]
     copies: str
+
+
+class Enrichment(_Part):
+    """Rows that were made from the request's own, so that facts are forgotten in other forms too."""
+
+    rows: dict[str, int]
+    """How many join the forget side, are held out, and join the retain side; `facts`: what the model itself said of bare pictures."""
+    made: dict[str, int]
+    """Rows by kind."""
+    left_out: dict[str, int]
+    """Rows by kind that the model before did not answer as those that they were made from."""
+    left_open: list[str]
+    """What could not be made, and what that leaves open."""
 
 
 class DataPart(_Part):
@@ -78,6 +97,9 @@ class DataPart(_Part):
     images: int
     """Different pictures."""
     commitment: str
+    kept: int
+    """Rows of the request outside its scope, which were to be kept."""
+    enrichment: Enrichment | None
     anchors: int
     """Rows of earlier requests that were trained on again."""
     retain: Literal["given", "neutral"]
@@ -163,7 +185,7 @@ class Figures(_Part):
 class Answered(_Part):
     """Whether the model still answers, asked plainly: the request's rows, and held-out rows about the same facts."""
 
-    status: Literal["forgotten", "not forgotten", "damaged", "not examined", "nothing known"]
+    status: Literal["forgotten", "not forgotten", "kept facts lost", "damaged", "not examined", "nothing known"]
     known: int
     """Rows of the request that the model before answered."""
     still_answered: float | None
@@ -173,6 +195,10 @@ class Answered(_Part):
     """The same of rows about these facts that were not trained on."""
     allowed: float
     """Share that may still be answered."""
+    kept_known: int
+    """Questions about facts outside the scope that the model before answered."""
+    kept_answered: float | None
+    """Share of these that the model after answers."""
     retained: float | None
     """Share of the retain rows answered before that still are."""
     aside_given: int

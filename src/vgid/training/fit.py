@@ -27,12 +27,13 @@ from vgid.models.inversion import imagined_pictures
 from vgid.models.loading import LoadedModel, load_model
 from vgid.models.memory_saving import checkpointing, compiled
 from vgid.models.packing_check import find_style
+from vgid.models.pictures import find_pictures
 from vgid.models.quantisation import is_quantised
 from vgid.models.structure import unfreeze
 from vgid.outcome import Aside
 from vgid.progress import Progress
 from vgid.seeds import derive_seed
-from vgid.training.automatic import checkpointing_on, precision_on
+from vgid.training.automatic import checkpointing_on, learning_rate_for, precision_on
 from vgid.training.checkpointing import Checkpoints
 from vgid.training.fingerprint import fingerprint
 from vgid.training.trainer import Curves, count_steps, train
@@ -73,6 +74,7 @@ def fit(
     retain: Sequence[Example],
     config: RunConfig,
     *,
+    held_out: Sequence[Example] = (),
     progress: Progress | None = None,
     checkpoint: Path | None = None,
     resume: bool = False,
@@ -84,6 +86,7 @@ def fit(
         forget: rows to forget.
         retain: rows to keep.
         config: settings of the run.
+        held_out: rows about what must be forgotten that are not trained on; early stopping asks them in place of a part of `forget`.
         progress: called with (steps done, steps in all).
         checkpoint: folder for checkpoints; None keeps none, and leaves signals alone.
         resume: go on from the checkpoint in it, if there is one.
@@ -113,9 +116,11 @@ def fit(
     _check_compiled(method, config)
     _check_quantised(loaded.model, config)
     device = next(loaded.model.parameters()).device
-    training = config.training.model_copy(update={"precision": precision_on(device, config.training.precision)})
+    given = config.training
+    rate = learning_rate_for(loaded.model, given.learning_rate, adapter=config.adapter is not None)
+    training = given.model_copy(update={"precision": precision_on(device, given.precision), "learning_rate": rate})
     config = config.model_copy(update={"training": training})
-    kept = _checkpoints(checkpoint, resume, config, forget, retain, loaded.model)
+    kept = _checkpoints(checkpoint, resume, config, [*forget, *held_out], retain, loaded.model)
     retain = [*retain, *_additional_rows(method, forget, retain, config, loaded)]
     sharded = processes.shards(training.shard)
     copied = _frozen_copy(loaded, sharded) if config.adapter is None and method.needs_reference else None
@@ -123,22 +128,25 @@ def fit(
         processes.shard(loaded.model)
     model = _trainable(loaded, config)  # after sharding: an adapter is small, and whole in every process
     saves = checkpointing_on(model, encoder, [*forget, *retain], training, max(training.forget_batch, training.retain_rows))
-    forget, forget_held_out = split_validation(forget, config.validation, derive_seed(config.seed, "forget aside"))
+    forget_held_out = list(held_out)
+    if not held_out:
+        forget, forget_held_out = split_validation(forget, config.validation, derive_seed(config.seed, "forget aside"))
     replayed = [row for row in retain if REPLAY in row.tags]
-    given = [row for row in retain if REPLAY not in row.tags]
-    given, retain_held_out = split_validation(given, config.validation, derive_seed(config.seed, "retain aside"))
+    own = [row for row in retain if REPLAY not in row.tags]
+    own, retain_held_out = split_validation(own, config.validation, derive_seed(config.seed, "retain aside"))
     replayed, replay_held_out = split_subjects(replayed, config.validation, derive_seed(config.seed, "replay aside"))
-    retain, retain_held_out = [*given, *replayed], [*retain_held_out, *replay_held_out]
+    retain, retain_held_out = [*own, *replayed], [*retain_held_out, *replay_held_out]
     packing = find_style(model, encoder, [*forget, *retain], training.pack) if "packing" not in unsupported else None
     # Of a few rows none can be held out; then those that are trained on show whether they are still recalled.
     watched = forget_held_out or forget[: config.validation.rows if config.validation.every else 0]
     stop = EarlyStop(model, encoder, watched, retain_held_out, config.validation)
-    method.prepare(model, Context(encoder, forget, retain, config.seed, device, copied, packing))
+    pictures = find_pictures(model, encoder, [*forget, *retain])
+    method.prepare(model, Context(encoder, forget, retain, config.seed, device, copied, packing, pictures))
     with checkpointing(model, saves), compiled(model, training.torch_compile):
         curves = train(model, method, forget, retain, training, seed=config.seed, progress=progress, validation=stop, checkpoints=kept)
     stop.restore()
     model = method.finalize(model).eval()
-    automatic = {"precision": training.precision, "gradient_checkpointing": saves}
+    automatic = {"precision": training.precision, "gradient_checkpointing": saves, "learning_rate": rate}
     seconds, kept_by = time.monotonic() - started, counts_by_kind(retain)
     return Fitted(replace(loaded, model=model), curves | stop.curves, seconds, stop.reason, automatic, kept_by, stop.aside())
 
