@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from vgid.artifacts import check_output, prepare_output, write_json_atomic, write_text_atomic
+from vgid.artifacts import write_json_atomic, write_text_atomic
 from vgid.attacks.base import Endpoint, Material, sample_alike, sample_rows
 from vgid.attacks.served import check_endpoint
 from vgid.auditing.policy import Policy, Profile, load_policy
@@ -22,6 +22,7 @@ from vgid.evaluation.statistics import Interval
 from vgid.models.loading import LoadedModel, load_model
 from vgid.progress import Stages, stages_or_own
 from vgid.report.audit_page import render_audit
+from vgid.run_folder import check_output, output_folder
 
 PROFILE_ROWS: Mapping[Profile, tuple[int, int]] = {"quick": (96, 48), "full": (240, 96)}
 """Largest number of forget rows (and of unseen rows), and of retain rows, that a profile asks."""
@@ -163,7 +164,8 @@ def audit(
         raise ConfigError("unknown profile", expected=" or ".join(PROFILE_ROWS), got=repr(profile))
     folder = Path(out) if out is not None else None
     if folder is not None:
-        check_output(folder, overwrite)
+        read = [base, model, reference, forget, retain, unseen, views, policy, rewordings, adapter]
+        check_output(folder, overwrite, inputs=(path for each in read for path in (each if isinstance(each, tuple) else (each,)) if isinstance(path, str | Path)))
     endpoint = Endpoint(served) if isinstance(served, str) else served
     if endpoint is not None:
         check_endpoint(endpoint)
@@ -188,16 +190,15 @@ def audit(
         views=rows_of(views) if views is not None else (),
         served=endpoint,
     )
-    if folder is not None:
-        prepare_output(folder)
     with stages_or_own(stages) as shown:
         with shown("Attacking", "attacks") as tick:
             loaders = {role: load for role, (_, load) in sources.items()}
             results = run_attacks(loaders, material, rules, profile=profile, on_progress=tick)
         results |= {"models": {role: path for role, (path, _) in sources.items()}, "seconds": dict(shown.seconds)}
     if folder is not None:
-        write_json_atomic(folder / "audit.json", results)
-        write_text_atomic(folder / "audit.html", render_audit(results))
+        with output_folder(folder):
+            write_json_atomic(folder / "audit.json", results)
+            write_text_atomic(folder / "audit.html", render_audit(results))
     return _result(results)
 
 
