@@ -49,6 +49,13 @@ def test_what_was_not_asked_is_not_claimed() -> None:
     assert found.retained == 0.5 and "100% of 1 known forget rows are still answered; train for longer" in str(found)
 
 
+def test_held_out_rows_must_be_forgotten_too() -> None:
+    scores = {"base": {"forget": split(1), "held_out": split(1, 1, 0)}, "unlearned": {"forget": split(0), "held_out": split(0, 1, 1)}}
+    found = outcome_of(scores)
+    assert (found.status, found.still_answered, found.held_out_known, found.held_out_answered) == ("not forgotten", 0.0, 2, 0.5)
+    assert "and 50% of 2 held-out rows about the same facts" in str(found)
+
+
 def test_a_few_rows_get_enough_steps() -> None:
     training = resolve().training
     assert count_steps(training, 8, 100) == 100 and count_steps(training, 4000, 100) == 3000

@@ -26,9 +26,12 @@ class Outcome:
     """What a run achieved on the rows that it was to forget, asked as they stand.
 
     Attributes:
-        status: `forgotten`, `not forgotten`, `not examined` (no rows were asked), or `nothing known` (the base answered none).
+        status: `forgotten`, `not forgotten` (too much of the forget rows or of the held-out ones is still answered), `not examined` (no
+            rows were asked), or `nothing known` (the base answered none).
         known: forget rows that the base answered.
         still_answered: share of these that the unlearned model answers, in [0, 1]; None where nothing was examined or known.
+        held_out_known: rows about the same facts, never trained on, that the base answered.
+        held_out_answered: share of these that the unlearned model answers; None without.
         allowed: share that may still be answered.
         retained: share of the retain rows answered by the base that the unlearned model answers; None without.
     """
@@ -36,6 +39,8 @@ class Outcome:
     status: Status
     known: int = 0
     still_answered: float | None = None
+    held_out_known: int = 0
+    held_out_answered: float | None = None
     allowed: float = STILL_ANSWERED
     retained: float | None = None
 
@@ -47,6 +52,8 @@ class Outcome:
         if self.still_answered is None:
             return f"{self.status}: whether the model forgot is unknown"
         text = f"{self.status}: {self.still_answered:.0%} of {self.known} known forget rows are still answered"
+        if self.held_out_answered is not None:
+            text += f", and {self.held_out_answered:.0%} of {self.held_out_known} held-out rows about the same facts"
         return text if self.status == "forgotten" else f"{text}; {ADVICE}"
 
 
@@ -54,7 +61,8 @@ def outcome_of(scores: Mapping[str, Mapping[str, SplitResult]]) -> Outcome:
     """Compare the models before and after on the rows that both were asked.
 
     Args:
-        scores: model (`base`, `unlearned`) to split (`forget`, `retain`) to results.
+        scores: model (`base`, `unlearned`) to split to results. The splits `forget` (what was to be forgotten), `held_out` (rows about the
+            same facts that were not trained on) and `retain` are looked at.
 
     Returns:
         The outcome.
@@ -64,10 +72,12 @@ def outcome_of(scores: Mapping[str, Mapping[str, SplitResult]]) -> Outcome:
     before, after = scores["base"], scores["unlearned"]
     left = {split: _still_right(before[split], after[split]) for split in before if split in after}
     known, share = left["forget"]
+    more, share_of_more = left.get("held_out", (0, None))
     retained = left["retain"][1] if "retain" in left else None
     if share is None:
         return Outcome("nothing known", retained=retained)
-    return Outcome("forgotten" if share <= STILL_ANSWERED else "not forgotten", known, share, retained=retained)
+    forgotten = max(share, share_of_more or 0.0) <= STILL_ANSWERED
+    return Outcome("forgotten" if forgotten else "not forgotten", known, share, more, share_of_more, retained=retained)
 
 
 def _still_right(before: SplitResult, after: SplitResult) -> tuple[int, float | None]:

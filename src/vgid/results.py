@@ -14,6 +14,7 @@ from vgid.data.example import Example
 from vgid.data.sources import Rows, load_examples, rows_of, split_files
 from vgid.evaluation.evaluate import SplitResult, evaluate, loss_ks_test
 from vgid.models.loading import load_model
+from vgid.outcome import outcome_of
 from vgid.progress import Stages, stages_or_own
 from vgid.run_folder import check_output, output_folder
 
@@ -95,7 +96,8 @@ def evaluate_models(
         stages: shows and times what is done; None shows progress bars.
 
     Returns:
-        The results object (schema `vgid.results/1`): figures by split and model, nothing of the questions and answers.
+        The results object (schema `vgid.results/1`): figures by split and model, nothing of the questions and answers; with a
+        base and a split `forget`, the `outcome` too.
 
     Raises:
         DataError: rows are bad.
@@ -112,7 +114,9 @@ def evaluate_models(
             if path is not None:
                 with shown(f"Examining the {name} model", "evaluate") as tick:
                     evaluated[name] = evaluate(load_model(path, adapter=adapter), splits, seed=seed, on_progress=tick)
-        results = build_results(model=str(models["unlearned"][0]), evaluated=evaluated, seed=seed, seconds=shown.seconds)
+        found = outcome_of(evaluated)
+        known: dict[str, Any] = {} if found.status == "not examined" else {"outcome": found.as_json()}
+        results = build_results(model=str(models["unlearned"][0]), evaluated=evaluated, seed=seed, seconds=shown.seconds, **known)
     if out is not None:
         with output_folder(out):
             write_json_atomic(out / "results.json", results)

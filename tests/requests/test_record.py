@@ -14,11 +14,16 @@ from typer.testing import CliRunner
 from vgid.commands import app
 from vgid.errors import ConfigError, DataError, RunError
 from vgid.report.record import render_record
+from vgid.requests.build_record import conclude
 from vgid.requests.files import sha256
 from vgid.requests.forget import ForgetResult
 from vgid.requests.keys import Key, read_key
 from vgid.requests.manifest import MEANING, verify_record, write_manifest
-from vgid.requests.record import Record, json_schema, published_schema, read_record
+from vgid.requests.next_steps import next_steps
+from vgid.requests.record import Record, Verification, json_schema, published_schema, read_record
+from vgid.requests.resolved import resolve_run
+
+from .runs import make_options
 
 
 def test_the_published_schema_is_that_of_the_model() -> None:
@@ -168,3 +173,16 @@ key = ec.generate_private_key(ec.SECP256R1())
 open(sys.argv[1], "wb").write(key.private_bytes(s.Encoding.PEM, s.PrivateFormat.PKCS8, s.NoEncryption()))
 open(sys.argv[2], "wb").write(key.public_key().public_bytes(s.Encoding.PEM, s.PublicFormat.SubjectPublicKeyInfo))
 """
+
+
+def test_a_model_that_still_answers_has_failed_whatever_the_audit_found(honoured: tuple[Path, ForgetResult]) -> None:
+    content = honoured[1].record["verification"] | {"status": "pass", "reasons": []}
+    answered = {"known": 8, "held_out_known": 4, "allowed": 0.05, "retained": None}
+    gone = Verification(**content | {"outcome": answered | {"status": "forgotten", "still_answered": 0.0, "held_out_answered": None}})
+    left = Verification(**content | {"outcome": answered | {"status": "not forgotten", "still_answered": 0.5, "held_out_answered": 0.25}})
+    assert conclude(gone, None, (), neutral=False).status == "pass"
+    found = conclude(left, None, ("Train for longer.",), neutral=False)
+    assert found.status == "fail" and found.next_steps == ["Train for longer."]
+    assert "not forgotten. 50% of the 8 known rows are still answered, and 25% of 4 held-out rows" in found.statement
+    run = resolve_run(make_options(honoured[0], Path(honoured[1].record["model"]["before"]["name"])))
+    assert next_steps(run, gone) == [] and next_steps(run, left)[0].startswith("Train for longer: --set training.steps=9")

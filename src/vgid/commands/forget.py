@@ -43,7 +43,7 @@ def forget(
 ) -> None:
     """Honour a deletion request: unlearn, audit, export, and write a record. The same command continues a run that was stopped.
 
-    Exit code 0: done, and the audit passed; 3: done, but it did not; 1: a step failed; 2: bad input.
+    Exit code 0: done, and the audit passed; 3: done, but not forgotten, or the audit did not pass; 1: a step failed; 2: bad input.
     """
     from vgid.auditing.verdict import EXIT_CODE
     from vgid.progress import Stages

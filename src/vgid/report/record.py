@@ -13,7 +13,7 @@ from vgid.report.words import flatten, model_name, percent
 SCHEMA = "vgid.record/1"
 HEADLINES = {
     "pass": "Evidence of removal under {tests} tests",
-    "fail": "The audit failed: no evidence of removal",
+    "fail": "Failed: no evidence of removal",
     "inconclusive": "The audit was inconclusive: no evidence of removal",
 }
 """The conclusion in a sentence, by status; `{tests}` is the number of attacks that were passed."""
@@ -114,7 +114,8 @@ def card_text(audit: Mapping[str, Any], results: Mapping[str, Any], method: str,
     Returns:
         Markdown.
     """
-    verdict, utility = audit["verdict"], audit["utility"]
+    verdict, utility, outcome = audit["verdict"], audit["utility"], results.get("outcome", {})
+    failed = outcome.get("status") == "not forgotten"
     models = list(dict.fromkeys(model for each in results["splits"].values() for model in each))
     accuracy = [(name, cells) for name, _, cells in _evaluation(results["splits"]) if name in ("forget", "retain")]
     lines = [
@@ -123,7 +124,12 @@ def card_text(audit: Mapping[str, Any], results: Mapping[str, Any], method: str,
         f"This checkpoint was made from another by unlearning ({method}, with vgid). The request was about "
         f"{people or 'an unknown number of'} {'person' if people == 1 else 'people'}; this card does not say whom or what.",
         "",
-        f"Audit: **{verdict['status']}**, profile {audit['profile']}. {EVIDENCE[verdict['status'] == 'pass']}"
+        *(
+            [f"**Not forgotten**: asked plainly, {outcome['still_answered']:.0%} of the known rows are still answered.", ""]
+            if failed
+            else []
+        ),
+        f"Audit: **{verdict['status']}**, profile {audit['profile']}. {EVIDENCE[verdict['status'] == 'pass' and not failed]}"
         + (f" Reasons: {'; '.join(verdict['reasons'])}." if verdict["reasons"] else ""),
         "",
         "| attack | access | allowed recovered share | largest recovered share | status |",

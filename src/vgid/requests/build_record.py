@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ import torch
 from vgid.data.sources import load_examples
 from vgid.requests.files import CHECKS, MERGED, digests, files_below, read_json
 from vgid.requests.keys import Key
+from vgid.requests.next_steps import next_steps, still_answered
 from vgid.requests.previous import PreviousDeletion
 from vgid.requests.record import (
     SCHEMA,
+    Answered,
     AttackResult,
     Conclusion,
     DataPart,
@@ -61,6 +63,7 @@ def build_record(run: ResolvedRun, key: Key, state: RunState) -> Record:
         The validated record.
     """
     results = read_json(run.out / "evaluation" / "results.json")
+    neutral = run.options.retain is None
     verification = _verification(run, state, results, read_json(run.out / "audit" / "audit.json"))
     sequence = _sequence(run, results) if run.previous.deletions else None
     exported = run.out / MERGED
@@ -73,7 +76,7 @@ def build_record(run: ResolvedRun, key: Key, state: RunState) -> Record:
         procedure=_procedure(run, state),
         verification=verification,
         sequence=sequence,
-        conclusion=conclude(verification, sequence, neutral=run.options.retain is None),
+        conclusion=conclude(verification, sequence, next_steps(run, verification), neutral=neutral),
         artefacts=_artefacts(run),
     )
 
@@ -154,6 +157,7 @@ def _verification(run: ResolvedRun, state: RunState, results: Mapping[str, Any],
         knowledge=Known(**audit["knowledge"]),
         utility=Utility(**audit["utility"]),
         attacks=attacks,
+        outcome=Answered(**results["outcome"]),
         evaluation=results["splits"],
         export=read_json(run.out / CHECKS / "export.json"),
         status=verdict["status"],
@@ -172,27 +176,34 @@ def _level(found: Mapping[str, Any]) -> Level:
     return Level(**same, rates=found.get("recovered") or found.get("auc") or {}, control=found.get("control") or {})
 
 
-def conclude(found: Verification, sequence: DeletionSequence | None, *, neutral: bool) -> Conclusion:
+def conclude(found: Verification, sequence: DeletionSequence | None, next_steps: Sequence[str], *, neutral: bool) -> Conclusion:
     """Say what the results allow to say: evidence of removal under the tests, or none, and the risks that remain.
+
+    A model that still answers the request's rows has failed, whatever the audit found.
 
     Args:
         found: tests and their results.
         sequence: earlier requests and how they stand now; None for a first request.
+        next_steps: what to do now.
         neutral: neutral rows stood in for a retain set.
 
     Returns:
         Status, statement, residual risks, and when to audit again.
     """
     passed = [name for name, each in found.attacks.items() if each.status == "pass"]
+    failed = found.outcome.status == "not forgotten"
     late = [each.request for each in (sequence.earlier if sequence else ()) if each.status in ("fail", "inconclusive")]
     statement = {
         "pass": f"Evidence of removal under the tests {', '.join(passed)}, with the budgets and thresholds named in this record.",
         "fail": f"No evidence of removal: the audit failed ({'; '.join(found.reasons)}).",
         "inconclusive": f"No evidence of removal: the audit was inconclusive ({'; '.join(found.reasons)}).",
     }[found.status]
+    if failed:
+        statement = f"No evidence of removal: not forgotten. {still_answered(found.outcome)}"
     return Conclusion(
-        status=found.status,
+        status="fail" if failed else found.status,
         statement=statement + (f" Earlier requests that no longer meet their policy: {', '.join(late)}." if late else ""),
+        next_steps=list(next_steps),
         residual_risk=list(_risks(found, sequence, neutral)),
         audit_again=list(AUDIT_AGAIN),
     )

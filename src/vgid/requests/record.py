@@ -160,6 +160,23 @@ class Figures(_Part):
     refusal_rate: float
 
 
+class Answered(_Part):
+    """Whether the model still answers, asked plainly: the request's rows, and held-out rows about the same facts."""
+
+    status: Literal["forgotten", "not forgotten", "not examined", "nothing known"]
+    known: int
+    """Rows of the request that the model before answered."""
+    still_answered: float | None
+    """Share of these that the model after answers."""
+    held_out_known: int
+    held_out_answered: float | None
+    """The same of rows about these facts that were not trained on."""
+    allowed: float
+    """Share that may still be answered."""
+    retained: float | None
+    """Share of the retain rows answered before that still are."""
+
+
 class Verification(_Part):
     """Tests, their rules, fixed before training began, and their results."""
 
@@ -173,6 +190,7 @@ class Verification(_Part):
     knowledge: Known
     utility: Utility
     attacks: dict[str, AttackResult]
+    outcome: Answered
     evaluation: dict[str, dict[str, Figures]]
     export: dict[str, Any]
     status: Status
@@ -221,6 +239,8 @@ class Conclusion(_Part):
 
     status: Status
     statement: str
+    next_steps: list[str]
+    """What to do now, where the status is not `pass`; commands stand with RUN in place of the run's folder."""
     residual_risk: list[str]
     audit_again: list[str]
 

@@ -42,6 +42,8 @@ def result_panel(result: ForgetResult, out: Path) -> RenderableType:
     if record["sequence"]:
         grid.add_row("sequence", _sequence(record["sequence"]))
     grid.add_row("conclusion", escape(conclusion["statement"]))
+    if conclusion["next_steps"]:
+        grid.add_row("to do", escape("\n".join(conclusion["next_steps"])))
     for name, path in (("model", out / "merged"), ("record", out / "record.json"), ("page", out / "record.html")):
         grid.add_row(name, escape(str(path)))
     grid.add_row("sha-256", f"{result.sha256} (of record.json: note it elsewhere)")

@@ -1,0 +1,51 @@
+"""What to do after a request that did not end in a pass: the first thing that its results point at, and then the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vgid.requests.record import Answered, Verification
+from vgid.requests.resolved import ResolvedRun
+from vgid.training.trainer import count_steps
+
+LONGER = 3
+"""Factor on the steps of a run that did not forget; chosen by hand."""
+
+
+def next_steps(run: ResolvedRun, found: Verification) -> list[str]:
+    """Return what to do next; nothing where the request was forgotten and the audit passed.
+
+    Args:
+        run: what was asked for.
+        found: the results of all tests.
+
+    Returns:
+        Sentences with settings or options to repeat the command with, in the order in which to try them.
+    """
+    forgotten = found.outcome.status != "not forgotten"
+    return list(_steps(run, found, forgotten)) if not forgotten or found.status != "pass" else []
+
+
+def _steps(run: ResolvedRun, found: Verification, forgotten: bool) -> Iterator[str]:
+    if not forgotten:
+        trains = run.config.method_class.trains
+        steps = count_steps(run.config.training, len(run.request.rows) + len(run.anchor_rows), 0)
+        if trains:
+            rate, name = run.config.training.learning_rate, "min_steps" if run.config.training.steps is None else "steps"
+            yield f"Train for longer: --set training.{name}={LONGER * steps}, into another --out."
+            yield f"Or raise the learning rate: --set training.learning_rate={LONGER * rate:g}."
+        yield "Or add rows about the same facts to the request: other wordings, other pictures, questions by name."
+    elif found.status == "inconclusive":
+        yield "Add rows about the same facts to the request, so that the audit can decide: other wordings, pictures, questions by name."
+    elif found.status == "fail":
+        yield f"Look at the attacks that failed ({'; '.join(found.reasons)}), and add rows that ask as they do."
+    if run.options.retain is None:
+        yield "Give rows to keep with --retain: about other people above all."
+
+
+def still_answered(outcome: Answered) -> str:
+    """Say in a sentence how much is still answered."""
+    text = f"{outcome.still_answered or 0:.0%} of the {outcome.known} known rows are still answered"
+    if outcome.held_out_answered is not None:
+        text += f", and {outcome.held_out_answered:.0%} of {outcome.held_out_known} held-out rows about the same facts"
+    return f"{text} (allowed: {outcome.allowed:.0%})."
