@@ -13,6 +13,7 @@ import vgid
 ROOT = Path(vgid.__file__).parent
 ORDER = (
     ("errors",),
+    ("reading",),
     ("run_folder",),
     ("registry", "seeds", "artifacts", "processes", "progress"),
     ("settings", "losses", "memory", "instructions", "recipes"),

@@ -52,12 +52,17 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """Errors of a disk that ends a run: nothing is wrong with the input."""
 
 
-def cannot_write(path: str | Path, error: Exception) -> OutputError:
+def cannot_write(path: str | Path, error: Exception, got: str | None = None, fix: str = "") -> OutputError:
     """Return the error for something that cannot be written; its exit code is 1 where the disk is full or broken, so that the run failed.
 
     Args:
         path: what was to be written.
         error: what the system or safetensors said.
+        got: what is there instead.
+        fix: what to do; empty for freeing space.
+
+    Returns:
+        The error, to be raised.
     """
     number = error.errno if isinstance(error, OSError) else errno.ENOSPC
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error).splitlines()[0]
@@ -65,7 +70,8 @@ def cannot_write(path: str | Path, error: Exception) -> OutputError:
         f"cannot write the file: {reason}",
         where=str(path),
         expected="a folder that can be written to, with space left",
-        fix="free space on the disk, or choose another output folder",
+        got=got,
+        fix=fix or "free space on the disk, or choose another output folder",
     )
     told.exit_code = RunError.exit_code if number in FULL else told.exit_code
     return told

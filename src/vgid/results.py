@@ -105,8 +105,7 @@ def evaluate_models(
         OutputError: the folder holds results already, or cannot be written.
     """
     if out is not None:
-        read = [*(data if not isinstance(data, Mapping) else ()), *(each for pair in models.values() for each in pair)]
-        check_output(out, overwrite, inputs=read)
+        check_output(out, overwrite, inputs=[*(data.values() if isinstance(data, Mapping) else data), *models.values()])
     splits = {name: rows_of(rows) for name, rows in data.items()} if isinstance(data, Mapping) else read_splits(data)
     evaluated = {}
     with stages_or_own(stages) as shown:

@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +26,7 @@ PREVIOUS = ".vgid-previous"
 SCHEMA = "vgid.run/1"
 HEADER = f"{SCHEMA}: files that vgid wrote here; `--overwrite` and `vgid purge` remove these and nothing else.\n"
 ACTIVE = "VGID_RUN_FOLDERS"
-"""Environment variable with the folders of the runs in progress, as a JSON list, outermost first: processes of a run note their files too."""
+"""Environment variable with the folders of the runs in progress, a JSON list, outermost first: a run's other processes note files, too."""
 NAMED = 10
 """Files of others that an error names."""
 _UNFINISHED = re.compile(r"^\.(?P<name>.+)\.[a-z0-9_]{8}\.tmp$")
@@ -60,20 +60,21 @@ _noted: dict[Path, _Journal] = {}
 """What this process has noted, by run in progress, so that a file is noted once."""
 
 
-def check_output(out: Path, overwrite: bool, resume: bool = False, inputs: Iterable[str | Path | None] = ()) -> None:
+def check_output(out: Path, overwrite: bool, resume: bool = False, inputs: Iterable[object] = ()) -> None:
     """Make sure that a run may write to a folder; nothing is changed.
 
     Args:
         out: the output folder.
         overwrite: whether earlier results may be replaced.
         resume: whether the run continues from what the folder holds.
-        inputs: what the run reads: files, folders, or hub ids, which are left alone.
+        inputs: what the run reads; of these, the paths that exist are compared, and hub ids, rows and loaded models are left alone.
 
     Raises:
         OutputError: the folder holds results that are neither to be replaced nor continued from, files that vgid did not write, or an input
             of the run; or it cannot be made.
     """
-    _check_inputs(out, [Path(each) for each in inputs if each is not None])
+    flat = (each for given in inputs for each in (given if isinstance(given, tuple | list) else (given,)))
+    _check_inputs(out, [Path(each) for each in flat if isinstance(each, str | Path)])
     if not out.is_dir():
         _check_can_be_made(out)
         return
@@ -113,20 +114,24 @@ def check_output(out: Path, overwrite: bool, resume: bool = False, inputs: Itera
 
 def _check_inputs(out: Path, inputs: Sequence[Path]) -> None:
     """Compare paths as they are written and as links resolve them; an input may be the folder itself, too."""
-    folders = {Path(os.path.abspath(out)), out.resolve()}
-    for path in inputs:
-        if os.path.lexists(path) and any(each.is_relative_to(to) for each in (Path(os.path.abspath(path)), path.resolve()) for to in folders):
+    folders = (_absolute(out), out.resolve())
+    for path in (each for each in inputs if os.path.lexists(each)):
+        if any(each.is_relative_to(folder) for each in (_absolute(path), path.resolve()) for folder in folders):
             raise OutputError(
-                "an input of the run lies in the output folder", where=str(path), expected=f"inputs outside of {out}", fix="choose another --out"
+                "an input of the run lies in the output folder",
+                where=str(path),
+                expected=f"inputs outside of {out}",
+                fix="choose another --out",
             )
 
 
 def _check_can_be_made(out: Path) -> None:
     there = next(each for each in (out, *out.absolute().parents) if os.path.lexists(each))
+    what, fix = "the output folder cannot be made", "choose another --out"
     if not there.is_dir():
-        raise OutputError("the output folder cannot be made", where=str(out), expected="a folder", got=f"{there} is a file", fix="choose another")
+        raise OutputError(what, where=str(out), expected="a path below a folder", got=f"{there} is a file", fix=fix)
     if not os.access(there, os.W_OK | os.X_OK):
-        raise OutputError("the output folder cannot be made: permission denied", where=str(out), got=f"{there} cannot be written to")
+        raise OutputError(what, where=str(out), expected="permission to write", got=f"{there} cannot be written to", fix=fix)
 
 
 @contextmanager
@@ -147,7 +152,7 @@ def output_folder(out: Path | None, *, keep: bool = False, goes_on: Callable[[],
     if out is None:
         yield
         return
-    folder = Path(os.path.abspath(out))
+    folder = _absolute(out)
     made = [each for each in (folder, *folder.parents) if not each.exists()]
     fresh = not (keep and (folder / MARK).is_file())
     note(folder / MARK)
@@ -156,27 +161,34 @@ def output_folder(out: Path | None, *, keep: bool = False, goes_on: Callable[[],
         if fresh and (folder / MARK).is_file():
             _set_aside(folder)
         if fresh:
-            (folder / MARK).write_text(HEADER, "utf-8")
+            _write_journal(folder, HEADER.encode())
     except OSError as error:
         raise OutputError(f"cannot write to the output folder: {error.strerror or error}", where=str(out)) from error
-    outer = os.environ.get(ACTIVE)
-    os.environ[ACTIVE] = json.dumps([*reversed(_active()), str(folder)], default=str)
     try:
-        yield
-        _close_trees(folder)
+        with noting(folder):
+            yield
         _drop(folder / PREVIOUS)
     except BaseException:
         if fresh and not goes_on():
             _put_back(folder, made)
-        else:
-            _close_trees(folder)
         raise
+
+
+@contextmanager
+def noting(folder: Path) -> Iterator[None]:
+    """Note what is written to a run's folder within the `with` statement; where the folder has no journal, nothing is noted."""
+    folder = _absolute(folder)
+    if not (folder / MARK).is_file():
+        yield
+        return
+    outer = _active()
+    os.environ[ACTIVE] = json.dumps([str(each) for each in (*reversed(outer), folder)])
+    try:
+        yield
     finally:
+        _close_trees(folder)
         _noted.pop(folder, None)
-        if outer is None:
-            del os.environ[ACTIVE]
-        else:
-            os.environ[ACTIVE] = outer
+        os.environ[ACTIVE] = json.dumps([str(each) for each in reversed(outer)])
 
 
 def note(path: Path, *, tree: bool = False) -> None:
@@ -189,7 +201,7 @@ def note(path: Path, *, tree: bool = False) -> None:
     Raises:
         OutputError: a file that vgid did not write is in the way, or the journal cannot be written.
     """
-    full = Path(os.path.abspath(path))
+    full = _absolute(path)
     run = next((each for each in _active() if full.is_relative_to(each) and full != each / MARK), None)
     if run is None:
         return
@@ -197,8 +209,11 @@ def note(path: Path, *, tree: bool = False) -> None:
     noted = _noted.setdefault(run, _Journal())
     if noted.covers(name):
         return
-    if os.path.lexists(full) and not _read_journal(run).covers(name) and not (tree and not any(full.iterdir())):
-        raise OutputError("a file that vgid did not write is in the way", where=str(path), fix="move it elsewhere, then run the command again")
+    in_the_way = any(full in path.parents for path in _contents(run).others) if tree else not _read_journal(run).covers(name)
+    if os.path.lexists(full) and in_the_way:
+        raise OutputError(
+            "a file that vgid did not write is in the way", where=str(path), fix="move it elsewhere, then run the command again"
+        )
     _append(run, [f"+ {json.dumps(name)}"])
     (noted.trees if tree else noted.files).add(name)
 
@@ -209,7 +224,7 @@ def discard(path: Path) -> None:
     Raises:
         OutputError: a file cannot be removed.
     """
-    full = Path(os.path.abspath(path))
+    full = _absolute(path)
     run = next((each for each in full.parents if (each / MARK).is_file()), None)
     if run is None:
         return
@@ -223,6 +238,21 @@ def discard(path: Path) -> None:
 def written_files(run: Path) -> list[Path]:
     """Return the files below a run's folder that vgid wrote, sorted; those of runs inside it that belong to it too."""
     return _contents(run).ours
+
+
+def unfinished_files(run: Path) -> list[Path]:
+    """Return those of `written_files` that were never finished, since the process that wrote them was killed."""
+    hidden = [tree for tree in _read_journal(run).trees if Path(tree).name.startswith(".")]
+    return [
+        path
+        for path in _contents(run).ours
+        if _UNFINISHED.match(path.name) or any(path.relative_to(run).as_posix().startswith(tree) for tree in hidden)
+    ]
+
+
+def _absolute(path: Path) -> Path:
+    """Return an absolute path without `..`; unlike `resolve` it keeps links, so that a path stays below the folder it was named in."""
+    return Path(os.path.abspath(path))  # noqa: PTH100
 
 
 def _active() -> list[Path]:
@@ -288,30 +318,35 @@ def _remove(paths: Iterable[Path], run: Path) -> None:
 
 
 def _remove_folder(folder: Path) -> None:
-    try:
+    with suppress(OSError):  # something of others is in it
         folder.rmdir()
-    except OSError:  # something of others is in it
-        pass
 
 
 def _move(paths: Iterable[Path], source: Path, target: Path) -> None:
-    moved = sorted(paths, key=lambda path: path == source / MARK)  # the journal last: it says what has not been moved yet
+    """Move files and then, in one instant, the journal: it stays where a killed process would have to look for it."""
+    moved = [path for path in paths if path != source / MARK]
     for path in moved:
         to = target / path.relative_to(source)
         to.parent.mkdir(parents=True, exist_ok=True)
         os.replace(path, to)
     _remove(moved, source)
+    target.mkdir(exist_ok=True)
+    _write_journal(target, (source / MARK).read_bytes())
+
+
+def _write_journal(folder: Path, content: bytes) -> None:
+    unfinished = folder / f".{MARK}.00000000.tmp"
+    unfinished.write_bytes(content)
+    os.replace(unfinished, folder / MARK)
 
 
 def _set_aside(folder: Path) -> None:
     """Move an earlier run's files into `PREVIOUS`; where an older one's are there still, this one never became whole, and it goes."""
-    ours = _contents(folder).ours
+    ours = [path for path in _contents(folder).ours if path != folder / MARK]
     if (folder / PREVIOUS / MARK).is_file():
         _remove(ours, folder)
-    else:
+    elif ours or (folder / PREVIOUS).is_dir():
         _move(ours, folder, folder / PREVIOUS)
-        if not any(path.name != MARK for path in (folder / PREVIOUS).rglob("*")):
-            _drop(folder / PREVIOUS)
 
 
 def _drop(previous: Path) -> None:
@@ -322,11 +357,13 @@ def _drop(previous: Path) -> None:
 
 def _put_back(folder: Path, made: Sequence[Path]) -> None:
     """Remove what a run that failed wrote, and move back what it was to replace."""
-    _remove(_contents(folder).ours, folder)
     previous = folder / PREVIOUS
     if (previous / MARK).is_file():
+        _remove([path for path in _contents(folder).ours if path != folder / MARK], folder)
         _move(_contents(previous).ours, previous, folder)
-        _remove_folder(previous)
+        _drop(previous)
+    else:
+        _remove(_contents(folder).ours, folder)
     for each in made:
         _remove_folder(each)
 

@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import example
 from vgid.data.sources import write_examples
 from vgid.errors import ConfigError, DataError
-from vgid.requests.keys import Key, make_key, read_key
+from vgid.requests.keys import Key, new_secret, read_key, write_key
 from vgid.requests.request import parse_request
 from vgid.requests.resolved import policy_for
 
@@ -86,7 +86,9 @@ def test_the_policy_asks_for_no_more_people_than_there_are() -> None:
 
 
 def test_values_depend_on_key_use_and_parts(tmp_path: Path) -> None:
-    key, other = make_key(tmp_path / "a.key"), make_key(tmp_path / "b.key")
+    for name in ("a.key", "b.key"):
+        write_key(tmp_path / name, new_secret())
+    key, other = read_key(tmp_path / "a.key"), read_key(tmp_path / "b.key")
     assert key.subject("anna") == read_key(tmp_path / "a.key").subject("anna") != other.subject("anna")
     assert key.mac("a", "x", "y") not in {key.mac("b", "x", "y"), key.mac("a", "xy"), key.mac("a", "y", "x")}
     assert (tmp_path / "a.key").stat().st_mode & 0o777 == 0o600

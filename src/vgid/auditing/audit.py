@@ -164,8 +164,8 @@ def audit(
         raise ConfigError("unknown profile", expected=" or ".join(PROFILE_ROWS), got=repr(profile))
     folder = Path(out) if out is not None else None
     if folder is not None:
-        read = [base, model, reference, forget, retain, unseen, views, policy, rewordings, adapter]
-        check_output(folder, overwrite, inputs=(path for each in read for path in (each if isinstance(each, tuple) else (each,)) if isinstance(path, str | Path)))
+        inputs = [base, model, reference, adapter, forget, retain, unseen, views, policy, rewordings]
+        check_output(folder, overwrite, inputs=inputs)
     endpoint = Endpoint(served) if isinstance(served, str) else served
     if endpoint is not None:
         check_endpoint(endpoint)

@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from vgid.benchmarks.base import Answer, Item
 from vgid.errors import OutputError
+from vgid.run_folder import note
 
 log = logging.getLogger("vgid")
 SCHEMA = "vgid.answers/1"
@@ -70,6 +71,7 @@ class AnswerStore:
             return self
         whole = self._read(self._path)
         try:
+            note(self._path)
             self._path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
             os.fchmod(descriptor, 0o600)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -177,6 +178,11 @@ class Benchmark(ABC):
         if self._place is None:
             raise DataError(f"{self.title} needs its data", expected="a folder, a file or a hub id", fix="give --data")
         return self._place
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """The folder or file with its data; nothing for a benchmark that makes its own."""
+        return (self._place.root,) if self._place else ()
 
     def origin(self) -> dict[str, str | None]:
         """Return `source` (hub id) and `commit` of the data, for the results; None for data that are not from the hub."""

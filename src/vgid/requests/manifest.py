@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vgid.artifacts import MARK, write_json_atomic
+from vgid.artifacts import write_json_atomic
 from vgid.errors import DataError
 from vgid.requests.files import MANIFEST, MERGED, PAGE, RECORD, WORK, files_below, sha256
 from vgid.requests.keys import Key
 from vgid.requests.record import FileDigest, read_record
+from vgid.run_folder import MARK
 
 SCHEMA = "vgid.seal/1"
 LISTED = (RECORD, PAGE)

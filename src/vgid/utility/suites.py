@@ -102,7 +102,7 @@ def run_utility(
                 "lmms-eval takes a checkpoint, not an adapter", got=f"an adapter for {suite.name}", fix="merge it: vgid export --merge"
             )
     if out is not None:
-        check_output(out, overwrite, inputs=[tasks_folder, *(each for pair in models.values() for each in pair)])
+        check_output(out, overwrite, inputs=[tasks_folder, *models.values()])
     rows = {suite.name: perception.questions(seed, options=suite.name != "perception") for suite in wanted if suite.harness is None}
     made: dict[str, dict[str, list[SuiteFigure]]] = {suite.name: {} for suite in wanted}
     right: dict[str, dict[str, list[float]]] = {name: {} for name in rows}
