@@ -52,12 +52,13 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """Errors of a disk that ends a run: nothing is wrong with the input."""
 
 
-def cannot_write(path: str | Path, error: Exception, got: str | None = None, fix: str = "") -> OutputError:
+def cannot_write(path: str | Path, error: Exception, what: str = "file", got: str | None = None, fix: str = "") -> OutputError:
     """Return the error for something that cannot be written; its exit code is 1 where the disk is full or broken, so that the run failed.
 
     Args:
         path: what was to be written.
         error: what the system or safetensors said.
+        what: what it is called.
         got: what is there instead.
         fix: what to do; empty for freeing space.
 
@@ -67,7 +68,7 @@ def cannot_write(path: str | Path, error: Exception, got: str | None = None, fix
     number = error.errno if isinstance(error, OSError) else errno.ENOSPC
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error).splitlines()[0]
     told = OutputError(
-        f"cannot write the file: {reason}",
+        f"cannot write the {what}: {reason}",
         where=str(path),
         expected="a folder that can be written to, with space left",
         got=got,

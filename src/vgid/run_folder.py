@@ -264,12 +264,12 @@ def _read_journal(run: Path) -> _Journal:
     journal = _Journal()
     lines = (run / MARK).read_text("utf-8", errors="replace").splitlines()
     journal.known = bool(lines) and lines[0].startswith(SCHEMA)
-    for line in lines[1:] if journal.known else ():
+    for line in (line for line in lines if line.startswith(("+ ", "- "))):
         try:
             name = json.loads(line[2:])
         except (ValueError, RecursionError):  # a line that a crash cut off
             continue
-        if isinstance(name, str) and line[0] in "+-":
+        if isinstance(name, str):
             names = journal.trees if name.endswith("/") else journal.files
             names.add(name) if line[0] == "+" else names.discard(name)
     return journal

@@ -80,7 +80,7 @@ def compare(
     return results
 
 
-def _check_folder(out: Path, overwrite: bool, settings: Path | None) -> None:
+def _check_folder(out: Path, overwrite: bool, settings: Path | None = None) -> None:
     check_output(out, overwrite, resume=True, inputs=[settings])
     inside = out.iterdir() if out.is_dir() else ()
     other = sorted(child.name for child in inside if child.name not in OURS and not child.name.startswith("."))

@@ -95,7 +95,7 @@ class Checkpoints:
             if isinstance(error, VgidError):
                 raise
             kept = f"the checkpoint before it is kept in {self.folder}" if self.file.is_file() else "there is none before it"
-            raise cannot_write(self.file, error, got=kept, fix="free some space and go on with --resume") from error
+            raise cannot_write(self.file, error, "checkpoint", got=kept, fix="free some space and go on with --resume") from error
 
 
 def _write(file: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
