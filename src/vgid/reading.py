@@ -28,19 +28,16 @@ _HALF = re.compile("[\ud800-\udfff]")
 """Half of a surrogate pair, which JSON and YAML may hold and UTF-8 may not."""
 
 
-def check_text(text: str, what: str = "an argument") -> str:
-    """Return a text that can be a path and can be written to a file.
+def check_text(text: str, error: type[VgidError] = DataError) -> None:
+    """Make sure that a text, such as an argument, can be a path and can be written to a file.
 
     Raises:
-        DataError: it has a null byte, or bytes that are not UTF-8.
+        VgidError: of the type given: it has a null byte, or bytes that are not UTF-8.
     """
     if "\0" in text:
-        raise DataError(f"{what} has a null byte", expected="text", fix="leave the null byte out")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise DataError(f"{what} is not valid Unicode", expected="text in UTF-8", fix="rename the file, or correct the text") from None
-    return text
+        raise error("a text has a null byte", expected="text", got="a null byte", fix="leave the null byte out")
+    if _HALF.search(text):
+        raise error("a text is not valid Unicode", expected="text in UTF-8", got="other bytes", fix="rename the file, or correct the text")
 
 
 def read_text(path: Path, error: type[VgidError] = DataError, *, largest: int = LARGEST) -> str:

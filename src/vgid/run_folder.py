@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vgid.errors import OutputError
+from vgid.reading import check_text
 
 MARK = ".vgid-run"
 """Name of the journal; a folder with one was made by vgid."""
@@ -73,6 +74,7 @@ def check_output(out: Path, overwrite: bool, resume: bool = False, inputs: Itera
         OutputError: the folder holds results that are neither to be replaced nor continued from, files that vgid did not write, or an input
             of the run; or it cannot be made.
     """
+    check_text(str(out), OutputError)
     flat = (each for given in inputs for each in (given if isinstance(given, tuple | list) else (given,)))
     _check_inputs(out, [Path(each) for each in flat if isinstance(each, str | Path)])
     if not out.is_dir():

@@ -404,7 +404,7 @@ def _completed(
     """
     if not (out / "results.json").is_file():
         return None
-    results: dict[str, Any] = read_json(out / "results.json", RunError)
+    results: dict[str, Any] = read_json(out / "results.json")
     mine = {"model": model.path if isinstance(model, LoadedModel) else str(model), "config": config.model_dump(mode="json")}
     other = [name for name, value in mine.items() if results.get(name) != value]
     rows = results.get("rows")

@@ -10,15 +10,14 @@ from transformers import LlamaConfig
 from tests.conftest import example
 from vgid.checks.preflight import check_run
 from vgid.config import load_config
+from vgid.memory import _group_free, free_bytes
 from vgid.models.loading import load_model
 from vgid.training.fit import fit
 from vgid.training.memory_estimate import (
     Memory,
-    _group_free,
     cache_bytes,
     checkpointed_row,
     decoder_shape,
-    free_bytes,
     logit_bytes,
     training_bytes,
 )

@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from vgid.artifacts import write_json_atomic, write_text_atomic
 from vgid.attacks.base import Endpoint, Material, sample_alike, sample_rows
 from vgid.attacks.served import check_endpoint
@@ -21,6 +19,7 @@ from vgid.errors import ConfigError, DataError
 from vgid.evaluation.statistics import Interval
 from vgid.models.loading import LoadedModel, load_model
 from vgid.progress import Stages, stages_or_own
+from vgid.reading import read_yaml
 from vgid.report.audit_page import render_audit
 from vgid.run_folder import check_output, output_folder
 
@@ -218,11 +217,7 @@ def read_rewordings(path: Path) -> dict[str, Sequence[str]]:
     """
     if not path.is_file():
         raise DataError("no such file of rewordings", where=str(path), expected="a YAML or JSON file", fix="check the path")
-    try:
-        values = yaml.safe_load(path.read_text("utf-8"))
-    except yaml.YAMLError as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", None)
-        raise DataError("the rewordings are not valid YAML", where=f"{path}:{line + 1}" if line is not None else str(path)) from None
+    values = read_yaml(path)
     right = isinstance(values, dict) and all(
         isinstance(key, str) and isinstance(texts, list) and all(isinstance(text, str) and text for text in texts)
         for key, texts in values.items()

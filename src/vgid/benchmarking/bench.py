@@ -20,7 +20,7 @@ from vgid.benchmarks.base import Benchmark, is_forget_split
 from vgid.config import RunConfig, explain
 from vgid.data.example import Example
 from vgid.data.sources import check_disjoint
-from vgid.errors import ConfigError, RunError, StoppedError
+from vgid.errors import ConfigError, StoppedError
 from vgid.models.loading import load_model
 from vgid.progress import Stages
 from vgid.reading import read_json
@@ -59,7 +59,7 @@ class BenchmarkChoice(Settings):
         protocol: settings that deviate from the published ones, by name.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
 
     name: str
     forget: str | None = None
@@ -253,12 +253,12 @@ def _unlearn(
     identity = {**fingerprint(config, forget, retain, loaded.model), "model": model_fingerprint(loaded)}
     file, folder = out / IDENTITY, out / UNLEARNED
     if file.is_file():
-        check_same(read_json(file, RunError), identity, out)
+        check_same(read_json(file), identity, out)
     else:
         write_json_atomic(file, identity)
     if (folder / "results.json").is_file():
         log.info("the unlearned model is there already")
-        results = read_json(folder / "results.json", RunError)
+        results = read_json(folder / "results.json")
         forget_checkpoint(folder)
     else:
         try:

@@ -15,6 +15,7 @@ from vgid.data.duplicates import Alike, Traces, alike_pictures, alike_texts, sam
 from vgid.data.example import Example
 from vgid.data.sources import DataReport, draw_rows, load_examples, read_all, report, split_files, write_parquet
 from vgid.errors import ConfigError, DataError
+from vgid.reading import parse_yaml
 
 log = logging.getLogger("vgid")
 SHOWN = 5
@@ -56,15 +57,10 @@ def parse_protocol(settings: Sequence[str]) -> dict[str, object]:
     Raises:
         ConfigError: a setting cannot be parsed.
     """
-    import yaml
-
     read: dict[str, object] = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
-        try:
-            read[name] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            equals = ""
+        read[name] = parse_yaml(value, f"--protocol {name}", ConfigError)
         if not equals or not name:
             raise ConfigError("the setting of the protocol cannot be parsed", expected="name=value", got=repr(setting))
     return read

@@ -145,6 +145,13 @@ def _parse_entry(line: bytes) -> dict[str, Any] | None:
     """Return a line's object; None for a line that is cut off or damaged."""
     try:
         entry = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return entry if isinstance(entry, dict) else None
+    if not isinstance(entry, dict):
+        return None
+    losses = entry.get("losses")
+    right = (
+        isinstance(entry.get("said"), str),
+        isinstance(losses, list) and all(isinstance(loss, int | float) for loss in losses),
+    )
+    return entry if "schema" in entry or (isinstance(entry.get("key"), str) and any(right)) else None

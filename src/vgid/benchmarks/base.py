@@ -49,7 +49,7 @@ class Metric(NamedTuple):
 class PublishedProtocol(BaseModel):
     """How a benchmark asks; the defaults are the published way, and the results name every other value as a deviation."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def deviations(self) -> dict[str, Any]:
         """Return the settings that differ from the published ones, by name."""

@@ -10,7 +10,7 @@ from typing import Any
 from vgid.artifacts import write_json_atomic
 from vgid.comparison.bootstrap import SplitAnswers
 from vgid.comparison.identity import Identity
-from vgid.errors import RunError
+from vgid.errors import DataError
 from vgid.evaluation.evaluate import SplitResult
 from vgid.reading import read_json
 
@@ -73,14 +73,14 @@ def read_run(path: Path, identity: Identity) -> Run | None:
     """
     if not path.is_file():
         return None
-    values = read_json(path, RunError)
+    values = read_json(path)
     if values.pop("schema", None) != SCHEMA or values.get("identity") != identity or values.get("failed"):
         return None
     try:
         values["answers"] = {split: SplitAnswers(**each) for split, each in values["answers"].items()}
         return Run(**values)
     except (TypeError, KeyError, AttributeError):
-        raise RunError("the stored run cannot be read", where=path, expected=f"schema {SCHEMA}", fix="remove the file") from None
+        raise DataError("the stored run cannot be read", where=path, expected=f"schema {SCHEMA}", fix="remove the file") from None
 
 
 def evaluation_fields(results: Mapping[str, SplitResult], shown: Mapping[str, Sequence[str]]) -> dict[str, Any]:

@@ -10,9 +10,10 @@ import torch
 from vgid.data.batching import Encoder
 from vgid.data.example import Example
 from vgid.errors import DataError
+from vgid.memory import free_bytes
 from vgid.models.structure import base_of
 from vgid.settings import Precision, TrainingConfig
-from vgid.training.memory_estimate import SHARE, free_bytes, kept_for_backward, logit_bytes, training_bytes
+from vgid.training.memory_estimate import SHARE, kept_for_backward, logit_bytes, training_bytes
 
 CANDIDATES = 8
 """Rows with the most pictures and characters that are encoded to find the longest one."""
