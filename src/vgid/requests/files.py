@@ -15,7 +15,9 @@ WORK = "work"
 """Folder of what a run needs only while it lasts; `vgid purge` removes it."""
 CHECKS = "checks"
 """Folder of the results of steps that write one small file."""
-MERGED, RECORD, PAGE, MANIFEST = "merged", "record.json", "record.html", "seal.json"
+MERGED, RECORD, PAGE, MANIFEST = "merged", "record.json", "record.html", "manifest.json"
+FORMER_MANIFEST = "seal.json"
+"""Name of the manifest in earlier releases."""
 
 
 def sha256(path: Path) -> str:

@@ -12,8 +12,9 @@ from vgid.artifacts import private
 from vgid.errors import ConfigError, RunError
 from vgid.progress import Stages
 from vgid.reading import read_json
-from vgid.requests.files import CHECKS, MANIFEST, RECORD, sha256
+from vgid.requests.files import CHECKS, RECORD, sha256
 from vgid.requests.keys import Key, default_key, new_secret, read_key, write_key
+from vgid.requests.manifest import manifest_of
 from vgid.requests.options import ForgetOptions
 from vgid.requests.resolved import ResolvedRun, input_digests, resolve_run
 from vgid.requests.state import RunState
@@ -71,7 +72,7 @@ def forget(options: ForgetOptions, *, stages: Stages) -> ForgetResult:
     secret = None if found else new_secret()
     key = found or Key(str(secret).encode())
     inputs = input_digests(run, key)
-    if not options.overwrite and (run.out / MANIFEST).is_file() and not (run.work / "state.json").is_file():
+    if not options.overwrite and manifest_of(run.out).is_file() and not (run.work / "state.json").is_file():
         raise RunError("the run in the folder is complete, and was purged", where=run.out, fix="choose another --out, or add --overwrite")
 
     def goes_on() -> bool:

@@ -11,10 +11,8 @@ from typing import Any
 
 from vgid.errors import ConfigError, RunError
 from vgid.requests.files import WORK
-from vgid.requests.manifest import verify_record
+from vgid.requests.manifest import SIGNATURE, verify_record
 from vgid.run_folder import MARK, note, noting
-
-SIGNATURE = "record.sig"
 
 
 def sign_record(out: Path, private_key: Path) -> Path:
