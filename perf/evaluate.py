@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from common import build, device_name, measure, rows_about
+from sources import ANSWERS, write_result
 
 from vgid.evaluation.generation import generate
 
@@ -54,7 +54,7 @@ def main() -> None:
         print(f"{name:<7} {result[name]['questions_per_s']:8.2f} questions a second  {result[name]['peak_mb']:8.0f} MB")
     print(f"{result['speedup']:.1f} times as fast; the answers are {'the same' if result['same_answers'] else 'NOT THE SAME'}")
     if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+        write_result(options.json, result, "perf/evaluate.py", "perf/common.py", *ANSWERS)
 
 
 if __name__ == "__main__":

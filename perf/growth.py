@@ -7,7 +7,6 @@ the number of pictures in it.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import torch
 from common import Stage, build, device_name, measure, rows_about
+from sources import STEP, write_result
 from step import Ours, steps_of
 
 from vgid.data.example import Example, ImageRef
@@ -90,7 +90,7 @@ def main() -> None:
             f"a step takes {row['step_s']:5.2f} s"
         )
     if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+        write_result(options.json, result, "perf/growth.py", "perf/common.py", "src/vgid/data", *STEP)
 
 
 if __name__ == "__main__":

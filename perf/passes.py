@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from common import build, rows_about
+from sources import STEP, write_result
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vgid.config import resolve
@@ -167,7 +168,7 @@ def main() -> None:
     result = run(options)
     print(json.dumps(result, indent=2))
     if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+        write_result(options.json, result, "perf/passes.py", "perf/common.py", *STEP)
 
 
 if __name__ == "__main__":

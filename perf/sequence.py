@@ -8,11 +8,12 @@ practice: nobody knows yet that they will. `--model` is a model that has memoris
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from sources import AUDITS, RUNS, write_result
 
 from vgid.config import load_config
 from vgid.data.sources import load_examples, write_examples
@@ -47,7 +48,7 @@ def main() -> None:
     for each in results:
         print(line(each))
     if options.json:
-        options.json.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
+        write_result(options.json, {"requests": results}, "perf/sequence.py", "src/vgid/requests", *RUNS, *AUDITS)
 
 
 def sequence(options: argparse.Namespace, root: Path) -> list[dict[str, Any]]:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from common import Stage, build, device_name, measure, peak_flops, rows_about
+from sources import STEP, write_result
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -223,7 +223,7 @@ def main() -> None:
         f"{result['speedup']:.1f} times as fast, {result['memory_ratio']:.2f} of the memory, losses differ by {result['loss_max_diff']:.1e}"
     )
     if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+        write_result(options.json, result, "perf/step.py", "perf/common.py", *STEP)
 
 
 if __name__ == "__main__":

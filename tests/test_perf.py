@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -27,3 +29,18 @@ def test_a_default_step_takes_as_few_passes_as_there_are_states(tmp_path: Path) 
     found = run("passes.py", tmp_path / "passes.json")
     assert found["student_passes"] == 2 and found["base_passes"] == found["adversary_passes"] == 1  # plain and attacked; teacher; adversary
     assert found["processor_calls"] == 0 and found["padding_share"] <= 0.15
+
+
+@pytest.mark.slow
+def test_all_that_a_gpu_is_measured_by_runs_on_a_cpu(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "perf" / "device.py"), "--out", str(tmp_path), "--shape", "tiny", "--device", "cpu"]
+    # Nothing is timed here, so a busy machine gets more time than a GPU does.
+    done = subprocess.run([*command, "--patience", "5"], capture_output=True, text=True, timeout=2400)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "device.json").read_text("utf-8"))
+    parts = found["parts"]
+    assert {name: each["state"] for name, each in parts.items()} == dict.fromkeys(parts, "done")
+    assert {"step", "default", "profile", "checkpoint", "unlearn-80", "unlearn-40", "unlearn-24-4bit", "audit"} == parts.keys()
+    assert parts["unlearn-80"]["killed"] and parts["unlearn-80"]["verified"] and parts["unlearn-40"]["verified"]
+    assert parts["unlearn-40"]["end_beyond_writing_s"] >= 0 and parts["default"]["questions"] == 4
+    assert len(parts["audit"]["seconds_by_attack"]) > 10 and found["measured"]["sources"]

@@ -58,9 +58,11 @@ def free_memory() -> None:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that is free on a device; None where the system does not say."""
+    """Memory that is free on a device, within a limit that PyTorch was given for this process; None where the system does not say."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        on_device, total = torch.cuda.mem_get_info(device)
+        limit = torch.cuda.get_per_process_memory_fraction(device) * total - torch.cuda.memory_reserved(device)
+        return min(int(on_device), int(limit))
     free = [value for value in (_host_free(), _group_free()) if value is not None]
     return min(free) if free else None
 

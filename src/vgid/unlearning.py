@@ -148,7 +148,7 @@ def unlearn(
         return Unlearned(done, {}, {}, folder)
     rows = _row_digests(forget_rows, retain_rows, secrets.token_hex(16))
     with stages_or_own(stages, quiet=not first) as shown:
-        loaded = _loaded(model, config)
+        loaded = load_for(model, config)
         if checked is None:
             found = _preflight(loaded, forget_rows, retain_rows, config, shown, allow_unknown=allow_unknown, sample=_asked(max_rows))
             if first:
@@ -166,7 +166,7 @@ def unlearn(
                 fitted = train_and_export(
                     loaded, forget_rows, retain_rows, config, out=folder, progress=tick, resume=resume, keep_checkpoint=True
                 )
-            if splits and first:
+            if splits and (first or processes.is_sharded(fitted.loaded.model)):
                 with shown("Examining the unlearned model", "evaluate") as tick:
                     scores["unlearned"] = evaluate(fitted.loaded, splits, seed=config.seed, on_progress=tick)
             results = build_results(
@@ -226,7 +226,7 @@ def preflight(
     forget_rows, retain_rows = read_rows(forget, retain, config, skip_bad_rows=skip_bad_rows)
     options = {"allow_unknown": allow_unknown, "show_forgotten": show_forgotten, "sample": _asked(max_rows)}
     with stages_or_own(stages) as shown:
-        return _preflight(_loaded(model, config), forget_rows, retain_rows, config, shown, **options)
+        return _preflight(load_for(model, config), forget_rows, retain_rows, config, shown, **options)
 
 
 def read_rows(forget: Rows, retain: Rows | None, config: RunConfig, *, skip_bad_rows: bool = False) -> tuple[list[Example], list[Example]]:
@@ -294,8 +294,8 @@ def train_and_export(
     if resume:
         _check_resumable(checkpoint)
     fitted = fit(loaded, forget, retain, config, progress=progress, checkpoint=checkpoint, resume=resume)
-    if out is not None and processes.rank() == 0:
-        if resume:
+    if out is not None and (processes.rank() == 0 or processes.is_sharded(fitted.loaded.model)):
+        if resume and processes.rank() == 0:
             _clear_exports(out)
         fitted = _export(fitted, out, [*forget[:PROBES], *retain[:PROBES]])
         if not keep_checkpoint:
@@ -359,10 +359,12 @@ def neutral_retain(loaded: LoadedModel, forget: Sequence[Example], config: RunCo
     return kept
 
 
-def _loaded(model: str | Path | LoadedModel, config: RunConfig) -> LoadedModel:
+def load_for(model: str | Path | LoadedModel, config: RunConfig) -> LoadedModel:
+    """Load the model of a run as its settings say: in 4 bits, or sharded over the processes; a loaded one is taken as it is."""
     if isinstance(model, LoadedModel):
         return model
-    return load_model(model, quantise=config.adapter.quantise if config.adapter else None)
+    quantise = config.adapter.quantise if config.adapter else None
+    return load_model(model, quantise=quantise, shard=processes.shards(config.training.shard))
 
 
 def _asked(max_rows: int | None) -> int:
@@ -440,8 +442,9 @@ def _export(fitted: Fitted, out: Path, probes: Sequence[Example]) -> Fitted:
     The result holds the written model, since that is what will be deployed.
     """
     loaded = fitted.loaded
-    model, device = loaded.model, loaded.model.device
-    save_adapter(model, out / "adapter")
+    model, device, shard = loaded.model, loaded.model.device, processes.is_sharded(loaded.model)
+    if processes.rank() == 0:
+        save_adapter(model, out / "adapter")
     if is_quantised(model):
         release(model)
         whole = load_model(loaded.path, device=device, adapter=out / "adapter")  # what is written has full precision
@@ -452,7 +455,9 @@ def _export(fitted: Fitted, out: Path, probes: Sequence[Example]) -> Fitted:
         trained = outputs_of(model, loaded.processor, probes)
         save_checkpoint(model, loaded.processor, out / "merged", loaded)
         release(model)
-    merged = verify_export(trained, device, out, probes)
+    if shard:
+        processes.exchange(None)  # nobody reads before all is written
+    merged = verify_export(trained, device, out, probes, shard=shard)
     return replace(fitted, loaded=replace(merged, asks=loaded.asks))
 
 

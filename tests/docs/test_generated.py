@@ -8,7 +8,7 @@ from tests.docs.markdown import ROOT
 
 @pytest.mark.parametrize("page", generated_pages())
 def test_a_page_is_what_the_code_gives(page: str) -> None:
-    assert (ROOT / "docs" / page).read_text("utf-8") == expected(page), f"docs/{page} is out of date: write it with `{COMMAND}`"
+    assert (ROOT / page).read_text("utf-8") == expected(page), f"{page} is out of date: write it with `{COMMAND}`"
 
 
 def test_what_is_written_by_hand_is_left() -> None:

@@ -351,8 +351,10 @@ def test_words_that_stand_for_pictures_are_refused(encoder: Encoder) -> None:
     with pytest.raises(DataError, match=r"(?s)one: the answer holds a word.*fix: take it out of the answer"):
         encoder.row(replace(row, answer=f"Anna {mark}"))
     head = render_chat(encoder.processor, row).prompt.partition("Who")[0]  # with the template's own word for the picture
-    with pytest.raises(DataError, match=r"(?s)one: the processor refuses this row.*fix: take words that stand for pictures"):
-        encoder.row(replace(row, question=f"{head}Who?"))
+    # `<image>` once is where the row's only picture goes; in families with another word for it, once is already too much.
+    refused = r"(?s)one: (the processor refuses this row.*fix: take words that stand for pictures|the row has 2 times <image>)"
+    with pytest.raises(DataError, match=refused):
+        encoder.row(replace(row, question=f"{head}{head}Who?"))
 
 
 def test_a_processor_without_chat_template_is_refused_before_training(family: Family, folder: Path) -> None:
@@ -392,12 +394,10 @@ def test_torchvision_is_asked_for_where_a_processor_needs_it(name: str, tmp_path
         ("cannot import name 'x' from 'y'", "install it"),
     ],
 )
-def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str, fix: str) -> None:
+def test_a_missing_package_is_named(random_folder: Path, monkeypatch: pytest.MonkeyPatch, message: str, fix: str) -> None:
     def fail(*_: object, **__: object) -> None:
         raise ImportError(message)
 
-    for name in ("config.json", "processor_config.json", "model.safetensors"):
-        (tmp_path / name).touch()
     monkeypatch.setattr(hf.AutoProcessor, "from_pretrained", fail)
     with pytest.raises(ModelError, match=f"(?s)needs a package that is not installed.*fix: {fix}$"):
-        load_model(tmp_path)
+        load_model(random_folder)

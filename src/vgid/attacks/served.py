@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from statistics import fmean
 from typing import Any
@@ -16,11 +18,15 @@ from pydantic import Field
 from vgid.attacks.asking import MAX_NEW_TOKENS
 from vgid.attacks.base import ATTACKS, Attack, Endpoint, Material, Outcome, Outcomes, Settings
 from vgid.attacks.image_rephrase import encoded
+from vgid.data.conversation import messages
 from vgid.data.example import Example
 from vgid.errors import ConfigError, RunError
 from vgid.evaluation.generation import generate
 from vgid.evaluation.metrics import key_fact, normalise
 from vgid.models.loading import LoadedModel
+
+KEY = "VGID_SERVED_KEY"
+"""Environment variable: the server's API key, sent as a bearer token; it appears in no file and no message."""
 
 
 class ServedConfig(Settings):
@@ -90,10 +96,7 @@ def answers(endpoint: Endpoint, rows: Sequence[Example], config: ServedConfig) -
         model = str(_read(_called(endpoint, "models", config.seconds), endpoint, "data", 0, "id"))
 
     def ask(row: Example) -> str:
-        pictures = [base64.b64encode(encoded(ref.open()).data or b"").decode() for ref in row.images]
-        parts = [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{each}"}} for each in pictures]
-        message = {"role": "user", "content": [*parts, {"type": "text", "text": row.question}]}
-        body = {"model": model, "messages": [message], "max_tokens": MAX_NEW_TOKENS, "temperature": 0}
+        body = {"model": model, "messages": _messages(row), "max_tokens": MAX_NEW_TOKENS, "temperature": 0}
         found = _read(_called(endpoint, "chat/completions", config.seconds, body), endpoint, "choices", 0, "message", "content")
         return str(found or "").strip()
 
@@ -101,15 +104,54 @@ def answers(endpoint: Endpoint, rows: Sequence[Example], config: ServedConfig) -
         return list(pool.map(ask, rows))
 
 
+def _messages(row: Example) -> list[dict[str, Any]]:
+    """The row's turns with its pictures as data URIs, each at its place."""
+    pictures = (base64.b64encode(encoded(ref.open()).data or b"").decode() for ref in row.images)
+    turns = messages(row)
+    for turn in turns:
+        turn["content"] = [
+            part if part["type"] == "text" else {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{next(pictures)}"}}
+            for part in turn["content"]
+        ]
+    return turns
+
+
+def wait_for(endpoint: Endpoint, alive: Callable[[], bool], seconds: float = 120) -> None:
+    """Wait until a server that was just started answers.
+
+    Args:
+        endpoint: the server.
+        alive: whether its process still runs.
+        seconds: how long to wait.
+
+    Raises:
+        RunError: it has ended, or does not answer in time.
+    """
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            _called(endpoint, "models", 5)
+            return
+        except RunError:
+            if not alive() or time.monotonic() > until:
+                raise
+            time.sleep(0.2)
+
+
 def _called(endpoint: Endpoint, path: str, seconds: float, body: Mapping[str, Any] | None = None) -> Any:
     url = f"{endpoint.url.rstrip('/')}/{path}"
     data = json.dumps(body).encode() if body is not None else None
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    headers = {"Content-Type": "application/json"}
+    if key := os.environ.get(KEY):
+        headers["Authorization"] = f"Bearer {key}"
+    request = urllib.request.Request(url, data, headers)
     try:
         with urllib.request.urlopen(request, timeout=seconds) as reply:
             return json.load(reply)
     except urllib.error.HTTPError as error:
         fix = "look at the server's log; give the model's name with --served-model"
+        if error.code in (401, 403):
+            fix = f"put the server's key into the environment variable {KEY}"
         raise RunError("the server refuses the request", where=url, expected="status 200", got=f"status {error.code}", fix=fix) from None
     except (OSError, ValueError, RecursionError) as error:
         fix = "start the server, and give its URL up to /v1"

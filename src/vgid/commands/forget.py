@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vgid.commands.audit import ProfileName
-from vgid.commands.options import AllowUnknown, Json, Method, Out, Overwrite, Recipe, Reference, RunSeed, Set, run_config
+from vgid.commands.options import AllowUnknown, Json, Method, Out, Overwrite, Recipe, Reference, RunSeed, Set, TrustRemoteCode, run_config
 from vgid.commands.root import app
 from vgid.commands.show import plain, show
 from vgid.errors import ConfigError
@@ -40,6 +40,7 @@ def forget(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show plan, memory and time; write nothing.")] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Honour a deletion request: unlearn, audit, export, and write a record. The same command continues a run that was stopped.
 

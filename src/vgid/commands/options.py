@@ -10,6 +10,18 @@ import typer
 if TYPE_CHECKING:
     from vgid.config import RunConfig
 
+
+def _trust(given: bool) -> bool:
+    if given:
+        from vgid.models.loading import trust_remote_code
+
+        trust_remote_code()
+    return given
+
+
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", callback=_trust, help="Run code that a checkpoint brings with it; without, it never runs.")
+]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results; must be new or empty.", file_okay=False)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run left in the folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the results object alone on stdout.")]

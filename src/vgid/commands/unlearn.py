@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vgid.commands.options import AllowUnknown, Json, Method, Out, Overwrite, Recipe, RunSeed, Set, SkipBadRows, run_config
+from vgid.commands.options import AllowUnknown, Json, Method, Out, Overwrite, Recipe, RunSeed, Set, SkipBadRows, TrustRemoteCode, run_config
 from vgid.commands.root import app
 from vgid.commands.show import show
 from vgid.progress import launch_rank
@@ -39,6 +39,7 @@ def unlearn(
     allow_unknown: AllowUnknown = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Make a model forget, after a preflight; writes the adapter, the merged model and results.json.
 
@@ -91,6 +92,7 @@ def preflight(
     show_forgotten: Annotated[bool, typer.Option("--show-forgotten", help="Show a forget row's text in the label sample.")] = False,
     skip_bad_rows: SkipBadRows = False,
     as_json: Json = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Look at model, data and settings before a run: what fits, what is trained, and whether there is anything to forget."""
     config = run_config(recipe, method, settings, seed)

@@ -1,11 +1,20 @@
-"""From an example to chat messages, and with the processor's own chat template to text."""
+"""From an example to chat messages, and with the processor's own chat template to text.
+
+A chat template is a program that comes with the checkpoint, so it runs in a worker process, under limits of time and memory.
+"""
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from vgid.data.example import Example
-from vgid.errors import ModelError
+from vgid.data.example import IMAGE, Example, Turn
+from vgid.errors import DataError, ModelError
+from vgid.limits import CallError, OverLimitError, Worker
+
+ENDLESS = "the chat template does not end within its limits of time and memory"
 
 
 class Rendered(NamedTuple):
@@ -21,9 +30,44 @@ class Rendered(NamedTuple):
 
 
 def messages(example: Example, instruction: str | None = None) -> list[dict[str, Any]]:
-    """Return the user's turn: images first, then the instruction (if any) and the question, as chat templates take them."""
+    """Return context and question as chat templates take them: each picture where the text has its mark, or all of them first.
+
+    Args:
+        example: the row.
+        instruction: text before the question; None for none.
+
+    Returns:
+        Turns with `role` and `content`, a list of parts `{"type": "image"}` and `{"type": "text", "text": ...}`.
+
+    Raises:
+        DataError: the texts hold another number of marks than there are pictures.
+    """
     text = f"{instruction}\n{example.question}" if instruction else example.question
-    return [{"role": "user", "content": [*({"type": "image"} for _ in example.images), {"type": "text", "text": text}]}]
+    turns = [*example.context, Turn("user", text)]
+    marks = sum(turn.text.count(IMAGE) for turn in turns)
+    if marks not in (0, len(example.images)):
+        raise DataError(
+            f"the row has {marks} times {IMAGE} in its text, and {len(example.images)} pictures",
+            where=example.where or example.id,
+            expected=f"one {IMAGE} for each picture, or none at all",
+            fix="remove what is too many",
+        )
+    first = [{"type": "image"} for _ in example.images] if not marks else []
+    made = []
+    for turn in turns:
+        content = [*(first if turn.role == "user" else ()), *_parts(turn.text)]
+        first = first if turn.role != "user" else []
+        made.append({"role": turn.role, "content": content})
+    return made
+
+
+def _parts(text: str) -> list[dict[str, Any]]:
+    """Text and pictures in their order; text that is empty is left out."""
+    parts: list[dict[str, Any]] = []
+    for number, piece in enumerate(text.split(IMAGE)):
+        parts += [{"type": "image"}] if number else []
+        parts += [{"type": "text", "text": piece}] if piece else []
+    return parts
 
 
 def render_chat(processor: Any, example: Example, instruction: str | None = None, answer: str | None = None) -> Rendered:
@@ -39,14 +83,84 @@ def render_chat(processor: Any, example: Example, instruction: str | None = None
         Prompt and answer as text.
 
     Raises:
+        DataError: the texts hold another number of marks than there are pictures,
+            or the template moves or refuses parts of them.
         ModelError: the processor has no chat template, or one that cannot be used.
     """
-    turn = messages(example, instruction)
+    turns = _kept_in_order(processor, messages(example, instruction), example)
     said = example.answer if answer is None else answer
     reply = {"role": "assistant", "content": [{"type": "text", "text": said}]}
-    prompt = _apply(processor, turn, add_generation_prompt=True)
-    whole = _apply(processor, [*turn, reply], add_generation_prompt=False)
+    prompt = _apply(processor, turns, add_generation_prompt=True)
+    whole = _apply(processor, [*turns, reply], add_generation_prompt=False)
     return Rendered(prompt, _answer_part(processor, prompt, whole, said))
+
+
+def _kept_in_order(processor: Any, turns: list[dict[str, Any]], example: Example) -> list[dict[str, Any]]:
+    """The turns in a form in which the template keeps their order.
+
+    Some templates (LLaVA 1.5) put a turn's pictures before its text, wherever they stand. For those, the word that the template writes for
+    a picture goes into the text itself.
+    """
+    parts = [part["type"] for part in turns[0]["content"]]
+    if len(turns) == 1 and "image" not in parts[parts.index("text") if "text" in parts else 0 :]:
+        return turns  # pictures first, then text: every template's own order
+    written = _written_for_picture(processor) if example.images else ""
+    in_text = [{**turn, "content": [{"type": "text", "text": _joined(turn["content"], written.strip())}]} for turn in turns]
+    plain = [{**turn, "content": _joined(turn["content"], written.strip())} for turn in turns]
+    for form in (turns, in_text, plain):
+        if _is_in_order(processor, form, turns, written.strip()):
+            return form
+    raise DataError(
+        "the model's chat template moves or loses parts of this row",
+        where=example.where or example.id,
+        expected="a template that keeps turns, texts and pictures in their order",
+        got=f"{len(turns)} turns and {len(example.images)} pictures",
+        fix="put the pictures before the text, or leave system and earlier turns out",
+    )
+
+
+def _written_for_picture(processor: Any) -> str:
+    """What the template writes for one picture before a text."""
+    text = {"type": "text", "text": _SENTINEL.format(0)}
+    without, shown = (
+        _apply(processor, [{"role": "user", "content": content}], add_generation_prompt=True)
+        for content in ([text], [{"type": "image"}, text])
+    )
+    before = next((place for place, (one, other) in enumerate(zip(without, shown, strict=False)) if one != other), len(without))
+    return shown[before : before + len(shown) - len(without)]
+
+
+_SENTINEL = "\ue000{}\ue001"
+"""A text that no template writes by itself."""
+
+
+def _is_in_order(processor: Any, form: list[dict[str, Any]], turns: list[dict[str, Any]], written: str) -> bool:
+    """Whether the template keeps everything in its order, tried on texts that can be found again."""
+    texts = {part["text"]: None for turn in turns for part in turn["content"] if part["type"] == "text"}
+    names = {text: _SENTINEL.format(number) for number, text in enumerate(texts)}
+    wanted = [names[part["text"]] if part["type"] == "text" else written for turn in turns for part in turn["content"]]
+    try:
+        rendered = _apply(processor, [_renamed(turn, names, written) for turn in form], add_generation_prompt=True)
+    except ModelError as error:
+        if error.problem == ENDLESS:
+            raise
+        return False  # the template takes no such turns
+    marks = re.findall("\ue000\\d+\ue001" + (f"|{re.escape(written)}" if written else ""), rendered)
+    return marks == wanted and "'type'" not in rendered
+
+
+def _renamed(turn: dict[str, Any], names: Mapping[str, str], written: str) -> dict[str, Any]:
+    def renamed(text: str) -> str:
+        return written.join(names.get(piece, piece) for piece in text.split(written)) if written else names.get(text, text)
+
+    content = turn["content"]
+    if isinstance(content, str):
+        return {**turn, "content": renamed(content)}
+    return {**turn, "content": [{**part, "text": renamed(part["text"])} if part["type"] == "text" else part for part in content]}
+
+
+def _joined(content: list[dict[str, Any]], written: str) -> str:
+    return "".join(part["text"] if part["type"] == "text" else written for part in content)
 
 
 def _apply(processor: Any, turns: list[dict[str, Any]], *, add_generation_prompt: bool) -> str:
@@ -57,7 +171,44 @@ def _apply(processor: Any, turns: list[dict[str, Any]], *, add_generation_prompt
             got=type(processor).__name__,
             fix="use an instruction-tuned checkpoint, or set processor.chat_template",
         )
-    return str(processor.apply_chat_template(turns, add_generation_prompt=add_generation_prompt, tokenize=False))
+    try:
+        return str(_worker(processor)(turns, add_generation_prompt))
+    except OverLimitError as error:
+        _WORKERS.clear()
+        raise ModelError(
+            ENDLESS,
+            expected="a template that joins the turns of a chat",
+            got=str(error),
+            fix="use the template of the model's publisher",
+        ) from None
+    except CallError as error:
+        said = error.text if error.text and error.text in str(processor.chat_template) else None  # else it may hold the row's text
+        place = f" in line {error.line}" if error.line is not None else ""
+        raise ModelError(
+            "the chat template fails",
+            expected="a template for a user's turn with text and pictures, and the assistant's",
+            got=f"{error.kind}{place}{f': {said}' if said else ''}",
+            fix="use the template of the model's publisher",
+        ) from None
+
+
+_WORKERS: dict[tuple[str, ...], Worker] = {}
+"""By all that a rendered chat depends on; a few of them, since each is a process."""
+MOST_WORKERS = 4
+
+
+def _worker(processor: Any) -> Worker:
+    kind, tokens = type(processor), processor.tokenizer.special_tokens_map
+    key = (str(os.getpid()), kind.__module__, kind.__qualname__, repr(processor.chat_template), repr(tokens))
+    if key not in _WORKERS:
+
+        def render(turns: list[dict[str, Any]], add_generation_prompt: bool) -> str:
+            return str(processor.apply_chat_template(turns, add_generation_prompt=add_generation_prompt, tokenize=False))
+
+        while len(_WORKERS) >= MOST_WORKERS:
+            _WORKERS.pop(next(iter(_WORKERS))).close()
+        _WORKERS[key] = Worker(render)
+    return _WORKERS[key]
 
 
 def _answer_part(processor: Any, prompt: str, whole: str, answer: str) -> str:

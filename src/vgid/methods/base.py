@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, get_args
 
@@ -203,6 +203,10 @@ class Method(Generic[C]):
         """What the engine works with; called after `prepare`."""
         context = self.context
         return Machine(context.encoder, context.device, context.packing, context.reference_copy)
+
+    def model_state(self, step: int, example: Example) -> Hashable:
+        """The state of the model that a forget row meets at a step; rows that meet different ones take different passes."""
+        return None
 
     def before_step(self, model: Any, batch: StepBatch) -> None:
         """Called before the terms of a step are computed; once for each part of a step that is cut into parts."""

@@ -16,6 +16,7 @@ from torch import nn
 from vgid.errors import ConfigError, ModelError
 from vgid.memory import free_bytes
 from vgid.models.structure import base_of, inspect_model, linear_layers
+from vgid.processes import gather_nothing
 from vgid.settings import AdapterConfig
 
 log = logging.getLogger("vgid")
@@ -34,8 +35,9 @@ def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int, log_targe
         The model in PEFT's wrapper.
 
     Raises:
-        ModelError: the scope matches no linear layer.
+        ModelError: the scope matches no linear layer, or the rank is larger than every layer's.
     """
+    gather_nothing(model)  # what is frozen below must be the shards
     names = linear_layers(model, config.scope)
     if not names:
         found = inspect_model(model)
@@ -44,6 +46,16 @@ def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int, log_targe
             expected=f"linear layers in {', '.join(config.scope) or '(nothing)'}",
             got=f"language: {found.language}, projector: {found.projector}, vision: {found.vision}",
             fix="set adapter.scope to parts that have linear layers",
+        )
+    layers: list[Any] = [model.get_submodule(name) for name in names]
+    most = max(min(layer.in_features, layer.out_features) for layer in layers)
+    if config.rank > most:
+        raise ModelError(
+            "the rank of the adapter is larger than that of every layer",
+            where="adapter.rank",
+            expected=f"at most {most}",
+            got=str(config.rank),
+            fix="lower it, or train all parameters with adapter=null",
         )
     _check_room(model, names, config.rank)
     if log_targets:

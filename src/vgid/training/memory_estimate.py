@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from vgid.data.batching import Batch, Encoder
 from vgid.data.example import Example
 from vgid.models.forward import answer_logits
+from vgid.processes import shard_of
 
 OPTIMIZER_STATES = {"adamw": 2, "muon": 1}
 """Numbers that an optimizer keeps for each trained parameter."""
@@ -154,13 +156,15 @@ def kept_for_backward(model: Any, encoder: Encoder, example: Example, precision:
 
 
 def _kept(model: Any, batch: Batch, precision: str) -> int:
-    own = {parameter.untyped_storage().data_ptr() for parameter in (*model.parameters(), *model.buffers())}
+    # The storages' own addresses: those of their memory are all 0 without memory (meta tensors).
+    own = {shard_of(each).untyped_storage()._cdata for each in (*model.parameters(), *model.buffers())}
     kept: dict[int, int] = {}
 
     def pack(value: Tensor) -> Tensor:
         storage = value.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
+        # Gathered parameters of a sharded model are given up after each layer.
+        if storage._cdata not in own and not isinstance(value if value._base is None else value._base, Parameter):
+            kept[storage._cdata] = storage.nbytes()
         return value
 
     model.train()

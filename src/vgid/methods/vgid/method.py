@@ -24,7 +24,7 @@ Four settings of ours go beyond the paper, so that a fact that is no longer said
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, ClassVar, Literal
@@ -147,13 +147,9 @@ class VGID(Method[VGIDConfig]):
         return self.config.augment
 
     def unsupported(self) -> Mapping[Capability, Unsupported]:
-        """Sharding and compiling do not go with the adversary, compiling not with hidden states either."""
+        """Compiling does not go with the adversary or with hidden states."""
         out: dict[Capability, Unsupported] = {}
         weaker = "forgotten facts then come back more easily by fine-tuning"
-        if self.config.adversary:
-            out["sharding"] = Unsupported(
-                "the relearning adversary takes passes that depend on the rows of a process", f"set method.adversary=null; {weaker}"
-            )
         if self.config.adversary or self.config.hidden_state_weight:
             out["compiling"] = Unsupported(
                 "the relearning adversary and hidden states hook into layers, which compiled code may skip",
@@ -214,6 +210,10 @@ class VGID(Method[VGIDConfig]):
         if self._adversary is None:
             return replace(super().machine(), layers=layers)
         return replace(super().machine(), layers=layers, active=self._adversary.active, suspended=self._adversary.suspended)
+
+    def model_state(self, step: int, example: Example) -> Hashable:
+        """Whether the row is asked of the attacked model."""
+        return self._adversary is not None and bool(self._adversary.split(step, (example,))[1])
 
     def before_step(self, model: Any, batch: StepBatch) -> None:
         """Let the adversary take its step, and sample answers where these are distilled on."""
