@@ -26,7 +26,7 @@ ORDER = (
     ("checks", "results"),
     ("unlearning",),
     ("finetuning", "attacks"),
-    ("formats", "report"),
+    ("enrichment", "formats", "report"),
     ("auditing", "benchmarks", "deployment", "utility"),
     ("benchmarking", "demo", "inspector"),
     ("comparison", "requests"),

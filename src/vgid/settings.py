@@ -6,7 +6,7 @@ This module imports nothing else of the package. A method's own settings are in 
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -52,6 +52,23 @@ class AdapterConfig(Settings):
     quantise: Literal["4bit"] | None = None
 
 
+class DataConfig(Settings):
+    """How rows are read, and at which size pictures are shown to the model.
+
+    Attributes:
+        turns: of a conversation, `last` takes the last answer, with what was said before as context; `all` makes a row of each answer.
+        image_root: folder that image paths are relative to and must stay in; null for the data file's own.
+        max_pixels: pixels of a picture, at most; larger ones are scaled down. null leaves it to the model's processor. The written model
+            keeps its own settings.
+        image_size: the longer side of a picture in pixels, at most, in the same way.
+    """
+
+    turns: Literal["last", "all"] = "last"
+    image_root: str | None = None
+    max_pixels: int | None = Field(default=None, ge=1)
+    image_size: int | None = Field(default=None, ge=1)
+
+
 class TrainingConfig(Settings):
     """How a model is trained.
 
@@ -64,7 +81,8 @@ class TrainingConfig(Settings):
         retain_batch: retain rows in a step; null takes `retain_ratio` x `forget_batch`.
         retain_ratio: retain rows per forget row.
         pack: how many questions about one picture may share a row, which is faster; 1 keeps every question in a row of its own.
-        learning_rate: peak of the schedule.
+        learning_rate: peak of the schedule; `auto` is 0.4 divided by the width of the language model (1e-4 at 7 B), and a tenth of that
+            without an adapter.
         schedule: course of the learning rate after the warm-up.
         warmup_steps: steps of linear warm-up.
         optimizer: `adamw`, or `muon` for matrices and AdamW for the rest (full-parameter training of small models).
@@ -88,7 +106,7 @@ class TrainingConfig(Settings):
     retain_batch: int | None = Field(default=None, ge=0, le=LARGEST)
     retain_ratio: float = Field(default=4.0, ge=0, le=LARGEST)
     pack: int = Field(default=4, ge=1)
-    learning_rate: float = Field(default=1e-4, gt=0)
+    learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup_steps: int = Field(default=10, ge=0, le=LARGEST)
     optimizer: Literal["adamw", "muon"] = "adamw"

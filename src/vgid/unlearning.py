@@ -20,6 +20,7 @@ from vgid.checks.screen import screen
 from vgid.config import RunConfig
 from vgid.data.example import Example
 from vgid.data.neutral import mentions, neutral_examples, own_answers, revealing_words
+from vgid.data.picture_size import PictureSize, has_one_size
 from vgid.data.sources import Rows, check_disjoint, rows_of
 from vgid.errors import ConfigError, DataError, OutputError, RunError
 from vgid.evaluation.evaluate import SplitResult, evaluate
@@ -92,6 +93,7 @@ def unlearn(
     retain: Rows | None = None,
     config: RunConfig | None = None,
     *,
+    held_out: Rows | None = None,
     out: str | Path | None = None,
     max_rows: int | None = None,
     skip_bad_rows: bool = False,
@@ -113,6 +115,8 @@ def unlearn(
         forget: rows to forget: a file or folder, a dataset, dictionaries, or examples.
         retain: rows to keep; without them, `config.neutral_retain` neutral rows stand in.
         config: settings from `vgid.resolve`; None takes the defaults.
+        held_out: rows about the same facts that are not trained on, such as those of `vgid data enrich`: early stopping asks them, and the
+            outcome counts them. Without them a part of the forget rows is held out for early stopping.
         out: folder to write to; it must be new or empty. None keeps the result in memory.
         max_rows: rows of each set to ask before and after, and in the preflight, at most; 0 for no examination. None takes 200, and 32 in
             the preflight.
@@ -143,12 +147,16 @@ def unlearn(
     check_trackers(config.training.report_to, folder)
     processes.start()
     forget_rows, retain_rows = read_rows(forget, retain, config, skip_bad_rows=skip_bad_rows)
+    aside = [] if held_out is None else rows_of(held_out, name="held-out", skip_bad_rows=skip_bad_rows)
+    check_disjoint(forget_rows, aside, names=("forget set", "held-out rows"))
+    check_disjoint(aside, retain_rows, names=("held-out rows", "retain set"))
     if resume and folder is not None and (done := _completed(folder, model, config, forget_rows, retain_rows)):
         log.info("this run is complete; there is nothing to resume")
         return Unlearned(done, {}, {}, folder)
     rows = _row_digests(forget_rows, retain_rows, secrets.token_hex(16))
     with stages_or_own(stages, quiet=not first) as shown:
         loaded = load_for(model, config)
+        forget_rows, retain_rows = answered(loaded, forget_rows, "forget", shown), answered(loaded, retain_rows, "retain", shown)
         if checked is None:
             found = _preflight(loaded, forget_rows, retain_rows, config, shown, allow_unknown=allow_unknown, sample=_asked(max_rows))
             if first:
@@ -156,7 +164,9 @@ def unlearn(
             found.raise_errors()
             checked = as_json(found, texts=False)
         retain_rows = with_neutral(loaded, forget_rows, retain_rows, config, shown)
-        splits = _sampled({"forget": forget_rows, "retain": retain_rows}, EXAMINED if max_rows is None else max_rows, config.seed)
+        splits = _sampled(
+            {"forget": forget_rows, "held_out": aside, "retain": retain_rows}, EXAMINED if max_rows is None else max_rows, config.seed
+        )
         scores: dict[str, Mapping[str, SplitResult]] = {}
         with output_folder(folder if first else None, keep=resume, goes_on=lambda: left_to_go_on(folder)):
             if splits:
@@ -164,7 +174,15 @@ def unlearn(
                     scores["base"] = evaluate(loaded, splits, seed=config.seed, on_progress=tick)
             with shown("Unlearning", "unlearn") as tick:
                 fitted = train_and_export(
-                    loaded, forget_rows, retain_rows, config, out=folder, progress=tick, resume=resume, keep_checkpoint=True
+                    loaded,
+                    forget_rows,
+                    retain_rows,
+                    config,
+                    held_out=aside,
+                    out=folder,
+                    progress=tick,
+                    resume=resume,
+                    keep_checkpoint=True,
                 )
             if splits and (first or processes.is_sharded(fitted.loaded.model)):
                 with shown("Examining the unlearned model", "evaluate") as tick:
@@ -226,7 +244,9 @@ def preflight(
     forget_rows, retain_rows = read_rows(forget, retain, config, skip_bad_rows=skip_bad_rows)
     options = {"allow_unknown": allow_unknown, "show_forgotten": show_forgotten, "sample": _asked(max_rows)}
     with stages_or_own(stages) as shown:
-        return _preflight(load_for(model, config), forget_rows, retain_rows, config, shown, **options)
+        loaded = load_for(model, config)
+        forget_rows, retain_rows = answered(loaded, forget_rows, "forget", shown), answered(loaded, retain_rows, "retain", shown)
+        return _preflight(loaded, forget_rows, retain_rows, config, shown, **options)
 
 
 def read_rows(forget: Rows, retain: Rows | None, config: RunConfig, *, skip_bad_rows: bool = False) -> tuple[list[Example], list[Example]]:
@@ -244,14 +264,47 @@ def read_rows(forget: Rows, retain: Rows | None, config: RunConfig, *, skip_bad_
     Raises:
         DataError: rows are bad, there is nothing to forget, or a row is in both sets.
     """
-    forget_rows = rows_of(forget, name="forget", skip_bad_rows=skip_bad_rows)
+    reading: dict[str, Any] = {"turns": config.data.turns, "image_root": config.data.image_root, "skip_bad_rows": skip_bad_rows}
+    forget_rows = rows_of(forget, name="forget", need_answers=False, **reading)
     if not forget_rows:
         raise DataError("there is nothing to forget", expected="at least one forget row", got="none", fix="check the forget data")
     needed = retain_needed(config, len(forget_rows))
-    options = {"name": "retain", "skip_bad_rows": skip_bad_rows, "at_most": needed, "seed": config.seed}
+    options = {"name": "retain", "need_answers": False, "at_most": needed, "seed": config.seed, **reading}
     retain_rows = [] if retain is None else rows_of(retain, **options)
     check_disjoint(forget_rows, retain_rows)
     return forget_rows, retain_rows
+
+
+def answered(loaded: LoadedModel, rows: Sequence[Example], name: str, stages: Stages) -> list[Example]:
+    """Fill in the model's own answers where rows have none: what it says is what it knows.
+
+    Args:
+        loaded: the model before unlearning.
+        rows: rows with and without answers.
+        name: name of the set, for messages.
+        stages: shows and times what is done.
+
+    Returns:
+        The rows in their order, all with an answer.
+
+    Raises:
+        DataError: the model answers nothing to a row.
+    """
+    open_rows = [row for row in rows if not row.answer]
+    if not open_rows:
+        return list(rows)
+    with stages(f"Answering {name} rows", "answers"):
+        said = processes.from_first(generate(loaded, open_rows))
+    log.warning("%d of %d %s rows have no answer; the model's own take their place", len(open_rows), len(rows), name)
+    silent = [
+        DataError("row has no answer, and the model gives none", where=row.where or row.id, expected="an answer", fix="give one")
+        for row, text in zip(open_rows, said, strict=True)
+        if not text.strip()
+    ]
+    if silent:
+        raise DataError.together(silent)
+    own = {row.id: text.strip() for row, text in zip(open_rows, said, strict=True)}
+    return [replace(row, answer=own.get(row.id, row.answer)) for row in rows]
 
 
 def retain_needed(config: RunConfig, forget_rows: int) -> int:
@@ -265,6 +318,7 @@ def train_and_export(
     retain: Sequence[Example],
     config: RunConfig,
     *,
+    held_out: Sequence[Example] = (),
     out: Path | None = None,
     progress: Progress | None = None,
     resume: bool = False,
@@ -277,6 +331,7 @@ def train_and_export(
         forget: rows to forget.
         retain: rows to keep.
         config: settings of the run.
+        held_out: rows about what must be forgotten that are not trained on, for early stopping.
         out: where to write; None keeps the result in memory.
         progress: called with (steps done, steps in all).
         resume: go on from the checkpoint in `out`; without one there, begin anew.
@@ -293,7 +348,7 @@ def train_and_export(
         note(out / "logs", tree=True)
     if resume:
         _check_resumable(checkpoint)
-    fitted = fit(loaded, forget, retain, config, progress=progress, checkpoint=checkpoint, resume=resume)
+    fitted = fit(loaded, forget, retain, config, held_out=held_out, progress=progress, checkpoint=checkpoint, resume=resume)
     if out is not None and (processes.rank() == 0 or processes.is_sharded(fitted.loaded.model)):
         if resume and processes.rank() == 0:
             _clear_exports(out)
@@ -360,11 +415,14 @@ def neutral_retain(loaded: LoadedModel, forget: Sequence[Example], config: RunCo
 
 
 def load_for(model: str | Path | LoadedModel, config: RunConfig) -> LoadedModel:
-    """Load the model of a run as its settings say: in 4 bits, or sharded over the processes; a loaded one is taken as it is."""
-    if isinstance(model, LoadedModel):
-        return model
-    quantise = config.adapter.quantise if config.adapter else None
-    return load_model(model, quantise=quantise, shard=processes.shards(config.training.shard))
+    """Load the model of a run as its settings say: in 4 bits, sharded over the processes, with limits of the pictures' size."""
+    if not isinstance(model, LoadedModel):
+        quantise = config.adapter.quantise if config.adapter else None
+        model = load_model(model, quantise=quantise, shard=processes.shards(config.training.shard))
+    size = PictureSize(config.data.max_pixels, config.data.image_size)
+    if size.most_pixels and has_one_size(model.processor):
+        log.warning("this model sees every picture at one size of its own; smaller ones take as many tokens")
+    return replace(model, size=size) if size.most_pixels else model
 
 
 def _asked(max_rows: int | None) -> int:
@@ -458,7 +516,7 @@ def _export(fitted: Fitted, out: Path, probes: Sequence[Example]) -> Fitted:
     if shard:
         processes.exchange(None)  # nobody reads before all is written
     merged = verify_export(trained, device, out, probes, shard=shard)
-    return replace(fitted, loaded=replace(merged, asks=loaded.asks))
+    return replace(fitted, loaded=replace(merged, asks=loaded.asks, size=loaded.size))
 
 
 def _sampled(sets: Mapping[str, Sequence[Example]], most: int, seed: int) -> dict[str, list[Example]]:

@@ -10,13 +10,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
 from pydantic import Field
 
-from vgid.attacks.asking import MAX_NEW_TOKENS
-from vgid.attacks.base import ATTACKS, Attack, Endpoint, Material, Outcome, Outcomes, Settings
+from vgid.attacks.asking import MAX_NEW_TOKENS, find
+from vgid.attacks.base import ATTACKS, Attack, Endpoint, Material, Outcomes, Settings
 from vgid.attacks.image_rephrase import encoded
 from vgid.data.conversation import messages
 from vgid.data.example import Example
@@ -60,9 +61,9 @@ class ServedModel(Attack[ServedConfig]):
         said = answers(material.served, rows, self.config)
         expected = generate(loaded, rows, max_new_tokens=MAX_NEW_TOKENS, batch_size=material.batch_size)
         agreement = fmean(normalise(ours) == normalise(theirs) for ours, theirs in zip(expected, said, strict=True))
-        found = {row.id: float(key_fact(text, row.keywords, row.answer)) for row, text in zip(rows, said, strict=True)}
-        forget, control = ({row.id: found[row.id] for row in part} for part in (material.forget, material.retain))
-        return {"": Outcome(forget, control, agreement=agreement)}
+        texts = {row.id: [text] for row, text in zip(rows, said, strict=True)}
+        found = find(rows, texts, material.decoys, lambda row, text: key_fact(text, row.keywords, row.answer))
+        return {"": replace(found.outcome(material), agreement=agreement)}
 
 
 def check_endpoint(endpoint: Endpoint) -> None:

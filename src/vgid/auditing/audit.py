@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from vgid.artifacts import write_json_atomic, write_text_atomic
-from vgid.attacks.base import Endpoint, Material, sample_alike, sample_rows
+from vgid.attacks.base import Endpoint, Material, fact_key, sample_alike, sample_rows
 from vgid.attacks.served import check_endpoint
+from vgid.auditing.few import is_about_few
 from vgid.auditing.policy import Policy, Profile, load_policy
 from vgid.auditing.run import run_attacks
 from vgid.auditing.verdict import Status
+from vgid.data.example import subject_key
 from vgid.data.sources import Rows, check_disjoint, rows_of
 from vgid.errors import ConfigError, DataError
 from vgid.evaluation.statistics import Interval
@@ -178,8 +180,9 @@ def audit(
     forget_rows, retain_rows = rows_of(forget), rows_of(retain)
     check_disjoint(forget_rows, retain_rows)
     most, control = (max_rows, max_rows) if max_rows else PROFILE_ROWS[profile]
+    few = is_about_few(forget_rows, rules.least_people, rules.least_facts)
     material = Material(
-        forget=sample_rows(forget_rows, most, seed),
+        forget=sample_rows(forget_rows, most, seed, fact_key if few else subject_key),
         retain=sample_alike(retain_rows, forget_rows, control, seed),
         seed=seed,
         unseen=sample_rows(rows_of(unseen), most, seed) if unseen is not None else (),

@@ -43,6 +43,7 @@ class Policy(BaseModel):
         least_known: least share of the forget set that the base knew; with less, there was nothing to forget.
         least_power: least share of the known facts, beyond guessing, that an attack must recover from the base to show anything.
         least_agreement: least share of a served model's answers that must equal those of the audited one.
+        significance: in an audit of few people, the probability of failing a model that never knew the facts, over all levels.
         strict: whether a required attack that does not apply or shows nothing keeps an audit from passing.
         attacks: the attacks to run, in this order, with their rules.
     """
@@ -55,6 +56,7 @@ class Policy(BaseModel):
     least_known: float = Field(default=0.2, gt=0, le=1)
     least_power: float = Field(default=0.2, ge=0, le=1)
     least_agreement: float = Field(default=0.9, ge=0, le=1)
+    significance: float = Field(default=0.05, gt=0, lt=1)
     strict: bool = False
     attacks: dict[str, Rule] = Field(min_length=1)
 

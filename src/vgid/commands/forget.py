@@ -8,7 +8,21 @@ from typing import Annotated
 import typer
 
 from vgid.commands.audit import ProfileName
-from vgid.commands.options import AllowUnknown, Json, Method, Out, Overwrite, Recipe, Reference, RunSeed, Set, TrustRemoteCode, run_config
+from vgid.commands.options import (
+    AllowUnknown,
+    Json,
+    Method,
+    Out,
+    Overwrite,
+    Recipe,
+    Reference,
+    RunSeed,
+    Set,
+    TrustRemoteCode,
+    Without,
+    kinds,
+    run_config,
+)
 from vgid.commands.root import app
 from vgid.commands.show import plain, show
 from vgid.errors import ConfigError
@@ -31,6 +45,8 @@ def forget(
     profile: Annotated[ProfileName, typer.Option(help="Effort of the audit: quick, or full with published budgets.")] = ProfileName.quick,
     max_rows: Annotated[int | None, typer.Option(min=1, help="Rows of either set to ask and attack, at most.")] = None,
     key: Annotated[Path | None, typer.Option(help="Secret key of the record; OUT.key by default, made where there is none.")] = None,
+    without: Without = None,
+    no_enrich: Annotated[bool, typer.Option("--no-enrich", help="Make no rows in other forms from those of the request.")] = False,
     method: Method = None,
     recipe: Recipe = None,
     settings: Set = None,
@@ -47,6 +63,7 @@ def forget(
     Exit code 0: done, and the audit passed; 3: done, but not forgotten, or the audit did not pass; 1: a step failed; 2: bad input.
     """
     from vgid.auditing.verdict import EXIT_CODE
+    from vgid.enrichment import KINDS
     from vgid.progress import Stages
     from vgid.requests.estimate import estimate_run
     from vgid.requests.forget import forget as run_forget
@@ -71,6 +88,7 @@ def forget(
         allow_unknown=allow_unknown,
         key=key,
         overwrite=overwrite,
+        without=tuple(KINDS) if no_enrich else kinds(without),
         show_forgotten=show_forgotten,
     )
     if dry_run:

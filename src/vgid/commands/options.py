@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from vgid.config import RunConfig
+    from vgid.enrichment import Kind
 
 
 def _trust(given: bool) -> bool:
@@ -38,6 +39,10 @@ LARGEST_SEED = 2**32 - 1
 Seed = Annotated[int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Random seed.")]
 RunSeed = Annotated[int | None, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Random seed of the run.")]
 Reference = Annotated[str | None, typer.Option("--reference", help="A model that never saw the forget set, to compare with.")]
+Without = Annotated[
+    list[str] | None,
+    typer.Option("--without", help="Make no rows of this kind from those given: names, wordings, views, pairs, seen, facts. Repeatable."),
+]
 BatchSize = Annotated[int, typer.Option(min=1, help="Questions that are asked at once.")]
 
 RENAMED = {
@@ -66,3 +71,18 @@ def run_config(recipe: str | None, method: str | None, settings: list[str] | Non
     from vgid.config import resolve
 
     return resolve(recipe, [*(settings or []), *([f"seed={seed}"] if seed is not None else [])], method=method)
+
+
+def kinds(without: list[str] | None) -> tuple[Kind, ...]:
+    """Check the values of `--without`, in the order of all kinds.
+
+    Raises:
+        ConfigError: there is no such kind.
+    """
+    from vgid.enrichment import KINDS
+    from vgid.errors import ConfigError
+
+    unknown = sorted(set(without or ()) - set(KINDS))
+    if unknown:
+        raise ConfigError("there is no such kind of rows", where="--without", expected=", ".join(KINDS), got=", ".join(unknown))
+    return tuple(kind for kind in KINDS if kind in (without or ()))

@@ -26,6 +26,9 @@ def unlearn(
     forget: Forget,
     out: Out,
     retain: Retain = None,
+    held_out: Annotated[
+        Path | None, typer.Option(help="Rows about the same facts that are not trained on: when to stop, and whether it forgot.")
+    ] = None,
     method: Method = None,
     recipe: Recipe = None,
     settings: Set = None,
@@ -61,6 +64,7 @@ def unlearn(
             forget,
             retain,
             config,
+            held_out=held_out,
             out=out,
             max_rows=max_rows,
             skip_bad_rows=skip_bad_rows,

@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, inject_adapter_in_model
 from torch import nn
 
 from vgid.errors import ConfigError, ModelError
@@ -125,3 +125,94 @@ def reference(model: Any, copy: nn.Module | None = None) -> Iterator[Any]:
         finally:
             for module, training in modes:
                 module.training = training
+
+
+class SecondAdapter:
+    """A LoRA adapter beside what is being trained: it can be switched on, trained by itself, and taken away again.
+
+    It is a second adapter of the same PEFT model, or where all parameters are trained, an adapter of the plain model. Until it is switched
+    on, the model computes as without it, and it is never among the trained parameters.
+
+    Args:
+        model: the model in training, with its adapter or unfrozen; its layers are wrapped in place.
+        name: name of the adapter in PEFT, not that of the first.
+        rank: rank of its updates.
+        scale: factor of its updates.
+        targets: dotted names of linear layers of the model without PEFT's wrapper.
+    """
+
+    def __init__(self, model: Any, name: str, rank: int, scale: float, targets: Sequence[str]) -> None:
+        self.model, self.name = model, name
+        gather_nothing(model)  # what is frozen below must be the shards
+        self.remove()  # what a run that ended early has left
+        trained = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+        active = list(model.active_adapters) if isinstance(model, PeftModel) else []
+        config = LoraConfig(r=rank, lora_alpha=scale * rank, target_modules=list(targets))
+        with torch.random.fork_rng():  # PEFT draws first values; a caller's generators are not to notice
+            if isinstance(model, PeftModel):
+                model.add_adapter(name, config)
+            else:
+                inject_adapter_in_model(config, model, name)
+        self._layers = self._wrapped()
+        for layer in self._layers.values():
+            layer.set_adapter(active)
+        for parameter in model.parameters():  # PEFT freezes what it does not train itself
+            parameter.requires_grad_(id(parameter) in trained)
+
+    def weights(self) -> dict[str, tuple[nn.Parameter, nn.Parameter]]:
+        """The two matrices of each layer's update, by the layer's name: `[rank, in]` into the rank, `[out, rank]` out of it.
+
+        Read anew at each call: sharding puts other parameters into their places.
+        """
+        return {part: (layer.lora_A[self.name].weight, layer.lora_B[self.name].weight) for part, layer in self._layers.items()}
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Within, its updates take part in every pass, and get no gradients; what is trained otherwise gets them as before."""
+        with self._switched(learns=False):
+            yield
+
+    @contextmanager
+    def learning(self) -> Iterator[None]:
+        """Within, its updates take part in every pass, and they alone get gradients."""
+        with self._switched(learns=True):
+            yield
+
+    def remove(self) -> None:
+        """Take it away, if it is there; layers that have no other adapter are what they were before."""
+        layers = self._wrapped()
+        if not layers:
+            return
+        if isinstance(self.model, PeftModel):
+            self.model.delete_adapter(self.name)
+        else:
+            del self.model.peft_config
+        for part, layer in layers.items():
+            if set(layer.lora_A) <= {self.name}:
+                parent, _, last = part.rpartition(".")
+                setattr(base_of(self.model).get_submodule(parent), last, layer.base_layer)
+
+    def _wrapped(self) -> dict[str, Any]:
+        """Layers with this adapter, by their names without PEFT's suffix."""
+        return {part: layer for part, layer in base_of(self.model).named_modules() if self.name in getattr(layer, "lora_A", ())}
+
+    @contextmanager
+    def _switched(self, *, learns: bool) -> Iterator[None]:
+        gather_nothing(self.model)  # as in `attach_lora`, and again where gradients are switched back
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        before = {part: list(layer.active_adapters) for part, layer in self._layers.items()}
+        for part, layer in self._layers.items():
+            layer.set_adapter([*before[part], self.name], inference_mode=True)
+        for parameter in trained:
+            parameter.requires_grad_(not learns)
+        for pair in self.weights().values():
+            for parameter in pair:
+                parameter.requires_grad_(learns)
+        try:
+            yield
+        finally:
+            for part, layer in self._layers.items():
+                layer.set_adapter(before[part], inference_mode=True)
+            gather_nothing(self.model)
+            for parameter in trained:
+                parameter.requires_grad_(True)

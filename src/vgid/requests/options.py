@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vgid.auditing.policy import Profile
 from vgid.config import RunConfig
+from vgid.enrichment import Kind
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class ForgetOptions:
         allow_unknown: go on although the model does not know the rows.
         key: file with the run's secret key; None takes one beside the run's folder, which is made where there is none.
         overwrite: replace what an earlier run left in `out`.
+        without: kinds of derived rows that are not made.
         show_forgotten: let the preflight show the text of a row on the screen.
     """
 
@@ -45,4 +47,5 @@ class ForgetOptions:
     allow_unknown: bool = False
     key: Path | None = None
     overwrite: bool = False
+    without: tuple[Kind, ...] = ()
     show_forgotten: bool = False

@@ -135,7 +135,7 @@ def _notes(after: Path) -> dict[str, Any]:
 def _find(deletion: PreviousDeletion, given: Iterable[ParsedRequest], folders: Mapping[str, str], key: Key | None) -> ParsedRequest | None:
     """Return the request of a deletion: one that was given, or the folder that its run noted."""
     for parsed in given:
-        if parsed.details.id == deletion.request or (key is not None and key.rows(parsed.rows) == deletion.commitment):
+        if parsed.details.id == deletion.request or (key is not None and key.rows(parsed.everything) == deletion.commitment):
             return parsed
     folder = Path(folders[deletion.request]) if deletion.request in folders else None
     if folder is None or not folder.is_dir():
@@ -149,6 +149,6 @@ def _find(deletion: PreviousDeletion, given: Iterable[ParsedRequest], folders: M
 def _with_rows(deletion: PreviousDeletion, parsed: ParsedRequest | None, key: Key | None) -> PreviousDeletion:
     if parsed is None:
         return replace(deletion, problem="its rows no longer exist, so they cannot be asked")
-    if key is not None and key.rows(parsed.rows) != deletion.commitment:
+    if key is not None and key.rows(parsed.everything) != deletion.commitment:
         return replace(deletion, problem="the rows in its folder have changed since")
     return replace(deletion, rows=parsed.rows)

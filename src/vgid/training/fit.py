@@ -23,11 +23,12 @@ from vgid.models.adapters import attach_lora
 from vgid.models.loading import LoadedModel, load_model
 from vgid.models.memory_saving import checkpointing, compiled
 from vgid.models.packing_check import find_style
+from vgid.models.pictures import find_pictures
 from vgid.models.quantisation import is_quantised
 from vgid.models.structure import unfreeze
 from vgid.progress import Progress
 from vgid.seeds import derive_seed
-from vgid.training.automatic import checkpointing_on, precision_on
+from vgid.training.automatic import checkpointing_on, learning_rate_for, precision_on
 from vgid.training.checkpointing import Checkpoints
 from vgid.training.fingerprint import fingerprint
 from vgid.training.trainer import Curves, train
@@ -61,6 +62,7 @@ def fit(
     retain: Sequence[Example],
     config: RunConfig,
     *,
+    held_out: Sequence[Example] = (),
     progress: Progress | None = None,
     checkpoint: Path | None = None,
     resume: bool = False,
@@ -72,6 +74,7 @@ def fit(
         forget: rows to forget.
         retain: rows to keep.
         config: settings of the run.
+        held_out: rows about what must be forgotten that are not trained on; early stopping asks them in place of a part of `forget`.
         progress: called with (steps done, steps in all).
         checkpoint: folder for checkpoints; None keeps none, and leaves signals alone.
         resume: go on from the checkpoint in it, if there is one.
@@ -101,9 +104,11 @@ def fit(
     _check_compiled(method, config)
     _check_quantised(loaded.model, config)
     device = next(loaded.model.parameters()).device
-    training = config.training.model_copy(update={"precision": precision_on(device, config.training.precision)})
+    given = config.training
+    rate = learning_rate_for(loaded.model, given.learning_rate, adapter=config.adapter is not None)
+    training = given.model_copy(update={"precision": precision_on(device, given.precision), "learning_rate": rate})
     config = config.model_copy(update={"training": training})
-    kept = _checkpoints(checkpoint, resume, config, forget, retain, loaded.model)
+    kept = _checkpoints(checkpoint, resume, config, [*forget, *held_out], retain, loaded.model)
     retain = [*retain, *_additional_rows(method, forget, retain, config.seed, loaded)]
     sharded = processes.shards(training.shard)
     copied = _frozen_copy(loaded, sharded) if config.adapter is None and method.needs_reference else None
@@ -111,16 +116,19 @@ def fit(
         processes.shard(loaded.model)
     model = _trainable(loaded, config)  # after sharding: an adapter is small, and whole in every process
     saves = checkpointing_on(model, encoder, [*forget, *retain], training, max(training.forget_batch, training.retain_rows))
-    forget, forget_held_out = split_validation(forget, config.validation, derive_seed(config.seed, "forget aside"))
+    forget_held_out = list(held_out)
+    if not held_out:
+        forget, forget_held_out = split_validation(forget, config.validation, derive_seed(config.seed, "forget aside"))
     retain, retain_held_out = split_validation(retain, config.validation, derive_seed(config.seed, "retain aside"))
     packing = find_style(model, encoder, [*forget, *retain], training.pack) if "packing" not in unsupported else None
     stop = EarlyStop(model, encoder, forget_held_out, retain_held_out, config.validation)
-    method.prepare(model, Context(encoder, forget, retain, config.seed, device, copied, packing))
+    pictures = find_pictures(model, encoder, [*forget, *retain])
+    method.prepare(model, Context(encoder, forget, retain, config.seed, device, copied, packing, pictures))
     with checkpointing(model, saves), compiled(model, training.torch_compile):
         curves = train(model, method, forget, retain, training, seed=config.seed, progress=progress, validation=stop, checkpoints=kept)
     stop.restore()
     model = method.finalize(model).eval()
-    automatic = {"precision": training.precision, "gradient_checkpointing": saves}
+    automatic = {"precision": training.precision, "gradient_checkpointing": saves, "learning_rate": rate}
     return Fitted(replace(loaded, model=model), curves | stop.curves, time.monotonic() - started, stop.reason, automatic)
 
 
