@@ -185,5 +185,6 @@ def test_a_model_that_still_answers_has_failed_whatever_the_audit_found(honoured
     assert found.status == "fail" and found.next_steps == ["Train for longer."]
     assert "not forgotten. 50% of the 8 known rows are still answered, and 25% of 4 held-out rows" in found.statement
     run = resolve_run(make_options(honoured[0], Path(honoured[1].record["model"]["before"]["name"])))
-    longer, higher, more = next_steps(run, left, 1e-3)
-    assert next_steps(run, gone, 1e-3) == [] and "training.steps=9" in longer and "learning_rate=0.003" in higher and "rows" in more
+    further, longer, higher, more = next_steps(run, left, 1e-3)
+    assert "--continue RUN" in further and "training.steps=9" in longer and "learning_rate=0.003" in higher and "rows" in more
+    assert next_steps(run, gone, 1e-3) == []

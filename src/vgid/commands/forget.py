@@ -38,6 +38,10 @@ def forget(
     after: Annotated[
         Path | None, typer.Option(help="Folder of an earlier run to start from; its deletions are audited again.", file_okay=False)
     ] = None,
+    continued: Annotated[
+        Path | None,
+        typer.Option("--continue", help="Folder of a run of this request that did not pass: go on from its result.", file_okay=False),
+    ] = None,
     earlier: Annotated[list[Path] | None, typer.Option(help="Folder of an earlier request, where it has moved. Repeatable.")] = None,
     retain: Annotated[Path | None, typer.Option(help="What must stay; by default neutral questions, answered by the model.")] = None,
     reference: Reference = None,
@@ -84,6 +88,7 @@ def forget(
         profile=profile.value,
         max_rows=max_rows,
         after=after,
+        continued=continued,
         earlier=tuple(earlier or ()),
         allow_unknown=allow_unknown,
         key=key,

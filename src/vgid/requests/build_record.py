@@ -12,7 +12,7 @@ import torch
 
 from vgid.data.sources import load_examples
 from vgid.reading import read_json
-from vgid.requests.files import CHECKS, MERGED, digests, files_below
+from vgid.requests.files import CHECKS, MERGED, RECORD, digests, files_below, sha256
 from vgid.requests.keys import Key
 from vgid.requests.next_steps import next_steps, still_answered
 from vgid.requests.previous import PreviousDeletion
@@ -67,12 +67,18 @@ def build_record(run: ResolvedRun, key: Key, state: RunState) -> Record:
     neutral, data = run.options.retain is None, _data(run, key)
     verification = _verification(run, state, results, read_json(run.out / "audit" / "audit.json"))
     sequence = _sequence(run, results) if run.previous.deletions else None
-    exported = run.out / MERGED
+    exported, continued = run.out / MERGED, run.options.continued
     after = ModelState(name=MERGED, revision=None, files=_digests(exported))
     return Record(
         schema=SCHEMA,
         request=_request(run, key, state),
-        model=ModelPart(before=_model(run.model, run.name, run.revision), after=after, form="merged", copies=COPIES),
+        model=ModelPart(
+            before=_model(run.model, run.name, run.revision),
+            after=after,
+            continued=sha256(continued / RECORD) if continued else None,
+            form="merged",
+            copies=COPIES,
+        ),
         data=data,
         procedure=_procedure(run, state),
         verification=verification,

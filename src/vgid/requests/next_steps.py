@@ -35,7 +35,8 @@ def _steps(run: ResolvedRun, found: Verification, rate: float) -> Iterator[str]:
         steps = count_steps(run.config.training, len(run.training_rows), 0)
         if trains:
             name = "min_steps" if run.config.training.steps is None else "steps"
-            yield f"Train for longer: --set training.{name}={LONGER * steps}, into another --out."
+            yield "Go on from this result: vgid forget --continue RUN with the same request and retain set, into another --out."
+            yield f"Or train for longer from the start: --set training.{name}={LONGER * steps}."
             yield f"Or raise the learning rate: --set training.learning_rate={LONGER * rate:g}."
         if run.options.without:
             yield "Let vgid make rows in other forms: leave --no-enrich and --without out."

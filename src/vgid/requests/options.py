@@ -25,6 +25,7 @@ class ForgetOptions:
         profile: effort of the audit's attacks.
         max_rows: rows to ask at most, in the preflight (None: 32), in the evaluation (None: 200) and in the audit (None: the profile's).
         after: folder of an earlier run, whose model this run starts from.
+        continued: folder of a run of the same request that did not end in a pass; unlearning goes on from its result.
         earlier: request folders of earlier runs, where they have moved.
         allow_unknown: go on although the model does not know the rows.
         key: file with the run's secret key; None takes one beside the run's folder, which is made where there is none.
@@ -43,6 +44,7 @@ class ForgetOptions:
     profile: Profile = "quick"
     max_rows: int | None = None
     after: Path | None = None
+    continued: Path | None = None
     earlier: tuple[Path, ...] = ()
     allow_unknown: bool = False
     key: Path | None = None

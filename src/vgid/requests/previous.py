@@ -113,6 +113,32 @@ def read_previous_deletions(after: Path, given: Sequence[Path]) -> PreviousDelet
     return PreviousDeletions(tuple(found), paths, {name: str(path) for name, path in keys.items()})
 
 
+def model_before(run: Path, request: ParsedRequest) -> str:
+    """Return the model that a run of the same request started from, so that another run can go on from its result.
+
+    Args:
+        run: the folder of the run.
+        request: the request.
+
+    Raises:
+        DataError: there is no record.
+        RunError: the record or a file it names was altered.
+        ConfigError: the run was about another request, or is one of a sequence, or its model is no longer where it was.
+    """
+    if problems := verify_record(run, None).problems:
+        raise RunError("the run to continue was altered since its record was written", where=run, got="\n  ".join(["", *problems]))
+    record, notes = read_record(run / RECORD), _notes(run)
+    if record.sequence is not None:
+        raise ConfigError("a run that came after others cannot be continued", where=run, fix="repeat it with --after and other settings")
+    path = Path(notes.get("keys", {}).get(record.request.id, default_key(run.resolve())))
+    if path.is_file() and read_key(path).rows(request.everything) != record.data.commitment:
+        raise ConfigError("the run to continue was about another request", where=run, fix="give the request that it was about")
+    model = notes.get("models", {}).get(record.request.id, record.model.before.name)
+    if not Path(model).is_dir():
+        raise ConfigError("the model before that run is no longer there", where=run, fix="start again with --model")
+    return str(model)
+
+
 def _deletions(after: Path) -> list[PreviousDeletion]:
     """Return what a record states about its own request and those before it, oldest first."""
     record, models = read_record(after / RECORD), _notes(after).get("models", {})

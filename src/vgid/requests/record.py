@@ -70,6 +70,8 @@ class ModelPart(_Part):
 
     before: ModelState
     after: ModelState
+    continued: str | None
+    """SHA-256 of the record of the run whose result was trained on; None where training began with the model before."""
     form: Literal["merged"]
     copies: str
 

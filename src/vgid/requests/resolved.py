@@ -13,7 +13,7 @@ from vgid.errors import ConfigError
 from vgid.requests.files import MERGED, WORK, digests, files_below, model_folder
 from vgid.requests.keys import Key
 from vgid.requests.options import ForgetOptions
-from vgid.requests.previous import PreviousDeletions, read_previous_deletions
+from vgid.requests.previous import PreviousDeletions, model_before, read_previous_deletions
 from vgid.requests.request import ParsedRequest, parse_request
 
 NEUTRAL_ROWS = 256
@@ -50,6 +50,11 @@ class ResolvedRun:
     def out(self) -> Path:
         """The run's folder."""
         return self.options.out
+
+    @property
+    def start(self) -> Path:
+        """The folder of the model that is trained: the one that must forget, or the result of the run that is continued."""
+        return self.options.continued / MERGED if self.options.continued else self.model
 
     @property
     def work(self) -> Path:
@@ -110,11 +115,12 @@ def resolve_run(options: ForgetOptions) -> ResolvedRun:
         ModelError: a model does not exist.
         RunError: the earlier run was altered.
     """
-    if (options.model is None) == (options.after is None):
+    given = [each for each in (options.model, options.after, options.continued) if each is not None]
+    if len(given) != 1:
         raise ConfigError(
             "a run starts from one model",
-            expected="--model, or --after with an earlier run's folder",
-            got="both" if options.model else "neither",
+            expected="--model, or --after or --continue with an earlier run's folder",
+            got=f"{len(given)} of them",
         )
     if options.earlier and options.after is None:
         raise ConfigError("--earlier is used without --after", fix="name the earlier run's folder with --after")
@@ -127,7 +133,8 @@ def resolve_run(options: ForgetOptions) -> ResolvedRun:
     earlier_rows = [row for each in previous.deletions for row in each.rows or ()]
     check_disjoint([*request.rows, *earlier_rows], [*retain, *request.kept])
     check_disjoint(request.kept, retain, names=("rows outside the scope", "retain set"))
-    name = options.model or str(options.after / MERGED if options.after else "")
+    knowing = model_before(options.continued, request) if options.continued else None
+    name = options.model or knowing or str(options.after / MERGED if options.after else "")
     model, revision = model_folder(name)
     config = _for_request(options.config, request)
     if options.retain is None and not config.neutral_retain:
@@ -159,7 +166,7 @@ def input_digests(run: ResolvedRun, key: Key) -> dict[str, str]:
         HMAC-SHA256 in hexadecimal of models, request, retain set, earlier requests, settings and policy.
     """
     options = run.options
-    models = {"model": run.model, **({"reference": run.reference} if run.reference else {})}
+    models = {"model": run.model, "start": run.start, **({"reference": run.reference} if run.reference else {})}
     values: dict[str, object] = {name: digests(folder, files_below(folder)) for name, folder in models.items()}
     values |= {
         "request": [run.request.details.model_dump(mode="json"), key.rows(run.request.everything)],

@@ -190,7 +190,7 @@ def unlearn(context: StepContext) -> Sequence[Path]:
         retain = [*rows_of(run.retain, at_most=retain_needed(run.config, len(run.training_rows)), seed=run.config.seed), *added]
     folder = run.work / "unlearn"
     run_unlearning(
-        str(run.model),
+        str(run.start),
         run.training_rows,
         retain,
         run.config,
@@ -281,7 +281,7 @@ def verify_export(context: StepContext) -> Sequence[Path]:
     run = context.run
     adapter = run.work / "unlearn" / "adapter"
     with context.stages("Verifying the export", "verify"):
-        report = verify_command(run.out, str(run.model), [], adapter=adapter if adapter.is_dir() else None)
+        report = verify_command(run.out, str(run.start), [], adapter=adapter if adapter.is_dir() else None)
     kept = {name: report[name] for name in ("schema", "tensors", "compared_on", "same_answers", "largest_difference")}
     return [_write(run.out / CHECKS / "export.json", kept)]
 
