@@ -106,7 +106,7 @@ def test_all_problems_at_once_with_the_nearest_names() -> None:
         (None, ["method.name=vgd"], "did you mean 'vgid'"),
         (None, ["seed"], "key.subkey=value"),
         (None, ["seed=1", "seed.x=2"], "an override sets a key below a scalar"),
-        (None, ["seed=[1"], "cannot read an override"),
+        (None, ["seed=[1"], "--set seed:1: not valid YAML"),
         (None, ["method.positions=all"], "renamed; it is now the method vgid_released"),
         (None, ["method.sparring=0"], r"renamed; it is now adversary"),
         (None, ["method.hold=1"], "renamed; it is now guess_penalty"),

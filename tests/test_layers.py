@@ -13,6 +13,8 @@ import vgid
 ROOT = Path(vgid.__file__).parent
 ORDER = (
     ("errors",),
+    ("reading",),
+    ("run_folder",),
     ("registry", "seeds", "artifacts", "limits", "processes", "progress", "texts"),
     ("settings", "losses", "memory", "instructions", "recipes"),
     ("data",),

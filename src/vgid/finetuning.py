@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from vgid import processes
-from vgid.artifacts import check_output, prepare_output
 from vgid.config import RunConfig, resolve
 from vgid.data.sources import Rows, rows_of
 from vgid.errors import ConfigError
 from vgid.models.loading import LoadedModel
 from vgid.progress import Stages, stages_or_own
+from vgid.run_folder import check_output, output_folder
 from vgid.training.fit import Fitted
-from vgid.unlearning import load_for, train_and_export
+from vgid.unlearning import left_to_go_on, load_for, train_and_export
 
 FINE_TUNING = ("finetune", "retrain")
 """Methods that train on retain rows alone, so that they need nothing to forget; the first is the default."""
@@ -61,11 +61,13 @@ def finetune(
     folder = Path(out) if out is not None else None
     first = processes.launched_first()
     if folder is not None and first:
-        check_output(folder, overwrite, resume)
+        check_output(folder, overwrite, resume, inputs=[model, rows])
     examples = rows_of(rows)
     processes.start()
     loaded = load_for(model, config)
-    if folder is not None and first:
-        prepare_output(folder, keep=resume)
-    with stages_or_own(stages, quiet=not first) as shown, shown("Fine-tuning", "finetune") as tick:
+    with (
+        output_folder(folder if first else None, keep=resume, goes_on=lambda: left_to_go_on(folder)),
+        stages_or_own(stages, quiet=not first) as shown,
+        shown("Fine-tuning", "finetune") as tick,
+    ):
         return train_and_export(loaded, [], examples, config, out=folder, progress=tick, resume=resume)

@@ -44,7 +44,7 @@ class NoiseConfig(BaseModel):
             returns pictures `[i, 3, height, width]`).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: NoiseKind = "uniform"
     strength: float = Field(default=1.0, ge=0.0, le=1.0)

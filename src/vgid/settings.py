@@ -12,6 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 DEFAULT_METHOD = "vgid"
 """The method of a run that names none."""
+LARGEST = 10**7
+"""Steps, epochs, rows of a step and ranks, at most: above, sums of them no longer fit into what PyTorch counts with."""
+LARGEST_SEED = 2**32 - 1
+"""The largest seed that all random generators take; NumPy has the smallest range."""
 Part = Literal["language", "projector", "vision"]
 """A part of a vision-language model: decoder with embeddings and head, projector, vision tower."""
 Precision = Literal["auto", "fp32", "bf16"]
@@ -24,7 +28,7 @@ class Settings(BaseModel):
         renamed: former keys, each with what to write in its place; using one is an error that says so.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     renamed: ClassVar[dict[str, str]] = {}
 
 
@@ -40,7 +44,7 @@ class AdapterConfig(Settings):
         quantise: `4bit` holds the frozen decoder in 4 bits (QLoRA, arXiv 2305.14314); the exported model has full precision.
     """
 
-    rank: int = Field(default=16, ge=1)
+    rank: int = Field(default=16, ge=1, le=LARGEST)
     alpha: float = Field(default=32, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     scope: tuple[Part, ...] = ("language",)
@@ -95,16 +99,16 @@ class TrainingConfig(Settings):
         shard: spread parameters, gradients and optimizer over the processes (FSDP2), when a launcher started several.
     """
 
-    steps: int | None = Field(default=None, ge=1)
-    epochs: float = Field(default=3.0, gt=0)
-    min_steps: int = Field(default=100, ge=1)
-    forget_batch: int = Field(default=4, ge=1)
-    retain_batch: int | None = Field(default=None, ge=0)
-    retain_ratio: float = Field(default=4.0, ge=0)
+    steps: int | None = Field(default=None, ge=1, le=LARGEST)
+    epochs: float = Field(default=3.0, gt=0, le=LARGEST)
+    min_steps: int = Field(default=100, ge=1, le=LARGEST)
+    forget_batch: int = Field(default=4, ge=1, le=LARGEST)
+    retain_batch: int | None = Field(default=None, ge=0, le=LARGEST)
+    retain_ratio: float = Field(default=4.0, ge=0, le=LARGEST)
     pack: int = Field(default=4, ge=1)
     learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup_steps: int = Field(default=10, ge=0)
+    warmup_steps: int = Field(default=10, ge=0, le=LARGEST)
     optimizer: Literal["adamw", "muon"] = "adamw"
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
@@ -114,7 +118,7 @@ class TrainingConfig(Settings):
     report_to: tuple[str, ...] = ()
     parts: tuple[Part, ...] = ("language", "projector")
     micro_batch: int | None = Field(default=None, ge=1)
-    checkpoint_every: int = Field(default=25, ge=0)
+    checkpoint_every: int = Field(default=25, ge=0, le=LARGEST)
     shard: bool = False
 
     @property
@@ -137,7 +141,7 @@ class ValidationConfig(Settings):
             lost more ends with exit code 3.
     """
 
-    every: int = Field(default=25, ge=0)
+    every: int = Field(default=25, ge=0, le=LARGEST)
     share: float = Field(default=0.05, gt=0, lt=1)
     rows: int = Field(default=128, ge=1)
     forget_target: float = Field(default=0.0, ge=0, le=1)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import logging
-import shutil
+import re
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -13,7 +14,7 @@ from random import Random
 from typing import Any
 
 from vgid import processes
-from vgid.artifacts import check_output, prepare_output, write_json_atomic
+from vgid.artifacts import write_json_atomic
 from vgid.checks.preflight import Preflight, as_json, check_run
 from vgid.checks.screen import screen
 from vgid.config import RunConfig
@@ -30,7 +31,10 @@ from vgid.models.loading import LoadedModel, load_model
 from vgid.models.quantisation import is_quantised
 from vgid.outcome import Outcome, outcome_of, with_protection
 from vgid.progress import Progress, Stages, stages_or_own
+from vgid.reading import read_json
 from vgid.results import build_results
+from vgid.run_folder import check_output, discard, note, output_folder
+from vgid.training.fingerprint import rows_digest
 from vgid.training.fit import Fitted, fit
 from vgid.training.trackers import check_trackers
 from vgid.training.trainer import Curves, count_steps
@@ -139,16 +143,17 @@ def unlearn(
     config, folder = config or RunConfig(), Path(out) if out is not None else None
     first = processes.launched_first()
     if folder is not None and first:
-        check_output(folder, overwrite, resume)
-    if resume and folder is not None and (done := _completed(folder, model, config)):
-        log.info("this run is complete; there is nothing to resume")
-        return Unlearned(done, {}, {}, folder)
+        check_output(folder, overwrite, resume, inputs=[model, forget, retain])
     check_trackers(config.training.report_to, folder)
     processes.start()
     forget_rows, retain_rows = read_rows(forget, retain, config, skip_bad_rows=skip_bad_rows)
     aside = [] if held_out is None else rows_of(held_out, name="held-out", skip_bad_rows=skip_bad_rows)
     check_disjoint(forget_rows, aside, names=("forget set", "held-out rows"))
     check_disjoint(aside, retain_rows, names=("held-out rows", "retain set"))
+    if resume and folder is not None and (done := _completed(folder, model, config, forget_rows, retain_rows)):
+        log.info("this run is complete; there is nothing to resume")
+        return Unlearned(done, {}, {}, folder)
+    rows = _row_digests(forget_rows, retain_rows, secrets.token_hex(16))
     with stages_or_own(stages, quiet=not first) as shown:
         loaded = load_for(model, config)
         forget_rows, retain_rows = answered(loaded, forget_rows, "forget", shown), answered(loaded, retain_rows, "retain", shown)
@@ -162,33 +167,41 @@ def unlearn(
         splits = _sampled(
             {"forget": forget_rows, "held_out": aside, "retain": retain_rows}, EXAMINED if max_rows is None else max_rows, config.seed
         )
-        if folder is not None and first:
-            prepare_output(folder, keep=resume)
         scores: dict[str, Mapping[str, SplitResult]] = {}
-        if splits:
-            with shown("Examining the base model", "evaluate") as tick:
-                scores["base"] = evaluate(loaded, splits, seed=config.seed, on_progress=tick)
-        with shown("Unlearning", "unlearn") as tick:
-            fitted = train_and_export(
-                loaded, forget_rows, retain_rows, config, held_out=aside, out=folder, progress=tick, resume=resume, keep_checkpoint=True
+        with output_folder(folder if first else None, keep=resume, goes_on=lambda: left_to_go_on(folder)):
+            if splits:
+                with shown("Examining the base model", "evaluate") as tick:
+                    scores["base"] = evaluate(loaded, splits, seed=config.seed, on_progress=tick)
+            with shown("Unlearning", "unlearn") as tick:
+                fitted = train_and_export(
+                    loaded,
+                    forget_rows,
+                    retain_rows,
+                    config,
+                    held_out=aside,
+                    out=folder,
+                    progress=tick,
+                    resume=resume,
+                    keep_checkpoint=True,
+                )
+            if splits and (first or processes.is_sharded(fitted.loaded.model)):
+                with shown("Examining the unlearned model", "evaluate") as tick:
+                    scores["unlearned"] = evaluate(fitted.loaded, splits, seed=config.seed, on_progress=tick)
+            results = build_results(
+                model=loaded.path,
+                evaluated=scores,
+                config=config,
+                seed=config.seed,
+                seconds=shown.seconds,
+                training=fitted.stopped,
+                automatic=dict(fitted.automatic),
+                outcome=with_protection(outcome_of(scores), fitted.protected_by, fitted.aside).as_json(),
+                preflight=dict(checked),
+                rows=rows,
             )
-        if splits and (first or processes.is_sharded(fitted.loaded.model)):
-            with shown("Examining the unlearned model", "evaluate") as tick:
-                scores["unlearned"] = evaluate(fitted.loaded, splits, seed=config.seed, on_progress=tick)
-        results = build_results(
-            model=loaded.path,
-            evaluated=scores,
-            config=config,
-            seed=config.seed,
-            seconds=shown.seconds,
-            training=fitted.stopped,
-            automatic=dict(fitted.automatic),
-            outcome=with_protection(outcome_of(scores), fitted.protected_by, fitted.aside).as_json(),
-            preflight=dict(checked),
-        )
-    if folder is not None and first:
-        write_json_atomic(folder / "results.json", results)
-        forget_checkpoint(folder)
+            if folder is not None and first:
+                write_json_atomic(folder / "results.json", results)
+                forget_checkpoint(folder)
     return Unlearned(results, scores, fitted.curves, folder, fitted)
 
 
@@ -331,6 +344,8 @@ def train_and_export(
         VgidError: as `unlearn` says.
     """
     checkpoint = out / CHECKPOINT if out is not None else None
+    if out is not None and "tensorboard" in config.training.report_to and processes.rank() == 0:
+        note(out / "logs", tree=True)
     if resume:
         _check_resumable(checkpoint)
     fitted = fit(loaded, forget, retain, config, held_out=held_out, progress=progress, checkpoint=checkpoint, resume=resume)
@@ -346,7 +361,7 @@ def train_and_export(
 def forget_checkpoint(out: Path) -> None:
     """Remove the checkpoint of a run that needs it no more."""
     if processes.rank() == 0:
-        shutil.rmtree(out / CHECKPOINT, ignore_errors=True)
+        discard(out / CHECKPOINT)
 
 
 def with_neutral(
@@ -425,7 +440,23 @@ def _preflight(
         return check_run(loaded, forget, retain, config, **options)
 
 
-def _completed(out: Path, model: str | Path | LoadedModel, config: RunConfig) -> dict[str, Any] | None:
+def left_to_go_on(out: Path | None) -> bool:
+    """Return whether a run that failed has left a checkpoint or exports, with which it can go on."""
+    return out is not None and any((out / name).exists() for name in (CHECKPOINT, *EXPORTS))
+
+
+def _row_digests(forget: Sequence[Example], retain: Sequence[Example], salt: str) -> dict[str, str]:
+    """Digests of both sets, so slow and salted that nobody finds a row by trying: they tell whether a complete run had these rows."""
+
+    def slow(rows: Sequence[Example]) -> str:
+        return hashlib.scrypt(rows_digest(rows).encode(), salt=bytes.fromhex(salt), n=2**14, r=8, p=1, dklen=16).hex()
+
+    return {"salt": salt, "forget": slow(forget), "retain": slow(retain)}
+
+
+def _completed(
+    out: Path, model: str | Path | LoadedModel, config: RunConfig, forget: Sequence[Example], retain: Sequence[Example]
+) -> dict[str, Any] | None:
     """The results of a run that has nothing left to do.
 
     Raises:
@@ -433,12 +464,16 @@ def _completed(out: Path, model: str | Path | LoadedModel, config: RunConfig) ->
     """
     if not (out / "results.json").is_file():
         return None
-    results: dict[str, Any] = json.loads((out / "results.json").read_text("utf-8"))
+    results: dict[str, Any] = read_json(out / "results.json")
     mine = {"model": model.path if isinstance(model, LoadedModel) else str(model), "config": config.model_dump(mode="json")}
     other = [name for name, value in mine.items() if results.get(name) != value]
+    rows = results.get("rows")
+    if isinstance(rows, dict) and re.fullmatch("[0-9a-f]{32}", str(rows.get("salt"))):
+        digests = _row_digests(forget, retain, rows["salt"])
+        other += [f"{name} rows" for name in ("forget", "retain") if rows.get(name) != digests[name]]
     if other:
         raise RunError(
-            "the folder holds a complete run with other settings",
+            "the folder holds a complete run of something else",
             where=out,
             got=f"other {' and '.join(other)}",
             fix="choose another --out, or add --overwrite in place of --resume",
@@ -456,8 +491,7 @@ def _check_resumable(checkpoint: Path | None) -> None:
 def _clear_exports(out: Path) -> None:
     """Remove what a run that was killed while it wrote its models has left, whole or in part."""
     for name in EXPORTS:
-        for left in (out / name, *out.glob(f".{name}.*")):
-            shutil.rmtree(left, ignore_errors=True)
+        discard(out / name)
 
 
 def _export(fitted: Fitted, out: Path, probes: Sequence[Example]) -> Fitted:

@@ -10,6 +10,7 @@ from transformers import LlamaConfig
 from tests.conftest import example
 from vgid.checks.preflight import check_run
 from vgid.config import load_config
+from vgid.memory import _group_free, free_bytes
 from vgid.models.adapters import attach_lora
 from vgid.models.loading import LoadedModel, load_model
 from vgid.models.structure import base_of, decoder_layers
@@ -18,12 +19,10 @@ from vgid.training.fit import fit
 from vgid.training.memory_estimate import (
     Memory,
     WeightBytes,
-    _group_free,
     cache_bytes,
     checkpointed_row,
     decoder_shape,
     ending_bytes,
-    free_bytes,
     kept_by_decoder,
     kept_for_backward,
     logit_bytes,

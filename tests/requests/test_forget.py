@@ -40,7 +40,7 @@ def test_all_files_are_written_for_their_owner_alone(honoured: tuple[Path, Forge
     assert record.data.commitment == key.rows(load_examples(root / "request"))
     assert set(record.verification.attacks) == {"paraphrase", "prefill"} and record.verification.export["same_answers"] == 1.0
     below = {path.relative_to(root / "out").as_posix() for path in (root / "out").iterdir()}
-    assert below == {".vgid-run", "audit", "checks", "evaluation", "merged", "record.html", "record.json", "seal.json", "work"}
+    assert below == {".vgid-run", "audit", "checks", "evaluation", "merged", "record.html", "record.json", "manifest.json", "work"}
     modes = {path: path.stat().st_mode & 0o077 for path in [root / "out", root / "out.key", *(root / "out").rglob("*")]}
     assert [path for path, others in modes.items() if others] == []
 

@@ -113,10 +113,10 @@ def test_the_command(copied: Path) -> None:
 
 
 def test_no_manifest(copied: Path) -> None:
-    (copied / "out" / "seal.json").write_text("[]")
-    with pytest.raises(DataError, match="the manifest cannot be read"):
+    (copied / "out" / "manifest.json").write_text("[]")
+    with pytest.raises(DataError, match="does not hold an object"):
         verify_record(copied / "out", None)
-    (copied / "out" / "seal.json").unlink()
+    (copied / "out" / "manifest.json").unlink()
     with pytest.raises(DataError, match="there is no manifest"):
         verify_record(copied / "out", None)
 

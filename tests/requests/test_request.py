@@ -11,7 +11,7 @@ from vgid.config import load_config
 from vgid.data.writing import write_examples
 from vgid.errors import ConfigError, DataError
 from vgid.instructions import instruction_text
-from vgid.requests.keys import Key, make_key, read_key
+from vgid.requests.keys import Key, new_secret, read_key, write_key
 from vgid.requests.request import PRIVATE, parse_request
 from vgid.requests.resolved import resolve_run
 
@@ -141,7 +141,9 @@ def test_no_folder(tmp_path: Path) -> None:
 
 
 def test_values_depend_on_key_use_and_parts(tmp_path: Path) -> None:
-    key, other = make_key(tmp_path / "a.key"), make_key(tmp_path / "b.key")
+    for name in ("a.key", "b.key"):
+        write_key(tmp_path / name, new_secret())
+    key, other = read_key(tmp_path / "a.key"), read_key(tmp_path / "b.key")
     assert key.subject("anna") == read_key(tmp_path / "a.key").subject("anna") != other.subject("anna")
     assert key.mac("a", "x", "y") not in {key.mac("b", "x", "y"), key.mac("a", "xy"), key.mac("a", "y", "x")}
     assert (tmp_path / "a.key").stat().st_mode & 0o777 == 0o600

@@ -154,7 +154,7 @@ def _called(endpoint: Endpoint, path: str, seconds: float, body: Mapping[str, An
         if error.code in (401, 403):
             fix = f"put the server's key into the environment variable {KEY}"
         raise RunError("the server refuses the request", where=url, expected="status 200", got=f"status {error.code}", fix=fix) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         fix = "start the server, and give its URL up to /v1"
         raise RunError("the server does not reply with JSON", where=url, expected="JSON", got=type(error).__name__, fix=fix) from None
 

@@ -16,8 +16,8 @@ from vgid.config import RunConfig
 from vgid.data.batching import UNBOUNDED, Encoder
 from vgid.data.example import Example
 from vgid.data.neutral import NEUTRAL
-from vgid.errors import DataError, ModelError, VgidError
-from vgid.memory import gigabytes
+from vgid.errors import ConfigError, DataError, ModelError, VgidError
+from vgid.memory import free_bytes, gigabytes
 from vgid.methods.base import Method
 from vgid.models.adapters import adapted_modules, summarise_names
 from vgid.models.loading import LoadedModel
@@ -31,13 +31,14 @@ from vgid.training.memory_estimate import (
     checkpointed_row,
     decoder_shape,
     ending_bytes,
-    free_bytes,
     kept_for_backward,
     logit_bytes,
     training_bytes,
     weight_bytes,
 )
 
+HOPELESS = 4
+"""A run whose step needs this multiple of the memory there is does not start; below, the estimate may be too high. Chosen by hand."""
 ANSWERED_AT_ONCE = 64
 """Rows for which answers are generated together when a model is examined."""
 NEW_TOKENS = 48
@@ -131,10 +132,12 @@ def check_run(
         gradients = try_gradients(model, loaded.encoder, _shortest(forget, retain), config.training.precision)
         free = free_bytes(torch.device(shape.device))
         memory, saves = _memory(model, loaded.encoder, sides, config, method, len(forget), free)
+    there = None if free is None else free + memory.weights
     errors = _gradient_errors(gradients, config)
+    if there is not None and memory.total > HOPELESS * there:
+        errors.append(_too_large(memory, there))
     if not knowledge.known and not allow_unknown:
         errors.append(_unknown(knowledge))
-    there = None if free is None else free + memory.weights
     found = Preflight(
         model=shape,
         sides=sides,
@@ -284,6 +287,16 @@ def _gradient_errors(gradients: Gradients, config: RunConfig) -> list[VgidError]
             )
         )
     return errors
+
+
+def _too_large(memory: Memory, room: int) -> ConfigError:
+    return ConfigError(
+        "a step needs far more memory than there is",
+        where="training",
+        expected=f"{room / 2**30:.1f} GiB",
+        got=f"{memory.total / 2**30:,.0f} GiB for {memory.rows:,} rows that go through the model together",
+        fix="set training.micro_batch, or a smaller retain_batch or forget_batch",
+    )
 
 
 def _unknown(knowledge: Knowledge) -> ModelError:

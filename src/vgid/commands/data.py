@@ -78,13 +78,13 @@ def data_enrich(
 
     Writes forget.jsonl, held_out.jsonl and retain.jsonl for `vgid unlearn`, and enrichment.json.
     """
-    from vgid.artifacts import check_output, prepare_output
     from vgid.data.sources import load_examples
     from vgid.enrichment import enrich, write_enriched
     from vgid.models.loading import load_model
     from vgid.requests.request import RequestDetails, parse_request
+    from vgid.run_folder import check_output, output_folder
 
-    check_output(out, overwrite)
+    check_output(out, overwrite, inputs=[model, forget])
     chosen = kinds(without)
     if forget.is_dir():
         request = parse_request(forget)
@@ -93,8 +93,8 @@ def data_enrich(
         rows, details, whole = load_examples(forget), RequestDetails(), True
     names = name or details.name
     made = enrich(load_model(model), rows, names=names, without=chosen, person=details.kind == "person", whole=whole, seed=seed)
-    prepare_output(out)
-    write_enriched(out, rows, made)
+    with output_folder(out):
+        write_enriched(out, rows, made)
     counts = ", ".join(f"{kind} {count}" for kind, count in made.made.items()) or "none"
     text = f"{out}: {len(rows)} rows; made {len(made.facts) + len(made.forget)} to forget, {len(made.held_out)} held out"
     show(

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from vgid.artifacts import check_output
 from vgid.commands.audit import ProfileName
 from vgid.commands.options import (
     AllowUnknown,
@@ -28,6 +27,7 @@ from vgid.commands.root import app
 from vgid.commands.show import plain, show
 from vgid.errors import ConfigError
 from vgid.progress import launch_rank
+from vgid.run_folder import check_output
 
 
 @app.command()
@@ -71,6 +71,7 @@ def forget(
     from vgid.progress import Stages
     from vgid.requests.estimate import estimate_run
     from vgid.requests.forget import forget as run_forget
+    from vgid.requests.forget import inputs_of
     from vgid.requests.options import ForgetOptions
     from vgid.requests.screen import estimate_panel, result_panel
 
@@ -96,7 +97,7 @@ def forget(
         show_forgotten=show_forgotten,
     )
     if dry_run:
-        check_output(out, overwrite, resume=True)
+        check_output(out, overwrite, resume=True, inputs=inputs_of(options))
         with Stages(quiet=True) as stages:
             estimate = estimate_run(options, stages=stages)
         show(estimate.as_json(), as_json, [estimate_panel(estimate)])

@@ -34,8 +34,10 @@ AllowUnknown = Annotated[bool, typer.Option("--allow-unknown", help="Go on altho
 SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Leave bad rows out, and list them.")]
 Bench = Annotated[str | None, typer.Option("--benchmark", help="Read the data as a benchmark, such as mllmu or clear.")]
 Part = Annotated[str | None, typer.Option("--forget-part", help="Which forget set of the benchmark, such as 5 or 10.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Random seed.")]
-RunSeed = Annotated[int | None, typer.Option("--seed", min=0, help="Random seed of the run.")]
+LARGEST_SEED = 2**32 - 1
+"""As in `vgid.settings`, which is not imported here, so that help texts appear at once."""
+Seed = Annotated[int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Random seed.")]
+RunSeed = Annotated[int | None, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Random seed of the run.")]
 Reference = Annotated[str | None, typer.Option("--reference", help="A model that never saw the forget set, to compare with.")]
 Without = Annotated[
     list[str] | None,

@@ -13,7 +13,8 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, inject_adapter_in_model
 from torch import nn
 
-from vgid.errors import ModelError
+from vgid.errors import ConfigError, ModelError
+from vgid.memory import free_bytes
 from vgid.models.structure import base_of, inspect_model, linear_layers
 from vgid.processes import gather_nothing
 from vgid.settings import AdapterConfig
@@ -56,6 +57,7 @@ def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int, log_targe
             got=str(config.rank),
             fix="lower it, or train all parameters with adapter=null",
         )
+    _check_room(model, names, config.rank)
     if log_targets:
         log.info("LoRA on %d linear layers: %s", len(names), summarise_names(names))
     lora = LoraConfig(
@@ -68,6 +70,23 @@ def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int, log_targe
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return get_peft_model(model, lora)
+
+
+def _check_room(model: nn.Module, names: Sequence[str], rank: int) -> None:
+    """Raises:
+    ConfigError: the adapters alone, without gradients, would not fit into free memory.
+    """
+    layers: list[Any] = [model.get_submodule(name) for name in names]
+    needed = 4 * rank * sum(layer.in_features + layer.out_features for layer in layers)
+    free = free_bytes(next(model.parameters()).device)
+    if free is not None and needed > free:
+        raise ConfigError(
+            "the adapter does not fit into memory",
+            where="adapter.rank",
+            expected=f"at most {free / 2**30:.1f} GiB, which are free",
+            got=f"{needed / 2**30:.1f} GiB for rank {rank}",
+            fix="set a lower adapter.rank",
+        )
 
 
 def summarise_names(names: Sequence[str]) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from vgid.data.sources import load_examples
-from vgid.requests.files import CHECKS, MERGED, RECORD, digests, files_below, read_json, sha256
+from vgid.reading import read_json
+from vgid.requests.files import CHECKS, MERGED, RECORD, digests, files_below, sha256
 from vgid.requests.keys import Key
 from vgid.requests.next_steps import next_steps, still_answered
 from vgid.requests.previous import PreviousDeletion

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from vgid.artifacts import write_text_atomic
+from vgid.reading import read_json
 from vgid.report.record import card_text
-from vgid.requests.files import read_json
 from vgid.requests.resolved import ResolvedRun
 
 NAME = "README.md"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from vgid.requests.keys import Key, default_key, read_key
 from vgid.requests.manifest import verify_record
 from vgid.requests.record import read_record
 from vgid.requests.request import ParsedRequest, parse_request
+from vgid.requests.state import read_state
 
 ANCHOR_SHARE = 0.5
 """Anchor rows (rows of previous deletions on the forget side) for each new row, at most; chosen by hand."""
@@ -154,7 +154,7 @@ def _deletions(after: Path) -> list[PreviousDeletion]:
 def _notes(after: Path) -> dict[str, Any]:
     if not (after / STATE).is_file():
         return {}
-    notes: dict[str, Any] = json.loads((after / STATE).read_text("utf-8"))["notes"]
+    notes: dict[str, Any] = read_state(after / STATE)["notes"]
     return notes
 
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vgid.errors import DataError
+from vgid.reading import read_json
 
 SCHEMA: Literal["vgid.record/1"] = "vgid.record/1"
 Status = Literal["pass", "fail", "inconclusive"]
@@ -322,9 +323,10 @@ def read_record(path: Path) -> Record:
     """
     if not path.is_file():
         raise DataError("there is no record", where=path, expected="record.json", fix="give the folder that `vgid forget` wrote")
+    values = read_json(path)
     try:
-        return Record(**json.loads(path.read_text("utf-8")))
-    except (ValueError, TypeError) as error:
+        return Record(**values)
+    except (ValidationError, TypeError) as error:
         problems = error.errors(include_url=False, include_input=False) if isinstance(error, ValidationError) else []
         places = ", ".join(".".join(map(str, each["loc"])) for each in problems[:5])
         raise DataError(

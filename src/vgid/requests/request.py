@@ -17,6 +17,7 @@ from vgid.data.pictures import SUFFIXES
 from vgid.data.sources import READERS, load_examples
 from vgid.enrichment.wordings import relation_of
 from vgid.errors import DataError, nearest
+from vgid.reading import LARGEST_YAML, parse_yaml, read_text
 
 FILE = "request.yaml"
 BARE = "the person"
@@ -165,18 +166,13 @@ def read_details(path: Path) -> RequestDetails:
     """
     if not path.is_file():
         return RequestDetails()
-    try:
-        text = path.read_text("utf-8")
-        values, lines = yaml.safe_load(text), _lines(text)
-    except UnicodeDecodeError:
-        raise DataError("the request is not UTF-8", where=path, fix="save the file as UTF-8") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise DataError("the request is not valid YAML", where=f"{path}:{mark.line + 1}" if mark else path) from None
+    text = read_text(path, largest=LARGEST_YAML)
+    values = parse_yaml(text, path)
     if values is None:
         return RequestDetails()
     if not isinstance(values, dict):
         raise DataError("the request is not a mapping", where=f"{path}:1", expected="key: value lines", got=type(values).__name__)
+    lines = _lines(text)
     try:
         return RequestDetails(**{str(key): value for key, value in values.items()})
     except ValidationError as error:
@@ -187,7 +183,7 @@ def _lines(text: str) -> dict[str, int]:
     """Return the line number of each key, from 1."""
     node = yaml.compose(text, yaml.SafeLoader)
     pairs = node.value if isinstance(node, yaml.MappingNode) else []
-    return {key.value: key.start_mark.line + 1 for key, _ in pairs}
+    return {str(key.value): key.start_mark.line + 1 for key, _ in pairs}
 
 
 def _problem(path: Path, lines: dict[str, int], problem: Any) -> DataError:
@@ -217,7 +213,7 @@ def _check_opaque(path: Path, details: RequestDetails, rows: Sequence[Example]) 
     revealing = [name for name, text in values.items() if any(f" {secret} " in text for secret in secrets)]
     if not revealing:
         return
-    lines = _lines(path.read_text("utf-8"))
+    lines = _lines(read_text(path, largest=LARGEST_YAML))
     raise DataError.together(
         [
             DataError(

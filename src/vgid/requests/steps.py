@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,15 +23,17 @@ from vgid.enrichment import enrich as enrich_rows
 from vgid.errors import ConfigError, DataError, ModelError, RunError
 from vgid.models.loading import LoadedModel, load_model
 from vgid.progress import Stages
+from vgid.reading import read_json
 from vgid.report.record import write_record
 from vgid.requests.build_record import build_record
-from vgid.requests.files import CHECKS, MANIFEST, MERGED, PAGE, RECORD, digests, files_below, read_json
+from vgid.requests.files import CHECKS, MANIFEST, MERGED, PAGE, RECORD, digests, files_below
 from vgid.requests.keys import Key
 from vgid.requests.manifest import write_manifest
 from vgid.requests.model_card import write_model_card
 from vgid.requests.resolved import ResolvedRun
 from vgid.requests.state import RunState
 from vgid.results import evaluate_models
+from vgid.run_folder import discard
 from vgid.unlearning import EXAMINED, neutral_retain, retain_needed
 from vgid.unlearning import preflight as run_preflight
 from vgid.unlearning import unlearn as run_unlearning
@@ -88,7 +89,7 @@ def enrich(context: StepContext) -> Sequence[Path]:
         ModelError: the request states no facts, and the model says none.
     """
     run, given = context.run, context.run.options
-    shutil.rmtree(run.enriched, ignore_errors=True)
+    discard(run.enriched)
     if set(given.without) == set(KINDS):
         if run.request.bare:
             raise ConfigError("a request without rows must be enriched", fix="leave --no-enrich out, or add rows")
@@ -167,7 +168,7 @@ def neutral(context: StepContext) -> Sequence[Path]:
     run = context.run
     if run.options.retain is not None:
         return []
-    shutil.rmtree(run.retain.parent, ignore_errors=True)
+    discard(run.retain.parent)
     with context.stages("Answering neutral questions", "neutral"):
         rows = neutral_retain(load_model(run.model), [*run.rows, *run.previous.rows], run.config)
     if not rows:
@@ -242,7 +243,7 @@ def audit_earlier(context: StepContext) -> Sequence[Path]:
 
 def _audit(context: StepContext, base: str, rows: Sequence[Example], policy: Policy, reference: Path | None, out: Path) -> Path:
     run = context.run
-    shutil.rmtree(out, ignore_errors=True)  # what a step left that was stopped
+    discard(out)  # what a step left that was stopped
     run_audit(
         unlearned_model(run),
         base=base,
@@ -267,8 +268,7 @@ def export(context: StepContext) -> Sequence[Path]:
     """
     run = context.run
     audited, exported = unlearned_model(run), run.out / MERGED
-    for left in (exported, *run.out.glob(f".{MERGED}.*")):
-        shutil.rmtree(left, ignore_errors=True)
+    discard(exported)
     export_command(str(audited), None, exported, merge=False)
     if digests(exported, files_below(exported)) != digests(audited, files_below(audited)):
         raise RunError("the exported model is not the one that was audited", where=exported, fix="run the same command again")

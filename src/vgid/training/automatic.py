@@ -10,9 +10,10 @@ import torch
 from vgid.data.batching import Encoder
 from vgid.data.example import Example
 from vgid.errors import DataError
+from vgid.memory import free_bytes
 from vgid.models.structure import base_of
 from vgid.settings import Precision, TrainingConfig
-from vgid.training.memory_estimate import SHARE, free_bytes, kept_for_backward, logit_bytes, training_bytes
+from vgid.training.memory_estimate import SHARE, kept_for_backward, logit_bytes, training_bytes
 
 RATE_BY_WIDTH = 0.4
 """Learning rate of LoRA, times the width of the language model."""
