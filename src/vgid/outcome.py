@@ -33,11 +33,11 @@ KEEP = (
 
 @dataclass(frozen=True)
 class Aside:
-    """What is left of retain rows that were put aside and never trained on.
+    """What is left of retain held-out rows, never trained on.
 
     Attributes:
-        given: rows put aside of those that the user gave, as far as the base recalled them.
-        replayed: rows put aside of the base's own answers.
+        given: rows held out of those that the user gave, as far as the base recalled them.
+        replayed: rows held out of the base's own answers.
         recalled: share of all of them that the model still recalls word for word, in [0, 1].
         allowed_loss: share that may be lost.
     """
@@ -59,7 +59,7 @@ class Outcome:
 
     Attributes:
         status: `forgotten`, `not forgotten` (too much of the forget rows or of the held-out ones is still answered), `kept facts lost`
-            (forgotten, but so is too much outside the request's scope), `damaged` (forgotten, but more of what was put aside is lost than
+            (forgotten, but so is too much outside the request's scope), `damaged` (forgotten, but more of what was held out is lost than
             allowed), `not examined` (no rows were asked), or `nothing known` (the base answered none).
         known: forget rows that the base answered.
         still_answered: share of these that the unlearned model answers, in [0, 1]; None where nothing was examined or known.
@@ -104,7 +104,7 @@ class Outcome:
         if self.kept_answered is not None:
             text += f"; of {self.kept_known} rows to keep {self.kept_answered:.0%}"
         if self.aside_lost is not None:
-            text += f"; of what was put aside and not trained on, {self.aside_lost:.0%} is lost"
+            text += f"; of what was held out and never trained on, {self.aside_lost:.0%} is lost"
         return f"{text}; {ADVICE}" if self.status == "not forgotten" else f"{text}; {KEEP}" if self.status == "damaged" else text
 
 
@@ -135,7 +135,7 @@ def outcome_of(scores: Mapping[str, Mapping[str, SplitResult]]) -> Outcome:
 
 
 def with_protection(outcome: Outcome, protected_by: Mapping[str, int], aside: Aside | None) -> Outcome:
-    """Add what protected other knowledge, and what is left of rows that were put aside.
+    """Add what protected other knowledge, and what is left of held-out rows.
 
     Args:
         outcome: what was asked.

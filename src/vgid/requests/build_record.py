@@ -185,7 +185,7 @@ def _verification(run: ResolvedRun, state: RunState, results: Mapping[str, Any],
 
 
 def _answered(asked: Mapping[str, Any], trained: Mapping[str, Any]) -> Answered:
-    """What was asked of the exported model, with what the training run lost of the rows that it put aside."""
+    """What was asked of the exported model, with what the training run lost of the rows that it held out."""
     aside = {name: trained[name] for name in ("aside_given", "aside_replayed", "aside_lost", "allowed_loss", "protected_by")}
     damaged = asked["status"] == "forgotten" and trained["status"] == "damaged"
     return Answered(**{**asked, **aside, "status": "damaged" if damaged else asked["status"]})
@@ -229,7 +229,7 @@ def conclude(
     if failed:
         statement = f"No evidence of removal: {found.outcome.status}. {still_answered(found.outcome)}"
     if found.outcome.status == "damaged":
-        statement = f"Forgotten, but too much else is lost: {found.outcome.aside_lost:.0%} of what was put aside and not trained on."
+        statement = f"Forgotten, but too much else is lost: {found.outcome.aside_lost:.0%} of what was held out and never trained on."
     return Conclusion(
         status="fail" if failed else found.status,
         statement=statement + (f" Earlier requests that no longer meet their policy: {', '.join(late)}." if late else ""),

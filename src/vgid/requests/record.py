@@ -203,7 +203,7 @@ class Answered(_Part):
     retained: float | None
     """Share of the retain rows answered before that still are."""
     aside_given: int
-    """Retain rows that were put aside, never trained on, and recalled word for word by the model before."""
+    """Retain rows that were held out, never trained on, and recalled word for word by the model before."""
     aside_replayed: int
     """The same of the model's own answers about others than those trained on."""
     aside_lost: float | None

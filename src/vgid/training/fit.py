@@ -56,7 +56,7 @@ class Fitted:
         stopped: why training ended, in words.
         automatic: what settings that are `auto` came to.
         protected_by: number of retain rows by kind (`vgid.data.replay`), "" for rows that the user gave.
-        aside: what is left of retain rows that were put aside and never trained on; None where there are none.
+        aside: what is left of retain held-out rows, never trained on; None where there are none.
     """
 
     loaded: LoadedModel
