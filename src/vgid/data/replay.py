@@ -68,7 +68,7 @@ DRAWS = 4
 NAMELESS = 200
 """Times that the base is asked for a name without a picture; chosen by hand."""
 ENOUGH = 2500
-"""Retain rows of a run from which on everything is asked: about as many rows as come of it."""
+"""Retain rows of a run from which on everything is asked: about as many as these questions give."""
 _SHOWN = re.compile(
     r"\b(?:this|the) (?:person|individual|man|woman|boy|girl)"
     r"(?: (?:(?:shown )?(?:here|in (?:the|this) (?:picture|image|photo))|depicted|pictured|shown))?\b",

@@ -202,14 +202,14 @@ class Answered(_Part):
     """Share of these that the model after answers."""
     retained: float | None
     """Share of the retain rows answered before that still are."""
-    aside_given: int
+    aside_given: int = 0
     """Retain rows that were held out, never trained on, and recalled word for word by the model before."""
-    aside_replayed: int
+    aside_replayed: int = 0
     """The same of the model's own answers about others than those trained on."""
-    aside_lost: float | None
+    aside_lost: float | None = None
     """Share of both that is no longer recalled."""
-    allowed_loss: float | None
-    protected_by: dict[str, int]
+    allowed_loss: float | None = None
+    protected_by: dict[str, int] = Field(default_factory=dict)
     """Rows trained on to keep other knowledge, by kind; `given` are those of the retain set."""
 
 
