@@ -324,14 +324,16 @@ class _Joined:
 
 
 class _BaseOutputs:
-    """What the frozen base says to all that a step asks it: one pass for rows with pictures, one for those without."""
+    """What the frozen base says to all that a step asks it: a pass each for rows with and without pictures, plain and as a view has them."""
 
     def __init__(self, collected: _Collected, machine: Machine) -> None:
         self._collected, self._machine = collected, machine
         self._outputs: dict[int, tuple[Tensor, list[Tensor]]] = {}
         self._kept: dict[tuple[int, int, int], Tensor] = {}
-        kinds = [[each for each in collected.base if bool(each.example.images) is seen] for seen in (True, False)]
-        self._batches = [_Joined(requests, machine) for requests in kinds if requests]
+        kinds: dict[tuple[bool, bool], list[_Request]] = {}
+        for each in collected.base:
+            kinds.setdefault((not each.example.images, each.key is None), []).append(each)
+        self._batches = [_Joined(requests, machine) for _, requests in sorted(kinds.items(), key=lambda item: item[0])]
         self._by_request = {id(each): joined for joined in self._batches for each in joined.requests}
 
     def ask(self, model: Any, groups: Sequence[Sequence[_Unit]]) -> None:
