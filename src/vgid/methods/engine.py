@@ -324,7 +324,7 @@ class _Joined:
 
 
 class _BaseOutputs:
-    """What the frozen base says to all that a step asks it: a pass each for rows with and without pictures, plain and as a view has them."""
+    """What the frozen base says to all that a step asks it: a pass each for rows with and without pictures, plain and changed."""
 
     def __init__(self, collected: _Collected, machine: Machine) -> None:
         self._collected, self._machine = collected, machine
