@@ -16,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, Field, SerializeAsAny, Validati
 from vgid.errors import ConfigError, nearest
 from vgid.methods import METHODS, Method
 from vgid.methods.base import MethodConfig
-from vgid.settings import DEFAULT_METHOD, AdapterConfig, Settings, TrainingConfig, ValidationConfig
+from vgid.settings import DEFAULT_METHOD, AdapterConfig, DataConfig, Settings, TrainingConfig, ValidationConfig
 
 Values = dict[str, Any]
 """Settings as nested mappings, as YAML gives them."""
@@ -40,6 +40,7 @@ class RunConfig(Settings):
 
     Attributes:
         method: the method's name and its own settings, of the type that the method declares.
+        data: how rows are read, and at which size pictures are shown to the model.
         adapter: LoRA; null trains all parameters.
         training: how the model is trained.
         validation: early stopping.
@@ -56,6 +57,7 @@ class RunConfig(Settings):
     method: Annotated[SerializeAsAny[MethodConfig], BeforeValidator(_method_settings)] = Field(
         default_factory=lambda: _method_settings({"name": DEFAULT_METHOD})
     )
+    data: DataConfig = DataConfig()
     adapter: AdapterConfig | None = AdapterConfig()
     training: TrainingConfig = TrainingConfig()
     validation: ValidationConfig = ValidationConfig()

@@ -48,6 +48,23 @@ class AdapterConfig(Settings):
     quantise: Literal["4bit"] | None = None
 
 
+class DataConfig(Settings):
+    """How rows are read, and at which size pictures are shown to the model.
+
+    Attributes:
+        turns: of a conversation, `last` takes the last answer, with what was said before as context; `all` makes a row of each answer.
+        image_root: folder that image paths are relative to and must stay in; null for the data file's own.
+        max_pixels: pixels of a picture, at most; larger ones are scaled down. null leaves it to the model's processor. The written model
+            keeps its own settings.
+        image_size: the longer side of a picture in pixels, at most, in the same way.
+    """
+
+    turns: Literal["last", "all"] = "last"
+    image_root: str | None = None
+    max_pixels: int | None = Field(default=None, ge=1)
+    image_size: int | None = Field(default=None, ge=1)
+
+
 class TrainingConfig(Settings):
     """How a model is trained.
 

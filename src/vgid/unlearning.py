@@ -19,6 +19,7 @@ from vgid.checks.screen import screen
 from vgid.config import RunConfig
 from vgid.data.example import Example
 from vgid.data.neutral import mentions, neutral_examples, own_answers, revealing_words
+from vgid.data.picture_size import PictureSize, has_one_size
 from vgid.data.sources import Rows, check_disjoint, rows_of
 from vgid.errors import ConfigError, DataError, OutputError, RunError
 from vgid.evaluation.evaluate import SplitResult, evaluate
@@ -150,6 +151,7 @@ def unlearn(
     check_disjoint(aside, retain_rows, names=("held-out rows", "retain set"))
     with stages_or_own(stages, quiet=not first) as shown:
         loaded = load_for(model, config)
+        forget_rows, retain_rows = answered(loaded, forget_rows, "forget", shown), answered(loaded, retain_rows, "retain", shown)
         if checked is None:
             found = _preflight(loaded, forget_rows, retain_rows, config, shown, allow_unknown=allow_unknown, sample=_asked(max_rows))
             if first:
@@ -229,7 +231,9 @@ def preflight(
     forget_rows, retain_rows = read_rows(forget, retain, config, skip_bad_rows=skip_bad_rows)
     options = {"allow_unknown": allow_unknown, "show_forgotten": show_forgotten, "sample": _asked(max_rows)}
     with stages_or_own(stages) as shown:
-        return _preflight(load_for(model, config), forget_rows, retain_rows, config, shown, **options)
+        loaded = load_for(model, config)
+        forget_rows, retain_rows = answered(loaded, forget_rows, "forget", shown), answered(loaded, retain_rows, "retain", shown)
+        return _preflight(loaded, forget_rows, retain_rows, config, shown, **options)
 
 
 def read_rows(forget: Rows, retain: Rows | None, config: RunConfig, *, skip_bad_rows: bool = False) -> tuple[list[Example], list[Example]]:
@@ -247,14 +251,47 @@ def read_rows(forget: Rows, retain: Rows | None, config: RunConfig, *, skip_bad_
     Raises:
         DataError: rows are bad, there is nothing to forget, or a row is in both sets.
     """
-    forget_rows = rows_of(forget, name="forget", skip_bad_rows=skip_bad_rows)
+    reading: dict[str, Any] = {"turns": config.data.turns, "image_root": config.data.image_root, "skip_bad_rows": skip_bad_rows}
+    forget_rows = rows_of(forget, name="forget", need_answers=False, **reading)
     if not forget_rows:
         raise DataError("there is nothing to forget", expected="at least one forget row", got="none", fix="check the forget data")
     needed = retain_needed(config, len(forget_rows))
-    options = {"name": "retain", "skip_bad_rows": skip_bad_rows, "at_most": needed, "seed": config.seed}
+    options = {"name": "retain", "need_answers": False, "at_most": needed, "seed": config.seed, **reading}
     retain_rows = [] if retain is None else rows_of(retain, **options)
     check_disjoint(forget_rows, retain_rows)
     return forget_rows, retain_rows
+
+
+def answered(loaded: LoadedModel, rows: Sequence[Example], name: str, stages: Stages) -> list[Example]:
+    """Fill in the model's own answers where rows have none: what it says is what it knows.
+
+    Args:
+        loaded: the model before unlearning.
+        rows: rows with and without answers.
+        name: name of the set, for messages.
+        stages: shows and times what is done.
+
+    Returns:
+        The rows in their order, all with an answer.
+
+    Raises:
+        DataError: the model answers nothing to a row.
+    """
+    open_rows = [row for row in rows if not row.answer]
+    if not open_rows:
+        return list(rows)
+    with stages(f"Answering {name} rows", "answers"):
+        said = processes.from_first(generate(loaded, open_rows))
+    log.warning("%d of %d %s rows have no answer; the model's own take their place", len(open_rows), len(rows), name)
+    silent = [
+        DataError("row has no answer, and the model gives none", where=row.where or row.id, expected="an answer", fix="give one")
+        for row, text in zip(open_rows, said, strict=True)
+        if not text.strip()
+    ]
+    if silent:
+        raise DataError.together(silent)
+    own = {row.id: text.strip() for row, text in zip(open_rows, said, strict=True)}
+    return [replace(row, answer=own.get(row.id, row.answer)) for row in rows]
 
 
 def retain_needed(config: RunConfig, forget_rows: int) -> int:
@@ -363,11 +400,14 @@ def neutral_retain(loaded: LoadedModel, forget: Sequence[Example], config: RunCo
 
 
 def load_for(model: str | Path | LoadedModel, config: RunConfig) -> LoadedModel:
-    """Load the model of a run as its settings say: in 4 bits, or sharded over the processes; a loaded one is taken as it is."""
-    if isinstance(model, LoadedModel):
-        return model
-    quantise = config.adapter.quantise if config.adapter else None
-    return load_model(model, quantise=quantise, shard=processes.shards(config.training.shard))
+    """Load the model of a run as its settings say: in 4 bits, sharded over the processes, with limits of the pictures' size."""
+    if not isinstance(model, LoadedModel):
+        quantise = config.adapter.quantise if config.adapter else None
+        model = load_model(model, quantise=quantise, shard=processes.shards(config.training.shard))
+    size = PictureSize(config.data.max_pixels, config.data.image_size)
+    if size.most_pixels and has_one_size(model.processor):
+        log.warning("this model sees every picture at one size of its own; smaller ones take as many tokens")
+    return replace(model, size=size) if size.most_pixels else model
 
 
 def _asked(max_rows: int | None) -> int:
@@ -442,7 +482,7 @@ def _export(fitted: Fitted, out: Path, probes: Sequence[Example]) -> Fitted:
     if shard:
         processes.exchange(None)  # nobody reads before all is written
     merged = verify_export(trained, device, out, probes, shard=shard)
-    return replace(fitted, loaded=replace(merged, asks=loaded.asks))
+    return replace(fitted, loaded=replace(merged, asks=loaded.asks, size=loaded.size))
 
 
 def _sampled(sets: Mapping[str, Sequence[Example]], most: int, seed: int) -> dict[str, list[Example]]:

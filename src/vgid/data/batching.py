@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from vgid.data.conversation import Rendered, render_chat
 from vgid.data.example import Example, ImageRef
 from vgid.data.packing import Layout, Packing, Placement, Positions, Style, describe, groups, lay_out, placements
+from vgid.data.picture_size import PictureSize, sized
 from vgid.errors import DataError, ModelError
 
 Pictures = Sequence[Image.Image]
@@ -119,10 +120,12 @@ class Encoder:
     Args:
         processor: the model's processor.
         max_length: the model's context in tokens; None for the tokenizer's.
+        size: limits of a picture's size.
     """
 
-    def __init__(self, processor: Any, max_length: int | None = None) -> None:
-        self.processor = processor
+    def __init__(self, processor: Any, max_length: int | None = None, size: PictureSize | None = None) -> None:
+        self.size = size or PictureSize()
+        self.processor = sized(processor, self.size)
         self.tokenizer = processor.tokenizer
         limit = max_length or self.tokenizer.model_max_length
         self.max_length = limit if limit < UNBOUNDED else None
@@ -270,6 +273,18 @@ class Encoder:
         seen = images if images is not None else [None] * len(examples)
         return self.collate([self.row(e, instruction, None, i) for e, i in zip(examples, seen, strict=True)], side="left")
 
+    def limited(self, max_length: int | None) -> Encoder:
+        """Return an encoder like this one with another limit of length."""
+        return Encoder(self.processor, max_length, self.size)
+
+    def picture(self, ref: ImageRef) -> Image.Image:
+        """Open a picture at the size at which the processor gets it.
+
+        Raises:
+            DataError: the picture cannot be opened.
+        """
+        return self.size.scaled(ref.open())
+
     def check(self, examples: Iterable[Example]) -> None:
         """Encode one row for each number of pictures, so that a processor that cannot take them fails before any work is done.
 
@@ -302,7 +317,7 @@ class Encoder:
             return self._call(prompt, images, example)
         key = (prompt, example.images)
         if key not in self._rows:
-            text, pictures = self._call(prompt, [ref.open() for ref in example.images], example)
+            text, pictures = self._call(prompt, [self.picture(ref) for ref in example.images], example)
             if example.images not in self._pictures and self._has_room(pictures):
                 self._pictures[example.images] = pictures
             if example.images not in self._pictures or not self._has_room(text):

@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from vgid import processes
 from vgid.data.batching import Encoder
+from vgid.data.picture_size import PictureSize
 from vgid.errors import ModelError, VgidError
 from vgid.limits import CallError, OverLimitError, limited
 from vgid.models.checkpoints import folder_of, tensor_headers, unbuilt_tensors
@@ -62,6 +63,7 @@ class LoadedModel:
         path: folder or hub id that both were loaded from.
         asks: encoder of a method that changes questions at inference; None for plain questions.
         unbuilt: names of tensors in the checkpoint that the model class does not build, such as heads for multi-token prediction.
+        size: limits of the size at which pictures are shown to the model; None for the processor's own.
     """
 
     model: Any
@@ -69,11 +71,12 @@ class LoadedModel:
     path: str
     asks: Encoder | None = None
     unbuilt: tuple[str, ...] = ()
+    size: PictureSize | None = None
 
     @cached_property
     def encoder(self) -> Encoder:
         """Encodes examples for this model, and caches their processed pictures."""
-        return self.asks or Encoder(self.processor)
+        return self.asks or Encoder(self.processor, size=self.size)
 
 
 def load_model(
