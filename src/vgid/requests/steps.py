@@ -108,7 +108,8 @@ def enrich(context: StepContext) -> Sequence[Path]:
             expected="rows, or a person whom the model knows",
             fix="add rows to the request; see docs/data.md",
         )
-    return [*files_below(run.enriched), _write(run.out / CHECKS / "enrichment.json", made.as_json())]
+    # The rows themselves are not listed: plain digests in `state.json` would show the request's pictures to whoever has them.
+    return [_write(run.out / CHECKS / "enrichment.json", made.as_json())]
 
 
 def enriched(run: ResolvedRun, loaded: LoadedModel) -> tuple[Enriched, Enriched | None]:
