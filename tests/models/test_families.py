@@ -32,6 +32,7 @@ from vgid.models.packing_check import find_style
 from vgid.models.pictures import find_pictures, without_pixels
 from vgid.models.structure import inspect_model, linear_layers
 from vgid.perturbation import ELEMENTWISE, NoiseConfig, NoiseKind, perturb_batch
+from vgid.run_folder import MARK, output_folder
 from vgid.seeds import derive_seed
 from vgid.settings import AdapterConfig
 from vgid.training.fit import fit
@@ -325,7 +326,8 @@ def test_vgid_lowers_the_loss_in_scope_only_and_what_is_written_is_what_was_trai
     before = {name: value.clone() for name, value in loaded.model.state_dict().items()}
     forget, retain = rows[:2], rows[2:]
     # Writing reloads adapter and merged weights with stock libraries and compares them (verify_export).
-    train_and_export(load_model(folder), forget, retain, config(), out=tmp_path)
+    with output_folder(tmp_path):
+        train_and_export(load_model(folder), forget, retain, config(), out=tmp_path)
     model = fit(loaded, forget, retain, config()).loaded.model
     structure = inspect_model(loaded.model)
     assert {structure.part_of(name) for name in adapted_modules(model)} <= set(SCOPE)
@@ -333,7 +335,7 @@ def test_vgid_lowers_the_loss_in_scope_only_and_what_is_written_is_what_was_trai
     assert all(torch.equal(after[name], before[name]) for name in before)
     moved = {name for name, value in model.named_parameters() if "lora_B" in name and value.abs().sum() > 0}
     assert any("language" in name or "text_model" in name for name in moved)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "merged"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [MARK, "adapter", "merged"]
     # The loss on a fixed batch, before and after.
     method = VGID(VGIDConfig(adversary=None))
     method.prepare(None, Context(Encoder(loaded.processor), forget, retain, 0, torch.device("cpu")))

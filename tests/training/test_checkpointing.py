@@ -4,6 +4,7 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,9 +14,10 @@ from tests.training.worker import FORGET, RETAIN, SETTINGS
 from vgid.config import load_config, resolve
 from vgid.errors import ConfigError, OutputError, RunError, StoppedError
 from vgid.models.loading import load_model
+from vgid.run_folder import note, noting, output_folder
 from vgid.training.checkpointing import Checkpoint, Checkpoints
-from vgid.training.fit import fit
-from vgid.unlearning import train_and_export
+from vgid.training.fit import Fitted, fit
+from vgid.unlearning import left_to_go_on, train_and_export
 
 OWN = {"settings": "a", "forget rows": "b", "retain rows": "c", "model": "d"}
 
@@ -80,6 +82,12 @@ def test_a_damaged_file_and_one_of_another_kind(tmp_path: Path) -> None:
         checkpoints.read()
 
 
+def train_in_folder(*given: Any, out: Path | None = None, resume: bool = False, **options: Any) -> Fitted:
+    """`train_and_export` in a run's folder, as `unlearn` and `finetune` call it."""
+    with output_folder(out, keep=resume, goes_on=lambda: left_to_go_on(out)):
+        return train_and_export(*given, out=out, resume=resume, **options)
+
+
 QUICK = [*SETTINGS, "method.answers=[recorded]", "method.adversary.rate=3e-3", "adapter.dropout=0.3"]
 
 
@@ -102,21 +110,21 @@ def final(folder: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("settings", [["training.schedule=linear"], ["adapter=null", "training.optimizer=muon", "training.micro_batch=4"]])
 def test_stopped_twice_by_signals_a_run_ends_as_one_that_never_stopped(random_folder: Path, tmp_path: Path, settings: list[str]) -> None:
     config = load_config(None, [*QUICK, *settings])
-    straight = train_and_export(load_model(random_folder), FORGET, RETAIN, config, out=tmp_path / "straight")
+    straight = train_in_folder(load_model(random_folder), FORGET, RETAIN, config, out=tmp_path / "straight")
     for step, number, name in ((1, signal.SIGINT, "SIGINT"), (3, signal.SIGTERM, "SIGTERM")):
         with pytest.raises(StoppedError, match=rf"(?s)stopped by {name} at step {step} of 4.*--resume goes on from here") as stopped:
-            train_and_export(
+            train_in_folder(
                 load_model(random_folder), FORGET, RETAIN, config, out=tmp_path / "out", progress=Stop(step, number), resume=True
             )
         assert stopped.value.exit_code == 128 + number
     last = Stop(99)
-    again = train_and_export(load_model(random_folder), FORGET, RETAIN, config, out=tmp_path / "out", progress=last, resume=True)
+    again = train_in_folder(load_model(random_folder), FORGET, RETAIN, config, out=tmp_path / "out", progress=last, resume=True)
     assert last.seen == [4] and again.curves == straight.curves and again.stopped == straight.stopped
     one, two = final(tmp_path / "straight"), final(tmp_path / "out")
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
     assert not (tmp_path / "out" / "checkpoint").exists()
     with pytest.raises(OutputError, match="the run is complete, there is nothing to resume"):
-        train_and_export(load_model(random_folder), FORGET, RETAIN, config, out=tmp_path / "out", resume=True)
+        train_in_folder(load_model(random_folder), FORGET, RETAIN, config, out=tmp_path / "out", resume=True)
 
 
 @pytest.mark.parametrize("words", [["method.redraw=false", "method.retain_loss=kl", "method.hidden_state_weight=0"], None])
@@ -125,11 +133,11 @@ def test_what_the_base_said_is_worked_out_as_before_the_stop(random_folder: Path
     forget, retain = ([replace(row, images=FORGET[1].images) for row in rows if row.images] for rows in (FORGET, RETAIN))
     short = [*(each for each in SETTINGS if not each.startswith("method.")), "training.steps=6"]
     config = load_config(None, [*short, *words, "method.adversary=null"]) if words else resolve(None, short, method="undial")
-    train_and_export(load_model(random_folder), forget, retain, config, out=tmp_path / "straight")
+    train_in_folder(load_model(random_folder), forget, retain, config, out=tmp_path / "straight")
     for step in (1, 2, 4):
         with pytest.raises(StoppedError):
-            train_and_export(load_model(random_folder), forget, retain, config, out=tmp_path / "out", progress=Stop(step), resume=True)
-    train_and_export(load_model(random_folder), forget, retain, config, out=tmp_path / "out", resume=True)
+            train_in_folder(load_model(random_folder), forget, retain, config, out=tmp_path / "out", progress=Stop(step), resume=True)
+    train_in_folder(load_model(random_folder), forget, retain, config, out=tmp_path / "out", resume=True)
     one, two = final(tmp_path / "straight"), final(tmp_path / "out")
     assert all(torch.equal(one[name], two[name]) for name in one)
 
@@ -137,7 +145,7 @@ def test_what_the_base_said_is_worked_out_as_before_the_stop(random_folder: Path
 def test_a_checkpoint_goes_on_with_its_own_run_only_and_tells_nothing(random_folder: Path, tmp_path: Path) -> None:
     config = load_config(None, [*QUICK, "method.answers=[teacher]"])
     with pytest.raises(StoppedError):
-        train_and_export(load_model(random_folder), FORGET, RETAIN, config, out=tmp_path, progress=Stop(1))
+        train_in_folder(load_model(random_folder), FORGET, RETAIN, config, out=tmp_path, progress=Stop(1))
     content = (tmp_path / "checkpoint" / "state.safetensors").read_bytes()
     assert not any(text.encode() in content for row in (*FORGET, *RETAIN) for text in (row.question, row.answer, row.id))
     loaded, elsewhere = load_model(random_folder), load_model(random_folder)
@@ -150,22 +158,25 @@ def test_a_checkpoint_goes_on_with_its_own_run_only_and_tells_nothing(random_fol
         (elsewhere, FORGET, config, "other model"),
     ):
         with pytest.raises(RunError, match=rf"(?s)the checkpoint was written by another run.*found: {found}\n"):
-            train_and_export(changed, rows, RETAIN, settings, out=tmp_path, resume=True)
+            train_in_folder(changed, rows, RETAIN, settings, out=tmp_path, resume=True)
     # How a run is carried out may change, where it matters not to what comes of it.
     smaller = load_config(None, [*QUICK, "method.answers=[teacher]", "training.micro_batch=2", "training.checkpoint_every=1"])
-    assert train_and_export(load_model(random_folder), FORGET, RETAIN, smaller, out=tmp_path, resume=True).curves["forget"][-1][0] == 4
+    assert train_in_folder(load_model(random_folder), FORGET, RETAIN, smaller, out=tmp_path, resume=True).curves["forget"][-1][0] == 4
 
 
 def test_a_run_killed_while_it_wrote_its_models_writes_them_again(random_folder: Path, tmp_path: Path) -> None:
     config = load_config(None, QUICK)
-    train_and_export(load_model(random_folder), FORGET, RETAIN, config, out=tmp_path, keep_checkpoint=True)
+    train_in_folder(load_model(random_folder), FORGET, RETAIN, config, out=tmp_path, keep_checkpoint=True)
     whole = final(tmp_path)
     (tmp_path / "merged" / "model.safetensors").unlink()
-    (tmp_path / ".merged.half").mkdir()
+    with noting(tmp_path):  # as `whole_folder` notes the folder that it fills
+        note(tmp_path / ".merged.half", tree=True)
+        (tmp_path / ".merged.half").mkdir()
+        (tmp_path / ".merged.half" / "config.json").touch()
     nothing = Stop(1)
-    train_and_export(load_model(random_folder), FORGET, RETAIN, config, out=tmp_path, progress=nothing, resume=True)
+    train_in_folder(load_model(random_folder), FORGET, RETAIN, config, out=tmp_path, progress=nothing, resume=True)
     assert nothing.seen == [] and all(torch.equal(value, whole[name]) for name, value in final(tmp_path).items())
-    assert names(tmp_path) == ["adapter", "merged"]
+    assert names(tmp_path) == [".vgid-run", "adapter", "merged"]
 
 
 def test_without_a_folder_nothing_is_kept_and_signals_are_left_alone(random_folder: Path) -> None:
@@ -179,7 +190,7 @@ def test_without_a_folder_nothing_is_kept_and_signals_are_left_alone(random_fold
     )
     assert set(handlers) == {signal.getsignal(signal.SIGINT)}
     with pytest.raises(OutputError, match=r"(?s)nothing to resume from.*give `out`"):
-        train_and_export(load_model(random_folder), FORGET, RETAIN, load_config(None, QUICK), resume=True)
+        train_in_folder(load_model(random_folder), FORGET, RETAIN, load_config(None, QUICK), resume=True)
 
 
 def test_deepspeed_that_is_not_there(random_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +202,7 @@ def test_deepspeed_that_is_not_there(random_folder: Path, monkeypatch: pytest.Mo
 def test_nan_keeps_the_last_good_checkpoint(random_folder: Path, tmp_path: Path) -> None:
     wild = ["training.learning_rate=1e30", "training.max_grad_norm=1e30", "training.checkpoint_every=1", "validation.every=0"]
     with pytest.raises(RunError, match=r"(?s)is nan at step.*rows row-.*the last checkpoint"):
-        train_and_export(load_model(random_folder), FORGET, RETAIN, load_config(None, [*QUICK, *wild]), out=tmp_path)
+        train_in_folder(load_model(random_folder), FORGET, RETAIN, load_config(None, [*QUICK, *wild]), out=tmp_path)
     tensors = load_file(tmp_path / "checkpoint" / "state.safetensors")
     assert all(value.isfinite().all() for name, value in tensors.items() if name.startswith("weights/"))
-    assert names(tmp_path) == ["checkpoint"]
+    assert names(tmp_path) == [".vgid-run", "checkpoint"]

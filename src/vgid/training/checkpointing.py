@@ -126,9 +126,9 @@ def _read(file: Path) -> Checkpoint:
         with safe_open(file, framework="pt") as content:
             header = content.metadata() or {}
             if header.get("format") != FORMAT:
-                raise RunError(
-                    "the file is not a checkpoint of this version", where=file, expected=FORMAT, fix="begin anew with --overwrite"
-                )
+                got = str(header.get("format"))[:40]
+                fix = "begin anew with --overwrite"
+                raise RunError("the file is not a checkpoint of this version", where=file, expected=FORMAT, got=got, fix=fix)
             notes = parse_json(header.get("notes", ""), file, RunError)
             if not (isinstance(notes.get("fingerprint"), dict) and isinstance(notes.get("step"), int)):
                 raise RunError("the checkpoint's header lacks its step or fingerprint", where=file, fix="begin anew with --overwrite")
