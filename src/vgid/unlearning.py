@@ -33,7 +33,8 @@ from vgid.outcome import Outcome, outcome_of, with_protection
 from vgid.progress import Progress, Stages, stages_or_own
 from vgid.reading import read_json
 from vgid.results import build_results
-from vgid.run_folder import check_output, discard, note, output_folder
+from vgid.run_folder import MARK, check_output, discard, note, output_folder
+from vgid.training.checkpointing import remove_checkpoint
 from vgid.training.fingerprint import rows_digest
 from vgid.training.fit import Fitted, fit
 from vgid.training.trackers import check_trackers
@@ -362,6 +363,8 @@ def forget_checkpoint(out: Path) -> None:
     """Remove the checkpoint of a run that needs it no more."""
     if processes.rank() == 0:
         discard(out / CHECKPOINT)
+        if not (out / MARK).is_file():  # outside of a run's folder nothing is journalled
+            remove_checkpoint(out / CHECKPOINT)
 
 
 def with_neutral(

@@ -204,7 +204,7 @@ def test_what_a_rule_leaves_out_is_taken_from_the_attack() -> None:
         ("attacks: {1: {}}", "attacks.1.[key]: Input should be a valid string, got 1"),
         ("attacks: {paraphrase: }", "attacks.paraphrase: "),
         ("- 1", "the policy is not a mapping"),
-        ("a: [", "the policy is not valid YAML"),
+        ("a: [", "mine.yaml:1: not valid YAML"),
     ],
 )
 def test_mistakes_in_a_policy(text: str, message: str) -> None:

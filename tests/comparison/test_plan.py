@@ -74,7 +74,7 @@ def test_settings_that_cannot_be_used_are_errors_at_once(tmp_path: Path, changes
         make_plan("tiny", ["ga"], seeds=1, settings=earlier(tmp_path, **changes))
     with pytest.raises(ConfigError, match="--tune and --settings"):
         make_plan("tiny", ["ga"], seeds=1, trials=1, settings=earlier(tmp_path))
-    with pytest.raises(ConfigError, match="No such file"):
+    with pytest.raises(ConfigError, match="no such file"):
         make_plan("tiny", ["ga"], seeds=1, settings=tmp_path / "none.json")
 
 

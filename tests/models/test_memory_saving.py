@@ -67,7 +67,7 @@ bitsandbytes = pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="nee
 
 def test_a_missing_package_is_named(random_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantisation, "find_spec", lambda _: None)
-    with pytest.raises(ModelError, match=r"(?s)loading in 4 bits needs a package.*pip install \"vgid\[quant\]\""):
+    with pytest.raises(ModelError, match=r"(?s)few bits need a package that is not installed.*pip install \"vgid\[quant\]\""):
         load_model(random_folder, quantise="4bit")
 
 

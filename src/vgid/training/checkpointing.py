@@ -11,6 +11,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from vgid.reading import parse_json
 from vgid.run_folder import note
 from vgid.training.fingerprint import Fingerprint, check_same
 
+STATE = "state.safetensors"
+"""Name of the file in a checkpoint's folder."""
 FORMAT = "vgid.checkpoint/2"
 Tensors = Mapping[str, Tensor]
 
@@ -57,7 +60,7 @@ class Checkpoints:
     @property
     def file(self) -> Path:
         """Where the checkpoint lies."""
-        return self.folder / "state.safetensors"
+        return self.folder / STATE
 
     def read(self) -> Checkpoint | None:
         """The checkpoint to go on from; None to begin anew.
@@ -96,6 +99,13 @@ class Checkpoints:
                 raise
             kept = f"the checkpoint before it is kept in {self.folder}" if self.file.is_file() else "there is none before it"
             raise cannot_write(self.file, error, "checkpoint", got=kept, fix="free some space and go on with --resume") from error
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Remove a checkpoint, and its folder if nothing else is in it."""
+    (folder / STATE).unlink(missing_ok=True)
+    with suppress(OSError):  # gone, or with files of others in it
+        folder.rmdir()
 
 
 def _write(file: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
