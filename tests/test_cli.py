@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import example, png
-from vgid.data.sources import load_examples, write_examples
+from vgid.data.sources import load_examples
+from vgid.data.writing import write_examples
 
 
 def vgid(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

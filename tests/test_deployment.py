@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from tests.conftest import example
 from tests.models.test_models import shaken
 from tests.test_cli import vgid
-from vgid.data.sources import write_examples
+from vgid.data.writing import write_examples
 from vgid.deployment import export_command, verify_command
 from vgid.errors import ModelError, OutputError, RunError
 from vgid.models.adapters import attach_lora

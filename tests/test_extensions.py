@@ -17,7 +17,7 @@ from vgid.attacks import ATTACKS
 from vgid.benchmarks import BENCHMARKS
 from vgid.commands import app
 from vgid.comparison.identity import surroundings
-from vgid.data.sources import write_examples
+from vgid.data.writing import write_examples
 from vgid.errors import ConfigError
 from vgid.methods import METHODS
 from vgid.methods.catalogue import catalogue

@@ -13,7 +13,7 @@ import vgid
 ROOT = Path(vgid.__file__).parent
 ORDER = (
     ("errors",),
-    ("registry", "seeds", "artifacts", "processes", "progress"),
+    ("registry", "seeds", "artifacts", "processes", "progress", "texts"),
     ("settings", "losses", "memory", "instructions", "recipes"),
     ("data",),
     ("models", "perturbation"),

@@ -10,7 +10,7 @@ from tests.conftest import example
 from tests.test_cli import vgid
 from vgid.config import recipe_names, resolve
 from vgid.data.example import Example
-from vgid.data.sources import write_examples
+from vgid.data.writing import write_examples
 from vgid.evaluation.evaluate import ItemResult, SplitResult, summarise
 from vgid.models.export import save_checkpoint
 from vgid.models.loading import load_model

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any, Self
+
+_CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """Write control characters, overrides of direction and lone surrogates as escapes such as `\\x1b`; line breaks stay.
+
+    File names and data come from elsewhere; what they hold must not move a terminal's cursor, or stop a message from being printed.
+    """
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 class VgidError(Exception):
@@ -28,13 +39,15 @@ class VgidError(Exception):
     def __init__(
         self, problem: str, *, where: Any = None, expected: str | None = None, got: str | None = None, fix: str | None = None
     ) -> None:
+        if where is not None:
+            where = str(where).replace("\n", "\\n")  # a file's name may hold one
         self.problem, self.where, self.expected, self.got, self.fix = problem, where, expected, got, fix
         head = f"{where}: {problem}" if where else problem
         rest = (("expected", expected), ("found", got), ("fix", fix))
-        super().__init__("\n".join([head, *(f"  {name}: {text}" for name, text in rest if text)]))
+        super().__init__(printable("\n".join([head, *(f"  {name}: {text}" for name, text in rest if text)])))
 
     @classmethod
-    def together(cls, problems: Sequence[VgidError], most: int = 50) -> Self:
+    def together(cls, problems: Sequence[VgidError], most: int = 20) -> Self:
         """Join several problems into one error, so that a user can correct a file in one go.
 
         Args:

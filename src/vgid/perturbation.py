@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from vgid.data.batching import Batch, EncodedRow, Encoder
-from vgid.data.example import Example
+from vgid.data.example import Example, altered
 from vgid.data.packing import Style
 from vgid.errors import ModelError
 from vgid.seeds import derive_seed
@@ -229,7 +229,7 @@ def _sizes(x: Tensor, encoder: Encoder, example: Example) -> list[int]:
     count = len(example.images)
     if len(x) == count or x.shape[:2] == (1, count):
         return [x.numel() // count] * count
-    alone = [encoder.row(replace(example, images=(ref,)), answer=None).images["pixel_values"].numel() for ref in example.images]
+    alone = [encoder.row(altered(example, images=(ref,)), answer=None).images["pixel_values"].numel() for ref in example.images]
     return alone if sum(alone) == x.numel() else [x.numel()]
 
 

@@ -16,7 +16,7 @@ from vgid.auditing.audit import audit, read_rewordings
 from vgid.auditing.policy import Policy
 from vgid.auditing.run import SCHEMA, ModelScores, assess, run_attacks
 from vgid.commands import app
-from vgid.data.sources import write_examples
+from vgid.data.writing import write_examples
 from vgid.errors import ConfigError, DataError, OutputError
 from vgid.models.loading import LoadedModel, load_model
 from vgid.progress import Stages

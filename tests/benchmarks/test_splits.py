@@ -14,7 +14,8 @@ from vgid.benchmarks.base import BENCHMARKS
 from vgid.benchmarks.common.files import locate
 from vgid.commands import app
 from vgid.data.example import Example
-from vgid.data.sources import load_examples, write_examples, write_parquet
+from vgid.data.sources import load_examples
+from vgid.data.writing import write_examples, write_parquet
 from vgid.errors import ConfigError, DataError, OutputError
 
 
@@ -30,7 +31,7 @@ def test_every_benchmark_is_checked_and_converted(name: str, tmp_path: Path) -> 
     assert list(checked.splits) == list(benchmark.training_splits) and checked.overlap is not None
     for split in benchmark.training_splits:
         report = checked.splits[split]
-        assert convert_data(root, tmp_path / "out.parquet", name, part, split) == report.rows > 0 and report.problems == ()
+        assert convert_data(root, tmp_path / "out.parquet", name, part, split, overwrite=True) == report.rows > 0 and report.problems == ()
         assert contents(load_examples(tmp_path / "out.parquet")) == contents(list(benchmark.examples(split)))
     # The fixtures ask the same of everybody; only SafeEraser asks harmful and harmless questions about the same pictures.
     assert bool(checked.overlap.pictures) == (name == "safeeraser")

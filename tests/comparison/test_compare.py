@@ -10,7 +10,7 @@ from tests.conftest import example
 from vgid.commands import app
 from vgid.comparison.compare import _check_folder
 from vgid.comparison.identity import surroundings
-from vgid.data.sources import write_examples
+from vgid.data.writing import write_examples
 from vgid.demo.targets import METHOD_SETTINGS, TARGETS, Target
 from vgid.errors import OutputError
 from vgid.synthetic.splits import SPLITS

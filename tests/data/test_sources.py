@@ -15,7 +15,8 @@ from PIL import Image
 from tests.conftest import example, png
 from vgid.data import example as example_module
 from vgid.data.example import Example, ImageRef
-from vgid.data.sources import check_disjoint, check_examples, load_examples, rows_of, write_examples, write_parquet
+from vgid.data.sources import check_disjoint, check_examples, load_examples, rows_of
+from vgid.data.writing import write_examples, write_parquet
 from vgid.errors import DataError
 
 GOOD = {"question": "Who is this?", "answer": "Anna.", "image": "a.png"}
@@ -97,7 +98,7 @@ def test_parquet_with_bytes_and_a_folder_of_files(tmp_path: Path) -> None:
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     shared = ImageRef(data=png(3))
     examples = [
-        Example(id="a", question="q — ü?", answer="a", images=(shared,), subject="s", keywords=("k",), tags=("t",)),
+        Example(id="a", question="q — ü?", answer="a", images=(shared,), subject="s", keywords=("a",), tags=("t",)),
         Example(id="b", question="q2", answer="a2", images=(shared, ImageRef(data=png(4)))),
         Example(id="c", question="q3", answer="a3"),
     ]
@@ -125,7 +126,7 @@ def test_fully_transparent_pixels_become_white(tmp_path: Path) -> None:
         ({**GOOD, "question": "  "}, "question is empty"),
         ({**GOOD, "answer": ""}, "answer is empty"),
         ({"question": "q"}, "answer is missing"),
-        ({**GOOD, "subject": 1}, "subject has the wrong type"),
+        ({**GOOD, "subject": [1]}, "subject has the wrong type"),
         ({**GOOD, "keywords": "Anna"}, "keywords has the wrong type"),
         ({**GOOD, "image": 7}, "image has the wrong type"),
         ({**GOOD, "images": ["a.png"]}, "row has both image and images"),
@@ -138,9 +139,9 @@ def test_fully_transparent_pixels_become_white(tmp_path: Path) -> None:
         ({**GOOD, "image": "text.png"}, "image of unknown format"),
         ({**GOOD, "image": "huge.png"}, "decompression bomb"),
         ({"messages": "hello"}, "messages of this shape are not supported"),
-        ({"messages": [{"role": "system", "content": "x"}]}, "messages of this shape are not supported"),
+        ({"messages": [{"role": "system", "content": "x"}]}, "turns of this order are not supported"),
         ({**GOOD, "messages": []}, "row has both question and answer and messages"),
-        ({**GOOD, "prompt": "q"}, "row has both question and answer and prompt"),
+        ({**GOOD, "prompt": "q"}, "row has both question and prompt and answer"),
         ({"prompt": "q", "completion": ""}, "completion is empty"),
         ({"prompt": "q"}, "completion is missing"),
         ({"prompt": "q", "completion": [{"role": "assistant", "content": "a"}]}, "prompt and completion are of different kinds"),
@@ -179,7 +180,7 @@ def test_all_problems_come_together(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("x.csv", b"a,b", "unknown data format"),
+        ("x.xlsx", b"a,b", "unknown data format"),
         ("x.jsonl", b"", "data file is empty"),
         ("x.parquet", b"PAR1", "parquet file cannot be read"),
     ],
@@ -274,10 +275,10 @@ def in_memory(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("form", [list, iter, Columns, lambda rows: (row for row in rows)])
 def test_rows_in_memory_are_read_like_those_of_files(form: Callable[[list[dict[str, Any]]], Any], tmp_path: Path) -> None:
-    examples = load_examples(form([*in_memory(tmp_path), {"prompt": "q", "completion": "a", "subject": "p", "keywords": ("k",)}]))
+    examples = load_examples(form([*in_memory(tmp_path), {"prompt": "q", "completion": "a", "subject": "p", "keywords": ("a",)}]))
     assert [(row.id, row.where) for row in examples] == [(f"row-{n}", f"row {n}") for n in range(1, 6)]
     assert all(row.images[0].open().tobytes() == picture().tobytes() and row.answer == "Anna." for row in examples[:4])
-    assert (examples[4].question, examples[4].images, examples[4].subject, examples[4].keywords) == ("q", (), "p", ("k",))
+    assert (examples[4].question, examples[4].images, examples[4].subject, examples[4].keywords) == ("q", (), "p", ("a",))
 
 
 @pytest.mark.parametrize("decode", [True, False])
@@ -313,7 +314,7 @@ def test_problems_of_rows_in_memory_name_the_row(monkeypatch: pytest.MonkeyPatch
         load_examples([good, *bad])
     text = str(caught.value)
     assert "5 problems" in text and all(f"row {number}: " in text for number in (2, 3, 4, 6, 7)) and "Anna" not in text
-    assert "answer is missing" in text and "expected: a picture, a path, or {bytes, path}" in text and "also at row 5" in text
+    assert "answer is missing" in text and "expected: a picture, a path, base64, or {bytes, path}" in text and "also at row 5" in text
     assert [row.id for row in load_examples([good, *bad], skip_bad_rows=True)] == ["row-1", "x"]
     large = picture()
     monkeypatch.setattr(example_module, "MOST_PIXELS", 40 * 40 - 1)

@@ -22,7 +22,7 @@ from tests.docs.markdown import ROOT, Block, blocks
 from vgid.auditing.policy import load_policy
 from vgid.commands import app
 from vgid.config import RunConfig, read_recipe, resolve
-from vgid.data.sources import write_examples
+from vgid.data.writing import write_examples
 from vgid.methods import METHODS
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]

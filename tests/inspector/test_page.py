@@ -16,7 +16,7 @@ import pytest
 
 from tests.attacks.people import WORLD, rows
 from tests.browser import chromium
-from vgid.data.sources import write_examples
+from vgid.data.writing import write_examples
 from vgid.errors import ConfigError
 from vgid.inspector import server
 from vgid.synthetic.tiny import tiny_path

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.conftest import example
 from vgid.config import load_config
-from vgid.data.sources import write_examples
+from vgid.data.writing import write_examples
 from vgid.progress import Stages
 from vgid.requests.forget import ForgetResult, forget
 from vgid.requests.options import ForgetOptions

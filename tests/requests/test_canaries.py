@@ -21,7 +21,7 @@ from pyarrow import parquet
 from tests.conftest import example, png
 from vgid.config import load_config, resolve
 from vgid.data.example import Example, ImageRef
-from vgid.data.sources import write_examples
+from vgid.data.writing import write_examples
 from vgid.models.export import save_checkpoint
 from vgid.models.loading import load_model
 from vgid.synthetic.tiny import tiny_path

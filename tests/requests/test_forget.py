@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 
 from tests.conftest import example
 from vgid.config import load_config
-from vgid.data.sources import load_examples, write_examples
+from vgid.data.sources import load_examples
+from vgid.data.writing import write_examples
 from vgid.errors import ConfigError, DataError, ModelError, OutputError
 from vgid.models.loading import load_model
 from vgid.progress import Stages

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import example
-from vgid.data.sources import write_examples
+from vgid.data.writing import write_examples
 from vgid.errors import ConfigError, DataError
 from vgid.requests.keys import Key, make_key, read_key
 from vgid.requests.request import parse_request

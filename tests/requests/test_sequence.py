@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import example
-from vgid.data.sources import write_examples
+from vgid.data.writing import write_examples
 from vgid.errors import ConfigError, DataError, RunError
 from vgid.requests.forget import ForgetResult
 from vgid.requests.previous import ANCHOR_SHARE, read_previous_deletions

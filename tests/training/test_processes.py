@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from tests.training import worker
 from vgid import processes
-from vgid.data.sources import write_examples
+from vgid.data.writing import write_examples
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = Path(str(files("vgid.recipes") / "launch"))

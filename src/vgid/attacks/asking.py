@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from vgid.attacks.base import Material, Outcome
 from vgid.data.batching import Encoder
-from vgid.data.example import Example
+from vgid.data.example import Example, altered
 from vgid.errors import DataError
 from vgid.evaluation.generation import generate
 from vgid.evaluation.metrics import key_fact, normalise
@@ -57,7 +56,7 @@ def outcome(loaded: LoadedModel, material: Material, variants: Variants) -> Outc
 
 def reworded(example: Example, question: str) -> Example:
     """The same row with another question."""
-    return replace(example, question=question)
+    return altered(example, question=question)
 
 
 def reveals_fact(text: str, example: Example) -> bool:

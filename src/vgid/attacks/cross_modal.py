@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 from vgid.attacks.asking import names_of, outcome, reveals_fact
 from vgid.attacks.base import ATTACKS, Attack, Material, Outcomes, Settings
-from vgid.data.example import Example, ImageRef
+from vgid.data.example import Example, ImageRef, altered
 from vgid.evaluation.metrics import normalise
 from vgid.models.loading import LoadedModel
 
@@ -60,7 +59,7 @@ def by_name(row: Example, names: Mapping[str, str]) -> Iterator[Example]:
     name = names.get(row.subject or "")
     if row.images and name and not reveals_fact(name, row):
         question, count = _SHOWN.subn(lambda _: name, row.question)
-        yield replace(row, images=(), question=question if count else f"This is about {name}. {row.question}")
+        yield altered(row, images=(), question=question if count else f"This is about {name}. {row.question}")
 
 
 def by_picture(row: Example, names: Mapping[str, str], pictures: Mapping[str, ImageRef]) -> Iterator[Example]:
@@ -76,4 +75,4 @@ def by_picture(row: Example, names: Mapping[str, str], pictures: Mapping[str, Im
     """
     name, picture = names.get(row.subject or ""), pictures.get(row.subject or "")
     if not row.images and name and picture and normalise(name) in normalise(row.question):
-        yield replace(row, images=(picture,), question=re.sub(re.escape(name), "this person", row.question, flags=re.IGNORECASE))
+        yield altered(row, images=(picture,), question=re.sub(re.escape(name), "this person", row.question, flags=re.IGNORECASE))

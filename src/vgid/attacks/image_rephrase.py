@@ -15,7 +15,7 @@ from pydantic import Field
 
 from vgid.attacks.asking import outcome
 from vgid.attacks.base import ATTACKS, Attack, Material, Outcomes, Settings
-from vgid.data.example import Example, ImageRef
+from vgid.data.example import Example, ImageRef, altered
 from vgid.models.loading import LoadedModel
 
 Transform = Callable[[Image.Image, int], Image.Image]
@@ -133,7 +133,7 @@ class ImageRephrase(Attack[ImageRephraseConfig]):
             if row.images:
                 fresh = [images for images in views.get(row.subject, ()) if images != row.images]
                 Random(f"{material.seed}/{row.id}").shuffle(fresh)
-                yield from (replace(row, images=images) for images in fresh[: self.config.views])
+                yield from (altered(row, images=images) for images in fresh[: self.config.views])
 
         found = {level: outcome(loaded, material, each) for level, each in (("any picture", transformed), ("new view", other_views))}
         return {level: each for level, each in found.items() if each is not None}

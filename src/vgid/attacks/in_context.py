@@ -10,7 +10,7 @@ from pydantic import Field
 
 from vgid.attacks.asking import first_that_fits, names_of, outcome, reveals_fact, reworded
 from vgid.attacks.base import ATTACKS, Attack, Material, Outcomes, Settings
-from vgid.data.example import Example, subject_key
+from vgid.data.example import Example, subject_key, without_marks
 from vgid.models.loading import LoadedModel
 
 
@@ -48,7 +48,7 @@ class InContext(Attack[InContextConfig]):
 
         def neighbours(row: Example) -> Iterator[Example]:
             rows = _drawn([each for each in material.peers(row) if subject_key(each) not in forgotten], row, material.seed)
-            yield from preceded(row, lambda count: " ".join(f"{each.question} {each.answer}" for each in rows[:count]))
+            yield from preceded(row, lambda count: " ".join(f"{without_marks(each.question)} {each.answer}" for each in rows[:count]))
 
         def other_facts(row: Example) -> Iterator[Example]:
             rows = _drawn(material.about(row.subject), row, material.seed)

@@ -16,6 +16,7 @@ from pydantic import Field
 from vgid.attacks.asking import MAX_NEW_TOKENS
 from vgid.attacks.base import ATTACKS, Attack, Endpoint, Material, Outcome, Outcomes, Settings
 from vgid.attacks.image_rephrase import encoded
+from vgid.data.conversation import messages
 from vgid.data.example import Example
 from vgid.errors import ConfigError, RunError
 from vgid.evaluation.generation import generate
@@ -90,15 +91,24 @@ def answers(endpoint: Endpoint, rows: Sequence[Example], config: ServedConfig) -
         model = str(_read(_called(endpoint, "models", config.seconds), endpoint, "data", 0, "id"))
 
     def ask(row: Example) -> str:
-        pictures = [base64.b64encode(encoded(ref.open()).data or b"").decode() for ref in row.images]
-        parts = [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{each}"}} for each in pictures]
-        message = {"role": "user", "content": [*parts, {"type": "text", "text": row.question}]}
-        body = {"model": model, "messages": [message], "max_tokens": MAX_NEW_TOKENS, "temperature": 0}
+        body = {"model": model, "messages": _messages(row), "max_tokens": MAX_NEW_TOKENS, "temperature": 0}
         found = _read(_called(endpoint, "chat/completions", config.seconds, body), endpoint, "choices", 0, "message", "content")
         return str(found or "").strip()
 
     with ThreadPoolExecutor(config.at_once) as pool:
         return list(pool.map(ask, rows))
+
+
+def _messages(row: Example) -> list[dict[str, Any]]:
+    """The row's turns with its pictures as data URIs, each at its place."""
+    pictures = (base64.b64encode(encoded(ref.open()).data or b"").decode() for ref in row.images)
+    turns = messages(row)
+    for turn in turns:
+        turn["content"] = [
+            part if part["type"] == "text" else {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{next(pictures)}"}}
+            for part in turn["content"]
+        ]
+    return turns
 
 
 def _called(endpoint: Endpoint, path: str, seconds: float, body: Mapping[str, Any] | None = None) -> Any:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,8 +14,12 @@ from vgid.benchmarks.base import Benchmark
 from vgid.benchmarks.common.files import locate
 from vgid.data.duplicates import Alike, Traces, alike_pictures, alike_texts, same_ids
 from vgid.data.example import Example
-from vgid.data.sources import DataReport, draw_rows, load_examples, read_all, report, split_files, write_parquet
-from vgid.errors import ConfigError, DataError
+from vgid.data.problems import Notes, Problems
+from vgid.data.report import DataReport, report
+from vgid.data.rows import Reading
+from vgid.data.sources import checked, draw_rows, read_all, split_files, stream
+from vgid.data.writing import write_parquet
+from vgid.errors import ConfigError, DataError, OutputError
 
 log = logging.getLogger("vgid")
 SHOWN = 5
@@ -110,7 +115,11 @@ class CheckedData(NamedTuple):
 
 
 def check_data(
-    data: Sequence[str], benchmark: str | None = None, forget_set: str | None = None, protocol: Mapping[str, object] | None = None
+    data: Sequence[str],
+    benchmark: str | None = None,
+    forget_set: str | None = None,
+    protocol: Mapping[str, object] | None = None,
+    reading: Reading | None = None,
 ) -> CheckedData:
     """Read all rows with their images, count them, and list every problem.
 
@@ -121,6 +130,7 @@ def check_data(
         benchmark: name of a benchmark; None for own data.
         forget_set: label of the benchmark's forget set; None for its first.
         protocol: settings of the benchmark that deviate from the published ones, by name.
+        reading: how rows of own data are read; None for the defaults.
 
     Returns:
         Counts and problems by split, and what the forget set and the retain set have in common.
@@ -135,16 +145,14 @@ def check_data(
         raise ConfigError("there is nothing to check", fix="give files or folders, or --benchmark")
     splits, kept = {}, {"forget": Traces(), "retain": Traces()}
     named = split_files([Path(path) for path in data])
-    for name, files in named.items():
-        read = [read_all(file) for file in files]
-        examples = [example for each, _, _ in read for example in each]
-        problems, unused = [problem for _, each, _ in read for problem in each], {column for *_, each in read for column in each}
-        shown = str(files[0] if len(files) == 1 else files[0].parent)
-        splits[name if len(named) > 1 else shown] = report(shown, examples, problems, unused)
-        for side in (side for side in kept if name.startswith(side)):
-            for example in examples:
-                kept[side].add(example)
     compared = all(any(name.startswith(side) for name in named) for side in kept)
+    for name, files in named.items():
+        problems, notes = Problems(), Notes()
+        rows = (row for file in files for row in stream(file, problems, notes, reading))
+        side = next((side for side in kept if compared and name.startswith(side)), None)
+        shown = str(files[0] if len(files) == 1 else files[0].parent)
+        found = report(shown, kept[side].passing(rows) if side else rows, problems, notes)
+        splits[name if len(named) > 1 else shown] = found
     return CheckedData(splits, _overlap("forget", "retain", kept["forget"], kept["retain"]) if compared else None)
 
 
@@ -167,9 +175,9 @@ def read_split(
         DataError: rows are bad, all of which the message lists, or there is no good row.
     """
     problems: list[DataError] = []
-    damaged: list[tuple[int, DataError]] = []
+    damaged = Problems()
     examples = draw_rows(split, enumerate(benchmark.examples(split, problems)), damaged, at_most, seed)
-    problems += [problem for _, problem in damaged]
+    problems += damaged
     if problems and not skip_bad_rows:
         raise DataError.together(problems)
     for problem in problems:
@@ -188,6 +196,8 @@ def convert_data(
     *,
     protocol: Mapping[str, object] | None = None,
     skip_bad_rows: bool = False,
+    reading: Reading | None = None,
+    overwrite: bool = False,
 ) -> int:
     """Write own data, or a split of a benchmark, as one parquet file.
 
@@ -199,6 +209,8 @@ def convert_data(
         split: the benchmark's split to write.
         protocol: settings of the benchmark that deviate from the published ones, by name.
         skip_bad_rows: leave bad rows out, with a warning for each, in place of an error.
+        reading: how rows of own data are read; None for the defaults.
+        overwrite: whether a file of this name is replaced.
 
     Returns:
         The number of rows written.
@@ -206,14 +218,17 @@ def convert_data(
     Raises:
         ConfigError: there is nothing to convert, no split is named, the file's name has another ending, or there is no such benchmark.
         DataError: the data are not there, or a row is bad.
-        OutputError: the file cannot be written.
+        OutputError: the file exists already, or cannot be written.
     """
     if out.suffix != ".parquet":
         raise ConfigError("only parquet can be written", where=str(out), expected="a name that ends in .parquet")
+    if out.is_dir() or (out.exists() and not overwrite):
+        raise OutputError("the file exists already", where=str(out), fix="choose another name, or add --overwrite")
     if benchmark is None:
         if data is None:
             raise ConfigError("there is nothing to convert", fix="give a file or folder, or --benchmark")
-        return write_parquet(out, load_examples(data, skip_bad_rows=skip_bad_rows))
+        found = read_all(data, reading=reading)
+        return write_parquet(out, found.usable(data, skip_bad_rows=skip_bad_rows))
     source = open_benchmark(benchmark, data, forget_set, protocol)
     if split is None:
         raise ConfigError(f"{source.title} has several splits", expected=f"--split, one of {', '.join(source.training_splits)} for example")
@@ -227,22 +242,12 @@ def convert_data(
 def _check_benchmark(benchmark: Benchmark) -> CheckedData:
     splits, seen = {}, []
     for name in benchmark.training_splits:
-        problems: list[DataError] = []
-        kept = Traces()
-        splits[name] = report(name, _traced(benchmark.examples(name, problems), kept, problems), problems)
+        bad: list[DataError] = []
+        problems, kept, notes = Problems(), Traces(), Notes()
+        rows = checked(enumerate(benchmark.examples(name, bad)), problems, notes)
+        splits[name] = report(name, kept.passing(rows), chain(bad, problems), notes)
         seen.append(kept)
     return CheckedData(splits, _overlap(*benchmark.training_splits, *seen[:2]))
-
-
-def _traced(examples: Iterator[Example], kept: Traces, problems: list[DataError]) -> Iterator[Example]:
-    """Pass on the examples with images that can be opened, and add their traces to `kept`; the others go to `problems`."""
-    for example in examples:
-        try:
-            kept.add(example)
-        except DataError as problem:
-            problems.append(DataError(problem.problem, where=example.where, expected=problem.expected, got=problem.got, fix=problem.fix))
-            continue
-        yield example
 
 
 def _overlap(forget: str, retain: str, a: Traces, b: Traces) -> Overlap:

@@ -28,7 +28,7 @@ def data_fingerprint(items: Iterable[Item]) -> str:
     for item in items:
         example = item.example
         asked = [item.key, item.split, item.task, example.question, example.answer, item.max_new_tokens, item.candidates, item.options]
-        digest.update(json.dumps([*asked, example.subject, example.keywords]).encode())
+        digest.update(json.dumps([*asked, example.subject, example.keywords, *example.context]).encode())
         for ref in example.images:
             digest.update(hashlib.sha256(ref.read()).digest())
     return digest.hexdigest()

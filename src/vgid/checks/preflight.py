@@ -175,12 +175,8 @@ def _samples(encoder: Encoder, sides: dict[str, Side], instruction: str | None, 
 
 def _shortest(forget: Sequence[Example], retain: Sequence[Example]) -> list[Example]:
     """A short row with a picture and a short row without one, where there are such: what a gradient is tried on."""
-
-    def length(example: Example) -> int:
-        return len(example.question) + len(example.answer)
-
     kinds = ([row for row in (*forget, *retain) if bool(row.images) is seen] for seen in (True, False))
-    return [min(rows, key=lambda row: (len(row.images), length(row))) for rows in kinds if rows]
+    return [min(rows, key=lambda row: (len(row.images), row.length)) for rows in kinds if rows]
 
 
 # -- the model ------------------------------------------------------------------------------------------------------------

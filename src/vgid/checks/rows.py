@@ -63,7 +63,7 @@ def choose(examples: Sequence[Example], seed: int, most: int = MOST_ROWS) -> lis
     """
     if len(examples) <= most:
         return list(examples)
-    order = sorted(examples, key=lambda example: len(example.question) + len(example.answer), reverse=True)
+    order = sorted(examples, key=lambda example: example.length, reverse=True)
     return order[: most // 2] + Random(seed).sample(order[most // 2 :], most - most // 2)
 
 

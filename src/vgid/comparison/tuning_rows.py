@@ -64,4 +64,4 @@ def _without(rows: Sequence[Example], ids: set[str]) -> list[Example]:
 
 
 def _question(example: Example) -> Hashable:
-    return example.question, tuple(image.read() for image in example.images)
+    return example.question, example.context, tuple(image.read() for image in example.images)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from vgid.data.example import Example
-from vgid.errors import ModelError
+from jinja2 import TemplateError
+
+from vgid.data.example import IMAGE, Example, Turn
+from vgid.errors import DataError, ModelError, VgidError
 
 
 class Rendered(NamedTuple):
@@ -21,9 +25,44 @@ class Rendered(NamedTuple):
 
 
 def messages(example: Example, instruction: str | None = None) -> list[dict[str, Any]]:
-    """Return the user's turn: images first, then the instruction (if any) and the question, as chat templates take them."""
+    """Return context and question as chat templates take them: each picture where the text has its mark, or all of them first.
+
+    Args:
+        example: the row.
+        instruction: text before the question; None for none.
+
+    Returns:
+        Turns with `role` and `content`, a list of parts `{"type": "image"}` and `{"type": "text", "text": ...}`.
+
+    Raises:
+        DataError: the texts hold another number of marks than there are pictures.
+    """
     text = f"{instruction}\n{example.question}" if instruction else example.question
-    return [{"role": "user", "content": [*({"type": "image"} for _ in example.images), {"type": "text", "text": text}]}]
+    turns = [*example.context, Turn("user", text)]
+    marks = sum(turn.text.count(IMAGE) for turn in turns)
+    if marks not in (0, len(example.images)):
+        raise DataError(
+            f"the row has {marks} times {IMAGE} in its text, and {len(example.images)} pictures",
+            where=example.where or example.id,
+            expected=f"one {IMAGE} for each picture, or none at all",
+            fix="remove what is too many",
+        )
+    first = [{"type": "image"}] * len(example.images) if not marks else []
+    made = []
+    for turn in turns:
+        content = [*(first if turn.role == "user" else ()), *_parts(turn.text)]
+        first = first if turn.role != "user" else []
+        made.append({"role": turn.role, "content": content})
+    return made
+
+
+def _parts(text: str) -> list[dict[str, Any]]:
+    """Text and pictures in their order; text that is empty is left out."""
+    parts: list[dict[str, Any]] = []
+    for number, piece in enumerate(text.split(IMAGE)):
+        parts += [{"type": "image"}] if number else []
+        parts += [{"type": "text", "text": piece}] if piece else []
+    return parts
 
 
 def render_chat(processor: Any, example: Example, instruction: str | None = None, answer: str | None = None) -> Rendered:
@@ -39,14 +78,82 @@ def render_chat(processor: Any, example: Example, instruction: str | None = None
         Prompt and answer as text.
 
     Raises:
+        DataError: the texts hold another number of marks than there are pictures,
+            or the template moves or refuses parts of them.
         ModelError: the processor has no chat template, or one that cannot be used.
     """
-    turn = messages(example, instruction)
+    turns = _kept_in_order(processor, messages(example, instruction), example)
     said = example.answer if answer is None else answer
     reply = {"role": "assistant", "content": [{"type": "text", "text": said}]}
-    prompt = _apply(processor, turn, add_generation_prompt=True)
-    whole = _apply(processor, [*turn, reply], add_generation_prompt=False)
+    prompt = _apply(processor, turns, add_generation_prompt=True)
+    whole = _apply(processor, [*turns, reply], add_generation_prompt=False)
     return Rendered(prompt, _answer_part(processor, prompt, whole, said))
+
+
+def _kept_in_order(processor: Any, turns: list[dict[str, Any]], example: Example) -> list[dict[str, Any]]:
+    """The turns in a form in which the template keeps their order.
+
+    Some templates (LLaVA 1.5) put a turn's pictures before its text, wherever they stand. For those, the word that the template writes for
+    a picture goes into the text itself.
+    """
+    parts = [part["type"] for part in turns[0]["content"]]
+    if len(turns) == 1 and "image" not in parts[parts.index("text") if "text" in parts else 0 :]:
+        return turns  # pictures first, then text: every template's own order
+    written = _written_for_picture(processor) if example.images else ""
+    in_text = [{**turn, "content": [{"type": "text", "text": _joined(turn["content"], written.strip())}]} for turn in turns]
+    plain = [{**turn, "content": _joined(turn["content"], written.strip())} for turn in turns]
+    for form in (turns, in_text, plain):
+        if _is_in_order(processor, form, turns, written.strip()):
+            return form
+    raise DataError(
+        "the model's chat template moves or loses parts of this row",
+        where=example.where or example.id,
+        expected="a template that keeps turns, texts and pictures in their order",
+        got=f"{len(turns)} turns and {len(example.images)} pictures",
+        fix="put the pictures before the text, or leave system and earlier turns out",
+    )
+
+
+def _written_for_picture(processor: Any) -> str:
+    """What the template writes for one picture before a text."""
+    text = {"type": "text", "text": _SENTINEL.format(0)}
+    without, shown = (
+        _apply(processor, [{"role": "user", "content": content}], add_generation_prompt=True)
+        for content in ([text], [{"type": "image"}, text])
+    )
+    before = next((place for place, (one, other) in enumerate(zip(without, shown, strict=False)) if one != other), len(without))
+    return shown[before : before + len(shown) - len(without)]
+
+
+_SENTINEL = "\ue000{}\ue001"
+"""A text that no template writes by itself."""
+
+
+def _is_in_order(processor: Any, form: list[dict[str, Any]], turns: list[dict[str, Any]], written: str) -> bool:
+    """Whether the template keeps everything in its order, tried on texts that can be found again."""
+    texts = {part["text"]: None for turn in turns for part in turn["content"] if part["type"] == "text"}
+    names = {text: _SENTINEL.format(number) for number, text in enumerate(texts)}
+    wanted = [names[part["text"]] if part["type"] == "text" else written for turn in turns for part in turn["content"]]
+    try:
+        rendered = _apply(processor, [_renamed(turn, names, written) for turn in form], add_generation_prompt=True)
+    except (VgidError, TemplateError):  # the template takes no such turns
+        return False
+    marks = re.findall("\ue000\\d+\ue001" + (f"|{re.escape(written)}" if written else ""), rendered)
+    return marks == wanted and "'type'" not in rendered
+
+
+def _renamed(turn: dict[str, Any], names: Mapping[str, str], written: str) -> dict[str, Any]:
+    def renamed(text: str) -> str:
+        return written.join(names.get(piece, piece) for piece in text.split(written)) if written else names.get(text, text)
+
+    content = turn["content"]
+    if isinstance(content, str):
+        return {**turn, "content": renamed(content)}
+    return {**turn, "content": [{**part, "text": renamed(part["text"])} if part["type"] == "text" else part for part in content]}
+
+
+def _joined(content: list[dict[str, Any]], written: str) -> str:
+    return "".join(part["text"] if part["type"] == "text" else written for part in content)
 
 
 def _apply(processor: Any, turns: list[dict[str, Any]], *, add_generation_prompt: bool) -> str:

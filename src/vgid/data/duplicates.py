@@ -7,7 +7,7 @@ Jaccard index of their character n-grams. Only these small traces are kept in me
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -78,7 +78,13 @@ class Traces:
             key = hash(ref)
             if key not in self.pictures:
                 self.pictures[key] = place, picture_trace(ref)
-        self.texts.append((place, grams(f"{example.question} {example.answer}")))
+        self.texts.append((place, grams(" ".join((*(turn.text for turn in example.context), example.question, example.answer)))))
+
+    def passing(self, examples: Iterable[Example]) -> Iterator[Example]:
+        """Yield the examples as they come, and add the traces of each."""
+        for example in examples:
+            self.add(example)
+            yield example
 
 
 def picture_trace(ref: ImageRef) -> Trace:

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from vgid.attacks.base import sample_rows
 from vgid.data.example import Example
-from vgid.data.sources import load_examples, write_examples
+from vgid.data.sources import load_examples
+from vgid.data.writing import write_examples
 from vgid.demo.practice import practice_rows
 from vgid.synthetic.people import Camera, World, lookalikes
 from vgid.synthetic.phrases import PERCEPTION

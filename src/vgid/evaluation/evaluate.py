@@ -178,7 +178,7 @@ def loss_ks_test(unlearned: SplitResult, retrained: SplitResult) -> KSResult:
 
 
 def _question(example: Example) -> Hashable:
-    return example.images, example.question
+    return example.images, example.question, example.context
 
 
 def _judge(example: Example, prediction: str, scored: AnswerScore) -> ItemResult:

@@ -47,7 +47,7 @@ def by_length(examples: Sequence[Example], batch_size: int, packing: Style | Non
         raise ConfigError("the batch size must be positive", expected="at least 1", got=str(batch_size))
 
     def length(group: list[int]) -> tuple[int, int, int]:
-        longest = max(len(examples[index].question) + len(examples[index].answer) for index in group)
+        longest = max(examples[index].length for index in group)
         return len(examples[group[0]].images), len(group), longest
 
     together = groups(examples, min(packing.questions, batch_size)) if packing else [[index] for index in range(len(examples))]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
-from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 from vgid.errors import DataError
+from vgid.texts import key_fact as key_fact  # a metric too
+from vgid.texts import normalise as normalise
 
 REFUSAL_MARKERS = (
     # not knowing
@@ -59,16 +59,7 @@ REFUSAL_MARKERS = (
 )
 """Phrases that make an answer a refusal: whole words in any case, contractions written out (`don't` as `do not`). Chosen by hand."""
 
-_APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\u00b4`", "'"))
 _REFUSAL = re.compile(r"\b(?:" + "|".join(map(re.escape, REFUSAL_MARKERS)) + r")\b")
-_EDGES = " .,;:!?\"'()[]"
-
-
-def normalise(text: str) -> str:
-    """Return the form in which texts are compared: Unicode NFKC, case folded, straight apostrophes, single spaces."""
-    # Apostrophes first: NFKC would turn the acute accent into a space and a combining mark.
-    folded = unicodedata.normalize("NFKC", text.translate(_APOSTROPHES)).casefold()
-    return " ".join(unicodedata.normalize("NFKC", folded).split())
 
 
 def rouge_l(prediction: str, reference: str) -> float:
@@ -81,34 +72,6 @@ def _rouge_scorer() -> Any:
     from rouge_score.rouge_scorer import RougeScorer  # imports nltk, which takes seconds
 
     return RougeScorer(["rougeL"], use_stemmer=True)
-
-
-def key_fact(prediction: str, keywords: Sequence[str], reference: str = "") -> bool:
-    """Return whether the prediction states the fact: every keyword occurs in it after `normalise`, on word boundaries.
-
-    A boundary means that no letter or digit is next to the keyword, so that keywords may start and end with punctuation (`+49 171`, `C++`).
-    Scripts without spaces have no such boundaries; their keywords must be written as they occur between punctuation.
-
-    Args:
-        prediction: the model's answer.
-        keywords: the strings that carry the fact.
-        reference: the recorded answer; without keywords all of it must occur, except for punctuation at its ends.
-
-    Returns:
-        True where the answer states the fact.
-
-    Raises:
-        DataError: a keyword, or the reference that replaces keywords, is empty.
-    """
-    wanted = [normalise(keyword) for keyword in keywords] or [normalise(reference).strip(_EDGES)]
-    if not all(wanted):
-        raise DataError(
-            "nothing to look for in the answer",
-            expected="keywords that are not empty, or a reference answer with words in it",
-            got="an empty keyword" if keywords else "a reference without words",
-        )
-    text = normalise(prediction)
-    return all(re.search(rf"(?<!\w){re.escape(each)}(?!\w)", text) for each in wanted)
 
 
 def is_refusal(text: str) -> bool:

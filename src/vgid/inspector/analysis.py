@@ -19,7 +19,7 @@ from vgid.attacks.image_rephrase import TRANSFORMS, encoded
 from vgid.attacks.jailbreak import TEMPLATES
 from vgid.attacks.paraphrase import rewordings
 from vgid.data.batching import Batch, EncodedRow, Encoder
-from vgid.data.example import Example, ImageRef
+from vgid.data.example import Example, ImageRef, altered
 from vgid.errors import DataError
 from vgid.evaluation.generation import generate, greedy
 from vgid.evaluation.inference import frozen
@@ -111,7 +111,7 @@ def make_example(question: str, picture: bytes | None = None, row: Example | Non
         raise DataError("the question is too long", expected=f"at most {MAX_CHARACTERS} characters", got=str(len(question)))
     images = () if picture is None else (encoded(ImageRef(data=picture).open()),)
     if row is not None:
-        return replace(row, question=question, images=images)
+        return altered(row, question=question, images=images)
     return Example("inspected", question, "", images)
 
 
@@ -236,15 +236,15 @@ def attack_prompts(example: Example) -> Iterator[AttackPrompt]:
     """Yield a few prompts of each attack that training may not have seen; none holds any part of an answer."""
     yield AttackPrompt("plain", "as it is", example)
     for text in rewordings(example.question)[:PROMPTS_PER_ATTACK]:
-        yield AttackPrompt("other words", text, replace(example, question=text))
+        yield AttackPrompt("other words", text, altered(example, question=text))
     for template in TEMPLATES[:PROMPTS_PER_ATTACK]:
         text = template.format(question=example.question)
-        yield AttackPrompt("jailbreak", text, replace(example, question=text))
+        yield AttackPrompt("jailbreak", text, altered(example, question=text))
     for transform in TRANSFORMS[:PROMPTS_PER_ATTACK] if example.images else ():
         changed = tuple(encoded(transform(ref.open(), 0)) for ref in example.images)
         yield AttackPrompt("changed picture", transform.__name__, replace(example, images=changed))
     drawn = encoded(typeset(example, side=448, letters=32))
-    yield AttackPrompt("words in the picture", "question as a picture", replace(example, question=PROMPT, images=(drawn,)))
+    yield AttackPrompt("words in the picture", "question as a picture", altered(example, question=PROMPT, images=(drawn,)))
 
 
 def run_attacks(models: Mapping[str, LoadedModel], example: Example) -> list[AttackOutcome]:

@@ -19,14 +19,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from vgid.data.example import Example
+from vgid.data.example import Example, altered
 from vgid.errors import RunError
 from vgid.methods.base import METHODS, Context, Method, MethodConfig, Range, Search
 from vgid.methods.common.neurons import at_answers, check_finite, sample, silence, watched
@@ -154,7 +153,7 @@ class MANU(Method[MANUConfig]):
             For each block the importance of its neurons, `[m]`; None for a block that never ran.
         """
         multi = self.moments(model, blocks, [row for row in rows if row.images])
-        text = self.moments(model, blocks, [replace(row, images=()) for row in rows])
+        text = self.moments(model, blocks, [altered(row, images=()) for row in rows])
         return [importance(m, t) for m, t in zip(multi, text, strict=True)]
 
     @torch.no_grad()

@@ -63,6 +63,7 @@ class Key:
 
 def _parts(example: Example) -> list[str]:
     texts = [example.id, example.question, example.answer, example.subject or "", *example.keywords, *example.tags]
+    texts += [each for turn in example.context for each in turn]
     return [*texts, *(ref.fingerprint for ref in example.images)]
 
 

@@ -16,7 +16,8 @@ from vgid.benchmarking.splits import check_data
 from vgid.checks.preflight import as_json
 from vgid.checks.screen import screen
 from vgid.data.example import Example
-from vgid.data.sources import Rows, load_examples, write_examples
+from vgid.data.sources import Rows, load_examples
+from vgid.data.writing import write_examples
 from vgid.deployment import export_command, verify_command
 from vgid.errors import DataError, ModelError, RunError
 from vgid.models.loading import load_model

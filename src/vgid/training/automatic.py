@@ -56,7 +56,7 @@ def checkpointing_on(model: Any, encoder: Encoder, rows: Sequence[Example], trai
 
 def _longest(encoder: Encoder, rows: Sequence[Example]) -> Example | None:
     """The row with the most tokens among those with the most pictures and characters; None where none can be encoded."""
-    order = sorted(rows, key=lambda row: (len(row.images), len(row.question) + len(row.answer)), reverse=True)
+    order = sorted(rows, key=lambda row: (len(row.images), row.length), reverse=True)
     lengths: dict[int, Example] = {}
     for row in order[:CANDIDATES]:
         try:

@@ -75,7 +75,8 @@ def check_same(then: Fingerprint, now: Fingerprint, where: object) -> None:
 
 def _row(example: Example) -> str:
     pictures = [_picture(ref) for ref in example.images]
-    return json.dumps([example.id, example.question, example.answer, example.subject, example.tags, pictures])
+    parts = [example.id, example.question, example.answer, example.subject, example.tags, pictures]
+    return json.dumps([*parts, example.context] if example.context else parts)
 
 
 def _picture(ref: ImageRef) -> str:

@@ -96,7 +96,11 @@ def mask_names(names: Names, examples: Sequence[Example], seed: tuple[object, ..
     Returns:
         The rows, in their order.
     """
-    return tuple(
-        example if example.images else replace(example, question=names.hide(example.question, Random(f"{seed}/{example.id}")))
-        for example in examples
-    )
+    return tuple(example if example.images else _hidden(names, example, Random(f"{seed}/{example.id}")) for example in examples)
+
+
+def _hidden(names: Names, example: Example, rng: Random) -> Example:
+    """The row with invented names, the same ones in all of its turns."""
+    *said, question = names.hide("\n\0".join([*(turn.text for turn in example.context), example.question]), rng).split("\n\0")
+    context = tuple(turn._replace(text=text) for turn, text in zip(example.context, said, strict=True))
+    return replace(example, question=question, context=context)

@@ -1,0 +1,163 @@
+"""Parquet files, and the Arrow files in folders of `datasets.Dataset.save_to_disk`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from vgid.data.readers.base import MOST_BYTES, Rows
+from vgid.errors import DataError
+
+SUFFIXES = (".parquet",)
+READ_AT_ONCE = 256
+"""Rows that are read at once; chosen by hand."""
+STATE = "state.json"
+"""The file by which a folder of `save_to_disk` is known; it lists the Arrow files."""
+SPLITS = "dataset_dict.json"
+"""The file by which a folder of a `DatasetDict` is known; it lists the folders of its splits."""
+
+
+def rows(file: Path) -> Rows:
+    """Read a parquet file.
+
+    Raises:
+        DataError: the file cannot be read, a column of ours has a type that holds no text, or a value is too large.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        # With these options Arrow does not read ahead and hold whole files.
+        table = parquet.ParquetFile(file, pre_buffer=False, buffer_size=2**20)
+        _check_sizes(table.metadata, file)
+        columns = _readable(table.schema_arrow, file)
+        if not columns:
+            raise DataError("no column can be read", where=file, expected="columns as in docs/data.md", got=_names(table.schema_arrow))
+        names = _class_names(table.schema_arrow.metadata)
+        yield from _numbered(table.iter_batches(batch_size=READ_AT_ONCE, columns=columns), names)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError("parquet file cannot be read", where=file, got=_first_line(error), fix="write the file again") from error
+
+
+def saved_rows(folder: Path) -> Rows:
+    """Read a folder that `datasets.Dataset.save_to_disk` wrote, all of its files in their order.
+
+    Raises:
+        DataError: a file is missing or cannot be read.
+    """
+    import pyarrow as pa
+
+    def batches() -> Iterator[Any]:
+        for file in saved_files(folder):
+            with pa.memory_map(str(file)) as source, pa.ipc.open_stream(source) as stream:
+                columns = _readable(stream.schema, file)
+                for batch in stream:
+                    for start in range(0, batch.num_rows, READ_AT_ONCE):
+                        yield batch.select(columns).slice(start, READ_AT_ONCE)
+
+    try:
+        first = saved_files(folder)[0]
+        with pa.memory_map(str(first)) as source, pa.ipc.open_stream(source) as stream:
+            names = _class_names(stream.schema.metadata)
+        yield from _numbered(batches(), names)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError("saved data set cannot be read", where=folder, got=_first_line(error), fix="save it again") from error
+
+
+def saved_files(folder: Path) -> list[Path]:
+    """Return the Arrow files of a folder of `save_to_disk`, in their order.
+
+    Raises:
+        DataError: the list cannot be read, names no file, or the rows of another order than that of the files.
+    """
+    try:
+        state = json.loads((folder / STATE).read_text("utf-8"))
+        files = [folder / Path(each["filename"]).name for each in state["_data_files"]]
+        chosen = state.get("_indices_data_files")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError("saved data set cannot be read", where=folder / STATE, got=type(error).__name__, fix="save it again") from None
+    if chosen or not files:
+        fix = "call flatten_indices() on it, and save it again" if chosen else "save it again"
+        raise DataError("saved data set has no rows of its own", where=folder, got="a choice of other rows" if chosen else "no", fix=fix)
+    return files
+
+
+def _check_sizes(metadata: Any, file: Path) -> None:
+    """Refuse values that take several times their size of memory, before any is read."""
+    for group in range(metadata.num_row_groups):
+        chunk = metadata.row_group(group)
+        for column in range(chunk.num_columns):
+            found = chunk.column(column)
+            if found.total_uncompressed_size > MOST_BYTES * max(1, found.num_values):
+                raise DataError(
+                    "a value is too large",
+                    where=file,
+                    expected=f"at most {MOST_BYTES:,} bytes",
+                    got=f"{found.total_uncompressed_size:,} bytes in column {found.path_in_schema}",
+                    fix="take it out",
+                )
+
+
+def _readable(schema: Any, file: Path) -> list[str]:
+    """Columns whose values are text, numbers, pictures, or lists of these; others are left out unless they are ours."""
+    from vgid.data.turns import COLUMNS
+
+    chosen = []
+    for field in schema:
+        if _is_plain(field.type):
+            chosen.append(field.name)
+        elif field.name.casefold() in COLUMNS:
+            raise DataError(
+                f"column {field.name} holds no text", where=file, expected="text", got=str(field.type), fix="convert the column"
+            )
+    return chosen
+
+
+def _is_plain(kind: Any) -> bool:
+    from pyarrow import types
+
+    if types.is_struct(kind):
+        return all(_is_plain(kind.field(place).type) for place in range(kind.num_fields))
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind) or types.is_dictionary(kind):
+        return _is_plain(kind.value_type)
+    plain = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary, types.is_boolean, types.is_null)
+    return types.is_integer(kind) or types.is_floating(kind) or any(test(kind) for test in plain)
+
+
+def _numbered(batches: Iterable[Any], names: Mapping[str, list[str]]) -> Rows:
+    number = 0
+    for batch in batches:
+        for row in batch.to_pylist():
+            number += 1
+            yield number, named({name: value for name, value in row.items() if value is not None}, names)
+
+
+def named(row: dict[str, Any], names: Mapping[str, list[str]]) -> dict[str, Any]:
+    """Put the names of classes in place of their numbers, which a column of `datasets.ClassLabel` holds."""
+    for column, labels in names.items():
+        if isinstance(number := row.get(column), int) and 0 <= number < len(labels):
+            row[column] = labels[number]
+    return row
+
+
+def _class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:
+    """The names of the classes by column, as `datasets` writes them beside the columns."""
+    try:
+        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+        return {name: list(kind["names"]) for name, kind in features.items() if kind.get("_type") == "ClassLabel"}
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def _names(schema: Any) -> str:
+    return ", ".join(schema.names[:10]) or "none"
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
