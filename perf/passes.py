@@ -24,13 +24,14 @@ from vgid.data.example import Example
 from vgid.data.packing import Style
 from vgid.methods.base import Context, StepBatch
 from vgid.models.adapters import attach_lora
+from vgid.models.pictures import find_pictures
 from vgid.models.structure import base_of
 from vgid.settings import AdapterConfig
 from vgid.training.gradient_step import GradientStep
 
 BEFORE = {"student_passes": 3, "base_passes": 2, "adversary_passes": 1, "commit": "d65c0a8"}
 """What the step of an earlier commit needed on these rows; its operations are measured by `--before` and written beside."""
-HOST = ("vgid/data/", "perturb_row", "perturb", "aligned", "_spread", "_plan_states", "_own", "__init__")
+HOST = ("vgid/data/", "perturb_row", "perturb", "put", "__init__")
 """Files and functions that work on tensors which have not been moved to the device: reading these is no wait."""
 
 
@@ -108,22 +109,22 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     forget, retain = default_rows(1)
     model = attach_lora(loaded.model, AdapterConfig(), seed=0).eval()
     method = config.build_method()
-    method.prepare(model, Context(loaded.encoder, forget, retain, 0, torch.device("cpu"), packing=Style(config.training.pack)))
+    pictures = find_pictures(model, loaded.encoder, [*forget, *retain])
+    context = Context(loaded.encoder, forget, retain, 0, torch.device("cpu"), packing=Style(config.training.pack), pictures=pictures)
+    method.prepare(model, context)
     step = GradientStep(model, method, config.training, 0, lambda loss: loss.backward())
     step.step(StepBatch(0, forget, retain))
     kinds: Counter[str] = Counter()
-    tokens, real, processed = 0, 0, 0
+    padded: list[tuple[torch.Tensor, torch.Tensor]] = []
+    processed = 0
     processor = type(loaded.processor).__call__
+    student = next(parameter for parameter in model.parameters() if parameter.requires_grad)
 
     def seen(_: Any, __: Any, named: dict[str, Any]) -> None:
-        nonlocal tokens, real
-        learning = getattr(getattr(method, "_adversary", None), "_learning", False)
-        kind = "adversary_passes" if learning else "student_passes" if torch.is_grad_enabled() else "base_passes"
+        # While the adversary learns, the student is frozen.
+        kind = "base_passes" if not torch.is_grad_enabled() else "student_passes" if student.requires_grad else "adversary_passes"
         kinds[kind] += 1
-        mask = named["attention_mask"]
-        used = mask.diagonal(dim1=-2, dim2=-1)[:, 0] & (mask[:, 0].sum(-1) > 0) if mask.ndim == 4 else mask.bool()
-        tokens += named["input_ids"].numel()
-        real += int((named["input_ids"] != loaded.processor.tokenizer.pad_token_id).sum()) if mask.ndim == 4 else int(used.sum())
+        padded.append((named["input_ids"], named["attention_mask"]))
 
     def call(self: Any, *arguments: Any, **named: Any) -> Any:
         nonlocal processed
@@ -140,6 +141,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         type(loaded.processor).__call__ = processor
     with Operations() as operations:
         step.step(StepBatch(2, forget, retain))
+    pad = loaded.processor.tokenizer.pad_token_id
+    tokens = sum(ids.numel() for ids, _ in padded)
+    real = sum(int((ids != pad).sum() if mask.ndim == 4 else mask.sum()) for ids, mask in padded)
     if options.operations:
         for name, count in operations.names.most_common(options.operations):
             print(f"{count:6} {name}")

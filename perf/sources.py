@@ -26,6 +26,7 @@ STEP = (
     "src/vgid/models/adapters.py",
     "src/vgid/models/forward.py",
     "src/vgid/models/packing.py",
+    "src/vgid/models/pictures.py",
     "src/vgid/data/batching.py",
     "src/vgid/data/packing.py",
     "src/vgid/training/gradient_step.py",

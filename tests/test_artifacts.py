@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from vgid.artifacts import check_output, prepare_output, whole_folder, write_json_atomic, write_text_atomic
+from vgid.artifacts import whole_folder, write_json_atomic, write_text_atomic
 from vgid.errors import DataError, OutputError
+from vgid.run_folder import check_output, output_folder
 
 
 def test_text_is_written_as_utf8_and_replaces(tmp_path: Path) -> None:
@@ -84,12 +85,15 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_results_are_replaced_only_with_overwrite_and_only_after_the_check(tmp_path: Path) -> None:
     out = tmp_path / "out"
     check_output(out, overwrite=False)
-    prepare_output(out)
+    with output_folder(out):
+        pass
     check_output(out, overwrite=False)  # a run that ended before it wrote anything is no obstacle
-    (out / "results.json").touch()
+    with output_folder(out):
+        write_text_atomic(out / "results.json", "{}")
     with pytest.raises(OutputError, match="the output folder is not empty"):
         check_output(out, overwrite=False)
     check_output(out, overwrite=True)
     assert (out / "results.json").exists()
-    prepare_output(out)
+    with output_folder(out):
+        pass
     assert [path.name for path in out.iterdir()] == [".vgid-run"]

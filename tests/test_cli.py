@@ -9,8 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
 
 from tests.conftest import example, png
+from vgid.commands import app
 from vgid.data.sources import load_examples
 from vgid.data.writing import write_examples
 
@@ -45,6 +47,17 @@ def test_help_and_version() -> None:
     assert out.returncode == 0 and all(name in out.stdout for name in ("demo", "unlearn", "evaluate", "data"))
     assert vgid("--version").stdout.startswith("vgid 0.")
     assert vgid("unlern").returncode == 2
+
+
+def test_every_command_that_loads_a_model_can_trust_its_code() -> None:
+    """All that take `--model`, `--before` or a folder with one; `record` and `purge` load none."""
+    commands = {
+        name: {option for parameter in command.params for option in parameter.opts}
+        for name, command in typer.main.get_command(app).commands.items()  # type: ignore[attr-defined]
+    }
+    loading = {name for name, options in commands.items() if options & {"--model", "--base", "--before"}}
+    assert loading == {name for name, options in commands.items() if "--trust-remote-code" in options}
+    assert loading >= {"unlearn", "preflight", "evaluate", "audit", "bench", "export", "verify-export", "forget", "inspect"}
 
 
 def test_methods_are_listed() -> None:

@@ -39,7 +39,8 @@ def test_recipes_for_models_save_memory_and_end() -> None:
     assert models | {"demo", "paper", "released", "noise-only", "instruction-only", "on-policy"} == set(recipe_names())
     for config in map(load_config, models):
         assert config.training.gradient_checkpointing == config.training.precision == "auto" and config.training.steps is None
-        assert config.adapter is not None and config.adapter.scope == ("language",) and config.training.learning_rate < 1e-3
+        assert config.adapter is not None and config.adapter.scope == ("language",)
+        assert config.training.learning_rate == "auto" or config.training.learning_rate < 1e-3
     assert load_config("no-retain").neutral_retain == 256 and not load_config("own-data").neutral_retain
     paper, mllmu = load_config("paper"), load_config("llava-1.5-7b-mllmu-paper")
     assert mllmu.method == paper.method and mllmu.adapter == paper.adapter
@@ -64,7 +65,7 @@ def test_recipes_of_benchmarks_fit_them() -> None:
 
 def test_defaults_are_meant_for_real_checkpoints() -> None:
     config, demo = load_config(None), load_config("demo")
-    assert config.training.learning_rate <= 2e-4 and config.training.steps is None and config.adapter is not None
+    assert config.training.learning_rate == "auto" and config.training.steps is None and config.adapter is not None
     assert config == load_config("own-data") and (config.adapter.rank, config.adapter.alpha) == (16, 32)
     assert (demo.training.learning_rate, demo.training.steps) == (2e-3, 200)
 
@@ -105,7 +106,7 @@ def test_all_problems_at_once_with_the_nearest_names() -> None:
         (None, ["method.name=vgd"], "did you mean 'vgid'"),
         (None, ["seed"], "key.subkey=value"),
         (None, ["seed=1", "seed.x=2"], "an override sets a key below a scalar"),
-        (None, ["seed=[1"], "cannot read an override"),
+        (None, ["seed=[1"], "--set seed:1: not valid YAML"),
         (None, ["method.positions=all"], "renamed; it is now the method vgid_released"),
         (None, ["method.sparring=0"], r"renamed; it is now adversary"),
         (None, ["method.hold=1"], "renamed; it is now guess_penalty"),

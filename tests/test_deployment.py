@@ -13,12 +13,16 @@ from tests.models.test_models import shaken
 from tests.test_cli import vgid
 from vgid.data.writing import write_examples
 from vgid.deployment import export_command, verify_command
-from vgid.errors import ModelError, OutputError, RunError
+from vgid.errors import ConfigError, ModelError, OutputError, RunError
+from vgid.formats import compared, convert_to_gguf
 from vgid.models.adapters import attach_lora
-from vgid.models.export import save_adapter
+from vgid.models.checkpoints import tensor_headers
+from vgid.models.export import FAILED, save_adapter
 from vgid.models.forward import answer_logits
 from vgid.models.loading import load_model
+from vgid.models.quantisation import is_quantised
 from vgid.settings import AdapterConfig
+from vgid.synthetic.tiny import tiny_path
 
 
 @pytest.fixture
@@ -75,7 +79,7 @@ def test_a_checkpoint_in_half_precision_stays_one(random_folder: Path, tmp_path:
 
 def test_renamed_tensors_are_an_error(random_folder: Path, adapter: Path) -> None:
     tensors = load_file(adapter / "adapter_model.safetensors")
-    rewritten(adapter, {name.replace("model.language_model.", "language_model.model."): value for name, value in tensors.items()})
+    rewritten(adapter, {name.replace(".layers.", ".blocks."): value for name, value in tensors.items()})
     for load in (
         lambda: load_model(random_folder, adapter=adapter),
         lambda: verify_command(adapter, None, []),
@@ -137,6 +141,106 @@ def test_adapters_outside_the_language_model_get_options_and_a_warning(random_fo
 def test_an_adapter_that_changes_nothing_gets_a_warning(random_folder: Path, tmp_path: Path) -> None:
     save_adapter(attach_lora(load_model(random_folder).model, AdapterConfig(), seed=0), tmp_path / "adapter")
     assert any("changes nothing" in warning for warning in verify_command(tmp_path, None, [])["warnings"])
+
+
+# -- number formats -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("to", "dtype"), [("bf16", "BF16"), ("fp16", "F16"), ("fp32", "F32")])
+def test_another_precision_keeps_all_tensors(random_folder: Path, adapter: Path, to: str, dtype: str) -> None:
+    """A tensor that no class builds is carried over too: 108 in, 108 out."""
+    base = adapter.parent / "base"
+    shutil.copytree(random_folder, base)
+    tensors = load_file(base / "model.safetensors")
+    extra = {"mtp.norm.weight": torch.ones(3), "mtp.ids": torch.arange(3)}
+    save_file({**tensors, **extra}, base / "model.safetensors", {"format": "pt"})
+    report = export_command(str(base), adapter, adapter.parent / to, merge=False, to=to, forget=[example(1)], retain=[example(2)])
+    before, after = tensor_headers(base), tensor_headers(adapter.parent / to)
+    assert len(before) == 108 and {name: header.shape for name, header in before.items()} == {
+        name: header.shape for name, header in after.items()
+    }
+    assert {header.dtype for name, header in after.items() if name not in extra} == {dtype}
+    assert report["forget_rows"] == 1 and report["rows"] == 2 and report["facts_back"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", ["8bit", "4bit"])
+def test_few_bits_are_written_asked_and_loaded_again(to: str, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    report = export_command(str(tiny_path()), None, tmp_path / to, merge=False, to=to)
+    loaded = load_model(tmp_path / to, dtype="auto")
+    assert is_quantised(loaded.model) and report["same_answers"] >= 0.5 and report["facts_back"] == 0
+    with pytest.raises(ModelError, match="the weights are quantised already"):
+        load_model(tmp_path / to, quantise="4bit")
+
+
+def test_facts_that_come_back_mark_the_export(tmp_path: Path) -> None:
+    """Of ten rows two are answered that were not (0.2 > 0.1); one (0.1) is only a warning."""
+    rows = [example(n, answer="Oslo.") for n in range(10)]
+    for back, fails in ((1, False), (2, True)):
+        said = [["no"] * 10, ["Oslo"] * back + ["no"] * (10 - back)]
+        out = tmp_path / str(back)
+        out.mkdir()
+        if fails:
+            with pytest.raises(RunError, match=r"(?s)forgotten facts came back.*found: 2"):
+                compared(*said, rows, 10, out, "fp16")
+        else:
+            assert compared(*said, rows, 10, out, "fp16")["facts_back"] == 1
+        assert (out / FAILED).is_file() == fails
+
+
+def test_formats_that_cannot_be_written_here(random_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="no such format"):
+        export_command(str(random_folder), None, tmp_path / "out", merge=False, to="int3")
+    monkeypatch.setenv("LLAMA_CPP", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"(?s)the converter to GGUF is not there.*git clone"):
+        export_command(str(random_folder), None, tmp_path / "out", merge=False, to="gguf")
+    (tmp_path / "convert_hf_to_gguf.py").write_text("import sys; sys.exit('Model LlavaForConditionalGeneration is not supported')")
+    with pytest.raises(ConfigError, match=r"(?s)could not be asked, so it is not written.*llama-server"):
+        export_command(str(random_folder), None, tmp_path / "out", merge=False, to="gguf")
+    with pytest.raises(ConfigError, match=r"(?s)cannot convert this model.*llava: Model Llava.* is not supported"):
+        convert_to_gguf(tmp_path / "convert_hf_to_gguf.py", random_folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+# -- weights that are no numbers ------------------------------------------------------------------------------------------
+
+
+def poisoned(folder: Path, value: float, file: str = "model.safetensors") -> Path:
+    tensors = load_file(folder / file)
+    name = next(each for each in tensors if "q_proj" in each)
+    tensors[name].view(-1)[3] = value
+    save_file(tensors, folder / file, {"format": "pt"})
+    return folder
+
+
+def test_weights_that_are_no_numbers_are_never_exported(random_folder: Path, adapter: Path, tmp_path: Path) -> None:
+    bad = poisoned(Path(shutil.copytree(random_folder, tmp_path / "bad")), float("nan"))
+    bad_adapter = poisoned(Path(shutil.copytree(adapter, tmp_path / "bad-adapter")), float("inf"), "adapter_model.safetensors")
+    out = tmp_path / "out"
+    for call in (
+        lambda: export_command(str(bad), None, out, merge=False),
+        lambda: export_command(str(bad), adapter, out, merge=True),
+        lambda: export_command(str(random_folder), bad_adapter, out, merge=True),
+        lambda: export_command(str(random_folder), bad_adapter, out, merge=False),
+        lambda: export_command(str(bad), None, out, merge=False, to="bf16"),
+        lambda: verify_command(bad, None, []),
+        lambda: verify_command(bad_adapter, str(random_folder), []),
+    ):
+        with pytest.raises(ModelError, match=r"(?s)a weight is not a finite number.*NaN or infinity in .*q_proj"):
+            call()
+        assert not out.exists()
+
+
+def test_logits_that_are_no_numbers_are_found(random_folder: Path, tmp_path: Path) -> None:
+    """Every weight is finite, and their product is not."""
+    folder = Path(shutil.copytree(random_folder, tmp_path / "merged"))
+    tensors = load_file(folder / "model.safetensors")
+    save_file(
+        {n: v * 1e38 if "lm_head" in n or "norm" in n else v for n, v in tensors.items()}, folder / "model.safetensors", {"format": "pt"}
+    )
+    with pytest.raises(RunError, match="the merged model's logits are not finite numbers"):
+        verify_command(tmp_path, None, [])
 
 
 # -- the command line -----------------------------------------------------------------------------------------------------

@@ -13,7 +13,9 @@ import vgid
 ROOT = Path(vgid.__file__).parent
 ORDER = (
     ("errors",),
-    ("registry", "seeds", "artifacts", "processes", "progress", "texts"),
+    ("reading",),
+    ("run_folder",),
+    ("registry", "seeds", "artifacts", "limits", "processes", "progress", "texts"),
     ("settings", "losses", "memory", "instructions", "recipes"),
     ("data",),
     ("models", "perturbation"),
@@ -24,7 +26,7 @@ ORDER = (
     ("checks", "results"),
     ("unlearning",),
     ("finetuning", "attacks"),
-    ("report",),
+    ("enrichment", "formats", "report"),
     ("auditing", "benchmarks", "deployment", "utility"),
     ("benchmarking", "demo", "inspector"),
     ("comparison", "requests"),

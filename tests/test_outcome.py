@@ -56,6 +56,13 @@ def test_held_out_rows_must_be_forgotten_too() -> None:
     assert "and 50% of 2 held-out rows about the same facts" in str(found)
 
 
+def test_facts_outside_the_scope_must_stay() -> None:
+    scores = {"base": {"forget": split(1), "kept": split(1, 1)}, "unlearned": {"forget": split(0), "kept": split(1, 0)}}
+    found = outcome_of(scores)
+    assert (found.status, found.kept_known, found.kept_answered) == ("kept facts lost", 2, 0.5) and "of 2 rows to keep 50%" in str(found)
+    assert outcome_of({**scores, "unlearned": {"forget": split(0), "kept": split(1, 1)}}).status == "forgotten"
+
+
 def test_a_few_rows_get_enough_steps() -> None:
     training = resolve().training
     assert count_steps(training, 8, 100) == 100 and count_steps(training, 4000, 100) == 3000

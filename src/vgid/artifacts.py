@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -12,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
+from safetensors import SafetensorError
 
-from vgid.errors import DataError, OutputError
+from vgid.errors import DataError, OutputError, RunError, VgidError
+from vgid.run_folder import note
 
 
 def write_text_atomic(path: str | Path, text: str) -> None:
@@ -37,16 +40,42 @@ def write_bytes_atomic(path: str | Path, content: bytes, *, sync: bool = True) -
         OutputError: the file cannot be written.
     """
     path = Path(path)
+    note(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _replace(path, content, sync)
     except OSError as error:
-        raise OutputError(
-            f"cannot write the file: {error.strerror or error}",
-            where=str(path),
-            expected="a folder that can be written to, with space left",
-            fix="choose another output folder, or free space on the disk",
-        ) from error
+        raise cannot_write(path, error) from error
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""Errors of a disk that ends a run: nothing is wrong with the input."""
+
+
+def cannot_write(path: str | Path, error: Exception, what: str = "file", got: str | None = None, fix: str = "") -> OutputError:
+    """Return the error for something that cannot be written; its exit code is 1 where the disk is full or broken, so that the run failed.
+
+    Args:
+        path: what was to be written.
+        error: what the system or safetensors said.
+        what: what it is called.
+        got: what is there instead.
+        fix: what to do; empty for freeing space.
+
+    Returns:
+        The error, to be raised.
+    """
+    number = error.errno if isinstance(error, OSError) else errno.ENOSPC
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error).splitlines()[0]
+    told = OutputError(
+        f"cannot write the {what}: {reason}",
+        where=str(path),
+        expected="a folder that can be written to, with space left",
+        got=got,
+        fix=fix or "free space on the disk, or choose another output folder",
+    )
+    told.exit_code = RunError.exit_code if number in FULL else told.exit_code
+    return told
 
 
 @contextmanager
@@ -57,6 +86,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         OutputError: the file cannot be written.
     """
     unfinished: Path | None = None
+    note(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -69,7 +99,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         os.replace(unfinished, path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise OutputError(f"cannot write the file: {error.strerror or error}", where=str(path), fix="choose another place") from error
+        raise (error if isinstance(error, VgidError) else cannot_write(path, error)) from error
     finally:
         if unfinished is not None:
             unfinished.unlink(missing_ok=True)
@@ -90,79 +120,24 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         unfinished.chmod(0o777 & ~_umask())  # mkdtemp alone would give 0700
     except OSError as error:
         raise OutputError(f"cannot make the folder: {error.strerror or error}", where=str(folder)) from error
+    note(unfinished, tree=True)
     try:
         yield unfinished
+        for path in sorted(unfinished.rglob("*")):
+            if not path.is_dir():
+                note(folder / path.relative_to(unfinished))
         os.replace(unfinished, folder)
+    except (OSError, SafetensorError) as error:
+        raise (error if isinstance(error, VgidError) else cannot_write(folder, error)) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-MARK = ".vgid-run"
-"""Name of a file that marks folders made by vgid: only these are ever replaced."""
-
-
-def check_output(out: Path, overwrite: bool, resume: bool = False) -> None:
-    """Make sure that a run may write to a folder; nothing is changed.
-
-    Args:
-        out: the output folder.
-        overwrite: whether earlier results may be replaced.
-        resume: whether the run continues from what the folder holds.
-
-    Raises:
-        OutputError: the folder holds results that are neither to be replaced nor continued from, or files that vgid did not write.
-    """
-    if not out.is_dir() or not any(child.name != MARK for child in out.iterdir()):
-        return
-    if not (overwrite or resume):
-        ways = "choose another --out, or add --overwrite"
-        if (out / "checkpoint").is_dir():
-            ways = "add --resume to go on with the run in it; or choose another --out, or add --overwrite"
-        raise OutputError("the output folder is not empty", where=str(out), fix=ways)
-    if not (out / MARK).is_file():
-        raise OutputError(
-            "the output folder was not made by vgid, so it is not replaced",
-            where=str(out),
-            expected=f"a file named {MARK} in it",
-            fix="choose another --out, or empty the folder yourself",
-        )
-
-
-def prepare_output(out: Path, keep: bool = False) -> None:
-    """Make an empty output folder.
-
-    Call it after `check_output` and after all input has been read, so that a mistake in the input does not cost earlier results.
-
-    Args:
-        out: the output folder.
-        keep: whether to keep what an earlier run left in it.
-
-    Raises:
-        OutputError: the folder cannot be written.
-    """
-    try:
-        if (out / MARK).is_file() and not keep:
-            shutil.rmtree(out)
-        out.mkdir(parents=True, exist_ok=True)
-        (out / MARK).write_text("This folder was made by vgid and may be replaced by `--overwrite`.\n", "utf-8")
-    except OSError as error:
-        raise OutputError(f"cannot write to the output folder: {error.strerror or error}", where=str(out)) from error
-
-
 @contextmanager
-def private(folder: Path) -> Iterator[None]:
-    """Make a folder that only its owner can read; so is everything that is written within the `with` statement.
-
-    Raises:
-        OutputError: the folder cannot be made.
-    """
+def private() -> Iterator[None]:
+    """Let everything that is written within the `with` statement be readable by its owner only."""
     before = os.umask(0o077)
     try:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            folder.chmod(0o700)
-        except OSError as error:
-            raise OutputError(f"cannot make the folder: {error.strerror or error}", where=folder) from error
         yield
     finally:
         os.umask(before)

@@ -10,13 +10,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, Field, SerializeAsAny, ValidationError
 
 from vgid.errors import ConfigError, nearest
 from vgid.methods import METHODS, Method
 from vgid.methods.base import MethodConfig
-from vgid.settings import DEFAULT_METHOD, AdapterConfig, Settings, TrainingConfig, ValidationConfig
+from vgid.reading import parse_yaml, read_yaml
+from vgid.settings import DEFAULT_METHOD, LARGEST, LARGEST_SEED, AdapterConfig, DataConfig, Settings, TrainingConfig, ValidationConfig
 
 Values = dict[str, Any]
 """Settings as nested mappings, as YAML gives them."""
@@ -40,6 +40,7 @@ class RunConfig(Settings):
 
     Attributes:
         method: the method's name and its own settings, of the type that the method declares.
+        data: how rows are read, and at which size pictures are shown to the model.
         adapter: LoRA; null trains all parameters.
         training: how the model is trained.
         validation: early stopping.
@@ -56,11 +57,12 @@ class RunConfig(Settings):
     method: Annotated[SerializeAsAny[MethodConfig], BeforeValidator(_method_settings)] = Field(
         default_factory=lambda: _method_settings({"name": DEFAULT_METHOD})
     )
+    data: DataConfig = DataConfig()
     adapter: AdapterConfig | None = AdapterConfig()
     training: TrainingConfig = TrainingConfig()
     validation: ValidationConfig = ValidationConfig()
-    neutral_retain: int = Field(default=0, ge=0)
-    seed: int = Field(default=0, ge=0)
+    neutral_retain: int = Field(default=0, ge=0, le=LARGEST)
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
 
     @property
     def method_class(self) -> type[Method[Any]]:
@@ -235,9 +237,9 @@ def _parse_recipe(recipe: str) -> Values:
     if _is_file_name(recipe):
         if not Path(recipe).is_file():
             raise ConfigError("no such recipe file", where=recipe, expected="a YAML file", fix="check the path")
-        text = Path(recipe).read_text("utf-8")
+        values = read_yaml(Path(recipe), ConfigError)
     elif recipe in recipe_names():
-        text = (files("vgid.recipes") / f"{recipe}.yaml").read_text("utf-8")
+        values = parse_yaml((files("vgid.recipes") / f"{recipe}.yaml").read_text("utf-8"), recipe, ConfigError)
     else:
         close = nearest(recipe, recipe_names())
         raise ConfigError(
@@ -246,12 +248,11 @@ def _parse_recipe(recipe: str) -> Values:
             got=repr(recipe),
             fix=f"did you mean {close!r}?" if close else None,
         )
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError("the recipe is not valid YAML", where=recipe, got=str(error)) from error
     if values is not None and not isinstance(values, dict):
         raise ConfigError("the recipe is not a mapping", where=recipe, expected="lines of `key: value`", got=type(values).__name__)
+    unnamed = [key for key in values or {} if not isinstance(key, str)]
+    if unnamed:
+        raise ConfigError("a key of the recipe is not text", where=recipe, expected="names of settings", got=type(unnamed[0]).__name__)
     return values or {}
 
 
@@ -262,10 +263,7 @@ def _apply(values: Values, override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError("cannot read an override", expected="key.subkey=value", got=repr(override))
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError("cannot read an override", expected="key.subkey=value", got=repr(override)) from error
+    value = parse_yaml(text, f"--set {key}", ConfigError)
     if key == "method" and not isinstance(value, Mapping):
         key = "method.name"
     _put(values, key, value)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -15,11 +15,13 @@ from safetensors import safe_open
 from vgid.artifacts import whole_folder
 from vgid.data.example import Example
 from vgid.data.neutral import neutral_examples
-from vgid.data.sources import load_examples
+from vgid.data.sources import Rows, load_examples, rows_of
 from vgid.errors import DataError, ModelError, RunError
 from vgid.evaluation.generation import generate
-from vgid.models.checkpoints import differences, folder_of, tensor_headers
+from vgid.formats import check_format, write_format
+from vgid.models.checkpoints import check_finite, differences, folder_of, tensor_headers
 from vgid.models.export import TOLERANCE, compare, merge_adapter
+from vgid.models.file_checks import ADAPTER_WEIGHTS, base_of_adapter, check_adapter, is_adapter
 from vgid.models.forward import answer_logits
 from vgid.models.loading import LoadedModel, load_model
 from vgid.models.serving import Serving, serving_of
@@ -30,7 +32,16 @@ PROBES = 16
 """Number of questions that exports are compared on; chosen by hand."""
 
 
-def export_command(model: str, adapter: Path | None, out: Path, *, merge: bool) -> None:
+def export_command(
+    model: str,
+    adapter: Path | None,
+    out: Path,
+    *,
+    merge: bool,
+    to: str | None = None,
+    forget: Rows | None = None,
+    retain: Rows | None = None,
+) -> dict[str, Any]:
     """Write an adapter, merged into its base or unchanged, or copy a model's folder; everything is loaded first, to check it.
 
     Args:
@@ -38,21 +49,60 @@ def export_command(model: str, adapter: Path | None, out: Path, *, merge: bool) 
         adapter: folder of the adapter; None to copy the model.
         out: the folder to make.
         merge: whether to merge the adapter into its base.
+        to: number format (`vgid.formats.FORMATS`) to write the model in, with the adapter merged; None for the checkpoint's own.
+        forget: rows whose facts must not come back with the format.
+        retain: further rows to ask in both formats; without any rows, neutral questions are asked.
+
+    Returns:
+        What `write_format` found out; empty without `to`.
 
     Raises:
-        ModelError: the base cannot be loaded, the adapter does not fit it, or there is no folder to copy.
+        ModelError: the base cannot be loaded, the adapter does not fit it, a weight is not finite, or there is no folder to copy.
+        ConfigError: the format cannot be written here.
+        RunError: forgotten facts came back with the format.
         OutputError: the folder is not empty, or cannot be written.
     """
-    if adapter is None:
+    if to is not None:
+        return _convert(model, adapter, out, to, forget, retain)
+    if adapter is None and not is_adapter(model):
         _copy(model, out)
-        return
-    if merge:
-        merge_adapter(model, adapter, out)
-        return
-    load_model(model, device="cpu", dtype="auto", adapter=adapter)
-    with whole_folder(out) as folder:
-        for name in ("adapter_config.json", "adapter_model.safetensors"):
-            shutil.copy(adapter / name, folder / name)
+    elif merge or adapter is None:
+        _merge(model, adapter, out)
+    else:
+        load_model(model, device="cpu", dtype="auto", adapter=adapter)
+        check_finite(adapter)
+        with whole_folder(out) as folder:
+            for name in ("adapter_config.json", "adapter_model.safetensors"):
+                shutil.copy(adapter / name, folder / name)
+    return {}
+
+
+def _merge(model: str, adapter: Path | None, out: Path) -> None:
+    """Merge an adapter into its base; one that is given as the model names its base itself."""
+    base = model
+    if adapter is None:
+        adapter, base = Path(model), base_of_adapter(Path(model))
+    check_finite(adapter)
+    if (folder := folder_of(base)) is not None:
+        check_finite(folder)
+    merge_adapter(base, adapter, out)
+    check_finite(out)
+
+
+def _convert(model: str, adapter: Path | None, out: Path, to: str, forget: Rows | None, retain: Rows | None) -> dict[str, Any]:
+    """Write a model in another number format; an adapter is merged into a temporary folder first."""
+    forget_rows = list(rows_of(forget, name="forget")) if forget is not None else []
+    others = list(rows_of(retain, name="retain")) if retain is not None else []
+    check_format(to)
+    with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent if out.parent.is_dir() else None) as unfinished:
+        folder = model
+        if adapter is not None or is_adapter(model):
+            folder = str(Path(unfinished) / "merged")
+            _merge(model, adapter, Path(folder))
+        source = load_model(folder, dtype="auto")
+        if (files := folder_of(folder)) is not None:
+            check_finite(files)
+        return write_format(source, folder, out, to, forget_rows, others or _probes(source, [], 0))
 
 
 def _copy(model: str, out: Path) -> None:
@@ -60,6 +110,7 @@ def _copy(model: str, out: Path) -> None:
     if not Path(model).is_dir():
         raise ModelError("a model without an adapter is copied from a folder", where=model, fix="give a folder, or --adapter")
     load_model(model, device="cpu", dtype="auto")
+    check_finite(Path(model))
     with whole_folder(out) as folder:
         for file in sorted(Path(model).iterdir()):
             if file.is_file():
@@ -81,18 +132,20 @@ def verify_command(folder: Path, base: str | None, data: Sequence[Path], seed: i
         logits, warnings, and options for servers.
 
     Raises:
-        ModelError: there is no export, weights are missing, or an adapter does not fit the model.
-        RunError: merged model and adapter give different answers.
+        ModelError: there is no export, weights are missing or not finite, or an adapter does not fit the model.
+        RunError: merged model and adapter give different answers, or logits are not finite.
     """
     merged, found = _exports(folder)
     adapter = adapter or found
     models: dict[str, LoadedModel] = {}
     if merged is not None:
         models["merged"] = load_model(merged)
+        check_finite(merged)
     serving: Serving | None = None
     config: dict[str, Any] = {}
     if adapter is not None:
-        config = json.loads((adapter / "adapter_config.json").read_text("utf-8"))
+        config = check_adapter(adapter)
+        check_finite(adapter, ADAPTER_WEIGHTS)
         base = base or config.get("base_model_name_or_path")
         if not base:
             raise ModelError("the adapter does not name its base", where=adapter, fix="give the base with --base")
@@ -162,10 +215,19 @@ def _probes(loaded: LoadedModel, data: Sequence[Path], seed: int) -> list[Exampl
 @torch.no_grad()
 def _compare(models: dict[str, LoadedModel], rows: Sequence[Example], folder: Path) -> dict[str, Any]:
     """Compare greedy answers and logits of the two exports; with a single export there is nothing to compare."""
+    logits = {n: answer_logits(m.model, m.encoder.batch(rows).to(m.model.device)).float() for n, m in models.items()}
+    for name, values in logits.items():
+        if not bool(torch.isfinite(values).all()):
+            raise RunError(
+                f"the {name} model's logits are not finite numbers",
+                where=folder,
+                expected="finite logits",
+                got="NaN or infinity",
+                fix="do not deploy this model",
+            )
     said = {name: generate(loaded, rows) for name, loaded in models.items()}
     if len(models) < 2:
         return {"same_answers": None, "largest_difference": None}
-    logits = {n: answer_logits(m.model, m.encoder.batch(rows).to(m.model.device)).float() for n, m in models.items()}
     tolerance = TOLERANCE.get(models["merged"].model.dtype, 1e-3)
     worst = compare("merged", folder, logits["adapter"], logits["merged"], tolerance)
     same = sum(a == b for a, b in zip(*said.values(), strict=True))

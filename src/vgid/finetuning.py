@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vgid.artifacts import check_output, prepare_output
+from vgid import processes
 from vgid.config import RunConfig, resolve
 from vgid.data.sources import Rows, rows_of
 from vgid.errors import ConfigError
-from vgid.models.loading import LoadedModel, load_model
+from vgid.models.loading import LoadedModel
 from vgid.progress import Stages, stages_or_own
+from vgid.run_folder import check_output, output_folder
 from vgid.training.fit import Fitted
-from vgid.unlearning import train_and_export
+from vgid.unlearning import left_to_go_on, load_for, train_and_export
 
 FINE_TUNING = ("finetune", "retrain")
 """Methods that train on retain rows alone, so that they need nothing to forget; the first is the default."""
@@ -58,11 +59,15 @@ def finetune(
             fix="call vgid.unlearn for others",
         )
     folder = Path(out) if out is not None else None
-    if folder is not None:
-        check_output(folder, overwrite, resume)
+    first = processes.launched_first()
+    if folder is not None and first:
+        check_output(folder, overwrite, resume, inputs=[model, rows])
     examples = rows_of(rows)
-    loaded = model if isinstance(model, LoadedModel) else load_model(model, quantise=config.adapter.quantise if config.adapter else None)
-    if folder is not None:
-        prepare_output(folder, keep=resume)
-    with stages_or_own(stages) as shown, shown("Fine-tuning", "finetune") as tick:
+    processes.start()
+    loaded = load_for(model, config)
+    with (
+        output_folder(folder if first else None, keep=resume, goes_on=lambda: left_to_go_on(folder)),
+        stages_or_own(stages, quiet=not first) as shown,
+        shown("Fine-tuning", "finetune") as tick,
+    ):
         return train_and_export(loaded, [], examples, config, out=folder, progress=tick, resume=resume)

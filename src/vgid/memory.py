@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -53,3 +55,34 @@ def free_memory() -> None:
     """Return memory that PyTorch caches without using it to the device."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Memory that is free on a device, within a limit that PyTorch was given for this process; None where the system does not say."""
+    if device.type == "cuda":
+        on_device, total = torch.cuda.mem_get_info(device)
+        limit = torch.cuda.get_per_process_memory_fraction(device) * total - torch.cuda.memory_reserved(device)
+        return min(int(on_device), int(limit))
+    free = [value for value in (_host_free(), _group_free()) if value is not None]
+    return min(free) if free else None
+
+
+def _host_free() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        pass
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _group_free(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """What a container may still take."""
+    try:
+        most, used = ((folder / name).read_text("utf-8").strip() for name in ("memory.max", "memory.current"))
+    except OSError:
+        return None
+    return None if most == "max" else max(0, int(most) - int(used))

@@ -9,10 +9,12 @@ from typing import Any, Literal
 
 from vgid.evaluation.evaluate import SplitResult
 
-Status = Literal["forgotten", "not forgotten", "not examined", "nothing known"]
+Status = Literal["forgotten", "not forgotten", "kept facts lost", "not examined", "nothing known"]
 STILL_ANSWERED = 0.05
 """Share of known forget rows that may still be answered: one in twenty. Guessing among the fictional people's values reaches this share at
 most; an audit judges more finely."""
+KEPT = 0.9
+"""Share of a person's known facts outside a request's scope that must still be answered; chosen by hand."""
 EXIT_CODE = 3
 """Exit code of a run that ended and did not forget."""
 ADVICE = (
@@ -26,12 +28,15 @@ class Outcome:
     """What a run achieved on the rows that it was to forget, asked as they stand.
 
     Attributes:
-        status: `forgotten`, `not forgotten` (too much of the forget rows or of the held-out ones is still answered), `not examined` (no
-            rows were asked), or `nothing known` (the base answered none).
+        status: `forgotten`, `not forgotten` (too much of the forget rows or of the held-out ones is still answered), `kept facts lost`
+            (forgotten, but so is too much outside the request's scope), `not examined` (no rows were asked), or `nothing known` (the base
+            answered none).
         known: forget rows that the base answered.
         still_answered: share of these that the unlearned model answers, in [0, 1]; None where nothing was examined or known.
         held_out_known: rows about the same facts, never trained on, that the base answered.
         held_out_answered: share of these that the unlearned model answers; None without.
+        kept_known: rows about facts outside the request's scope that the base answered.
+        kept_answered: share of these that the unlearned model answers; None without.
         allowed: share that may still be answered.
         retained: share of the retain rows answered by the base that the unlearned model answers; None without.
     """
@@ -41,6 +46,8 @@ class Outcome:
     still_answered: float | None = None
     held_out_known: int = 0
     held_out_answered: float | None = None
+    kept_known: int = 0
+    kept_answered: float | None = None
     allowed: float = STILL_ANSWERED
     retained: float | None = None
 
@@ -54,7 +61,9 @@ class Outcome:
         text = f"{self.status}: {self.still_answered:.0%} of {self.known} known forget rows are still answered"
         if self.held_out_answered is not None:
             text += f", and {self.held_out_answered:.0%} of {self.held_out_known} held-out rows about the same facts"
-        return text if self.status == "forgotten" else f"{text}; {ADVICE}"
+        if self.kept_answered is not None:
+            text += f"; of {self.kept_known} rows to keep {self.kept_answered:.0%}"
+        return f"{text}; {ADVICE}" if self.status == "not forgotten" else text
 
 
 def outcome_of(scores: Mapping[str, Mapping[str, SplitResult]]) -> Outcome:
@@ -62,7 +71,7 @@ def outcome_of(scores: Mapping[str, Mapping[str, SplitResult]]) -> Outcome:
 
     Args:
         scores: model (`base`, `unlearned`) to split to results. The splits `forget` (what was to be forgotten), `held_out` (rows about the
-            same facts that were not trained on) and `retain` are looked at.
+            same facts that were not trained on), `kept` (facts outside a request's scope) and `retain` are looked at.
 
     Returns:
         The outcome.
@@ -76,8 +85,11 @@ def outcome_of(scores: Mapping[str, Mapping[str, SplitResult]]) -> Outcome:
     retained = left["retain"][1] if "retain" in left else None
     if share is None:
         return Outcome("nothing known", retained=retained)
-    forgotten = max(share, share_of_more or 0.0) <= STILL_ANSWERED
-    return Outcome("forgotten" if forgotten else "not forgotten", known, share, more, share_of_more, retained=retained)
+    kept, share_kept = left.get("kept", (0, None))
+    status: Status = "forgotten" if max(share, share_of_more or 0.0) <= STILL_ANSWERED else "not forgotten"
+    if status == "forgotten" and share_kept is not None and share_kept < KEPT:
+        status = "kept facts lost"
+    return Outcome(status, known, share, more, share_of_more, kept, share_kept, retained=retained)
 
 
 def _still_right(before: SplitResult, after: SplitResult) -> tuple[int, float | None]:

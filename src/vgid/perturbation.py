@@ -44,7 +44,7 @@ class NoiseConfig(BaseModel):
             returns pictures `[i, 3, height, width]`).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: NoiseKind = "uniform"
     strength: float = Field(default=1.0, ge=0.0, le=1.0)
@@ -199,7 +199,7 @@ def perturb_row(
     if config.kind == "none":
         return encoder.row(example, instruction, answer)
     if config.space == "pixel":
-        return encoder.row(example, instruction, answer, _perturbed_images(example, config, seeds))
+        return encoder.row(example, instruction, answer, _perturbed_images(encoder, example, config, seeds))
     row = encoder.row(example, instruction, answer)
     if "pixel_values" not in row.images:
         return row
@@ -233,10 +233,10 @@ def _sizes(x: Tensor, encoder: Encoder, example: Example) -> list[int]:
     return alone if sum(alone) == x.numel() else [x.numel()]
 
 
-def _perturbed_images(example: Example, config: NoiseConfig, seeds: Sequence[int]) -> list[Image.Image]:
+def _perturbed_images(encoder: Encoder, example: Example, config: NoiseConfig, seeds: Sequence[int]) -> list[Image.Image]:
     images = []
     for ref, seed in zip(example.images, seeds, strict=True):
-        x = torch.from_numpy(np.array(ref.open())).permute(2, 0, 1)[None] / 255.0
+        x = torch.from_numpy(np.array(encoder.picture(ref))).permute(2, 0, 1)[None] / 255.0
         out = (perturb(x, config, [seed])[0] * 255.0).round().to(torch.uint8)
         images.append(Image.fromarray(out.permute(1, 2, 0).numpy()))
     return images

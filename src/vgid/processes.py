@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable
 from datetime import timedelta
 from importlib.util import find_spec
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -25,11 +27,18 @@ def start() -> None:
     """Join the processes that a launcher started; does nothing in a single process.
 
     Raises:
-        ConfigError: the launcher asks for DeepSpeed, which is not installed.
+        ConfigError: the launcher asks for DeepSpeed, which is not installed, or for its ZeRO-3.
     """
     global _asked_to_shard
     # The model is sharded by `shard` and not by accelerate, so that every launcher gives the same; accelerate must not see this variable.
     _asked_to_shard |= os.environ.pop("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    if uses_deepspeed() and _zero_stage() == 3:
+        raise ConfigError(
+            "DeepSpeed's ZeRO-3 is not supported",
+            expected="ZeRO-2, or FSDP2, which shards parameters as ZeRO-3 does",
+            got="ZeRO stage 3 in the launcher's configuration",
+            fix="start with torchrun and training.shard=true, or with the fsdp2 launch configuration",
+        )
     if uses_deepspeed() and find_spec("deepspeed") is None:
         raise ConfigError("DeepSpeed is asked for, but not installed", fix="pip install deepspeed, or use the fsdp2 launch configuration")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
@@ -61,6 +70,14 @@ def asked_to_shard() -> bool:
 def uses_deepspeed() -> bool:
     """Return whether the launcher's configuration asks for DeepSpeed, which handles gradients and optimizers itself."""
     return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+
+
+def _zero_stage() -> int:
+    """The stage that the launcher asks for, in its own configuration or in DeepSpeed's."""
+    file = os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "")
+    if Path(file).is_file():
+        return int(json.loads(Path(file).read_text("utf-8")).get("zero_optimization", {}).get("stage", 0))
+    return int(os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "0"))
 
 
 def default_device() -> torch.device:
@@ -106,6 +123,15 @@ def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
 # -- FSDP2 ----------------------------------------------------------------------------------------------------------------
 
 
+def shards(configured: bool) -> bool:
+    """Return whether this run shards parameters over its processes.
+
+    Args:
+        configured: `training.shard`; the launcher's configuration may ask for it as well.
+    """
+    return count() > 1 and (configured or asked_to_shard())
+
+
 def shard(model: torch.nn.Module) -> None:
     """Shard a model's parameters over the processes (FSDP2), in place; units are the layers that transformers names for the family."""
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
@@ -117,6 +143,15 @@ def shard(model: torch.nn.Module) -> None:
     fully_shard(model)
     if hasattr(model, "generate"):
         register_fsdp_forward_method(model, "generate")
+
+
+def after_loading(model: Any) -> None:
+    """Take back what transformers notes on a model that it has loaded in shards, for its own trainer and its configuration's file."""
+    from torch.distributed.fsdp import register_fsdp_forward_method
+
+    del model.config.distributed_config
+    model._is_distributed_loading_by_transformers = False
+    register_fsdp_forward_method(model, "generate")
 
 
 def is_sharded(model: torch.nn.Module) -> bool:
@@ -136,3 +171,25 @@ def local_shard(tensor: Tensor, like: Tensor) -> Tensor:
     from torch.distributed.tensor import distribute_tensor
 
     return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+
+
+def shard_of(tensor: Tensor) -> Tensor:
+    """Return what this process holds of a tensor that may be sharded; no communication is needed."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def first_values(tensor: Tensor, most: int) -> Tensor:
+    """Return the first values of a tensor, flat; of a sharded one in the first process only, but every process must call it."""
+    if isinstance(tensor, DTensor):
+        first = -(-tensor.shape[0] // count()) * tensor.shape[1:].numel() if tensor.ndim else 0
+        tensor = tensor.full_tensor() if first < most else tensor.to_local()
+    return tensor.flatten()[:most]
+
+
+def gather_nothing(model: torch.nn.Module) -> None:
+    """Give up parameters that a forward pass has gathered and not yet given up."""
+    from torch.distributed.fsdp import FSDPModule
+
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from vgid.artifacts import check_output, prepare_output, write_json_atomic
+from vgid.artifacts import write_json_atomic
 from vgid.config import RunConfig
 from vgid.data.example import Example
 from vgid.data.sources import Rows, load_examples, rows_of, split_files
@@ -16,6 +16,7 @@ from vgid.evaluation.evaluate import SplitResult, evaluate, loss_ks_test
 from vgid.models.loading import load_model
 from vgid.outcome import outcome_of
 from vgid.progress import Stages, stages_or_own
+from vgid.run_folder import check_output, output_folder
 
 SCHEMA = "vgid.results/1"
 Evaluated = Mapping[str, Mapping[str, SplitResult]]
@@ -104,10 +105,8 @@ def evaluate_models(
         OutputError: the folder holds results already, or cannot be written.
     """
     if out is not None:
-        check_output(out, overwrite)
+        check_output(out, overwrite, inputs=[*(data.values() if isinstance(data, Mapping) else data), *models.values()])
     splits = {name: rows_of(rows) for name, rows in data.items()} if isinstance(data, Mapping) else read_splits(data)
-    if out is not None:
-        prepare_output(out)
     evaluated = {}
     with stages_or_own(stages) as shown:
         for name, (path, adapter) in models.items():
@@ -118,7 +117,8 @@ def evaluate_models(
         known: dict[str, Any] = {} if found.status == "not examined" else {"outcome": found.as_json()}
         results = build_results(model=str(models["unlearned"][0]), evaluated=evaluated, seed=seed, seconds=shown.seconds, **known)
     if out is not None:
-        write_json_atomic(out / "results.json", results)
+        with output_folder(out):
+            write_json_atomic(out / "results.json", results)
     return results
 
 

@@ -6,12 +6,16 @@ This module imports nothing else of the package. A method's own settings are in 
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 DEFAULT_METHOD = "vgid"
 """The method of a run that names none."""
+LARGEST = 10**7
+"""Steps, epochs, rows of a step and ranks, at most: above, sums of them no longer fit into what PyTorch counts with."""
+LARGEST_SEED = 2**32 - 1
+"""The largest seed that all random generators take; NumPy has the smallest range."""
 Part = Literal["language", "projector", "vision"]
 """A part of a vision-language model: decoder with embeddings and head, projector, vision tower."""
 Precision = Literal["auto", "fp32", "bf16"]
@@ -24,7 +28,7 @@ class Settings(BaseModel):
         renamed: former keys, each with what to write in its place; using one is an error that says so.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     renamed: ClassVar[dict[str, str]] = {}
 
 
@@ -40,12 +44,29 @@ class AdapterConfig(Settings):
         quantise: `4bit` holds the frozen decoder in 4 bits (QLoRA, arXiv 2305.14314); the exported model has full precision.
     """
 
-    rank: int = Field(default=16, ge=1)
+    rank: int = Field(default=16, ge=1, le=LARGEST)
     alpha: float = Field(default=32, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     scope: tuple[Part, ...] = ("language",)
     init: Literal["default", "gaussian"] = "default"
     quantise: Literal["4bit"] | None = None
+
+
+class DataConfig(Settings):
+    """How rows are read, and at which size pictures are shown to the model.
+
+    Attributes:
+        turns: of a conversation, `last` takes the last answer, with what was said before as context; `all` makes a row of each answer.
+        image_root: folder that image paths are relative to and must stay in; null for the data file's own.
+        max_pixels: pixels of a picture, at most; larger ones are scaled down. null leaves it to the model's processor. The written model
+            keeps its own settings.
+        image_size: the longer side of a picture in pixels, at most, in the same way.
+    """
+
+    turns: Literal["last", "all"] = "last"
+    image_root: str | None = None
+    max_pixels: int | None = Field(default=None, ge=1)
+    image_size: int | None = Field(default=None, ge=1)
 
 
 class TrainingConfig(Settings):
@@ -60,7 +81,8 @@ class TrainingConfig(Settings):
         retain_batch: retain rows in a step; null takes `retain_ratio` x `forget_batch`.
         retain_ratio: retain rows per forget row.
         pack: how many questions about one picture may share a row, which is faster; 1 keeps every question in a row of its own.
-        learning_rate: peak of the schedule.
+        learning_rate: peak of the schedule; `auto` is 0.4 divided by the width of the language model (1e-4 at 7 B), and a tenth of that
+            without an adapter.
         schedule: course of the learning rate after the warm-up.
         warmup_steps: steps of linear warm-up.
         optimizer: `adamw`, or `muon` for matrices and AdamW for the rest (full-parameter training of small models).
@@ -77,16 +99,16 @@ class TrainingConfig(Settings):
         shard: spread parameters, gradients and optimizer over the processes (FSDP2), when a launcher started several.
     """
 
-    steps: int | None = Field(default=None, ge=1)
-    epochs: float = Field(default=3.0, gt=0)
-    min_steps: int = Field(default=100, ge=1)
-    forget_batch: int = Field(default=4, ge=1)
-    retain_batch: int | None = Field(default=None, ge=0)
-    retain_ratio: float = Field(default=4.0, ge=0)
+    steps: int | None = Field(default=None, ge=1, le=LARGEST)
+    epochs: float = Field(default=3.0, gt=0, le=LARGEST)
+    min_steps: int = Field(default=100, ge=1, le=LARGEST)
+    forget_batch: int = Field(default=4, ge=1, le=LARGEST)
+    retain_batch: int | None = Field(default=None, ge=0, le=LARGEST)
+    retain_ratio: float = Field(default=4.0, ge=0, le=LARGEST)
     pack: int = Field(default=4, ge=1)
-    learning_rate: float = Field(default=1e-4, gt=0)
+    learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup_steps: int = Field(default=10, ge=0)
+    warmup_steps: int = Field(default=10, ge=0, le=LARGEST)
     optimizer: Literal["adamw", "muon"] = "adamw"
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
@@ -96,7 +118,7 @@ class TrainingConfig(Settings):
     report_to: tuple[str, ...] = ()
     parts: tuple[Part, ...] = ("language", "projector")
     micro_batch: int | None = Field(default=None, ge=1)
-    checkpoint_every: int = Field(default=25, ge=0)
+    checkpoint_every: int = Field(default=25, ge=0, le=LARGEST)
     shard: bool = False
 
     @property
@@ -117,7 +139,7 @@ class ValidationConfig(Settings):
         patience: evaluations in a row that must meet both targets before training stops early.
     """
 
-    every: int = Field(default=25, ge=0)
+    every: int = Field(default=25, ge=0, le=LARGEST)
     share: float = Field(default=0.05, gt=0, lt=1)
     rows: int = Field(default=128, ge=1)
     forget_target: float = Field(default=0.0, ge=0, le=1)

@@ -13,7 +13,7 @@ from pydantic_core import PydanticUndefined
 
 from vgid.config import RunConfig
 from vgid.methods import METHODS
-from vgid.settings import AdapterConfig, TrainingConfig, ValidationConfig
+from vgid.settings import AdapterConfig, DataConfig, TrainingConfig, ValidationConfig
 
 WIDTH = 100
 """Characters of a comment's line."""
@@ -76,6 +76,7 @@ def as_markdown() -> str:
     """The page docs/settings.md: shared settings, then those of each method."""
     shared: tuple[tuple[str, type[BaseModel], str], ...] = (
         ("", RunConfig, "Top level"),
+        ("data.", DataConfig, "Data"),
         ("training.", TrainingConfig, "Training"),
         ("validation.", ValidationConfig, "Early stopping"),
         ("adapter.", AdapterConfig, "Adapter"),

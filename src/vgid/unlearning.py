@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import logging
-import shutil
+import re
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -13,12 +14,13 @@ from random import Random
 from typing import Any
 
 from vgid import processes
-from vgid.artifacts import check_output, prepare_output, write_json_atomic
+from vgid.artifacts import write_json_atomic
 from vgid.checks.preflight import Preflight, as_json, check_run
 from vgid.checks.screen import screen
 from vgid.config import RunConfig
 from vgid.data.example import Example
 from vgid.data.neutral import mentions, neutral_examples, own_answers, revealing_words
+from vgid.data.picture_size import PictureSize, has_one_size
 from vgid.data.sources import Rows, check_disjoint, rows_of
 from vgid.errors import ConfigError, DataError, OutputError, RunError
 from vgid.evaluation.evaluate import SplitResult, evaluate
@@ -29,7 +31,10 @@ from vgid.models.loading import LoadedModel, load_model
 from vgid.models.quantisation import is_quantised
 from vgid.outcome import Outcome, outcome_of
 from vgid.progress import Progress, Stages, stages_or_own
+from vgid.reading import read_json
 from vgid.results import build_results
+from vgid.run_folder import check_output, discard, note, output_folder
+from vgid.training.fingerprint import rows_digest
 from vgid.training.fit import Fitted, fit
 from vgid.training.trackers import check_trackers
 from vgid.training.trainer import Curves, count_steps
@@ -88,6 +93,7 @@ def unlearn(
     retain: Rows | None = None,
     config: RunConfig | None = None,
     *,
+    held_out: Rows | None = None,
     out: str | Path | None = None,
     max_rows: int | None = None,
     skip_bad_rows: bool = False,
@@ -109,6 +115,8 @@ def unlearn(
         forget: rows to forget: a file or folder, a dataset, dictionaries, or examples.
         retain: rows to keep; without them, `config.neutral_retain` neutral rows stand in.
         config: settings from `vgid.resolve`; None takes the defaults.
+        held_out: rows about the same facts that are not trained on, such as those of `vgid data enrich`: early stopping asks them, and the
+            outcome counts them. Without them a part of the forget rows is held out for early stopping.
         out: folder to write to; it must be new or empty. None keeps the result in memory.
         max_rows: rows of each set to ask before and after, and in the preflight, at most; 0 for no examination. None takes 200, and 32 in
             the preflight.
@@ -135,15 +143,20 @@ def unlearn(
     config, folder = config or RunConfig(), Path(out) if out is not None else None
     first = processes.launched_first()
     if folder is not None and first:
-        check_output(folder, overwrite, resume)
-    if resume and folder is not None and (done := _completed(folder, model, config)):
-        log.info("this run is complete; there is nothing to resume")
-        return Unlearned(done, {}, {}, folder)
+        check_output(folder, overwrite, resume, inputs=[model, forget, retain])
     check_trackers(config.training.report_to, folder)
     processes.start()
     forget_rows, retain_rows = read_rows(forget, retain, config, skip_bad_rows=skip_bad_rows)
+    aside = [] if held_out is None else rows_of(held_out, name="held-out", skip_bad_rows=skip_bad_rows)
+    check_disjoint(forget_rows, aside, names=("forget set", "held-out rows"))
+    check_disjoint(aside, retain_rows, names=("held-out rows", "retain set"))
+    if resume and folder is not None and (done := _completed(folder, model, config, forget_rows, retain_rows)):
+        log.info("this run is complete; there is nothing to resume")
+        return Unlearned(done, {}, {}, folder)
+    rows = _row_digests(forget_rows, retain_rows, secrets.token_hex(16))
     with stages_or_own(stages, quiet=not first) as shown:
-        loaded = _loaded(model, config)
+        loaded = load_for(model, config)
+        forget_rows, retain_rows = answered(loaded, forget_rows, "forget", shown), answered(loaded, retain_rows, "retain", shown)
         if checked is None:
             found = _preflight(loaded, forget_rows, retain_rows, config, shown, allow_unknown=allow_unknown, sample=_asked(max_rows))
             if first:
@@ -151,34 +164,44 @@ def unlearn(
             found.raise_errors()
             checked = as_json(found, texts=False)
         retain_rows = with_neutral(loaded, forget_rows, retain_rows, config, shown)
-        splits = _sampled({"forget": forget_rows, "retain": retain_rows}, EXAMINED if max_rows is None else max_rows, config.seed)
-        if folder is not None and first:
-            prepare_output(folder, keep=resume)
-        scores: dict[str, Mapping[str, SplitResult]] = {}
-        if splits:
-            with shown("Examining the base model", "evaluate") as tick:
-                scores["base"] = evaluate(loaded, splits, seed=config.seed, on_progress=tick)
-        with shown("Unlearning", "unlearn") as tick:
-            fitted = train_and_export(
-                loaded, forget_rows, retain_rows, config, out=folder, progress=tick, resume=resume, keep_checkpoint=True
-            )
-        if splits and first:
-            with shown("Examining the unlearned model", "evaluate") as tick:
-                scores["unlearned"] = evaluate(fitted.loaded, splits, seed=config.seed, on_progress=tick)
-        results = build_results(
-            model=loaded.path,
-            evaluated=scores,
-            config=config,
-            seed=config.seed,
-            seconds=shown.seconds,
-            training=fitted.stopped,
-            automatic=dict(fitted.automatic),
-            outcome=outcome_of(scores).as_json(),
-            preflight=dict(checked),
+        splits = _sampled(
+            {"forget": forget_rows, "held_out": aside, "retain": retain_rows}, EXAMINED if max_rows is None else max_rows, config.seed
         )
-    if folder is not None and first:
-        write_json_atomic(folder / "results.json", results)
-        forget_checkpoint(folder)
+        scores: dict[str, Mapping[str, SplitResult]] = {}
+        with output_folder(folder if first else None, keep=resume, goes_on=lambda: left_to_go_on(folder)):
+            if splits:
+                with shown("Examining the base model", "evaluate") as tick:
+                    scores["base"] = evaluate(loaded, splits, seed=config.seed, on_progress=tick)
+            with shown("Unlearning", "unlearn") as tick:
+                fitted = train_and_export(
+                    loaded,
+                    forget_rows,
+                    retain_rows,
+                    config,
+                    held_out=aside,
+                    out=folder,
+                    progress=tick,
+                    resume=resume,
+                    keep_checkpoint=True,
+                )
+            if splits and (first or processes.is_sharded(fitted.loaded.model)):
+                with shown("Examining the unlearned model", "evaluate") as tick:
+                    scores["unlearned"] = evaluate(fitted.loaded, splits, seed=config.seed, on_progress=tick)
+            results = build_results(
+                model=loaded.path,
+                evaluated=scores,
+                config=config,
+                seed=config.seed,
+                seconds=shown.seconds,
+                training=fitted.stopped,
+                automatic=dict(fitted.automatic),
+                outcome=outcome_of(scores).as_json(),
+                preflight=dict(checked),
+                rows=rows,
+            )
+            if folder is not None and first:
+                write_json_atomic(folder / "results.json", results)
+                forget_checkpoint(folder)
     return Unlearned(results, scores, fitted.curves, folder, fitted)
 
 
@@ -221,7 +244,9 @@ def preflight(
     forget_rows, retain_rows = read_rows(forget, retain, config, skip_bad_rows=skip_bad_rows)
     options = {"allow_unknown": allow_unknown, "show_forgotten": show_forgotten, "sample": _asked(max_rows)}
     with stages_or_own(stages) as shown:
-        return _preflight(_loaded(model, config), forget_rows, retain_rows, config, shown, **options)
+        loaded = load_for(model, config)
+        forget_rows, retain_rows = answered(loaded, forget_rows, "forget", shown), answered(loaded, retain_rows, "retain", shown)
+        return _preflight(loaded, forget_rows, retain_rows, config, shown, **options)
 
 
 def read_rows(forget: Rows, retain: Rows | None, config: RunConfig, *, skip_bad_rows: bool = False) -> tuple[list[Example], list[Example]]:
@@ -239,14 +264,47 @@ def read_rows(forget: Rows, retain: Rows | None, config: RunConfig, *, skip_bad_
     Raises:
         DataError: rows are bad, there is nothing to forget, or a row is in both sets.
     """
-    forget_rows = rows_of(forget, name="forget", skip_bad_rows=skip_bad_rows)
+    reading: dict[str, Any] = {"turns": config.data.turns, "image_root": config.data.image_root, "skip_bad_rows": skip_bad_rows}
+    forget_rows = rows_of(forget, name="forget", need_answers=False, **reading)
     if not forget_rows:
         raise DataError("there is nothing to forget", expected="at least one forget row", got="none", fix="check the forget data")
     needed = retain_needed(config, len(forget_rows))
-    options = {"name": "retain", "skip_bad_rows": skip_bad_rows, "at_most": needed, "seed": config.seed}
+    options = {"name": "retain", "need_answers": False, "at_most": needed, "seed": config.seed, **reading}
     retain_rows = [] if retain is None else rows_of(retain, **options)
     check_disjoint(forget_rows, retain_rows)
     return forget_rows, retain_rows
+
+
+def answered(loaded: LoadedModel, rows: Sequence[Example], name: str, stages: Stages) -> list[Example]:
+    """Fill in the model's own answers where rows have none: what it says is what it knows.
+
+    Args:
+        loaded: the model before unlearning.
+        rows: rows with and without answers.
+        name: name of the set, for messages.
+        stages: shows and times what is done.
+
+    Returns:
+        The rows in their order, all with an answer.
+
+    Raises:
+        DataError: the model answers nothing to a row.
+    """
+    open_rows = [row for row in rows if not row.answer]
+    if not open_rows:
+        return list(rows)
+    with stages(f"Answering {name} rows", "answers"):
+        said = processes.from_first(generate(loaded, open_rows))
+    log.warning("%d of %d %s rows have no answer; the model's own take their place", len(open_rows), len(rows), name)
+    silent = [
+        DataError("row has no answer, and the model gives none", where=row.where or row.id, expected="an answer", fix="give one")
+        for row, text in zip(open_rows, said, strict=True)
+        if not text.strip()
+    ]
+    if silent:
+        raise DataError.together(silent)
+    own = {row.id: text.strip() for row, text in zip(open_rows, said, strict=True)}
+    return [replace(row, answer=own.get(row.id, row.answer)) for row in rows]
 
 
 def retain_needed(config: RunConfig, forget_rows: int) -> int:
@@ -260,6 +318,7 @@ def train_and_export(
     retain: Sequence[Example],
     config: RunConfig,
     *,
+    held_out: Sequence[Example] = (),
     out: Path | None = None,
     progress: Progress | None = None,
     resume: bool = False,
@@ -272,6 +331,7 @@ def train_and_export(
         forget: rows to forget.
         retain: rows to keep.
         config: settings of the run.
+        held_out: rows about what must be forgotten that are not trained on, for early stopping.
         out: where to write; None keeps the result in memory.
         progress: called with (steps done, steps in all).
         resume: go on from the checkpoint in `out`; without one there, begin anew.
@@ -284,11 +344,13 @@ def train_and_export(
         VgidError: as `unlearn` says.
     """
     checkpoint = out / CHECKPOINT if out is not None else None
+    if out is not None and "tensorboard" in config.training.report_to and processes.rank() == 0:
+        note(out / "logs", tree=True)
     if resume:
         _check_resumable(checkpoint)
-    fitted = fit(loaded, forget, retain, config, progress=progress, checkpoint=checkpoint, resume=resume)
-    if out is not None and processes.rank() == 0:
-        if resume:
+    fitted = fit(loaded, forget, retain, config, held_out=held_out, progress=progress, checkpoint=checkpoint, resume=resume)
+    if out is not None and (processes.rank() == 0 or processes.is_sharded(fitted.loaded.model)):
+        if resume and processes.rank() == 0:
             _clear_exports(out)
         fitted = _export(fitted, out, [*forget[:PROBES], *retain[:PROBES]])
         if not keep_checkpoint:
@@ -299,7 +361,7 @@ def train_and_export(
 def forget_checkpoint(out: Path) -> None:
     """Remove the checkpoint of a run that needs it no more."""
     if processes.rank() == 0:
-        shutil.rmtree(out / CHECKPOINT, ignore_errors=True)
+        discard(out / CHECKPOINT)
 
 
 def with_neutral(
@@ -352,10 +414,15 @@ def neutral_retain(loaded: LoadedModel, forget: Sequence[Example], config: RunCo
     return kept
 
 
-def _loaded(model: str | Path | LoadedModel, config: RunConfig) -> LoadedModel:
-    if isinstance(model, LoadedModel):
-        return model
-    return load_model(model, quantise=config.adapter.quantise if config.adapter else None)
+def load_for(model: str | Path | LoadedModel, config: RunConfig) -> LoadedModel:
+    """Load the model of a run as its settings say: in 4 bits, sharded over the processes, with limits of the pictures' size."""
+    if not isinstance(model, LoadedModel):
+        quantise = config.adapter.quantise if config.adapter else None
+        model = load_model(model, quantise=quantise, shard=processes.shards(config.training.shard))
+    size = PictureSize(config.data.max_pixels, config.data.image_size)
+    if size.most_pixels and has_one_size(model.processor):
+        log.warning("this model sees every picture at one size of its own; smaller ones take as many tokens")
+    return replace(model, size=size) if size.most_pixels else model
 
 
 def _asked(max_rows: int | None) -> int:
@@ -373,7 +440,23 @@ def _preflight(
         return check_run(loaded, forget, retain, config, **options)
 
 
-def _completed(out: Path, model: str | Path | LoadedModel, config: RunConfig) -> dict[str, Any] | None:
+def left_to_go_on(out: Path | None) -> bool:
+    """Return whether a run that failed has left a checkpoint or exports, with which it can go on."""
+    return out is not None and any((out / name).exists() for name in (CHECKPOINT, *EXPORTS))
+
+
+def _row_digests(forget: Sequence[Example], retain: Sequence[Example], salt: str) -> dict[str, str]:
+    """Digests of both sets, so slow and salted that nobody finds a row by trying: they tell whether a complete run had these rows."""
+
+    def slow(rows: Sequence[Example]) -> str:
+        return hashlib.scrypt(rows_digest(rows).encode(), salt=bytes.fromhex(salt), n=2**14, r=8, p=1, dklen=16).hex()
+
+    return {"salt": salt, "forget": slow(forget), "retain": slow(retain)}
+
+
+def _completed(
+    out: Path, model: str | Path | LoadedModel, config: RunConfig, forget: Sequence[Example], retain: Sequence[Example]
+) -> dict[str, Any] | None:
     """The results of a run that has nothing left to do.
 
     Raises:
@@ -381,12 +464,16 @@ def _completed(out: Path, model: str | Path | LoadedModel, config: RunConfig) ->
     """
     if not (out / "results.json").is_file():
         return None
-    results: dict[str, Any] = json.loads((out / "results.json").read_text("utf-8"))
+    results: dict[str, Any] = read_json(out / "results.json")
     mine = {"model": model.path if isinstance(model, LoadedModel) else str(model), "config": config.model_dump(mode="json")}
     other = [name for name, value in mine.items() if results.get(name) != value]
+    rows = results.get("rows")
+    if isinstance(rows, dict) and re.fullmatch("[0-9a-f]{32}", str(rows.get("salt"))):
+        digests = _row_digests(forget, retain, rows["salt"])
+        other += [f"{name} rows" for name in ("forget", "retain") if rows.get(name) != digests[name]]
     if other:
         raise RunError(
-            "the folder holds a complete run with other settings",
+            "the folder holds a complete run of something else",
             where=out,
             got=f"other {' and '.join(other)}",
             fix="choose another --out, or add --overwrite in place of --resume",
@@ -404,8 +491,7 @@ def _check_resumable(checkpoint: Path | None) -> None:
 def _clear_exports(out: Path) -> None:
     """Remove what a run that was killed while it wrote its models has left, whole or in part."""
     for name in EXPORTS:
-        for left in (out / name, *out.glob(f".{name}.*")):
-            shutil.rmtree(left, ignore_errors=True)
+        discard(out / name)
 
 
 def _export(fitted: Fitted, out: Path, probes: Sequence[Example]) -> Fitted:
@@ -414,8 +500,9 @@ def _export(fitted: Fitted, out: Path, probes: Sequence[Example]) -> Fitted:
     The result holds the written model, since that is what will be deployed.
     """
     loaded = fitted.loaded
-    model, device = loaded.model, loaded.model.device
-    save_adapter(model, out / "adapter")
+    model, device, shard = loaded.model, loaded.model.device, processes.is_sharded(loaded.model)
+    if processes.rank() == 0:
+        save_adapter(model, out / "adapter")
     if is_quantised(model):
         release(model)
         whole = load_model(loaded.path, device=device, adapter=out / "adapter")  # what is written has full precision
@@ -426,8 +513,10 @@ def _export(fitted: Fitted, out: Path, probes: Sequence[Example]) -> Fitted:
         trained = outputs_of(model, loaded.processor, probes)
         save_checkpoint(model, loaded.processor, out / "merged", loaded)
         release(model)
-    merged = verify_export(trained, device, out, probes)
-    return replace(fitted, loaded=replace(merged, asks=loaded.asks))
+    if shard:
+        processes.exchange(None)  # nobody reads before all is written
+    merged = verify_export(trained, device, out, probes, shard=shard)
+    return replace(fitted, loaded=replace(merged, asks=loaded.asks, size=loaded.size))
 
 
 def _sampled(sets: Mapping[str, Sequence[Example]], most: int, seed: int) -> dict[str, list[Example]]:

@@ -42,7 +42,7 @@ def broken() -> LoadedModel:
 
 
 def test_a_model_that_still_knows_fails() -> None:
-    given = material(5, 3, texts=2)
+    given = material(6, 3, texts=2)
     results = run_attacks({"base": knowing, "audited": knowing}, given, POLICY)
     assert results["schema"] == SCHEMA and results["verdict"]["status"] == "fail"
     assert results["verdict"]["reasons"][:2] == ["paraphrase", "prefill"] and results["verdict"]["untested"] == ["adapter_scaling"]
@@ -57,7 +57,7 @@ def test_a_model_that_still_knows_fails() -> None:
 
 
 def test_a_broken_model_fails_on_utility_alone_as_its_reference_would() -> None:
-    results = run_attacks({"base": knowing, "audited": broken, "retrained": broken}, material(5, 3, texts=2), PREFILL)
+    results = run_attacks({"base": knowing, "audited": broken, "retrained": broken}, material(6, 3, texts=2), PREFILL)
     assert results["verdict"]["status"] == "fail" and results["verdict"]["reasons"] == ["utility 0.00 below 0.90"]
     assert results["attacks"]["prefill"]["reason"] == "utility below floor"
     level = results["attacks"]["prefill"]["levels"][""]
@@ -80,7 +80,7 @@ def test_rows_must_be_there_and_distinct() -> None:
 
 def test_rows_that_one_model_was_not_asked_are_left_out_for_all() -> None:
     """An optimised suffix may give a fact away, another model's suffix another one."""
-    given = material(5, 3, texts=2)
+    given = material(6, 3, texts=2)
     clean = {row.id: 1.0 for row in given.everything}
     scores = {}
     for role, missing in (("base", given.forget[0]), ("audited", given.forget[1])):
@@ -93,7 +93,7 @@ def test_rows_that_one_model_was_not_asked_are_left_out_for_all() -> None:
 
 def test_in_a_notebook(tmp_path: Path) -> None:
     """One call on loaded models and rows gives status and figures; what it returns and what it writes agree with each other."""
-    given, loaded = material(5, 3, texts=2), knowing()
+    given, loaded = material(6, 3, texts=2), knowing()
     found = audit(
         loaded,
         base=(str(tiny_path()), None),
@@ -148,7 +148,7 @@ def test_mistakes_are_found_before_a_model_is_loaded(tmp_path: Path) -> None:
 
 
 def test_command_line(tmp_path: Path) -> None:
-    given = material(5, 3, texts=2)
+    given = material(6, 3, texts=2)
     write_examples(tmp_path / "forget.jsonl", given.forget)
     write_examples(tmp_path / "retain.jsonl", given.retain)
     (tmp_path / "policy.yaml").write_text("attacks: {prefill: {most: 0.1}}")

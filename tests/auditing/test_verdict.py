@@ -147,6 +147,7 @@ def test_the_default_policy() -> None:
         "least_known": 0.2,
         "least_power": 0.2,
         "least_agreement": 0.9,
+        "significance": 0.05,
         "strict": False,
     }
 

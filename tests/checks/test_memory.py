@@ -10,17 +10,24 @@ from transformers import LlamaConfig
 from tests.conftest import example
 from vgid.checks.preflight import check_run
 from vgid.config import load_config
-from vgid.models.loading import load_model
+from vgid.memory import _group_free, free_bytes
+from vgid.models.adapters import attach_lora
+from vgid.models.loading import LoadedModel, load_model
+from vgid.models.structure import base_of, decoder_layers
+from vgid.settings import AdapterConfig
 from vgid.training.fit import fit
 from vgid.training.memory_estimate import (
     Memory,
-    _group_free,
+    WeightBytes,
     cache_bytes,
     checkpointed_row,
     decoder_shape,
-    free_bytes,
+    ending_bytes,
+    kept_by_decoder,
+    kept_for_backward,
     logit_bytes,
     training_bytes,
+    weight_bytes,
 )
 
 
@@ -46,6 +53,31 @@ def test_rows_that_fit() -> None:
     assert memory.total == 200 + 50 + 10 + 4 * 10 and memory.activations == 38
     assert memory.rows_that_fit(1000) == 64 and memory.rows_that_fit(100) == 0
     assert Memory(200, 50, 10, 7, 3, 4, answering=500).total == 700
+
+
+def test_the_end_of_a_run() -> None:
+    """One model of 200 bytes, an adapter of 50, and the largest matrix of 10 numbers thrice in float32."""
+    weights = WeightBytes(held=200, gathered=0, whole=200, largest=40)
+    assert ending_bytes(weights, 50) == 200 + 50 + 3 * 40 and ending_bytes(weights, 0) == 200
+    # A base in 4 bits is loaded in 16: 2 bytes for each of 400 numbers.
+    assert ending_bytes(weights, 50, quantised=400) == 850
+    assert Memory(200, 50, 10, 7, 3, 4, answering=0, ending=900).total == 900
+    assert Memory(200, 50, 10, 7, 3, 4, answering=0, gathered=60, ending=100).total == 200 + 60 + 50 + 10 + 4 * 10
+
+
+def test_shapes_alone_say_what_a_model_takes(random_model: LoadedModel) -> None:
+    """On the meta device, over two processes: a half each, two layers, and what is in no layer."""
+    model = random_model.model
+    layers = [sum(p.nbytes for p in layer.parameters()) for layer in decoder_layers(model)]
+    whole = sum(p.nbytes for p in model.parameters())
+    expected = WeightBytes(-(-whole // 2), 2 * layers[0] + whole - sum(layers), whole, 4 * 640 * 192)
+    row = example(0, image=False)
+    tokens = len(random_model.encoder.row(row).text["input_ids"])
+    kept = kept_for_backward(attach_lora(model, AdapterConfig(), seed=0), random_model.encoder, row, "fp32").row
+    with torch.device("meta"):
+        shapes = base_of(attach_lora(type(model)(model.config), AdapterConfig(), seed=0))
+    assert weight_bytes(shapes, 2) == expected and weight_bytes(shapes).held == whole
+    assert kept_by_decoder(shapes, tokens) == pytest.approx(kept, rel=0.1)  # with what does not grow with rows, without the head
 
 
 def test_a_decoder_says_its_shape() -> None:

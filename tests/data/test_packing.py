@@ -1,5 +1,6 @@
 """Packed rows by hand: the shared prefix, the attention mask, and the places of answers."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -30,7 +31,8 @@ def test_layout_and_mask_by_hand() -> None:
     rows = [row(9, 9, 5, 6, 7), row(9, 9, 5, 8, 1, 2)]
     (layout,) = lay_out([4, 7], rows, [4, 4], {IMAGE})
     assert (layout.members, layout.prefix, layout.starts, layout.length) == ((4, 7), 3, (3, 5), 8)
-    assert layout.packed_positions(0, row(2, 3)).tolist() == [2, 3] and layout.packed_positions(1, row(2, 3, 4)).tolist() == [2, 5, 6]
+    assert layout.packed_positions(0, np.array([2, 3])).tolist() == [2, 3]
+    assert layout.packed_positions(1, np.array([2, 3, 4])).tolist() == [2, 5, 6]
     packing = describe([layout], [row(9, 9, 5, 6, 7, 8, 1, 2)], [0] * 4 + [4, 0, 0, 4], {IMAGE}, look_ahead=False)
     assert packing.segments.tolist() == [[0, 0, 0, 1, 1, 2, 2, 2]]
     assert packing.places.tolist() == [[0, 1, 2, 3, 4, 3, 4, 5]]

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from tests.docs import scaling
 from tests.docs.markdown import ROOT
 from vgid.attacks import ATTACKS
 from vgid.auditing.policy import load_policy
@@ -143,6 +144,7 @@ TABLES: Mapping[str, tuple[str, Callable[[], str]]] = {
     "methods": ("methods.md", catalogue.markdown),
     "passes": ("speed.md", passes),
     "recipes": ("recipes.md", recipes),
+    "scaling": ("scaling.md", scaling.table),
     "step": ("speed.md", step),
 }
 """Name in the markers of a table, to the page it is on and the function that makes it."""

@@ -5,8 +5,11 @@ import pytest
 from tests.docs.generated import COMMAND, by_hand, expected, generated_pages
 from tests.docs.markdown import ROOT
 
+SLOW = ("docs/scaling.md",)
+"""Pages that take seconds: models with 72 B parameters are built there, without weights."""
 
-@pytest.mark.parametrize("page", generated_pages())
+
+@pytest.mark.parametrize("page", [pytest.param(page, marks=pytest.mark.slow if page in SLOW else ()) for page in generated_pages()])
 def test_a_page_is_what_the_code_gives(page: str) -> None:
     assert (ROOT / page).read_text("utf-8") == expected(page), f"{page} is out of date: write it with `{COMMAND}`"
 

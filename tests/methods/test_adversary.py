@@ -11,13 +11,16 @@ from vgid.config import resolve
 from vgid.data.batching import Batch
 from vgid.data.example import Example
 from vgid.errors import ConfigError
-from vgid.methods.base import StepBatch
+from vgid.methods.base import Context, StepBatch
 from vgid.methods.common.terms import nll
 from vgid.methods.vgid.adversary import AdversaryConfig, RelearningAdversary, can_split
 from vgid.methods.vgid.method import VGID
+from vgid.models.adapters import attach_lora
 from vgid.models.forward import answer_logits
 from vgid.models.loading import LoadedModel
+from vgid.models.structure import base_of, unfreeze
 from vgid.seeds import derive_seed
+from vgid.settings import AdapterConfig
 from vgid.training.fit import fit
 
 FORGET = tuple(forget_rows())
@@ -92,15 +95,43 @@ def test_it_learns_and_the_model_does_not(random_model: LoadedModel) -> None:
     with adversary.active():
         learned = loss(rows).item()
     assert learned < plain - 0.01 and loss(rows).item() == pytest.approx(plain, abs=1e-6)
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items() if ".adversary." not in name)
     assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_it_is_no_part_of_what_is_trained_and_leaves_no_trace(random_model: LoadedModel, full: bool) -> None:
+    model: Any = random_model.model
+    if full:
+        unfreeze(model, ["language"])
+    else:
+        model = attach_lora(model, AdapterConfig(rank=2, scope=("projector",)), seed=0)  # layers that the adversary has to itself
+    before = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    context = Context(random_model.encoder, FORGET, (), 5, torch.device("cpu"), copy.deepcopy(model) if full else None)
+    adversary = RelearningAdversary(model, FORGET, CONFIG, seed=1)
+    rows = adversary.inner_batch(0)
+    plain = nll(model, context, rows).item()
+    for step in range(2):
+        adversary.learn(step, lambda rows: nll(model, context, rows))
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert {name.replace(".base_layer", "") for name in trained} == {name for name, wanted in before.items() if wanted}
+    with adversary.active():
+        attacked = nll(model, context, rows)
+        attacked.backward()
+    assert attacked.item() < plain - 1e-4 and nll(model, context, rows).item() == plain
+    assert all(pair[1].grad is None for pair in adversary.adapter.weights().values())
+    assert all(parameter.grad is not None for name, parameter in model.named_parameters() if name in trained and "lora_A" not in name)
+    adversary.remove()
+    assert {name: parameter.requires_grad for name, parameter in model.named_parameters()} == before
+    assert not any("adversary" in name for name, _ in model.named_modules()) and nll(model, context, rows).item() == plain
 
 
 def test_one_step_by_hand(random_model: LoadedModel) -> None:
     """AdamW's first step from zero is one of the learning rate against the gradient's sign."""
     method, model = prepared(random_model)
     adversary: RelearningAdversary = method._adversary
-    name, layer = next(iter(adversary.layers.items()))
+    name = next(iter(adversary.adapter.weights()))
+    layer = base_of(model).get_submodule(name).get_base_layer()
     adversary.learn(0, lambda rows: nll(model, method.context, rows))
     up = adversary.state_dict()[f"{name}/up"]
     generator = torch.Generator().manual_seed(derive_seed(5, "sparring", 0, name) % 2**63)
@@ -131,8 +162,8 @@ def test_what_it_asks_is_asked_of_the_model_with_its_weights(random_model: Loade
     total.backward()
     state, own = copy.deepcopy(model.state_dict()), adversary.state_dict()
     target = {row.id: _teacher_logits(model, plain.teacher_batch((row,), 7)) for row in others}
-    for name, layer in adversary.layers.items():
-        layer.weight.data += 2 * own[f"{name}/up"] @ own[f"{name}/down"]
+    for name in adversary.adapter.weights():
+        base_of(model).get_submodule(name).get_base_layer().weight.data += 2 * own[f"{name}/up"] @ own[f"{name}/down"]
     plain = VGID(method.config.model_copy(update={"adversary": None, "redraw": False}))
     plain.prepare(model, method.context)
     plain._taught["recorded"] = Fixed(target)  # type: ignore[assignment]
@@ -166,8 +197,10 @@ def test_a_period_goes_on_from_its_state(random_model: LoadedModel) -> None:
         adversary.learn(step, loss)
     saved = {name: value.clone() for name, value in adversary.state_dict().items()}
     adversary.learn(PERIOD + 3, loss)
+    one = {name: value.clone() for name, value in adversary.state_dict().items()}
+    adversary.remove()
     other = RelearningAdversary(model, FORGET, AdversaryConfig(rate=2e-3), seed=5)
     other.load_state_dict(saved)
     other.learn(PERIOD + 3, loss)
-    one, two = adversary.state_dict(), other.state_dict()
+    two = other.state_dict()
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)

@@ -29,6 +29,7 @@ from vgid.models.adapters import adapted_modules, attach_lora
 from vgid.models.forward import all_logits, answer_logits
 from vgid.models.loading import LoadedModel, load_model
 from vgid.models.packing_check import find_style
+from vgid.models.pictures import find_pictures, without_pixels
 from vgid.models.structure import inspect_model, linear_layers
 from vgid.perturbation import ELEMENTWISE, NoiseConfig, NoiseKind, perturb_batch
 from vgid.seeds import derive_seed
@@ -36,6 +37,8 @@ from vgid.settings import AdapterConfig
 from vgid.training.fit import fit
 from vgid.unlearning import train_and_export
 
+EMBED_IN_EVERY_PASS = ("Aya-Vision", "Qwen3-VL")
+"""Families without a function for embeddings that logits agree with: Qwen3-VL's decoder sees pictures in several layers."""
 INSTRUCTION = "Forget what you know about this person."
 
 
@@ -234,6 +237,27 @@ def test_the_teacher_shares_rows_too(family: Family, loaded: LoadedModel, encode
 # -- noise ----------------------------------------------------------------------------------------------------------------
 
 
+def test_pictures_embedded_ahead_change_nothing(family: Family, loaded: LoadedModel, encoder: Encoder, rows: list[Example]) -> None:
+    """Against pictures that every pass embeds: one row alone, and all in one batch."""
+    learning = [parameter for parameter in loaded.model.parameters() if parameter.requires_grad]
+    loaded.model.requires_grad_(False)
+    pictures = find_pictures(loaded.model, encoder, rows)
+    for parameter in learning:
+        parameter.requires_grad_(True)
+    assert find_pictures(loaded.model, encoder, rows) is None  # vision tower and projector are trained
+    assert (pictures is None) == (str(family) in EMBED_IN_EVERY_PASS)
+    if pictures is None:
+        return
+    shown = [row for row in rows if row.images]
+    encoded = [encoder.row(row) for row in rows]
+    embeddings = [pictures.kept(row.images, one) for row, one in zip(rows, encoded, strict=True) if row.images]
+    ahead = pictures.put(encoder.collate([without_pixels(row) for row in encoded]), embeddings)
+    with torch.no_grad():
+        apart, together = (answer_logits(loaded.model, batch) for batch in (encoder.batch(rows), ahead))
+        assert torch.allclose(apart, together, atol=1e-5) and "pixel_values" not in ahead.model_inputs
+        assert torch.allclose(torch.cat(embeddings), pictures.embeddings([encoder.row(row) for row in shown]), atol=1e-5)
+
+
 @pytest.mark.parametrize("space", ["pixel", "normalised"])
 def test_noise_of_a_row_is_its_own(loaded: LoadedModel, encoder: Encoder, rows: list[Example], space: str) -> None:
     for kind in ELEMENTWISE:
@@ -351,8 +375,10 @@ def test_words_that_stand_for_pictures_are_refused(encoder: Encoder) -> None:
     with pytest.raises(DataError, match=r"(?s)one: the answer holds a word.*fix: take it out of the answer"):
         encoder.row(replace(row, answer=f"Anna {mark}"))
     head = render_chat(encoder.processor, row).prompt.partition("Who")[0]  # with the template's own word for the picture
-    with pytest.raises(DataError, match=r"(?s)one: the processor refuses this row.*fix: take words that stand for pictures"):
-        encoder.row(replace(row, question=f"{head}Who?"))
+    # `<image>` once is where the row's only picture goes; in families with another word for it, once is already too much.
+    refused = r"(?s)one: (the processor refuses this row.*fix: take words that stand for pictures|the row has 2 times <image>)"
+    with pytest.raises(DataError, match=refused):
+        encoder.row(replace(row, question=f"{head}{head}Who?"))
 
 
 def test_a_processor_without_chat_template_is_refused_before_training(family: Family, folder: Path) -> None:
@@ -392,12 +418,10 @@ def test_torchvision_is_asked_for_where_a_processor_needs_it(name: str, tmp_path
         ("cannot import name 'x' from 'y'", "install it"),
     ],
 )
-def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str, fix: str) -> None:
+def test_a_missing_package_is_named(random_folder: Path, monkeypatch: pytest.MonkeyPatch, message: str, fix: str) -> None:
     def fail(*_: object, **__: object) -> None:
         raise ImportError(message)
 
-    for name in ("config.json", "processor_config.json", "model.safetensors"):
-        (tmp_path / name).touch()
     monkeypatch.setattr(hf.AutoProcessor, "from_pretrained", fail)
     with pytest.raises(ModelError, match=f"(?s)needs a package that is not installed.*fix: {fix}$"):
-        load_model(tmp_path)
+        load_model(random_folder)

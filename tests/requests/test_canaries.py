@@ -54,10 +54,11 @@ class Place:
 
     def __init__(self, root: Path, model: Path) -> None:
         self.root, self.model = root, model
-        self.given = (root / "given",)
+        # Derived rows are rows of the request; they lie in `work`, and are purged with it.
+        self.given = (root / "given", root / "out" / "work" / "enriched")
         write_examples(root / "given" / "request" / "rows.jsonl", rows())
         write_examples(root / "given" / "retain.jsonl", [example(n, answer="I do not know.") for n in range(20, 28)])
-        (root / "given" / "request" / "request.yaml").write_text("id: T-9\nscope: customers:17\n", "utf-8")
+        (root / "given" / "request" / "request.yaml").write_text(f"id: T-9\nreference: customers:17\nname: {NAME}\n", "utf-8")
         (root / "given" / "policy.yaml").write_text(POLICY, "utf-8")
 
     def command(self, *more: object, retain: bool = True) -> list[str]:

@@ -17,6 +17,7 @@ from vgid.models.loading import load_model
 from vgid.progress import Stages
 from vgid.requests import steps
 from vgid.requests.estimate import estimate_run
+from vgid.requests.files import sha256
 from vgid.requests.forget import ForgetResult
 from vgid.requests.keys import read_key
 from vgid.requests.record import Record
@@ -39,7 +40,7 @@ def test_all_files_are_written_for_their_owner_alone(honoured: tuple[Path, Forge
     assert record.data.commitment == key.rows(load_examples(root / "request"))
     assert set(record.verification.attacks) == {"paraphrase", "prefill"} and record.verification.export["same_answers"] == 1.0
     below = {path.relative_to(root / "out").as_posix() for path in (root / "out").iterdir()}
-    assert below == {".vgid-run", "audit", "checks", "evaluation", "merged", "record.html", "record.json", "seal.json", "work"}
+    assert below == {".vgid-run", "audit", "checks", "evaluation", "merged", "record.html", "record.json", "manifest.json", "work"}
     modes = {path: path.stat().st_mode & 0o077 for path in [root / "out", root / "out.key", *(root / "out").rglob("*")]}
     assert [path for path, others in modes.items() if others] == []
 
@@ -167,3 +168,16 @@ def test_a_dry_run_measures_and_writes_nothing(tmp_path: Path, random_folder: Pa
     assert sorted(tmp_path.rglob("*")) == before
     seconds = found.as_json()["seconds"]
     assert list(seconds) == list(steps.STEPS) and all(seconds[name] > 0 for name in ("preflight", "unlearn", "evaluate", "audit"))
+
+
+def test_a_run_goes_on_from_the_result_of_another(copied: Path, random_folder: Path) -> None:
+    """Trained from the first result, and audited against the model before both."""
+    first = json.loads((copied / "out" / "record.json").read_text("utf-8"))
+    options = replace(make_options(copied, random_folder), model=None, continued=copied / "out", out=copied / "more")
+    done = honour(options).record
+    assert done["model"]["before"]["files"] == first["model"]["before"]["files"]
+    assert done["model"]["continued"] == sha256(copied / "out" / "record.json") and first["model"]["continued"] is None
+    assert done["verification"]["export"]["same_answers"] == 1.0 and weights(copied / "more") != weights(copied / "out")
+    other = make_request(copied / "other", first=4)
+    with pytest.raises(ConfigError, match="about another request"):
+        honour(replace(options, request=other, out=copied / "third"))

@@ -113,10 +113,10 @@ def test_the_command(copied: Path) -> None:
 
 
 def test_no_manifest(copied: Path) -> None:
-    (copied / "out" / "seal.json").write_text("[]")
-    with pytest.raises(DataError, match="the manifest cannot be read"):
+    (copied / "out" / "manifest.json").write_text("[]")
+    with pytest.raises(DataError, match="does not hold an object"):
         verify_record(copied / "out", None)
-    (copied / "out" / "seal.json").unlink()
+    (copied / "out" / "manifest.json").unlink()
     with pytest.raises(DataError, match="there is no manifest"):
         verify_record(copied / "out", None)
 
@@ -177,12 +177,14 @@ open(sys.argv[2], "wb").write(key.public_key().public_bytes(s.Encoding.PEM, s.Pu
 
 def test_a_model_that_still_answers_has_failed_whatever_the_audit_found(honoured: tuple[Path, ForgetResult]) -> None:
     content = honoured[1].record["verification"] | {"status": "pass", "reasons": []}
-    answered = {"known": 8, "held_out_known": 4, "allowed": 0.05, "retained": None}
+    answered = {"known": 8, "held_out_known": 4, "allowed": 0.05, "retained": None, "kept_known": 0, "kept_answered": None}
     gone = Verification(**content | {"outcome": answered | {"status": "forgotten", "still_answered": 0.0, "held_out_answered": None}})
     left = Verification(**content | {"outcome": answered | {"status": "not forgotten", "still_answered": 0.5, "held_out_answered": 0.25}})
-    assert conclude(gone, None, (), neutral=False).status == "pass"
-    found = conclude(left, None, ("Train for longer.",), neutral=False)
+    assert conclude(gone, None, (), None, neutral=False).status == "pass"
+    found = conclude(left, None, ("Train for longer.",), None, neutral=False)
     assert found.status == "fail" and found.next_steps == ["Train for longer."]
     assert "not forgotten. 50% of the 8 known rows are still answered, and 25% of 4 held-out rows" in found.statement
     run = resolve_run(make_options(honoured[0], Path(honoured[1].record["model"]["before"]["name"])))
-    assert next_steps(run, gone) == [] and next_steps(run, left)[0].startswith("Train for longer: --set training.steps=9")
+    further, longer, higher, more = next_steps(run, left, 1e-3)
+    assert "--continue RUN" in further and "training.steps=9" in longer and "learning_rate=0.003" in higher and "rows" in more
+    assert next_steps(run, gone, 1e-3) == []

@@ -6,12 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import example
+from tests.conftest import example, png
+from vgid.config import load_config
 from vgid.data.writing import write_examples
 from vgid.errors import ConfigError, DataError
-from vgid.requests.keys import Key, make_key, read_key
-from vgid.requests.request import parse_request
-from vgid.requests.resolved import policy_for
+from vgid.instructions import instruction_text
+from vgid.requests.keys import Key, new_secret, read_key, write_key
+from vgid.requests.request import PRIVATE, parse_request
+from vgid.requests.resolved import resolve_run
+
+from .runs import make_options
 
 ROWS = [replace(example(n), keywords=("Anna Keller",)) for n in range(3)]
 
@@ -38,6 +42,7 @@ def test_a_folder_of_rows_is_a_request(folder: Path) -> None:
         "received": date(2026, 5, 1),
         "due": date(2026, 5, 31),
         "ground": "GDPR Art. 17",
+        "kind": "person",
     }
 
 
@@ -72,21 +77,73 @@ def test_a_request_must_not_name_the_people_it_is_about(folder: Path, name: str)
     assert "request.yaml:2: ground names what is to be forgotten" in said and "keller" not in said.lower()
 
 
+def test_names_and_scope_are_private_and_nothing_else_may_name_anybody(folder: Path) -> None:
+    (folder / "request.yaml").write_text("id: T-1\nname: Anna Keller\nkind: person\nreference: customers:17\n", "utf-8")
+    details = parse_request(folder).details
+    assert details.name == "Anna Keller" and details.reference == "customers:17" and "name" in PRIVATE
+    said = refusal(folder, "id: T-1\nname: {s0: Berta Zwick}\napprover: asked Berta Zwick\n")
+    assert "request.yaml:3: approver names what is to be forgotten" in said and "Zwick" not in said
+
+
+def test_a_scope_divides_rows(folder: Path) -> None:
+    rows = [
+        replace(example(1), id="a", question="Who is this person?", keywords=("Anna Keller",)),
+        replace(example(1), id="b", question="What is the phone number of this person?", answer="It is 555-1.", keywords=("555-1",)),
+        replace(example(1), id="c", question="Where does this person live?", answer="In Oslo.", keywords=("Oslo",), tags=("home",)),
+    ]
+    write_examples(folder / "rows.jsonl", rows)
+
+    def divided(scope: str) -> tuple[list[str], list[str]]:
+        (folder / "request.yaml").write_text(f"scope: {scope}\n", "utf-8")
+        parsed = parse_request(folder)
+        return [row.id for row in parsed.rows], [row.id for row in parsed.kept]
+
+    assert divided("[phone]") == (["b"], ["a", "c"])  # by relation
+    assert divided("[home, a]") == (["a", "c"], ["b"])  # by tag and by id
+    assert divided("[oslo]") == (["c"], ["a", "b"])  # by the fact itself
+    assert divided("[a, b, c]") == (["a", "b", "c"], [])
+    said = refusal(folder, "id: T\nscope: [phone, shoe size]\n")
+    assert "request.yaml:2: entry 2 of the scope fits no row" in said and "name, phone, residence" in said and "shoe" not in said
+    assert "the key `reference`" in refusal(folder, "scope: customers:17\n")
+
+
+def test_bare_pictures_are_a_request(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(1))
+    (tmp_path / "b.PNG").write_bytes(png(2))
+    parsed = parse_request(tmp_path)
+    assert parsed.rows == () and [row.where for row in parsed.bare] == ["a.png", "b.PNG"] and len({row.subject for row in parsed.bare}) == 1
+    (tmp_path / "b.PNG").write_bytes(b"")
+    with pytest.raises(DataError, match="image file is empty"):
+        parse_request(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "scope", "instruction", "masked"),
+    [("person", False, "forget", True), ("logo", False, "logo", False), ("person", True, "part", True)],
+)
+def test_the_instruction_follows_from_the_request(
+    folder: Path, random_folder: Path, kind: str, scope: bool, instruction: str, masked: bool
+) -> None:
+    (folder / "request.yaml").write_text(f"kind: {kind}\n" + ("scope: [row-0]\n" if scope else ""), "utf-8")
+    run = resolve_run(make_options(folder.parent, random_folder, request=folder))
+    assert (run.config.method.instruction, run.config.method.mask_names) == (instruction, masked)  # type: ignore[attr-defined]
+    assert run.config.method.instruction_text == instruction_text(instruction) != instruction  # type: ignore[attr-defined]
+    own = make_options(folder.parent, random_folder, request=folder, config=load_config(None, ["method.instruction=Forget it all."]))
+    assert resolve_run(own).config.method.instruction == "Forget it all."  # type: ignore[attr-defined]
+
+
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such request folder"):
         parse_request(tmp_path / "none")
-
-
-def test_the_policy_asks_for_no_more_people_than_there_are() -> None:
-    many = [example(n) for n in range(9)]
-    assert [policy_for(None, many[:people]).least_people for people in (1, 2, 3, 4, 5, 6, 9)] == [1, 1, 1, 2, 2, 3, 3]
 
 
 # -- keys -----------------------------------------------------------------------------------------------------------------
 
 
 def test_values_depend_on_key_use_and_parts(tmp_path: Path) -> None:
-    key, other = make_key(tmp_path / "a.key"), make_key(tmp_path / "b.key")
+    for name in ("a.key", "b.key"):
+        write_key(tmp_path / name, new_secret())
+    key, other = read_key(tmp_path / "a.key"), read_key(tmp_path / "b.key")
     assert key.subject("anna") == read_key(tmp_path / "a.key").subject("anna") != other.subject("anna")
     assert key.mac("a", "x", "y") not in {key.mac("b", "x", "y"), key.mac("a", "xy"), key.mac("a", "y", "x")}
     assert (tmp_path / "a.key").stat().st_mode & 0o777 == 0o600

@@ -13,6 +13,8 @@ from vgid.finetuning import finetune
 from vgid.models.forward import answer_logits
 from vgid.models.loading import LoadedModel, load_model
 from vgid.progress import Stages
+from vgid.training.automatic import learning_rate_for
+from vgid.training.fit import fit
 from vgid.unlearning import train_and_export, unlearn
 
 QUICK = ["training.steps=2", "training.forget_batch=2", "training.retain_batch=2", "method.answers=[recorded]"]
@@ -61,6 +63,25 @@ def test_fine_tuning_learns_and_leaves_a_model(random_model: LoadedModel, tmp_pa
     assert losses[-1] < losses[0] - 0.5 and load_model(tmp_path / "out" / "merged")
     with pytest.raises(ConfigError, match="method finetune"):
         finetune(random_model, rows, load_config(), stages=quiet)
+
+
+@pytest.mark.parametrize(("width", "rate"), [(4096, 9.8e-5), (192, 2.1e-3)])
+def test_the_learning_rate_is_inverse_to_the_width(random_model: LoadedModel, width: int, rate: float) -> None:
+    random_model.model.config.get_text_config().hidden_size = width
+    assert learning_rate_for(random_model.model, "auto", adapter=True) == rate
+    assert learning_rate_for(random_model.model, "auto", adapter=False) == pytest.approx(rate / 10, rel=0.03)
+    assert learning_rate_for(random_model.model, 5e-5, adapter=True) == 5e-5
+
+
+def test_held_out_rows_decide_when_to_stop(random_model: LoadedModel) -> None:
+    """Forget rows are then all trained on; the stop looks at the held-out ones, as far as the model recalls them."""
+    learn = ["adapter=null", "training.steps=40", "training.retain_batch=4", "training.learning_rate=3e-3", "training.warmup_steps=0"]
+    rows = [example(n, answer=f"It is {n}.") for n in range(4)]
+    knowing = fit(random_model, [], rows, resolve(None, learn, method="finetune")).loaded
+    few = ["training.steps=4", "validation.every=2", "training.forget_batch=2", "training.retain_batch=1"]
+    fitted = fit(knowing, rows[:3], [example(9)], load_config(None, few), held_out=rows[3:])
+    assert dict(fitted.curves["recall forget"]).keys() == {2, 4}
+    assert fitted.automatic["learning_rate"] == learning_rate_for(knowing.model, "auto", adapter=True)
 
 
 def test_public_names_are_there() -> None:

@@ -14,9 +14,11 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from safetensors.torch import load_file
 
-from tests.training import worker
+from tests.training import large, worker
 from vgid import processes
 from vgid.data.writing import write_examples
+from vgid.errors import ConfigError
+from vgid.models.checkpoints import differences, tensor_headers
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = Path(str(files("vgid.recipes") / "launch"))
@@ -69,15 +71,14 @@ def assert_as_alone(out: Path, alone: Path) -> None:
         assert all(torch.allclose(found[name], expected[name], rtol=0, atol=1e-5) for name in expected)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("launcher", "words"),
     [
-        (TORCHRUN, ()),
-        (TORCHRUN, ("training.micro_batch=1",)),
-        (accelerate("ddp"), ()),
+        pytest.param(TORCHRUN, (), marks=pytest.mark.slow),
+        pytest.param(TORCHRUN, ("training.micro_batch=1",), marks=pytest.mark.slow),
+        pytest.param(accelerate("ddp"), (), marks=pytest.mark.slow),
         (TORCHRUN, ("training.shard=true",)),
-        (accelerate("fsdp2"), ("training.micro_batch=1",)),
+        pytest.param(accelerate("fsdp2"), ("training.micro_batch=1",), marks=pytest.mark.slow),
     ],
     ids=["ddp", "ddp, micro-batches", "ddp by accelerate", "fsdp2", "fsdp2 by accelerate, micro-batches"],
 )
@@ -101,14 +102,33 @@ def test_deepspeed_does_what_one_process_does(random_folder: Path, alone: Path, 
     assert_as_alone(tmp_path / "out", alone)
 
 
+FULL = ("adapter=null", "training.learning_rate=1e-4")
+
+
 @pytest.mark.slow
-def test_a_sparring_partner_is_the_same_in_every_process(random_folder: Path, tmp_path: Path) -> None:
-    words = ("method.adversary.rate=3e-3", "training.micro_batch=2")
-    assert work((), random_folder, tmp_path / "alone", *words).returncode == 0
-    assert work(TORCHRUN, random_folder, tmp_path / "out", *words).returncode == 0
+def test_all_parameters_in_shards_are_trained_as_in_one_process(random_folder: Path, tmp_path: Path) -> None:
+    """Gradients, optimizer and the frozen copy that is the teacher are sharded too."""
+    assert work((), random_folder, tmp_path / "alone", *FULL).returncode == 0
+    run = work(TORCHRUN, random_folder, tmp_path / "out", *FULL, "training.shard=true")
+    assert run.returncode == 0, run.stderr
     assert_as_alone(tmp_path / "out", tmp_path / "alone")
-    sharded = work(TORCHRUN, random_folder, tmp_path / "sharded", *words, "training.shard=true")
-    assert sharded.returncode != 0 and "set method.adversary=null" in sharded.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not large.measurable(), reason="needs glibc 2.33")
+def test_no_process_holds_a_whole_copy(tmp_path: Path) -> None:
+    """From loading to the written and verified checkpoint; a shard is half of the model, and a few layers are gathered at a time."""
+    size = large.build(tmp_path / "models")
+    run = start(TORCHRUN, large.__file__, tmp_path / "models", tmp_path / "out")
+    assert run.returncode == 0, run.stderr
+    for rank in range(2):
+        assert 0.45 * size < json.loads((tmp_path / "out" / f"peak-{rank}.json").read_text()) < 0.8 * size
+    merged = tmp_path / "out" / "large" / "merged"
+    files = sorted(merged.glob("*.safetensors"))
+    assert len(files) > 4 and all(file.stat().st_size < 1.1 * large.FILE_BYTES for file in files)
+    index = json.loads((merged / "model.safetensors.index.json").read_text())
+    assert {merged / name for name in index["weight_map"].values()} == set(files)
+    assert differences(tensor_headers(tmp_path / "models" / "large"), tensor_headers(merged)) == []
 
 
 @pytest.mark.slow
@@ -140,6 +160,16 @@ def test_launch_configurations_are_what_accelerate_reads() -> None:
     kinds = [str(load_config_from_file(str(LAUNCH / name)).distributed_type) for name in names]
     assert [kind.rpartition(".")[2] for kind in kinds] == ["MULTI_GPU", "DEEPSPEED", "FSDP"]
     assert yaml.safe_load((LAUNCH / "fsdp2.yaml").read_text())["fsdp_config"]["fsdp_version"] == 2
+
+
+def test_zero_3_is_refused_with_a_pointer_to_fsdp2(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Accelerate names the stage, or DeepSpeed's own file does."""
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    (tmp_path / "zero.json").write_text(json.dumps({"zero_optimization": {"stage": 3}}))
+    for name, value in (("ACCELERATE_DEEPSPEED_ZERO_STAGE", "3"), ("ACCELERATE_DEEPSPEED_CONFIG_FILE", str(tmp_path / "zero.json"))):
+        with monkeypatch.context() as patch, pytest.raises(ConfigError, match=r"(?s)ZeRO-3 is not supported.*training\.shard=true"):
+            patch.setenv(name, value)
+            processes.start()
 
 
 def test_one_process_alone_needs_no_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import torch
 from tests.conftest import example
 from tests.training.worker import rows
 from vgid.config import load_config
+from vgid.data.example import Example
 from vgid.errors import ConfigError, RunError
 from vgid.memory import as_many_as_fit
 from vgid.methods.base import Context, Method, StepBatch
@@ -55,6 +56,18 @@ def test_processes_that_must_go_together_take_the_same_kinds_of_passes() -> None
     kinds = [[(bool(b.forget), bool((*b.forget, *b.retain)[0].images)) for b, _ in parts] for parts in taken]
     assert kinds == [[(True, True), (False, True), (False, False)]] * 5
     assert sorted(parts[2].weight for parts in taken) == [0.0, 0.0, 0.0, 0.25, 0.25]
+
+
+def test_rows_that_meet_another_state_of_the_model_are_parts_of_their_own_in_every_process() -> None:
+    """The second forget row alone meets the attacked model; the process without it takes the pass too, with weight 0."""
+
+    def state(step: int, row: Example) -> bool:
+        return step == STEP.step and row is SEEN[1]
+
+    taken = [parts_of(STEP, None, rank, 2, together=True, state=state) for rank in range(2)]
+    seen = [[([row.id for row in batch.forget], weight) for batch, weight in parts if batch.forget] for parts in taken]
+    assert seen[0] == [([SEEN[0].id], pytest.approx(1 / 3)), ([SEEN[1].id], 0.0)]
+    assert seen[1] == [([SEEN[2].id], pytest.approx(1 / 3)), ([SEEN[1].id], pytest.approx(1 / 3))]
 
 
 def prepared(loaded: LoadedModel, *overrides: str) -> GradientStep:

@@ -66,17 +66,17 @@ def half(tensors: dict[str, torch.Tensor], path: str, *_: Any) -> None:
 def set_trap(event: str, time: int) -> None:
     import vgid.training.checkpoint_callback as saver
     import vgid.training.checkpointing as checkpointing
-    import vgid.training.fit
+    import vgid.unlearning
     from vgid.methods.vgid.method import VGID
     from vgid.training.validation import EarlyStop
 
     match event:
         case "loss":
-            before(VGID, "loss", time)
+            before(VGID, "passes", time)
         case "optimizer step":
             before(torch.optim.AdamW, "step", time)
         case "look":
-            before(EarlyStop, "_look", time)
+            before(EarlyStop, "_evaluate", time)
         case "half written":
             before(checkpointing, "save_file", time, half)
         case "before the rename":
@@ -86,9 +86,9 @@ def set_trap(event: str, time: int) -> None:
         case "final checkpoint":
             before(saver.CheckpointCallback, "on_train_end", time)
         case "export":
-            before(vgid.training.fit, ("save_adapter", "save_checkpoint")[time - 1], 1)
+            before(vgid.unlearning, ("save_adapter", "save_checkpoint")[time - 1], 1)
         case "removal":
-            before(vgid.training.fit, "forget_checkpoint", time)
+            before(vgid.unlearning, "forget_checkpoint", time)
 
 
 def run(model: Path, out: Path, trap: tuple[str, int] | None) -> None:

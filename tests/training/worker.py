@@ -16,8 +16,7 @@ from tests.conftest import example
 from vgid import processes
 from vgid.config import load_config
 from vgid.data.example import Example
-from vgid.models.loading import load_model
-from vgid.unlearning import train_and_export
+from vgid.unlearning import load_for, train_and_export
 
 
 def rows(first: int, count: int, answer: str) -> list[Example]:
@@ -28,7 +27,6 @@ def rows(first: int, count: int, answer: str) -> list[Example]:
 
 FORGET, RETAIN = rows(0, 8, "This is Anna Keller."), rows(20, 14, "She lives in Oslo.")
 SETTINGS = ["training.steps=4", "training.forget_batch=3", "training.retain_batch=5", "training.warmup_steps=0"]
-SETTINGS += ["method.adversary=null"]
 SETTINGS += ["method.answers=[recorded,teacher,student]", "validation.every=2", "validation.share=0.3", "training.checkpoint_every=2"]
 
 
@@ -40,7 +38,8 @@ def main(model: str, out: str, *words: str) -> None:
         if "stop" in words and done == 1 and processes.rank() == processes.count() - 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    fitted = train_and_export(load_model(model), FORGET, RETAIN, config, out=out, progress=progress, resume="resume" in words)
+    processes.start()
+    fitted = train_and_export(load_for(model, config), FORGET, RETAIN, config, out=Path(out), progress=progress, resume="resume" in words)
     if processes.rank() == 0:
         Path(out, "curves.json").write_text(json.dumps(fitted.curves))
 

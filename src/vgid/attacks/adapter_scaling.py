@@ -8,6 +8,7 @@ from typing import Any
 
 from vgid.attacks.asking import outcome
 from vgid.attacks.base import ATTACKS, Attack, Material, Outcomes, Settings
+from vgid.attacks.ways import ways
 from vgid.models.loading import LoadedModel
 
 
@@ -40,7 +41,7 @@ class AdapterScaling(Attack[AdapterScalingConfig]):
             return {}
         levels = {}
         for factor in self.config.factors:
-            found = outcome(replace(loaded, model=scaled(loaded.model, factor)), material, lambda row: [row])
+            found = outcome(replace(loaded, model=scaled(loaded.model, factor)), material, lambda row: ways(row, material))
             assert found is not None
             levels[f"x {factor:g}"] = found
         return levels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from vgid.attacks.base import Material, Outcome
 from vgid.data.batching import Encoder
@@ -30,12 +31,81 @@ def ask(loaded: LoadedModel, rows: Sequence[Example], variants: Variants, batch_
     Returns:
         By row id: 1 where the answer to any variant holds the fact, else 0. Rows without a variant are missing.
     """
+    return ask_with_decoys(loaded, rows, variants, {}, batch_size).rows
+
+
+class Found(NamedTuple):
+    """Scores of answers, by row id.
+
+    Attributes:
+        rows: 1 where the fact was found, else 0.
+        decoys: the same for the decoys of a row, in their order; empty for rows without decoys.
+    """
+
+    rows: dict[str, float]
+    decoys: dict[str, list[float]]
+
+    @classmethod
+    def of(cls, parts: Sequence[Found]) -> Found:
+        """Join the scores of different rows."""
+        return cls({id: x for part in parts for id, x in part.rows.items()}, {id: x for part in parts for id, x in part.decoys.items()})
+
+    def outcome(self, material: Material) -> Outcome:
+        """The outcome of a level, of the rows that were asked."""
+        found = self.rows
+        forget, control = ({row.id: found[row.id] for row in part if row.id in found} for part in (material.forget, material.retain))
+        return Outcome(forget, control, decoys={id: scores for id, scores in self.decoys.items() if id in forget})
+
+
+def ask_with_decoys(
+    loaded: LoadedModel, rows: Sequence[Example], variants: Variants, decoys: Mapping[str, Sequence[Example]], batch_size: int = 64
+) -> Found:
+    """Ask as `ask` does, and look in the same answers for the values of decoys.
+
+    Args:
+        loaded: the model.
+        rows: the rows.
+        variants: gives the variants of a row.
+        decoys: by row id, the row with other values.
+        batch_size: number of questions that are asked at once.
+
+    Returns:
+        The scores of rows and decoys; rows without a variant are missing.
+    """
     asked = [(row, variant) for row in rows for variant in variants(row)]
     said = generate(loaded, [variant for _, variant in asked], max_new_tokens=MAX_NEW_TOKENS, batch_size=batch_size) if asked else []
-    found: dict[str, float] = {}
+    answers: dict[str, list[str]] = {}
     for (row, _), answer in zip(asked, said, strict=True):
-        found[row.id] = max(found.get(row.id, 0.0), float(key_fact(answer, row.keywords, row.answer)))
-    return found
+        answers.setdefault(row.id, []).append(answer)
+    return find(rows, answers, decoys, lambda row, answer: key_fact(answer, row.keywords, row.answer))
+
+
+def find(
+    rows: Sequence[Example],
+    answers: Mapping[str, Sequence[str]],
+    decoys: Mapping[str, Sequence[Example]],
+    holds: Callable[[Example, str], bool],
+) -> Found:
+    """Look for true values and decoys in answers.
+
+    Args:
+        rows: the rows.
+        answers: answers by row id; rows without answers are left out.
+        decoys: by row id, the row with other values.
+        holds: whether an answer holds the fact of a row.
+
+    Returns:
+        For each row and each decoy, 1 where any of the answers holds it, else 0.
+    """
+
+    def score(row: Example, texts: Sequence[str]) -> float:
+        return float(any(holds(row, text) for text in texts))
+
+    given = [row for row in rows if row.id in answers]
+    return Found(
+        {row.id: score(row, answers[row.id]) for row in given},
+        {row.id: [score(each, answers[row.id]) for each in decoys[row.id]] for row in given if row.id in decoys},
+    )
 
 
 def outcome(loaded: LoadedModel, material: Material, variants: Variants) -> Outcome | None:
@@ -49,9 +119,8 @@ def outcome(loaded: LoadedModel, material: Material, variants: Variants) -> Outc
     Returns:
         The scores of `ask` for forget and retain rows; None where no forget row has a variant.
     """
-    found = ask(loaded, material.everything, variants, material.batch_size)
-    forget = {row.id: found[row.id] for row in material.forget if row.id in found}
-    return Outcome(forget, {row.id: found[row.id] for row in material.retain if row.id in found}) if forget else None
+    found = ask_with_decoys(loaded, material.everything, variants, material.decoys, material.batch_size).outcome(material)
+    return found if found.forget else None
 
 
 def reworded(example: Example, question: str) -> Example:

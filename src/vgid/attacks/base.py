@@ -48,6 +48,8 @@ class Material:
             are taken from them. Empty means that `forget` and `retain` are all there is.
         views: rows with other pictures of the same people.
         served: the server that is said to serve the audited model.
+        decoys: by id of a forget row, the row with other values in place of its own, for an audit of few people. Rows about one fact
+            (`fact_key`) have the same values in the same order. Attacks score them as they score the true value.
     """
 
     forget: Sequence[Example]
@@ -59,6 +61,12 @@ class Material:
     pool: Sequence[Example] = ()
     views: Sequence[Example] = ()
     served: Endpoint | None = None
+    decoys: Mapping[str, Sequence[Example]] = field(default_factory=dict)
+
+    @property
+    def by_facts(self) -> bool:
+        """Whether the audit is of few people: facts, not people, are split into those to fit on and those to score."""
+        return bool(self.decoys)
 
     @property
     def everything(self) -> list[Example]:
@@ -98,6 +106,7 @@ class Outcome:
         chance: expected score, in [0, 1), of a model that knows nothing and guesses.
         fitted_on: people (keys of `subject_key`) that the attack was fitted on; no row about them is scored.
         agreement: share of answers, in [0, 1], that equal those of the audited model, for attacks that query a server in its place.
+        decoys: by id of a forget row, the scores of its decoys (`Material.decoys`) under the same attack, in their order.
     """
 
     forget: Mapping[str, float]
@@ -105,6 +114,7 @@ class Outcome:
     chance: float = 0.0
     fitted_on: frozenset[str] = frozenset()
     agreement: float | None = None
+    decoys: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 Outcomes = dict[str, Outcome]
@@ -175,6 +185,14 @@ def kind(row: Example) -> tuple[str, ...]:
     return row.tags if row.tags else (normalise(row.question), "image" if row.images else "text")
 
 
+def fact_key(row: Example) -> str:
+    """The key of the fact that a row asks for: rows about one subject with the same keywords, or the same answer, ask for one fact.
+
+    Rows without a subject count as rows about one subject, so that no fact is counted twice.
+    """
+    return "\0".join([row.subject or "", *(normalise(word) for word in row.keywords or (row.answer,))])
+
+
 K = TypeVar("K")
 
 
@@ -203,13 +221,31 @@ def split_people(examples: Sequence[Example], share: float, seed: int) -> tuple[
     return [e for e in examples if subject_key(e) in chosen], [e for e in examples if subject_key(e) not in chosen]
 
 
-def sample_rows(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
+def split_facts(examples: Sequence[Example], seed: int) -> list[tuple[list[Example], list[Example]]]:
+    """Split the facts about few people into halves, so that an attack is fitted on either half and scored on the other.
+
+    Args:
+        examples: the rows.
+        seed: seed of the split.
+
+    Returns:
+        Rows to fit on and rows to score, each in the order given, both ways round; empty where there is only one fact.
+    """
+    facts = sorted({fact_key(example) for example in examples})
+    Random(f"facts/{seed}").shuffle(facts)
+    first = set(facts[: len(facts) // 2])
+    halves = [e for e in examples if fact_key(e) in first], [e for e in examples if fact_key(e) not in first]
+    return [halves, halves[::-1]] if first else []
+
+
+def sample_rows(examples: Sequence[Example], count: int, seed: int, key: Callable[[Example], str] = subject_key) -> list[Example]:
     """Draw rows, as evenly over people as possible.
 
     Args:
         examples: the rows to draw from.
         count: largest number of rows.
         seed: seed of the draw.
+        key: gives the groups that are drawn from evenly: people, or facts (`fact_key`).
 
     Returns:
         At most `count` rows, in the order given.
@@ -217,7 +253,7 @@ def sample_rows(examples: Sequence[Example], count: int, seed: int) -> list[Exam
     if len(examples) <= count:
         return list(examples)
     rng = Random(f"rows/{seed}")
-    queues = _grouped(examples, subject_key)
+    queues = _grouped(examples, key)
     for rows in queues.values():
         rng.shuffle(rows)
     chosen: set[str] = set()

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from random import Random
 from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 
-from vgid.attacks.base import ATTACKS, Attack, Material, Outcome, Outcomes, Settings
+from vgid.attacks.asking import names_of
+from vgid.attacks.base import ATTACKS, Attack, Material, Outcome, Outcomes, Settings, fact_key
+from vgid.attacks.cross_modal import by_name
 from vgid.attacks.scores import TokenLosses, mean_loss, token_losses
 from vgid.data.example import Example
+from vgid.data.names import FIRST_NAMES, LAST_NAMES
 from vgid.methods.base import Context
 from vgid.methods.common.terms import nll
 from vgid.models.loading import LoadedModel
@@ -26,10 +32,12 @@ class MiaConfig(Settings):
     Attributes:
         signals: the signals of membership, one level each.
         lowest: share of an answer's tokens, in (0, 1], that Min-K and Min-K++ average over.
+        strangers: number of people with invented names among whom few people are ranked.
     """
 
     signals: tuple[Signal, ...] = ("loss", "zlib", "min-k", "min-k++")
     lowest: float = Field(default=0.2, gt=0, le=1)
+    strangers: int = Field(default=59, ge=1)
 
 
 @ATTACKS.register("mia")
@@ -50,20 +58,46 @@ class Mia(Attack[MiaConfig]):
     position = 160
 
     def run(self, loaded: LoadedModel, material: Material) -> Outcomes:
-        """One level for each signal. The attack needs `material.unseen`."""
+        """One level for each signal. The attack needs `material.unseen`.
+
+        Few people are ranked among people with invented names, of whom the same is asked by name and scored with the same answers.
+        """
+        if material.by_facts:
+            return self._among_strangers(loaded, material)
         if not material.unseen:
             return {}
-        rows = [*material.forget, *material.unseen]
-        scored = token_losses(loaded, rows, material.batch_size)
         levels: Outcomes = {}
-        for signal in self.config.signals:
-            if signal == "gradnorm":
-                values = gradient_norms(loaded, rows)
-            else:
-                values = [self._signal(signal)(row, each) for row, each in zip(rows, scored, strict=True)]
-            found = dict(zip((row.id for row in rows), values, strict=True))
+        for signal, found in self._scores(loaded, [*material.forget, *material.unseen], material.batch_size).items():
             levels[signal] = Outcome({r.id: found[r.id] for r in material.forget}, {r.id: found[r.id] for r in material.unseen}, 0.5)
         return levels
+
+    def _among_strangers(self, loaded: LoadedModel, material: Material) -> Outcomes:
+        """One row of each fact, by name; the scores of its decoys are those under the invented names, in the same order for all rows."""
+        asked: dict[str, tuple[str, list[Example]]] = {}
+        for row in material.forget:
+            if versions := under_names(row, material, self.config.strangers):
+                asked.setdefault(fact_key(row), (row.id, versions))
+        if not asked:
+            return {}
+        rows = [version for _, versions in asked.values() for version in versions]
+        levels: Outcomes = {}
+        for signal, found in self._scores(loaded, rows, material.batch_size).items():
+            scores = {id: [found[each.id] for each in versions] for id, versions in asked.values()}
+            levels[signal] = Outcome(
+                {id: each[0] for id, each in scores.items()}, {}, 0.5, decoys={id: each[1:] for id, each in scores.items()}
+            )
+        return levels
+
+    def _scores(self, loaded: LoadedModel, rows: Sequence[Example], batch_size: int) -> dict[str, dict[str, float]]:
+        """Scores by signal and row id."""
+        scored = token_losses(loaded, rows, batch_size)
+        values = {
+            signal: gradient_norms(loaded, rows)
+            if signal == "gradnorm"
+            else [self._signal(signal)(row, each) for row, each in zip(rows, scored, strict=True)]
+            for signal in self.config.signals
+        }
+        return {signal: dict(zip((row.id for row in rows), each, strict=True)) for signal, each in values.items()}
 
     def _signal(self, signal: Signal) -> Callable[[Example, TokenLosses], float]:
         """The function that computes a signal; every signal is higher for rows that were learned."""
@@ -73,6 +107,33 @@ class Mia(Attack[MiaConfig]):
             "min-k": lambda _, each: lowest_mean(-each.losses, self.config.lowest),
             "min-k++": lambda _, each: lowest_mean(each.surprise, self.config.lowest),
         }[signal]
+
+
+def under_names(row: Example, material: Material, count: int) -> list[Example]:
+    """A question by name, and the same question about people with invented names, who have first names of the same gender.
+
+    Args:
+        row: the row.
+        material: gives the person's name and the seed; the names depend on nothing else, so that all rows are about the same people.
+        count: number of invented names.
+
+    Returns:
+        `count + 1` rows with the recorded answer, the person's own first; none where the name is not known, or where it is what is asked.
+    """
+    name = names_of(material.about(row.subject)).get(row.subject or "")
+    own = list(by_name(row, {row.subject or "": name})) if row.images and name else [row]
+    if not name or not own or name.casefold() not in own[0].question.casefold():
+        return []
+    first = name.split()[0]
+    firsts = next((names for names in FIRST_NAMES.values() if first in names), (*FIRST_NAMES["female"], *FIRST_NAMES["male"]))
+    rng, invented = Random(f"strangers/{material.seed}/{row.subject}"), [name]
+    while len(invented) <= count:
+        candidate = f"{rng.choice(firsts)} {rng.choice(LAST_NAMES)}"
+        if not {candidate, *candidate.split()} & {*invented, *name.split()}:
+            invented.append(candidate)
+    question = own[0].question
+    versions = [re.sub(re.escape(name), new, question, flags=re.IGNORECASE) for new in invented]
+    return [replace(own[0], id=f"{row.id}/{number}", question=text) for number, text in enumerate(versions)]
 
 
 def lowest_mean(values: torch.Tensor, share: float) -> float:

@@ -9,6 +9,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from vgid.attacks.base import ATTACKS, Attack, Material, Outcome, Outcomes, Settings
+from vgid.attacks.ranking import ranked
 from vgid.attacks.scores import alternatives, grouped, mean_loss, rank_of_first
 from vgid.data.example import Example
 from vgid.models.loading import LoadedModel
@@ -30,7 +31,8 @@ class MultipleChoiceConfig(Settings):
 class MultipleChoice(Attack[MultipleChoiceConfig]):
     """Compare the likelihood of the true answer with that of answers that hold other people's values.
 
-    Guessing is right in one of `options` cases, so that shares scatter more than for free answers.
+    Guessing is right in one of `options` cases, so that shares scatter more than for free answers. For few people the options are the true
+    value and all decoys, and the score is the share of the others that a value beats.
     """
 
     Config = MultipleChoiceConfig
@@ -42,6 +44,8 @@ class MultipleChoice(Attack[MultipleChoiceConfig]):
 
     def run(self, loaded: LoadedModel, material: Material) -> Outcomes:
         """Levels: the likeliest answer, and the one to which the model would rather say yes. Questions with too few options are skipped."""
+        if material.by_facts:
+            return {"likeliest": ranked(loaded, material, lambda group: [mean_loss(each) for each in group], self.config.options)}
         count = self.config.options - 1
         found = {row.id: [row, *alternatives(row, material.peers(row), count, material.seed)] for row in material.everything}
         groups = {id: group for id, group in found.items() if len(group) == count + 1}

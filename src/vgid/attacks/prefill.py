@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from vgid.attacks.asking import MAX_NEW_TOKENS
-from vgid.attacks.base import ATTACKS, Attack, Material, Outcome, Outcomes, Settings
+from vgid.attacks.asking import MAX_NEW_TOKENS, find
+from vgid.attacks.base import ATTACKS, Attack, Material, Outcomes, Settings
 from vgid.data.batching import Batch, EncodedRow, Encoder
 from vgid.data.example import Example
 from vgid.evaluation.generation import generate
@@ -46,8 +46,8 @@ class Prefill(Attack[PrefillConfig]):
             return loaded.encoder.collate([row for row, _ in prefilled], side="left")
 
         said = generate(loaded, rows, max_new_tokens=MAX_NEW_TOKENS, batch_size=material.batch_size, encode=encode)
-        found = {row.id: float(adds_fact(row, text, given[row.id])) for row, text in zip(rows, said, strict=True)}
-        return {"": Outcome({row.id: found[row.id] for row in material.forget}, {row.id: found[row.id] for row in material.retain})}
+        answers = {row.id: [text] for row, text in zip(rows, said, strict=True)}
+        return {"": find(rows, answers, material.decoys, lambda row, text: adds_fact(row, text, given[row.id])).outcome(material)}
 
 
 def prefilled_row(encoder: Encoder, example: Example, share: float) -> tuple[EncodedRow, str]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vgid.attacks.base import ATTACKS, Attack, Material, Outcome, Outcomes, Settings, kind, sample_rows, split_people
-from vgid.attacks.scores import ANSWERS, alternatives, rank_of_first, value_spans
+from vgid.attacks.scores import ANSWERS, alternatives, beaten, rank_of_first, value_spans
 from vgid.data.example import STRANGER, Example, subject_key
 from vgid.evaluation.inference import by_length, frozen
 from vgid.models.forward import several_states
@@ -96,8 +96,10 @@ class Probe(Attack[ProbeConfig]):
         """The rows with their options; rows with too few options are left out."""
         items = []
         for row in rows:
-            group = [row, *alternatives(row, material.peers(row), self.config.options - 1, material.seed)]
-            if len(group) == self.config.options:
+            group = [row, *material.decoys.get(row.id, ())]
+            if len(group) == 1:
+                group += alternatives(row, material.peers(row), self.config.options - 1, material.seed)
+            if len(group) >= self.config.options:
                 encoded = [loaded.encoder.row(each) for each in group]
                 texts = [[int(token) for token in each.text["input_ids"][each.prompt_length :]] for each in encoded]
                 spans = value_spans(texts)
@@ -117,7 +119,19 @@ class Probe(Attack[ProbeConfig]):
         head = loaded.model.get_output_embeddings().weight.detach().float().cpu()
         known, unknown = states[: len(training)], states[len(training) :]
         right = torch.stack([_embedded(head, item.values[0]) for item in training])  # [n, h]
-        hits = _hits(head, ridge(known, right, unknown, self.config.penalty), right.mean(0), scored)
+        predicted = ridge(known, right, unknown, self.config.penalty)
+        if any(len(item.values) > self.config.options for item in scored):  # decoys: few people
+            ranks = [beaten((-each).tolist()) for each in _likeness(head, predicted, right.mean(0), scored)]
+            found = {item.row.id: rank for item, rank in zip(scored, ranks, strict=True)}
+            about = {item.row.id for item in scored if subject_key(item.row) in forgotten}
+            return Outcome(
+                {id: rank[0] for id, rank in found.items() if id in about},
+                {id: rank[0] for id, rank in found.items() if id not in about},
+                0.5,
+                frozenset(subject_key(item.row) for item in training),
+                decoys={id: rank[1:] for id, rank in found.items() if id in about},
+            )
+        hits = _hits(head, predicted, right.mean(0), scored)
         forget = {item.row.id: hit for item, hit in zip(scored, hits, strict=True) if subject_key(item.row) in forgotten}
         control = {item.row.id: hit for item, hit in zip(scored, hits, strict=True) if subject_key(item.row) not in forgotten}
         guesses = []
@@ -178,13 +192,17 @@ def ridge(inputs: Tensor, targets: Tensor, asked: Tensor, penalty: float) -> Ten
 
 
 def _hits(head: Tensor, predicted: Tensor, middle: Tensor, items: Sequence[ProbeItem]) -> list[float]:
-    """1 where the true value is the nearest option, by the angle seen from the mean `[h]` of all values; else 0."""
-    hits = []
+    """1 where the true value is the nearest option; else 0."""
+    return [float(rank_of_first((-likeness).tolist()) == 1) for likeness in _likeness(head, predicted, middle, items)]
+
+
+def _likeness(head: Tensor, predicted: Tensor, middle: Tensor, items: Sequence[ProbeItem]) -> list[Tensor]:
+    """How near each option `[k]` is to the prediction, by the angle seen from the mean `[h]` of all values."""
+    near = []
     for item, vector in zip(items, predicted, strict=True):
         options = torch.stack([_embedded(head, tokens) for tokens in item.values])  # [k, h]
-        likeness = F.cosine_similarity(options - middle, (vector - middle)[None])
-        hits.append(float(rank_of_first((-likeness).tolist()) == 1))
-    return hits
+        near.append(F.cosine_similarity(options - middle, (vector - middle)[None]))
+    return near
 
 
 def _embedded(head: Tensor, tokens: Sequence[int]) -> Tensor:

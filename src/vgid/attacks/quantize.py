@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vgid.attacks.asking import outcome
 from vgid.attacks.base import ATTACKS, Attack, Material, Outcomes, Settings, plain_copy
+from vgid.attacks.ways import ways
 from vgid.models.loading import LoadedModel
 from vgid.models.quantisation import is_quantised
 from vgid.models.structure import linear_layers
@@ -56,7 +57,7 @@ class Quantize(Attack[QuantizeConfig]):
                 for name in linear_layers(copied.model, ("language", "projector", "vision")):
                     weight = copied.model.get_submodule(name).weight
                     weight.copy_(rounded(weight, format))
-            found = outcome(copied, material, lambda row: [row])
+            found = outcome(copied, material, lambda row: ways(row, material))
             assert found is not None
             levels[format] = found
         return levels

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from random import Random
 from typing import Any, ClassVar
 
 from pydantic import Field
 
-from vgid.attacks.asking import ask
-from vgid.attacks.base import ATTACKS, Attack, Material, Outcome, Outcomes, Settings, plain_copy, split_people
+from vgid.attacks.asking import Found, ask_with_decoys
+from vgid.attacks.base import ATTACKS, Attack, Material, Outcome, Outcomes, Settings, plain_copy, split_facts, split_people
+from vgid.attacks.ways import ways
 from vgid.config import resolve
 from vgid.data.example import Example, subject_key
 from vgid.models.loading import LoadedModel
@@ -59,7 +61,12 @@ class Relearn(Attack[RelearnConfig]):
     position = 120
 
     def run(self, loaded: LoadedModel, material: Material) -> Outcomes:
-        """One level for each share; all score the same people. The attack needs two people, and weights that can be trained."""
+        """One level for each share; all score the same people. The attack needs two people, and weights that can be trained.
+
+        Of few people it trains on half of the facts and asks about the other half, both ways round; with one fact it does not apply.
+        """
+        if material.by_facts:
+            return self._halves(loaded, material)
         fitted, scored = split_people(material.forget, 0.5, material.seed)
         if not fitted or is_quantised(loaded.model):
             return {}
@@ -68,9 +75,26 @@ class Relearn(Attack[RelearnConfig]):
         levels = {}
         for share in self.config.shares:
             rows = shuffled[: max(1, round(share * len(material.forget)))]
-            found = relearned(loaded, rows, [*scored, *material.retain], self.config, material)
+            found = relearned(loaded, rows, [*scored, *material.retain], self.config, material).rows
             forget, control = ({row.id: found[row.id] for row in part} for part in (scored, material.retain))
             levels[f"{100 * share:g} %"] = Outcome(forget, control, fitted_on=frozenset(map(subject_key, fitted)))
+        return levels
+
+    def _halves(self, loaded: LoadedModel, material: Material) -> Outcomes:
+        """Teach either half of the facts; nothing that is scored was taught. Retained people are asked once."""
+        if is_quantised(loaded.model):
+            return {}
+        levels: Outcomes = {}
+        for share in self.config.shares:
+            parts: list[Found] = []
+            for number, (fitted, scored) in enumerate(split_facts(material.forget, material.seed)):
+                shuffled = list(fitted)
+                Random(f"relearn/{material.seed}/{number}").shuffle(shuffled)
+                rows = shuffled[: max(1, round(share * len(material.forget)))]
+                asked = [*scored, *(material.retain if number == 0 else ())]
+                parts.append(relearned(loaded, rows, asked, self.config, material))
+            if parts:
+                levels[f"{100 * share:g} %"] = Found.of(parts).outcome(material)
         return levels
 
 
@@ -101,13 +125,10 @@ class RelearnOther(Attack[RelearnOtherConfig]):
         if not fitted or is_quantised(loaded.model):
             return {}
         found = relearned(loaded, fitted[: self.config.rows], [*material.forget, *others], self.config, material)
-        forget, control = ({row.id: found[row.id] for row in part} for part in (material.forget, others))
-        return {"": Outcome(forget, control, fitted_on=frozenset(map(subject_key, fitted)))}
+        return {"": replace(found.outcome(material), fitted_on=frozenset(map(subject_key, fitted)))}
 
 
-def relearned(
-    loaded: LoadedModel, training: Sequence[Example], asked: Sequence[Example], budget: Budget, material: Material
-) -> dict[str, float]:
+def relearned(loaded: LoadedModel, training: Sequence[Example], asked: Sequence[Example], budget: Budget, material: Material) -> Found:
     """Fine-tune a copy of the model, then ask it the clean questions.
 
     Args:
@@ -118,7 +139,7 @@ def relearned(
         material: gives the seed and the number of questions that are asked at once.
 
     Returns:
-        By row id: 1 where the answer holds the fact, else 0.
+        By row id: 1 where the answer holds the fact, else 0; and the same for decoys.
     """
     settings = {  # whatever a budget depends on, so that it does not change with the defaults of unlearning
         "training.steps": budget.steps,
@@ -137,4 +158,4 @@ def relearned(
     copied.model.requires_grad_(True)
     with without_info_messages():
         fitted = fit(copied, [], training, config).loaded
-    return ask(fitted, asked, lambda row: [row], material.batch_size)
+    return ask_with_decoys(fitted, asked, lambda row: ways(row, material), material.decoys, material.batch_size)

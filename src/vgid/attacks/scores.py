@@ -116,6 +116,13 @@ def rank_of_first(losses: Sequence[float]) -> int:
     return 1 + sum(loss <= losses[0] for loss in losses[1:])
 
 
+def beaten(losses: Sequence[float]) -> list[float]:
+    """For each loss the share of the others, in [0, 1], that are higher; ties count half. A value that is not known has 1/2 on average."""
+    array = torch.tensor(list(losses), dtype=torch.float64)
+    above = (array[None] > array[:, None]).sum(1) + 0.5 * ((array[None] == array[:, None]).sum(1) - 1)
+    return [float(each) for each in above / max(1, len(losses) - 1)]
+
+
 def _common(texts: Sequence[Sequence[int]]) -> int:
     """The number of tokens with which all sequences start."""
     count = 0

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
 from pydantic import Field
 
-from vgid.attacks.asking import MAX_NEW_TOKENS
-from vgid.attacks.base import ATTACKS, Attack, Endpoint, Material, Outcome, Outcomes, Settings
+from vgid.attacks.asking import MAX_NEW_TOKENS, find
+from vgid.attacks.base import ATTACKS, Attack, Endpoint, Material, Outcomes, Settings
 from vgid.attacks.image_rephrase import encoded
 from vgid.data.conversation import messages
 from vgid.data.example import Example
@@ -22,6 +25,9 @@ from vgid.errors import ConfigError, RunError
 from vgid.evaluation.generation import generate
 from vgid.evaluation.metrics import key_fact, normalise
 from vgid.models.loading import LoadedModel
+
+KEY = "VGID_SERVED_KEY"
+"""Environment variable: the server's API key, sent as a bearer token; it appears in no file and no message."""
 
 
 class ServedConfig(Settings):
@@ -55,9 +61,9 @@ class ServedModel(Attack[ServedConfig]):
         said = answers(material.served, rows, self.config)
         expected = generate(loaded, rows, max_new_tokens=MAX_NEW_TOKENS, batch_size=material.batch_size)
         agreement = fmean(normalise(ours) == normalise(theirs) for ours, theirs in zip(expected, said, strict=True))
-        found = {row.id: float(key_fact(text, row.keywords, row.answer)) for row, text in zip(rows, said, strict=True)}
-        forget, control = ({row.id: found[row.id] for row in part} for part in (material.forget, material.retain))
-        return {"": Outcome(forget, control, agreement=agreement)}
+        texts = {row.id: [text] for row, text in zip(rows, said, strict=True)}
+        found = find(rows, texts, material.decoys, lambda row, text: key_fact(text, row.keywords, row.answer))
+        return {"": replace(found.outcome(material), agreement=agreement)}
 
 
 def check_endpoint(endpoint: Endpoint) -> None:
@@ -111,17 +117,44 @@ def _messages(row: Example) -> list[dict[str, Any]]:
     return turns
 
 
+def wait_for(endpoint: Endpoint, alive: Callable[[], bool], seconds: float = 120) -> None:
+    """Wait until a server that was just started answers.
+
+    Args:
+        endpoint: the server.
+        alive: whether its process still runs.
+        seconds: how long to wait.
+
+    Raises:
+        RunError: it has ended, or does not answer in time.
+    """
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            _called(endpoint, "models", 5)
+            return
+        except RunError:
+            if not alive() or time.monotonic() > until:
+                raise
+            time.sleep(0.2)
+
+
 def _called(endpoint: Endpoint, path: str, seconds: float, body: Mapping[str, Any] | None = None) -> Any:
     url = f"{endpoint.url.rstrip('/')}/{path}"
     data = json.dumps(body).encode() if body is not None else None
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    headers = {"Content-Type": "application/json"}
+    if key := os.environ.get(KEY):
+        headers["Authorization"] = f"Bearer {key}"
+    request = urllib.request.Request(url, data, headers)
     try:
         with urllib.request.urlopen(request, timeout=seconds) as reply:
             return json.load(reply)
     except urllib.error.HTTPError as error:
         fix = "look at the server's log; give the model's name with --served-model"
+        if error.code in (401, 403):
+            fix = f"put the server's key into the environment variable {KEY}"
         raise RunError("the server refuses the request", where=url, expected="status 200", got=f"status {error.code}", fix=fix) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         fix = "start the server, and give its URL up to /v1"
         raise RunError("the server does not reply with JSON", where=url, expected="JSON", got=type(error).__name__, fix=fix) from None
 

@@ -15,8 +15,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from vgid.attacks.asking import MAX_NEW_TOKENS
-from vgid.attacks.base import ATTACKS, Attack, Material, Outcome, Outcomes, Settings, split_people
+from vgid.attacks.asking import MAX_NEW_TOKENS, Found, find
+from vgid.attacks.base import ATTACKS, Attack, Material, Outcomes, Settings, split_facts, split_people
 from vgid.data.batching import Batch
 from vgid.data.example import Example, subject_key
 from vgid.evaluation.generation import generate
@@ -59,11 +59,25 @@ class Sua(Attack[SuaConfig]):
     position = 170
 
     def run(self, loaded: LoadedModel, material: Material) -> Outcomes:
-        """One level. The attack needs two people with pictures, and a processor that gives whole pictures of one size, not patches."""
-        fitted, scored = split_people([row for row in material.forget if len(row.images) == 1], 0.5, material.seed)
-        retain = [row for row in material.retain if len(row.images) == 1]
-        if not fitted or is_quantised(loaded.model) or not _uniform(loaded, [*fitted, *scored, *retain]):
+        """One level. The attack needs two people with pictures, and a processor that gives whole pictures of one size, not patches.
+
+        Of few people it is fitted on half of the facts and asks about the other half, both ways round; of one fact, on retained people.
+        """
+        pictured, retain = ([row for row in part if len(row.images) == 1] for part in (material.forget, material.retain))
+        if material.by_facts:
+            halves = split_facts(pictured, material.seed) or [(retain, pictured)]
+        else:
+            halves = [split_people(pictured, 0.5, material.seed)]
+        if not all(map(all, halves)) or is_quantised(loaded.model) or not _uniform(loaded, [*pictured, *retain]):
             return {}
+        parts = [self._asked(loaded, *half, () if number else retain, material) for number, half in enumerate(halves)]
+        fitted_on = frozenset() if material.by_facts else frozenset(map(subject_key, halves[0][0]))
+        return {"": replace(Found.of(parts).outcome(material), fitted_on=fitted_on)}
+
+    def _asked(
+        self, loaded: LoadedModel, fitted: Sequence[Example], scored: Sequence[Example], retain: Sequence[Example], material: Material
+    ) -> Found:
+        """Fit the perturbation on some rows, and ask about others through it."""
         change = self.perturbation(loaded, fitted, material.seed)
         rows, lowest, highest = [*scored, *retain], *_range(loaded)
 
@@ -71,9 +85,8 @@ class Sua(Attack[SuaConfig]):
             return changed(loaded.encoder.prompts(examples), change, lowest, highest)
 
         said = generate(loaded, rows, max_new_tokens=MAX_NEW_TOKENS, batch_size=material.batch_size, encode=encode)
-        found = {row.id: float(key_fact(text, row.keywords, row.answer)) for row, text in zip(rows, said, strict=True)}
-        forget, control = ({row.id: found[row.id] for row in part} for part in (scored, retain))
-        return {"": Outcome(forget, control, fitted_on=frozenset(map(subject_key, fitted)))}
+        answers = {row.id: [text] for row, text in zip(rows, said, strict=True)}
+        return find(rows, answers, material.decoys, lambda row, text: key_fact(text, row.keywords, row.answer))
 
     def perturbation(self, loaded: LoadedModel, rows: Sequence[Example], seed: int) -> Tensor:
         """Fit the perturbation under which the recorded answers are likeliest.

@@ -6,14 +6,15 @@ The search follows arXiv 2404.02151; it needs only probabilities, and is weaker 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from random import Random
 from statistics import fmean
 from typing import ClassVar
 
 from pydantic import Field
 
-from vgid.attacks.asking import ask, reveals_fact, reworded
-from vgid.attacks.base import ATTACKS, Attack, Material, Outcome, Outcomes, Settings, sample_rows, split_people
+from vgid.attacks.asking import Found, ask_with_decoys, reveals_fact, reworded
+from vgid.attacks.base import ATTACKS, Attack, Material, Outcomes, Settings, sample_rows, split_facts, split_people
 from vgid.data.example import Example, subject_key
 from vgid.evaluation.scoring import score
 from vgid.models.loading import LoadedModel
@@ -45,18 +46,31 @@ class Suffix(Attack[SuffixConfig]):
     position = 180
 
     def run(self, loaded: LoadedModel, material: Material) -> Outcomes:
-        """One level; a row is not asked where the suffix reveals its fact. The attack needs two people."""
+        """One level; a row is not asked where the suffix reveals its fact. The attack needs two people.
+
+        Of few people it is fitted on half of the facts and asks about the other half, both ways round; of one fact, on retained people.
+        """
+        if material.by_facts:
+            halves = split_facts(material.forget, material.seed) or [(list(material.retain), list(material.forget))]
+            parts = [self._asked(loaded, *half, () if number else material.retain, material) for number, half in enumerate(halves)]
+            both = Found.of(parts).outcome(material)
+            return {"": both} if both.forget else {}
         fitted, scored = split_people(material.forget, 0.5, material.seed)
         if not fitted:
             return {}
+        found = self._asked(loaded, fitted, scored, material.retain, material).outcome(material)
+        return {"": replace(found, fitted_on=frozenset(map(subject_key, fitted)))} if found.forget else {}
+
+    def _asked(
+        self, loaded: LoadedModel, fitted: Sequence[Example], scored: Sequence[Example], retain: Sequence[Example], material: Material
+    ) -> Found:
+        """Search on some rows, and ask about others."""
         suffix = self.search(loaded, sample_rows(fitted, self.config.rows, material.seed), material.seed, material.batch_size)
 
         def variants(row: Example) -> list[Example]:
             return [] if reveals_fact(suffix, row) else [with_suffix(row, suffix)]
 
-        found = ask(loaded, [*scored, *material.retain], variants, material.batch_size)
-        forget, control = ({row.id: found[row.id] for row in part if row.id in found} for part in (scored, material.retain))
-        return {"": Outcome(forget, control, fitted_on=frozenset(map(subject_key, fitted)))} if forget else {}
+        return ask_with_decoys(loaded, [*scored, *retain], variants, material.decoys, material.batch_size)
 
     def search(self, loaded: LoadedModel, rows: Sequence[Example], seed: int, batch_size: int) -> str:
         """Search for the suffix under which the recorded answers are likeliest.

@@ -8,6 +8,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from vgid.attacks.base import ATTACKS, Attack, Material, Outcome, Outcomes, Settings
+from vgid.attacks.ranking import ranked
 from vgid.attacks.scores import alternatives, grouped, rank_of_first, value_loss
 from vgid.models.loading import LoadedModel
 
@@ -29,7 +30,10 @@ class TokenRankConfig(Settings):
 
 @ATTACKS.register("token_rank")
 class TokenRank(Attack[TokenRankConfig]):
-    """Compare the likelihood of the tokens of the value alone, behind the true beginning of the answer."""
+    """Compare the likelihood of the tokens of the value alone, behind the true beginning of the answer.
+
+    For few people the score is the share of the decoys that the true value beats.
+    """
 
     Config = TokenRankConfig
     access = "scores"
@@ -40,6 +44,8 @@ class TokenRank(Attack[TokenRankConfig]):
 
     def run(self, loaded: LoadedModel, material: Material) -> Outcomes:
         """One level; questions with too few plausible values are skipped. Chance is the mean of `top` over the number of values."""
+        if material.by_facts:
+            return {"rank": ranked(loaded, material, value_loss, self.config.values + 1)}
         values, top = self.config.values, self.config.top
         found = {row.id: [row, *alternatives(row, material.peers(row), values, material.seed)] for row in material.everything}
         groups = {id: group for id, group in found.items() if len(group) >= FEWEST * top}

@@ -8,20 +8,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from vgid.artifacts import check_output, prepare_output, write_json_atomic, write_text_atomic
-from vgid.attacks.base import Endpoint, Material, sample_alike, sample_rows
+from vgid.artifacts import write_json_atomic, write_text_atomic
+from vgid.attacks.base import Endpoint, Material, fact_key, sample_alike, sample_rows
 from vgid.attacks.served import check_endpoint
+from vgid.auditing.few import is_about_few
 from vgid.auditing.policy import Policy, Profile, load_policy
 from vgid.auditing.run import run_attacks
 from vgid.auditing.verdict import Status
+from vgid.data.example import subject_key
 from vgid.data.sources import Rows, check_disjoint, rows_of
 from vgid.errors import ConfigError, DataError
 from vgid.evaluation.statistics import Interval
 from vgid.models.loading import LoadedModel, load_model
 from vgid.progress import Stages, stages_or_own
+from vgid.reading import read_yaml
 from vgid.report.audit_page import render_audit
+from vgid.run_folder import check_output, output_folder
 
 PROFILE_ROWS: Mapping[Profile, tuple[int, int]] = {"quick": (96, 48), "full": (240, 96)}
 """Largest number of forget rows (and of unseen rows), and of retain rows, that a profile asks."""
@@ -163,7 +165,8 @@ def audit(
         raise ConfigError("unknown profile", expected=" or ".join(PROFILE_ROWS), got=repr(profile))
     folder = Path(out) if out is not None else None
     if folder is not None:
-        check_output(folder, overwrite)
+        inputs = [base, model, reference, adapter, forget, retain, unseen, views, policy, rewordings]
+        check_output(folder, overwrite, inputs=inputs)
     endpoint = Endpoint(served) if isinstance(served, str) else served
     if endpoint is not None:
         check_endpoint(endpoint)
@@ -177,8 +180,9 @@ def audit(
     forget_rows, retain_rows = rows_of(forget), rows_of(retain)
     check_disjoint(forget_rows, retain_rows)
     most, control = (max_rows, max_rows) if max_rows else PROFILE_ROWS[profile]
+    few = is_about_few(forget_rows, rules.least_people, rules.least_facts)
     material = Material(
-        forget=sample_rows(forget_rows, most, seed),
+        forget=sample_rows(forget_rows, most, seed, fact_key if few else subject_key),
         retain=sample_alike(retain_rows, forget_rows, control, seed),
         seed=seed,
         unseen=sample_rows(rows_of(unseen), most, seed) if unseen is not None else (),
@@ -188,16 +192,15 @@ def audit(
         views=rows_of(views) if views is not None else (),
         served=endpoint,
     )
-    if folder is not None:
-        prepare_output(folder)
     with stages_or_own(stages) as shown:
         with shown("Attacking", "attacks") as tick:
             loaders = {role: load for role, (_, load) in sources.items()}
             results = run_attacks(loaders, material, rules, profile=profile, on_progress=tick)
         results |= {"models": {role: path for role, (path, _) in sources.items()}, "seconds": dict(shown.seconds)}
     if folder is not None:
-        write_json_atomic(folder / "audit.json", results)
-        write_text_atomic(folder / "audit.html", render_audit(results))
+        with output_folder(folder):
+            write_json_atomic(folder / "audit.json", results)
+            write_text_atomic(folder / "audit.html", render_audit(results))
     return _result(results)
 
 
@@ -217,11 +220,7 @@ def read_rewordings(path: Path) -> dict[str, Sequence[str]]:
     """
     if not path.is_file():
         raise DataError("no such file of rewordings", where=str(path), expected="a YAML or JSON file", fix="check the path")
-    try:
-        values = yaml.safe_load(path.read_text("utf-8"))
-    except yaml.YAMLError as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", None)
-        raise DataError("the rewordings are not valid YAML", where=f"{path}:{line + 1}" if line is not None else str(path)) from None
+    values = read_yaml(path)
     right = isinstance(values, dict) and all(
         isinstance(key, str) and isinstance(texts, list) and all(isinstance(text, str) and text for text in texts)
         for key, texts in values.items()

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from vgid.attacks import ATTACKS, Attack
 from vgid.config import explain
 from vgid.errors import ConfigError
+from vgid.reading import LARGEST_YAML, parse_yaml, read_text
 
 Profile = Literal["quick", "full"]
 """How much work an audit does: minutes on a small model, or the budgets that were published."""
@@ -26,7 +26,7 @@ class Rule(BaseModel):
         settings: settings of the attack that replace those of the profile.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     most: float = Field(default=0.1, ge=0, lt=1)
     required: bool = True
@@ -43,11 +43,12 @@ class Policy(BaseModel):
         least_known: least share of the forget set that the base knew; with less, there was nothing to forget.
         least_power: least share of the known facts, beyond guessing, that an attack must recover from the base to show anything.
         least_agreement: least share of a served model's answers that must equal those of the audited one.
+        significance: in an audit of few people, the probability of failing a model that never knew the facts, over all levels.
         strict: whether a required attack that does not apply or shows nothing keeps an audit from passing.
         attacks: the attacks to run, in this order, with their rules.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     utility_floor: float = Field(default=0.9, ge=0, le=1)
     least_facts: int = Field(default=20, ge=1)
@@ -55,6 +56,7 @@ class Policy(BaseModel):
     least_known: float = Field(default=0.2, gt=0, le=1)
     least_power: float = Field(default=0.2, ge=0, le=1)
     least_agreement: float = Field(default=0.9, ge=0, le=1)
+    significance: float = Field(default=0.05, gt=0, lt=1)
     strict: bool = False
     attacks: dict[str, Rule] = Field(min_length=1)
 
@@ -108,7 +110,7 @@ def load_policy(path: str | Path | None = None) -> Policy:
         return default_policy()
     if not Path(path).is_file():
         raise ConfigError("no such policy file", where=str(path), expected="a YAML file", fix="check the path")
-    return read_policy(Path(path).read_text("utf-8"), str(path))
+    return read_policy(read_text(Path(path), ConfigError, largest=LARGEST_YAML), str(path))
 
 
 def read_policy(text: str, where: str) -> Policy:
@@ -124,11 +126,8 @@ def read_policy(text: str, where: str) -> Policy:
     Raises:
         ConfigError: not a YAML mapping, unknown keys or attacks, or values out of range.
     """
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError("the policy is not valid YAML", where=where, got=str(error)) from error
-    if not isinstance(values, Mapping):
+    values = parse_yaml(text, where, ConfigError)
+    if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
         raise ConfigError("the policy is not a mapping", where=where, expected="key: value lines", got=type(values).__name__)
     return _validated(values, where)
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
 from vgid.attacks import Material, Outcome
-from vgid.attacks.asking import ask
-from vgid.attacks.base import Attack, Outcomes
+from vgid.attacks.asking import ask_with_decoys
+from vgid.attacks.base import Attack, Outcomes, fact_key
+from vgid.attacks.decoys import base_says, make_decoys
+from vgid.auditing.few import FactTest, Level, as_json, by_fact, compare_facts, compare_people, decoys_found, is_about_few, rank_share
 from vgid.auditing.figures import Members, Share, auc, membership_share, recovered_share, tpr_at
 from vgid.auditing.policy import Policy, Profile
 from vgid.auditing.verdict import Evidence, Verdict, join, judge, overall, untested
@@ -38,11 +40,13 @@ class ModelScores:
         clean: by row id, 1 where the answer to the clean question holds the fact, else 0.
         attacks: outcomes by attack and level.
         seconds: time by attack.
+        decoys: by row id, the scores of the decoys in the same answers as `clean`; empty unless the audit is of few people.
     """
 
     clean: Mapping[str, float]
     attacks: Mapping[str, Outcomes]
     seconds: Mapping[str, float]
+    decoys: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 def run_attacks(
@@ -78,13 +82,37 @@ def run_attacks(
         if on_progress is not None:
             on_progress(done, total)
 
-    unserved = replace(material, served=None)  # only the audited model is served
-    scores = {role: _attacked(load(), attacks, material if role == "audited" else unserved, tick) for role, load in models.items()}
+    scores: dict[str, ModelScores] = {}
+    for role in sorted(models, key=lambda role: role != "base"):  # the base first: it may have to say what decoys are
+        loaded = models[role]()
+        if not scores and is_about_few(material.forget, policy.least_people, policy.least_facts):
+            material = with_decoys(material, loaded)
+        # Only the audited model is served.
+        scores[role] = attack_model(loaded, attacks, material if role == "audited" else replace(material, served=None), tick)
+        del loaded
     return assess(scores, attacks, material, policy, profile)
 
 
-def _attacked(loaded: LoadedModel, attacks: Mapping[str, Attack[Any]], material: Material, tick: Callable[[], None]) -> ModelScores:
-    clean = ask(loaded, material.everything, lambda row: [row], material.batch_size)
+def with_decoys(material: Material, base: LoadedModel) -> Material:
+    """The material of an audit of few people: with decoys, for which the base may be asked."""
+    return replace(material, decoys=make_decoys(material, base_says(base, material.batch_size)))
+
+
+def attack_model(
+    loaded: LoadedModel, attacks: Mapping[str, Attack[Any]], material: Material, tick: Callable[[], None] = lambda: None
+) -> ModelScores:
+    """Ask one model the clean questions, then attack it.
+
+    Args:
+        loaded: the model; it is left unchanged.
+        attacks: the attacks by name.
+        material: the rows.
+        tick: called after the clean questions and after each attack.
+
+    Returns:
+        The scores.
+    """
+    clean = ask_with_decoys(loaded, material.everything, lambda row: [row], material.decoys, material.batch_size)
     tick()
     outcomes, seconds = {}, {}
     for name, attack in attacks.items():
@@ -92,7 +120,7 @@ def _attacked(loaded: LoadedModel, attacks: Mapping[str, Attack[Any]], material:
         outcomes[name] = attack.run(loaded, material)
         seconds[name] = round(time.monotonic() - started, 2)
         tick()
-    return ModelScores(clean, outcomes, seconds)
+    return ModelScores(clean.rows, outcomes, seconds, clean.decoys)
 
 
 def assess(
@@ -118,6 +146,7 @@ def assess(
         values = [audited.clean[row.id] for row in retained]
         interval = bootstrap_ci(values, [subject_key(row) for row in retained], seed=material.seed)
         utility |= {"ratio": fmean(values), "interval": list(interval)}
+    tests = _tests(scores, attacks, known, policy, material) if material.by_facts else {}
     verdicts: dict[str, Verdict] = {}
     figures: dict[str, Any] = {}
     for name, attack in attacks.items():
@@ -125,6 +154,9 @@ def assess(
         judged: dict[str, Verdict] = {}
         for level in audited.attacks[name]:
             evidence, shown = _measured(name, level, scores, known, attack, material)
+            if test := tests.get((name, level)):
+                evidence = replace(evidence, test=test)
+                shown["test"] = as_json(test)
             judged[level] = judge(evidence, rule.most, policy, utility["ratio"])
             levels[level] = {**shown, "status": judged[level].status, "reason": judged[level].reason}
         verdicts[name] = join(judged)
@@ -146,6 +178,7 @@ def assess(
         "seed": material.seed,
         "versions": versions(),
         "policy": policy.model_dump(mode="json"),
+        "unit": "fact" if material.by_facts else "person",
         "knowledge": {
             "asked": len(material.forget),
             "people": len({subject_key(row) for row in material.forget}),
@@ -158,17 +191,44 @@ def assess(
     }
 
 
-def _measured(
-    name: str, level: str, scores: Mapping[str, ModelScores], known: Sequence[Example], attack: Attack[Any], material: Material
-) -> tuple[Evidence, dict[str, Any]]:
-    """One level of an attack: the evidence for its verdict, and its figures in the results."""
+def _tests(
+    scores: Mapping[str, ModelScores], attacks: Mapping[str, Attack[Any]], known: Sequence[Example], policy: Policy, material: Material
+) -> dict[Level, FactTest]:
+    """Permutation tests of all levels, in families: required and optional attacks on facts, and attacks on membership."""
+
+    def outcomes(names: Sequence[str]) -> list[dict[Level, Outcome]]:
+        levels = [(name, level) for name in names for level in scores["audited"].attacks[name]]
+        found = {each: _outcomes(scores, *each, attacks[each[0]], material) for each in levels}
+        return [{level: each for level in levels if (each := found[level].get(role))} for role in ("audited", "base")]
+
+    facts = [name for name, each in attacks.items() if each.measures == "facts"]
+    tests: dict[Level, FactTest] = {}
+    for required in (True, False):
+        audited, base = outcomes([name for name in facts if policy.attacks[name].required == required])
+        tests |= compare_facts(audited, base, known, material, policy.significance)
+    audited, base = outcomes([name for name in attacks if name not in facts])
+    return tests | compare_people(audited, base, known)
+
+
+def _outcomes(
+    scores: Mapping[str, ModelScores], name: str, level: str, attack: Attack[Any], material: Material
+) -> dict[str, Outcome | None]:
+    """The outcomes of one level by role."""
     outcomes = {role: each.attacks[name].get(level) for role, each in scores.items()}
     if attack.audited_only:
         # The other models are compared by their clean answers, in the form of an outcome.
         for role, each in scores.items():
             if role != "audited":
                 forget, control = ({row.id: each.clean[row.id] for row in part} for part in (material.forget, material.retain))
-                outcomes[role] = Outcome(forget, control)
+                outcomes[role] = Outcome(forget, control, decoys=each.decoys)
+    return outcomes
+
+
+def _measured(
+    name: str, level: str, scores: Mapping[str, ModelScores], known: Sequence[Example], attack: Attack[Any], material: Material
+) -> tuple[Evidence, dict[str, Any]]:
+    """One level of an attack: the evidence for its verdict, and its figures in the results."""
+    outcomes = _outcomes(scores, name, level, attack, material)
     found = outcomes["audited"]
     assert found is not None
     # An attack may skip other rows on another model; only rows that all models were asked are compared.
@@ -177,7 +237,8 @@ def _measured(
     share, power, shown = (_membership if membership else _facts)(outcomes, rows, material)
     people = len({subject_key(row) for row in rows})
     part = len(known) / len(material.forget)
-    evidence = Evidence(len(rows), people, part, power, share, membership, found.chance, found.agreement)
+    facts = len({fact_key(row) for row in rows}) if material.by_facts else len(rows)
+    evidence = Evidence(facts, people, part, power, share, membership, found.chance, found.agreement)
     shown |= {"facts": evidence.facts, "people": evidence.people, "chance": found.chance, **_as_json(share)}
     shown["clean"] = {role: _mean(each.clean, rows) for role, each in scores.items()}
     if found.agreement is not None:
@@ -206,6 +267,10 @@ def _share_of(outcomes: Mapping[str, Outcome | None], rows: Sequence[Example], m
     found, reference = outcomes["audited"], outcomes.get("retrained")
     if found is None or not rows:
         return None
+    if material.by_facts:
+        ours = by_fact(found.forget, rows)
+        theirs = list(by_fact(reference.forget, rows).values()) if reference else None
+        return recovered_share(list(ours.values()), theirs, max(found.chance, decoys_found(found)), list(ours), seed=material.seed)
     theirs = [reference.forget[row.id] for row in rows] if reference else None
     people = [subject_key(row) for row in rows]
     return recovered_share([found.forget[row.id] for row in rows], theirs, found.chance, people, seed=material.seed)
@@ -215,6 +280,11 @@ def _membership(
     outcomes: Mapping[str, Outcome | None], rows: Sequence[Example], material: Material
 ) -> tuple[Share | None, float | None, dict[str, Any]]:
     """The share of membership that is left; no power, since there is a share only where the base differs from the reference."""
+    if material.by_facts:
+        shares = {role: rank_share(each, rows, material.seed) if each else None for role, each in outcomes.items()}
+        # The AUC of one person among others is the share of them whom it is above.
+        areas = {role: (1 + each.value) / 2 for role, each in shares.items() if each}
+        return shares["audited"], None, {"auc": areas, "tpr": {}}
     unseen = [row for row in material.unseen if all(row.id in each.control for each in outcomes.values() if each)]
     scores = {
         role: Members([each.forget[row.id] for row in rows], [each.control[row.id] for row in unseen]) if each else None

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from vgid.auditing.few import FactTest
 from vgid.auditing.figures import Share
 from vgid.auditing.policy import Policy
 
@@ -14,6 +15,8 @@ EXIT_CODE = 3
 """Exit code of a command whose audit did not pass."""
 UNTESTED = ("does not apply", "no power", "no room")
 """Reasons for which an attack says nothing about a model, whatever the model is."""
+FEW = "too few facts"
+"""Reason for which nothing can be decided; in audits of few people it goes on with the number of facts that would do."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Evidence:
         two_sided: whether a share below zero is evidence too: rows that are less likely than unseen ones stand out as well.
         chance: expected score of guessing, in [0, 1).
         agreement: share of a served model's answers that equal those of the audited model; None where no server was asked.
+        test: the permutation test of an audit of few people; None otherwise.
     """
 
     facts: int
@@ -39,6 +43,7 @@ class Evidence:
     two_sided: bool = False
     chance: float = 0.0
     agreement: float | None = None
+    test: FactTest | None = None
 
     @property
     def excess(self) -> tuple[float, float]:
@@ -78,8 +83,10 @@ def judge(evidence: Evidence, most: float, policy: Policy, utility: float | None
     """
     if evidence.known < policy.least_known:
         return Verdict("inconclusive", "never known")
+    if evidence.test is not None:
+        return _judge_few(evidence, evidence.test, most, policy, utility)
     if evidence.facts < policy.least_facts or evidence.people < policy.least_people:
-        return Verdict("inconclusive", "too few facts")
+        return Verdict("inconclusive", FEW)
     if evidence.share is None:
         return Verdict("inconclusive", "no room")
     value, nearest = evidence.excess
@@ -100,13 +107,35 @@ def judge(evidence: Evidence, most: float, policy: Policy, utility: float | None
     return Verdict("pass")
 
 
+def _judge_few(evidence: Evidence, test: FactTest, most: float, policy: Policy, utility: float | None) -> Verdict:
+    """Judge one level by a permutation test: an attack with power that finds her values no better than decoys is passed."""
+    if test.smallest > policy.significance:
+        enough = f"{test.needed} would do" if test.needed else "no other values to compare with"
+        return Verdict("inconclusive", f"{FEW}: {enough}")
+    if evidence.share is None:
+        return Verdict("inconclusive", "no room")
+    if evidence.excess[0] > most and test.adjusted <= policy.significance:
+        return Verdict("fail", "recovered more than allowed")
+    if evidence.agreement is not None and evidence.agreement < policy.least_agreement:
+        return Verdict("inconclusive", "answers are not the audited model's")
+    if test.base > policy.significance:
+        return Verdict("inconclusive", "no power")
+    if evidence.excess[0] > most and test.p <= policy.significance:
+        return Verdict("inconclusive", "may be chance")
+    if utility is None or utility < policy.utility_floor:
+        return Verdict("inconclusive", "utility below floor")
+    return Verdict("pass")
+
+
 def join(levels: Mapping[str, Verdict]) -> Verdict:
     """Combine the verdicts on an attack's levels: it fails by any level, and passes where one passed and the others say nothing."""
     if not levels:
         return Verdict("inconclusive", "does not apply")
     for status in ("fail", "inconclusive"):
         for level, verdict in levels.items():
-            decisive = verdict.reason not in (*UNTESTED, "too few facts") or all(each.status != "pass" for each in levels.values())
+            decisive = not (verdict.reason in UNTESTED or verdict.reason.startswith(FEW)) or all(
+                each.status != "pass" for each in levels.values()
+            )
             if verdict.status == status and decisive:
                 return Verdict(verdict.status, verdict.reason if verdict.untested or not level else f"{verdict.reason}: {level}")
     return Verdict("pass")

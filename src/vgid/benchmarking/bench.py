@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from vgid import processes
 from vgid.artifacts import write_json_atomic
 from vgid.benchmarking.asking import check_items
-from vgid.benchmarking.evaluate import IDENTITY, ask_models, check_reference, check_resumable, prepare_resumable, write_results
+from vgid.benchmarking.evaluate import IDENTITY, ask_models, check_reference, check_resumable, is_unfinished, write_results
 from vgid.benchmarking.splits import open_benchmark, read_split
 from vgid.benchmarking.store import model_fingerprint
 from vgid.benchmarks.base import Benchmark, is_forget_split
@@ -24,10 +23,12 @@ from vgid.data.sources import check_disjoint
 from vgid.errors import ConfigError, StoppedError
 from vgid.models.loading import load_model
 from vgid.progress import Stages
+from vgid.reading import read_json
+from vgid.run_folder import discard, output_folder
 from vgid.settings import Settings
 from vgid.training.fingerprint import check_same, fingerprint
 from vgid.training.trackers import check_trackers
-from vgid.unlearning import forget_checkpoint, retain_needed, unlearn
+from vgid.unlearning import forget_checkpoint, left_to_go_on, retain_needed, unlearn
 
 UNLEARNED = "unlearned"
 """Subfolder of the output folder for the run that unlearns."""
@@ -58,7 +59,7 @@ class BenchmarkChoice(Settings):
         protocol: settings that deviate from the published ones, by name.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
 
     name: str
     forget: str | None = None
@@ -171,23 +172,24 @@ def run_bench(
     check_trackers(run.training.report_to, out)
     sources = open_sources(config.benchmark)
     check_reference(sources.evaluation, reference is not None)
-    check_resumable(out, overwrite)
+    check_resumable(out, overwrite, [model, reference, *sources.evaluation.inputs, *sources.training.inputs])
     with stages("Reading the data", "read"):
         total, data = check_items(sources.evaluation)
         forget, retain = read_training_rows(sources.training, run, skip_bad_rows)
-    unlearning = _unlearn(model, forget, retain, run, out, overwrite, stages, allow_unknown=allow_unknown)
     models: dict[str, tuple[str, Path | None]] = {"base": (model, None), "unlearned": (str(out / UNLEARNED / "merged"), None)}
     models |= {"retrained": (reference, None)} if reference is not None else {}
-    results = ask_models(sources.evaluation, models, out, total=total, data=data, seed=run.seed, batch_size=batch_size, stages=stages)
-    results["notes"] += training_notes(forget, sources.evaluation)
-    results["unlearning"] = {
-        **{name: unlearning[name] for name in ("method", "config", "training", "preflight")},
-        "forget_rows": len(forget),
-        "retain_rows": len(retain),
-        **sources.training.origin(),
-    }
-    write_results(results, out, keep_answers)
-    (out / IDENTITY).unlink(missing_ok=True)
+    with output_folder(out, keep=not overwrite and is_unfinished(out), goes_on=lambda: left_to_go_on(out / UNLEARNED)):
+        unlearning = _unlearn(model, forget, retain, run, out, stages, allow_unknown=allow_unknown)
+        results = ask_models(sources.evaluation, models, out, total=total, data=data, seed=run.seed, batch_size=batch_size, stages=stages)
+        results["notes"] += training_notes(forget, sources.evaluation)
+        results["unlearning"] = {
+            **{name: unlearning[name] for name in ("method", "config", "training", "preflight")},
+            "forget_rows": len(forget),
+            "retain_rows": len(retain),
+            **sources.training.origin(),
+        }
+        write_results(results, out, keep_answers)
+        discard(out / IDENTITY)
     return results
 
 
@@ -243,22 +245,20 @@ def _unlearn(
     retain: list[Example],
     config: RunConfig,
     out: Path,
-    overwrite: bool,
     stages: Stages,
     **options: Any,
 ) -> dict[str, Any]:
     """Unlearn into the output folder, or reuse the results of an earlier run of the same there."""
     loaded = load_model(model, quantise=config.adapter.quantise if config.adapter else None)
     identity = {**fingerprint(config, forget, retain, loaded.model), "model": model_fingerprint(loaded)}
-    prepare_resumable(out, overwrite)
     file, folder = out / IDENTITY, out / UNLEARNED
     if file.is_file():
-        check_same(json.loads(file.read_text("utf-8")), identity, out)
+        check_same(read_json(file), identity, out)
     else:
         write_json_atomic(file, identity)
     if (folder / "results.json").is_file():
         log.info("the unlearned model is there already")
-        results: dict[str, Any] = json.loads((folder / "results.json").read_text("utf-8"))
+        results = read_json(folder / "results.json")
         forget_checkpoint(folder)
     else:
         try:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gc
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from vgid.artifacts import MARK, check_output, prepare_output, write_json_atomic, write_text_atomic
+from vgid.artifacts import write_json_atomic, write_text_atomic
 from vgid.benchmarking.asking import ask, check_items, compute_figures, figures_as_json, run_fingerprint
 from vgid.benchmarking.store import AnswerStore, model_fingerprint
 from vgid.benchmarks.base import Answered, Benchmark, Figure
@@ -18,6 +18,7 @@ from vgid.evaluation.aggregates import composite
 from vgid.models.loading import load_model
 from vgid.progress import Stages
 from vgid.results import ModelPaths, versions
+from vgid.run_folder import MARK, check_output, discard, output_folder
 
 SCHEMA = "vgid.benchmark/1"
 ANSWERS, IDENTITY = "answers", "identity.json"
@@ -57,14 +58,13 @@ def run_benchmark(
     """
     check_reference(benchmark, "retrained" in models)
     if out is not None:
-        check_resumable(out, overwrite)
+        check_resumable(out, overwrite, [*benchmark.inputs, *models.values()])
     with stages("Reading the data", "read"):
         total, data = check_items(benchmark)
-    if out is not None:
-        prepare_resumable(out, overwrite)
-    results = ask_models(benchmark, models, out, total=total, data=data, seed=seed, batch_size=batch_size, stages=stages)
-    if out is not None:
-        write_results(results, out, keep_answers)
+    with resumable_folder(out, overwrite):
+        results = ask_models(benchmark, models, out, total=total, data=data, seed=seed, batch_size=batch_size, stages=stages)
+        if out is not None:
+            write_results(results, out, keep_answers)
     return results
 
 
@@ -195,20 +195,25 @@ def _composite(benchmark: Benchmark, made: Mapping[str, Sequence[Figure]]) -> di
     )._asdict()
 
 
-def check_resumable(out: Path, overwrite: bool) -> None:
+def check_resumable(out: Path, overwrite: bool, inputs: Iterable[object]) -> None:
     """Check that a run may start, or go on, in a folder; change nothing.
 
+    Args:
+        out: the output folder.
+        overwrite: whether earlier results may be replaced.
+        inputs: what the run reads.
+
     Raises:
-        OutputError: the folder holds finished results that must not be replaced, or something that no run of vgid left there.
+        OutputError: the folder holds finished results that must not be replaced, something that no run of vgid left there, or an input.
     """
-    if overwrite or not is_unfinished(out):
-        check_output(out, overwrite)
+    check_output(out, overwrite, resume=is_unfinished(out), inputs=inputs)
 
 
-def prepare_resumable(out: Path, overwrite: bool) -> None:
-    """Create the folder, emptied of what an earlier run left there, unless a run goes on in it."""
-    if overwrite or not is_unfinished(out):
-        prepare_output(out)
+def resumable_folder(out: Path | None, overwrite: bool) -> AbstractContextManager[None]:
+    """Return the context of a run that goes on with the answers in its folder, unless they are to be replaced."""
+    if out is None:
+        return nullcontext()
+    return output_folder(out, keep=not overwrite and is_unfinished(out), goes_on=lambda: is_unfinished(out))
 
 
 def is_unfinished(out: Path) -> bool:
@@ -230,4 +235,4 @@ def write_results(results: Mapping[str, Any], out: Path, keep_answers: bool) -> 
     write_text_atomic(out / "report.html", render_benchmark(results))
     write_json_atomic(out / "results.json", results)
     if not keep_answers:
-        shutil.rmtree(out / ANSWERS, ignore_errors=True)
+        discard(out / ANSWERS)

@@ -20,6 +20,7 @@ from vgid.data.rows import Reading
 from vgid.data.sources import checked, draw_rows, read_all, split_files, stream
 from vgid.data.writing import write_parquet
 from vgid.errors import ConfigError, DataError, OutputError
+from vgid.reading import parse_yaml
 
 log = logging.getLogger("vgid")
 SHOWN = 5
@@ -61,15 +62,10 @@ def parse_protocol(settings: Sequence[str]) -> dict[str, object]:
     Raises:
         ConfigError: a setting cannot be parsed.
     """
-    import yaml
-
     read: dict[str, object] = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
-        try:
-            read[name] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            equals = ""
+        read[name] = parse_yaml(value, f"--protocol {name}", ConfigError)
         if not equals or not name:
             raise ConfigError("the setting of the protocol cannot be parsed", expected="name=value", got=repr(setting))
     return read

@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from vgid.benchmarks.base import Answer, Item
 from vgid.errors import OutputError
+from vgid.run_folder import note
 
 log = logging.getLogger("vgid")
 SCHEMA = "vgid.answers/1"
@@ -70,6 +71,7 @@ class AnswerStore:
             return self
         whole = self._read(self._path)
         try:
+            note(self._path)
             self._path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
             os.fchmod(descriptor, 0o600)
@@ -143,6 +145,13 @@ def _parse_entry(line: bytes) -> dict[str, Any] | None:
     """Return a line's object; None for a line that is cut off or damaged."""
     try:
         entry = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return entry if isinstance(entry, dict) else None
+    if not isinstance(entry, dict):
+        return None
+    losses = entry.get("losses")
+    right = (
+        isinstance(entry.get("said"), str),
+        isinstance(losses, list) and all(isinstance(loss, int | float) for loss in losses),
+    )
+    return entry if "schema" in entry or (isinstance(entry.get("key"), str) and any(right)) else None

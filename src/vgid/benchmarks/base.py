@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -48,7 +49,7 @@ class Metric(NamedTuple):
 class PublishedProtocol(BaseModel):
     """How a benchmark asks; the defaults are the published way, and the results name every other value as a deviation."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def deviations(self) -> dict[str, Any]:
         """Return the settings that differ from the published ones, by name."""
@@ -177,6 +178,11 @@ class Benchmark(ABC):
         if self._place is None:
             raise DataError(f"{self.title} needs its data", expected="a folder, a file or a hub id", fix="give --data")
         return self._place
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """The folder or file with its data; nothing for a benchmark that makes its own."""
+        return (self._place.root,) if self._place else ()
 
     def origin(self) -> dict[str, str | None]:
         """Return `source` (hub id) and `commit` of the data, for the results; None for data that are not from the hub."""

@@ -19,6 +19,7 @@ from vgid.models.adapters import attach_lora
 from vgid.models.forward import answer_logits
 from vgid.models.memory_saving import checkpointing
 from vgid.models.structure import base_of, inspect_model, unfreeze
+from vgid.processes import gather_nothing
 from vgid.seeds import derive_seed
 
 log = logging.getLogger("vgid")
@@ -48,6 +49,7 @@ class Gradients:
 @contextmanager
 def on_trial(model: Any, config: RunConfig) -> Iterator[Any]:
     """The model as it will be trained, with its adapter or unfrozen; afterwards as it was."""
+    gather_nothing(model)
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     modes = [(module, module.training) for module in model.modules()]
     if config.adapter is None:
@@ -59,6 +61,7 @@ def on_trial(model: Any, config: RunConfig) -> Iterator[Any]:
     finally:
         if trained is not model:
             trained.unload()
+        gather_nothing(model)
         for parameter, flag in flags:
             parameter.requires_grad, parameter.grad = flag, None
         for module, training in modes:

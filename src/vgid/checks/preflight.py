@@ -16,10 +16,12 @@ from vgid.config import RunConfig
 from vgid.data.batching import UNBOUNDED, Encoder
 from vgid.data.example import Example
 from vgid.data.neutral import NEUTRAL
-from vgid.errors import DataError, ModelError, VgidError
+from vgid.errors import ConfigError, DataError, ModelError, VgidError
+from vgid.memory import free_bytes, gigabytes
 from vgid.methods.base import Method
 from vgid.models.adapters import adapted_modules, summarise_names
 from vgid.models.loading import LoadedModel
+from vgid.models.quantisation import is_quantised
 from vgid.models.structure import base_of, decoder_layers
 from vgid.training.automatic import precision_on
 from vgid.training.memory_estimate import (
@@ -28,12 +30,15 @@ from vgid.training.memory_estimate import (
     cache_bytes,
     checkpointed_row,
     decoder_shape,
-    free_bytes,
+    ending_bytes,
     kept_for_backward,
     logit_bytes,
     training_bytes,
+    weight_bytes,
 )
 
+HOPELESS = 4
+"""A run whose step needs this multiple of the memory there is does not start; below, the estimate may be too high. Chosen by hand."""
 ANSWERED_AT_ONCE = 64
 """Rows for which answers are generated together when a model is examined."""
 NEW_TOKENS = 48
@@ -113,10 +118,10 @@ def check_run(
     method = config.build_method()
     precision = precision_on(next(loaded.model.parameters()).device, config.training.precision)
     config = config.model_copy(update={"training": config.training.model_copy(update={"precision": precision})})
-    Encoder(loaded.processor, UNBOUNDED).check([*forget, *retain])
+    loaded.encoder.limited(UNBOUNDED).check([*forget, *retain])
     context = context_of(loaded.model, loaded.encoder)
     limits = [limit for limit in context.values() if limit is not None]
-    encoder = Encoder(loaded.processor, min(limits) if limits else None)
+    encoder = loaded.encoder.limited(min(limits) if limits else None)
     sides, instruction = _measure(encoder, forget, retain, method, config.seed)
     problems = {problem.where: problem for side in sides.values() for problem in side.problems}
     if problems:
@@ -127,10 +132,12 @@ def check_run(
         gradients = try_gradients(model, loaded.encoder, _shortest(forget, retain), config.training.precision)
         free = free_bytes(torch.device(shape.device))
         memory, saves = _memory(model, loaded.encoder, sides, config, method, len(forget), free)
+    there = None if free is None else free + memory.weights
     errors = _gradient_errors(gradients, config)
+    if there is not None and memory.total > HOPELESS * there:
+        errors.append(_too_large(memory, there))
     if not knowledge.known and not allow_unknown:
         errors.append(_unknown(knowledge))
-    there = None if free is None else free + memory.weights
     found = Preflight(
         model=shape,
         sides=sides,
@@ -211,14 +218,14 @@ def _memory(
     shape = decoder_shape(base.config.get_text_config())
     longest = max((side for name, side in sides.items() if name != "teacher"), key=lambda side: side.longest)
     tokens = max(side.longest for side in sides.values())
-    weights = sum(p.nbytes for name, p in base.named_parameters() if ".lora_" not in name)
+    weights = weight_bytes(base)
     trained = sum(p.nbytes for p in model.parameters() if p.requires_grad)
     full, element = config.adapter is None, torch.finfo(base.dtype).bits // 8
     kept = kept_for_backward(model, encoder, longest.longest_row, training.precision)
     answers = encoder.batch([longest.longest_row]).answers.targets.numel()
     answered = max(ANSWERED_AT_ONCE, method.rows_generated_at_once)
     plain = Memory(
-        weights=weights * (2 if full and method.needs_reference else 1),
+        weights=weights.held * (2 if full and method.needs_reference else 1),
         training=training_bytes(trained, 0 if full else trained, training.optimizer, keeps_best=bool(config.validation.every)),
         once=kept.once,
         row=kept.row,
@@ -232,11 +239,17 @@ def _memory(
             shape["head"],
             element,
         ),
+        gathered=weights.gathered,
+        ending=ending_bytes(
+            weights,
+            0 if full else trained,
+            quantised=sum(_numel(p) for name, p in base.named_parameters() if ".lora_" not in name) if is_quantised(base) else 0,
+        ),
     )
     saved = replace(plain, row=checkpointed_row(kept.row, len(decoder_layers(base)), longest.longest, shape["hidden"], element))
     if training.gradient_checkpointing != "auto":
         return (saved, True) if training.gradient_checkpointing else (plain, False)
-    short = free is not None and plain.total > SHARE * (free + weights) and getattr(base, "supports_gradient_checkpointing", False)
+    short = free is not None and plain.total > SHARE * (free + weights.held) and getattr(base, "supports_gradient_checkpointing", False)
     return (saved, True) if short else (plain, False)
 
 
@@ -276,6 +289,16 @@ def _gradient_errors(gradients: Gradients, config: RunConfig) -> list[VgidError]
     return errors
 
 
+def _too_large(memory: Memory, room: int) -> ConfigError:
+    return ConfigError(
+        "a step needs far more memory than there is",
+        where="training",
+        expected=f"{room / 2**30:.1f} GiB",
+        got=f"{memory.total / 2**30:,.0f} GiB for {memory.rows:,} rows that go through the model together",
+        fix="set training.micro_batch, or a smaller retain_batch or forget_batch",
+    )
+
+
 def _unknown(knowledge: Knowledge) -> ModelError:
     return ModelError(
         "the model does not know what it is to forget",
@@ -302,6 +325,8 @@ def _warnings(found: Preflight, config: RunConfig) -> list[str]:
 def _advice(found: Preflight, config: RunConfig) -> str:
     """The first thing that would help."""
     memory, room = found.memory, found.room or 0
+    if memory.ending > room:
+        return f"its end, where the model is merged, loaded again and compared, needs {gigabytes(memory.ending)}; a larger device is needed"
     if memory.weights + memory.answering > room:
         return "answers are generated for many long rows at once; a larger device is needed"
     if not found.saves_memory and found.gradients.checkpointing:
@@ -319,7 +344,9 @@ SCHEMA = "vgid.preflight/1"
 def as_json(found: Preflight, *, texts: bool = True) -> dict[str, Any]:
     """The whole preflight as JSON; without `texts`, the label samples are left out."""
     per_image = [side.image_tokens for name, side in found.sides.items() if name != "teacher" and side.image_tokens]
-    memory = {name: getattr(found.memory, name) for name in ("weights", "training", "activations", "logits", "answering", "total")}
+    memory = {
+        name: getattr(found.memory, name) for name in ("weights", "training", "activations", "logits", "answering", "ending", "total")
+    }
     return {
         "schema": SCHEMA,
         "ready": not found.errors,

@@ -83,7 +83,7 @@ def measure(encoder: Encoder, examples: Sequence[Example], instruction: str | No
         Numbers of tokens, the longest row, and rows that are too long.
     """
     chosen = choose(examples, seed)
-    counts, per_image = _count(Encoder(encoder.processor, UNBOUNDED), chosen, instruction, Random(seed))
+    counts, per_image = _count(encoder.limited(UNBOUNDED), chosen, instruction, Random(seed))
     limit = encoder.max_length or 10**9
     near = min(max(counts), limit) - MARGIN
     longest: list[tuple[int, Example]] = []

@@ -99,7 +99,7 @@ def _gradients(found: Preflight) -> tuple[str, str, str]:
 def _memory(found: Preflight) -> tuple[str, str, str]:
     memory = found.memory
     parts = {"weights": memory.weights, "training state": memory.training, "activations": memory.activations}
-    parts |= {"logits": memory.rows * memory.logits, "or answering": memory.answering}
+    parts |= {"logits": memory.rows * memory.logits, "or answering": memory.answering, "or the end of the run": memory.ending}
     what = ", ".join(f"{name} {_size(value)}" for name, value in parts.items())
     there = "unknown" if found.room is None else _size(found.room)
     rows = f"{memory.rows} rows at once" + ("" if found.fits is None else f", at most {found.fits} would fit")

@@ -20,8 +20,9 @@ from vgid.commands.options import RENAMED
 from vgid.commands.root import app
 from vgid.commands.show import plain
 from vgid.commands.withheld import withhold
-from vgid.errors import ConfigError, VgidError
+from vgid.errors import ConfigError, RunError, VgidError
 from vgid.progress import launch_rank, log_to_stderr, quiet_libraries
+from vgid.reading import check_text
 
 __all__ = [
     "app",
@@ -63,12 +64,19 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     try:
+        for word in sys.argv[1:]:
+            check_text(word, ConfigError)
         _check_renamed(sys.argv[1:])
         typer.main.get_command(app)(standalone_mode=True)  # typer itself would put its own hook in place
     except VgidError as error:
         if launch_rank() == 0 or error.exit_code != VgidError.exit_code:  # all processes find the same fault with their input
             _tell(str(error))
         sys.exit(error.exit_code)
+    except OSError as error:  # a full disk or missing permission, wherever it strikes
+        if error.errno is None:
+            raise
+        _tell(f"{error.filename or 'the system'}: {error.strerror}\n  fix: check permissions and free space, then run the command again")
+        sys.exit(RunError.exit_code)
     except _Stopped as stopped:
         name = signal.Signals(int(str(stopped)) - 128).name
         others = "`vgid forget`, `bench`, `compare` and `evaluate --benchmark` by themselves"

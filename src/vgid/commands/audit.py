@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vgid.commands.options import BatchSize, Json, Overwrite, Reference, Seed
+from vgid.commands.options import BatchSize, Json, Overwrite, Reference, Seed, TrustRemoteCode
 from vgid.commands.root import app
 from vgid.commands.show import show
 
@@ -41,6 +41,7 @@ def audit(
     seed: Seed = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Attack an unlearned model and judge it by a policy. Exit code 0: it passed; 3: it did not."""
     from vgid.attacks.base import Endpoint

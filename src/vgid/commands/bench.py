@@ -20,6 +20,7 @@ from vgid.commands.options import (
     RunSeed,
     Set,
     SkipBadRows,
+    TrustRemoteCode,
     run_config,
 )
 from vgid.commands.root import app
@@ -46,6 +47,7 @@ def bench(
     keep_answers: Annotated[bool, typer.Option("--keep-answers", help="Keep the answers; they hold what is to be forgotten.")] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Unlearn a benchmark's forget set, and ask the models before and after to its published protocol.
 

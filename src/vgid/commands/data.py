@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vgid.commands.options import Bench, Json, Part, Protocol, SkipBadRows
+from vgid.commands.options import Bench, Json, Out, Overwrite, Part, Protocol, Seed, SkipBadRows, Without, kinds
 from vgid.commands.root import data_app
-from vgid.commands.show import show
+from vgid.commands.show import plain, show
+from vgid.errors import printable
+
+
+class TurnsName(StrEnum):
+    """Which answers of a conversation become rows."""
+
+    last = "last"
+    all = "all"
+
+
+Turns = Annotated[TurnsName, typer.Option(help="Of a conversation, the last answer, or a row of each answer.")]
+ImageRoot = Annotated[
+    Path | None, typer.Option(help="Folder that image paths are relative to; by default the data file's.", file_okay=False)
+]
+
+
+def _shown(found: object) -> str:
+    return plain(printable(str(found)))
 
 
 @data_app.command("check")
@@ -18,19 +37,69 @@ def data_check(
     benchmark: Bench = None,
     part: Part = None,
     protocol: Protocol = None,
+    turns: Turns = TurnsName.last,
+    image_root: ImageRoot = None,
+    problems: Annotated[Path | None, typer.Option(help="A new file for all problems; the screen shows the first 20.")] = None,
     as_json: Json = False,
 ) -> None:
     """Count rows, images and subjects, list every problem at once, and say what forget and retain have in common."""
     from dataclasses import asdict
 
     from vgid.benchmarking.splits import check_data, parse_protocol
+    from vgid.data.problems import write_problems
+    from vgid.data.rows import Reading
 
-    checked = check_data(data or [], benchmark, part, parse_protocol(protocol or []))
+    checked = check_data(data or [], benchmark, part, parse_protocol(protocol or []), Reading(turns.value, True, image_root))
+    if problems is not None:
+        write_problems(problems, [problem for report in checked.splits.values() for problem in report.problems])
     overlap = asdict(checked.overlap) if checked.overlap else None
     splits = {name: asdict(report) for name, report in checked.splits.items()}
-    show({"splits": splits, "overlap": overlap}, as_json, map(str, [*checked.splits.values(), *filter(None, [checked.overlap])]))
+    show(
+        {"splits": splits, "overlap": overlap},
+        as_json,
+        map(_shown, filter(None, [*checked.splits.values(), checked.overlap])),
+    )
     if any(report.problems for report in checked.splits.values()):
         raise typer.Exit(2)
+
+
+@data_app.command("enrich")
+def data_enrich(
+    forget: Annotated[Path, typer.Argument(help="Rows to forget: JSONL, parquet, a folder, or a request folder with request.yaml.")],
+    model: Annotated[str, typer.Option(help="Folder or hub id of the model that must forget; it is asked.")],
+    out: Out,
+    name: Annotated[str | None, typer.Option(help="The person's name, so that facts are also asked by name.")] = None,
+    without: Without = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Make from rows to forget what they lack: by name, in other words, other views, two at once; and what is seen, to keep.
+
+    Writes forget.jsonl, held_out.jsonl and retain.jsonl for `vgid unlearn`, and enrichment.json.
+    """
+    from vgid.data.sources import load_examples
+    from vgid.enrichment import enrich, write_enriched
+    from vgid.models.loading import load_model
+    from vgid.requests.request import RequestDetails, parse_request
+    from vgid.run_folder import check_output, output_folder
+
+    check_output(out, overwrite, inputs=[model, forget])
+    chosen = kinds(without)
+    if forget.is_dir():
+        request = parse_request(forget)
+        rows, details, whole = [*request.rows, *request.bare], request.details, not request.kept
+    else:
+        rows, details, whole = load_examples(forget), RequestDetails(), True
+    names = name or details.name
+    made = enrich(load_model(model), rows, names=names, without=chosen, person=details.kind == "person", whole=whole, seed=seed)
+    with output_folder(out):
+        write_enriched(out, rows, made)
+    counts = ", ".join(f"{kind} {count}" for kind, count in made.made.items()) or "none"
+    text = f"{out}: {len(rows)} rows; made {len(made.facts) + len(made.forget)} to forget, {len(made.held_out)} held out"
+    show(
+        made.as_json(), as_json, [f"{text}, {len(made.retain)} to keep ({counts})", *(f"left open: {each}" for each in made.left_open)], out
+    )
 
 
 @data_app.command("convert")
@@ -41,12 +110,18 @@ def data_convert(
     part: Part = None,
     split: Annotated[str | None, typer.Option(help="Which split of the benchmark.")] = None,
     protocol: Protocol = None,
+    turns: Turns = TurnsName.last,
+    image_root: ImageRoot = None,
     skip_bad_rows: SkipBadRows = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")] = False,
 ) -> None:
     """Write own data, or a benchmark's split, as one parquet file that every command reads."""
     from vgid.benchmarking.splits import convert_data, parse_protocol
+    from vgid.data.rows import Reading
 
     chosen = parse_protocol(protocol or [])
-    source = None if data == "-" else data
-    rows = convert_data(source, out, benchmark, part, split, protocol=chosen, skip_bad_rows=skip_bad_rows)
-    print(f"{out}: {rows} rows")
+    source, reading = None if data == "-" else data, Reading(turns.value, True, image_root)
+    rows = convert_data(
+        source, out, benchmark, part, split, protocol=chosen, skip_bad_rows=skip_bad_rows, reading=reading, overwrite=overwrite
+    )
+    print(printable(f"{out}: {rows} rows"))

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from vgid.artifacts import check_output, prepare_output
 from vgid.commands.options import Json, Out, Overwrite, Seed
 from vgid.commands.root import app
 from vgid.commands.show import show
+from vgid.run_folder import check_output, output_folder
 
 
 @app.command()
@@ -33,8 +33,7 @@ def demo(
 
     TARGETS.get(target)
     check_output(out, overwrite)
-    prepare_output(out)
-    with Stages(quiet=as_json) as stages:
+    with Stages(quiet=as_json) as stages, output_folder(out):
         results = run_demo(
             out, target=target, people=people, forget=forget, seed=seed, ablation=ablation, keep_data=keep_data, stages=stages
         )

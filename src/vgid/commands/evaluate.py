@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vgid.commands.options import BatchSize, Bench, Json, Overwrite, Part, Protocol, Reference, Seed
+from vgid.commands.options import BatchSize, Bench, Json, Overwrite, Part, Protocol, Reference, Seed, TrustRemoteCode
 from vgid.commands.root import app
 from vgid.commands.show import show
 from vgid.errors import ConfigError
@@ -42,6 +42,7 @@ def evaluate(
     seed: Seed = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Ask models questions and measure the answers: your own data, a benchmark to its published protocol, or general utility."""
     models = {"base": (base, None), "unlearned": (model, adapter), "retrained": (reference, None)}

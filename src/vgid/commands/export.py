@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vgid.commands.options import Json, Out
+from vgid.commands.options import Json, Out, TrustRemoteCode
 from vgid.commands.root import app
 from vgid.commands.show import plain, show
 
@@ -21,12 +21,24 @@ def export(
     merge: Annotated[
         bool, typer.Option("--merge", help="Merge it into the base: a plain checkpoint. Without, the adapter is copied.")
     ] = False,
+    to: Annotated[str | None, typer.Option(help="Number format: bf16, fp16, fp32, 8bit, 4bit or gguf; an adapter is merged.")] = None,
+    forget: Annotated[Path | None, typer.Option(help="Rows whose facts must not come back with --to.")] = None,
+    retain: Annotated[Path | None, typer.Option(help="More rows to ask before and after --to; neutral ones by default.")] = None,
+    trust_remote_code: TrustRemoteCode = False,
+    as_json: Json = False,
 ) -> None:
-    """Merge an adapter into a plain checkpoint, or copy it after a check that it fits its base."""
-    from vgid.deployment import export_command
+    """Merge an adapter into a plain checkpoint, copy one after a check, or write it in another number format.
 
-    export_command(model, adapter, out, merge=merge)
-    show({"out": str(out)}, False, [f"{'merged' if merge or adapter is None else 'adapter':<8} {plain(str(out))}"])
+    Exit code 1: forgotten facts came back with the format; 2: bad input.
+    """
+    from vgid.deployment import export_command
+    from vgid.errors import ConfigError
+
+    if to is None and (forget or retain):
+        raise ConfigError("rows are asked only for another number format", got="--forget or --retain without --to", fix="add --to")
+    report = export_command(model, adapter, out, merge=merge, to=to, forget=forget, retain=retain)
+    kind = "adapter" if adapter is not None and not merge and to is None else "merged"
+    show({"out": str(out), **report}, as_json, [f"{kind:<8} {plain(str(out))}", *_format_lines(report)])
 
 
 @app.command("verify-export")
@@ -36,12 +48,24 @@ def verify_export(
     adapter: Annotated[Path | None, typer.Option(help="The adapter, where it lies elsewhere.", file_okay=False)] = None,
     data: Annotated[list[Path] | None, typer.Option(help="Questions to compare on; neutral ones by default. Repeatable.")] = None,
     as_json: Json = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Check that stock libraries load an export and answer as the trained model does; print how to serve it."""
     from vgid.deployment import verify_command
 
     report = verify_command(folder, base, data or [], adapter=adapter)
     show(report, as_json, _lines(report))
+
+
+def _format_lines(report: Mapping[str, Any]) -> Iterator[str]:
+    if not report:
+        return
+    yield f"{report['format']:<8} {report['same_answers']:.0%} of {report['rows']} answers the same"
+    if report["forget_rows"]:
+        counts = "{facts_before} of {forget_rows} forget rows answered before, {facts_after} after, {facts_back} came back"
+        yield f"{'forgot':<8} {counts.format(**report)}"
+    else:
+        yield "[yellow]![/] no forget rows were asked; give --forget to see whether rounding brings facts back"
 
 
 def _lines(report: Mapping[str, Any]) -> Iterator[str]:

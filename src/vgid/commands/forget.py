@@ -7,13 +7,27 @@ from typing import Annotated
 
 import typer
 
-from vgid.artifacts import check_output
 from vgid.commands.audit import ProfileName
-from vgid.commands.options import AllowUnknown, Json, Method, Out, Overwrite, Recipe, Reference, RunSeed, Set, run_config
+from vgid.commands.options import (
+    AllowUnknown,
+    Json,
+    Method,
+    Out,
+    Overwrite,
+    Recipe,
+    Reference,
+    RunSeed,
+    Set,
+    TrustRemoteCode,
+    Without,
+    kinds,
+    run_config,
+)
 from vgid.commands.root import app
 from vgid.commands.show import plain, show
 from vgid.errors import ConfigError
 from vgid.progress import launch_rank
+from vgid.run_folder import check_output
 
 
 @app.command()
@@ -24,6 +38,10 @@ def forget(
     after: Annotated[
         Path | None, typer.Option(help="Folder of an earlier run to start from; its deletions are audited again.", file_okay=False)
     ] = None,
+    continued: Annotated[
+        Path | None,
+        typer.Option("--continue", help="Folder of a run of this request that did not pass: go on from its result.", file_okay=False),
+    ] = None,
     earlier: Annotated[list[Path] | None, typer.Option(help="Folder of an earlier request, where it has moved. Repeatable.")] = None,
     retain: Annotated[Path | None, typer.Option(help="What must stay; by default neutral questions, answered by the model.")] = None,
     reference: Reference = None,
@@ -31,6 +49,8 @@ def forget(
     profile: Annotated[ProfileName, typer.Option(help="Effort of the audit: quick, or full with published budgets.")] = ProfileName.quick,
     max_rows: Annotated[int | None, typer.Option(min=1, help="Rows of either set to ask and attack, at most.")] = None,
     key: Annotated[Path | None, typer.Option(help="Secret key of the record; OUT.key by default, made where there is none.")] = None,
+    without: Without = None,
+    no_enrich: Annotated[bool, typer.Option("--no-enrich", help="Make no rows in other forms from those of the request.")] = False,
     method: Method = None,
     recipe: Recipe = None,
     settings: Set = None,
@@ -40,15 +60,18 @@ def forget(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show plan, memory and time; write nothing.")] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Honour a deletion request: unlearn, audit, export, and write a record. The same command continues a run that was stopped.
 
     Exit code 0: done, and the audit passed; 3: done, but not forgotten, or the audit did not pass; 1: a step failed; 2: bad input.
     """
     from vgid.auditing.verdict import EXIT_CODE
+    from vgid.enrichment import KINDS
     from vgid.progress import Stages
     from vgid.requests.estimate import estimate_run
     from vgid.requests.forget import forget as run_forget
+    from vgid.requests.forget import inputs_of
     from vgid.requests.options import ForgetOptions
     from vgid.requests.screen import estimate_panel, result_panel
 
@@ -65,14 +88,16 @@ def forget(
         profile=profile.value,
         max_rows=max_rows,
         after=after,
+        continued=continued,
         earlier=tuple(earlier or ()),
         allow_unknown=allow_unknown,
         key=key,
         overwrite=overwrite,
+        without=tuple(KINDS) if no_enrich else kinds(without),
         show_forgotten=show_forgotten,
     )
     if dry_run:
-        check_output(out, overwrite, resume=True)
+        check_output(out, overwrite, resume=True, inputs=inputs_of(options))
         with Stages(quiet=True) as stages:
             estimate = estimate_run(options, stages=stages)
         show(estimate.as_json(), as_json, [estimate_panel(estimate)])

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from vgid.commands.options import TrustRemoteCode
 from vgid.commands.root import app
 
 
@@ -18,6 +19,7 @@ def inspect(
     adapter: Annotated[Path | None, typer.Option(help="Folder of an adapter for the unlearned model.", file_okay=False)] = None,
     data: Annotated[Path | None, typer.Option(help="Rows to choose from: JSONL or parquet file, or a folder.")] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")] = 0,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Ask both models side by side in a browser, on this machine only; needs the extra `ui`."""
     from vgid.inspector.run import inspect_models

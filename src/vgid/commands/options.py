@@ -9,7 +9,20 @@ import typer
 
 if TYPE_CHECKING:
     from vgid.config import RunConfig
+    from vgid.enrichment import Kind
 
+
+def _trust(given: bool) -> bool:
+    if given:
+        from vgid.models.loading import trust_remote_code
+
+        trust_remote_code()
+    return given
+
+
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", callback=_trust, help="Run code that a checkpoint brings with it; without, it never runs.")
+]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results; must be new or empty.", file_okay=False)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run left in the folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the results object alone on stdout.")]
@@ -21,9 +34,15 @@ AllowUnknown = Annotated[bool, typer.Option("--allow-unknown", help="Go on altho
 SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Leave bad rows out, and list them.")]
 Bench = Annotated[str | None, typer.Option("--benchmark", help="Read the data as a benchmark, such as mllmu or clear.")]
 Part = Annotated[str | None, typer.Option("--forget-part", help="Which forget set of the benchmark, such as 5 or 10.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Random seed.")]
-RunSeed = Annotated[int | None, typer.Option("--seed", min=0, help="Random seed of the run.")]
+LARGEST_SEED = 2**32 - 1
+"""As in `vgid.settings`, which is not imported here, so that help texts appear at once."""
+Seed = Annotated[int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Random seed.")]
+RunSeed = Annotated[int | None, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Random seed of the run.")]
 Reference = Annotated[str | None, typer.Option("--reference", help="A model that never saw the forget set, to compare with.")]
+Without = Annotated[
+    list[str] | None,
+    typer.Option("--without", help="Make no rows of this kind from those given: names, wordings, views, pairs, seen, facts. Repeatable."),
+]
 BatchSize = Annotated[int, typer.Option(min=1, help="Questions that are asked at once.")]
 
 RENAMED = {
@@ -52,3 +71,18 @@ def run_config(recipe: str | None, method: str | None, settings: list[str] | Non
     from vgid.config import resolve
 
     return resolve(recipe, [*(settings or []), *([f"seed={seed}"] if seed is not None else [])], method=method)
+
+
+def kinds(without: list[str] | None) -> tuple[Kind, ...]:
+    """Check the values of `--without`, in the order of all kinds.
+
+    Raises:
+        ConfigError: there is no such kind.
+    """
+    from vgid.enrichment import KINDS
+    from vgid.errors import ConfigError
+
+    unknown = sorted(set(without or ()) - set(KINDS))
+    if unknown:
+        raise ConfigError("there is no such kind of rows", where="--without", expected=", ".join(KINDS), got=", ".join(unknown))
+    return tuple(kind for kind in KINDS if kind in (without or ()))

@@ -53,7 +53,7 @@ def terminal(width: int = 140) -> Console:
 
 
 def plain(text: str) -> str:
-    """Text in which brackets are not markup."""
+    """Text in which brackets are not markup, and control characters, which could move the cursor, are written out."""
     from rich.markup import escape
 
-    return escape(text)
+    return escape("".join(each if each.isprintable() or each in "\n\t" else each.encode("unicode_escape").decode() for each in text))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vgid.commands.options import AllowUnknown, Json, Method, Out, Overwrite, Recipe, RunSeed, Set, SkipBadRows, run_config
+from vgid.commands.options import AllowUnknown, Json, Method, Out, Overwrite, Recipe, RunSeed, Set, SkipBadRows, TrustRemoteCode, run_config
 from vgid.commands.root import app
 from vgid.commands.show import show
 from vgid.progress import launch_rank
@@ -26,6 +26,9 @@ def unlearn(
     forget: Forget,
     out: Out,
     retain: Retain = None,
+    held_out: Annotated[
+        Path | None, typer.Option(help="Rows about the same facts that are not trained on: when to stop, and whether it forgot.")
+    ] = None,
     method: Method = None,
     recipe: Recipe = None,
     settings: Set = None,
@@ -39,6 +42,7 @@ def unlearn(
     allow_unknown: AllowUnknown = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Make a model forget, after a preflight; writes the adapter, the merged model and results.json.
 
@@ -60,6 +64,7 @@ def unlearn(
             forget,
             retain,
             config,
+            held_out=held_out,
             out=out,
             max_rows=max_rows,
             skip_bad_rows=skip_bad_rows,
@@ -91,6 +96,7 @@ def preflight(
     show_forgotten: Annotated[bool, typer.Option("--show-forgotten", help="Show a forget row's text in the label sample.")] = False,
     skip_bad_rows: SkipBadRows = False,
     as_json: Json = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Look at model, data and settings before a run: what fits, what is trained, and whether there is anything to forget."""
     config = run_config(recipe, method, settings, seed)

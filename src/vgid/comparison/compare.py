@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vgid.artifacts import MARK, check_output, prepare_output, write_json_atomic, write_text_atomic
+from vgid.artifacts import write_json_atomic, write_text_atomic
 from vgid.comparison.datasets import FOLDER
 from vgid.comparison.plan import Budget, make_plan
 from vgid.comparison.results import build_comparison
@@ -15,6 +15,7 @@ from vgid.errors import OutputError
 from vgid.progress import Stages, stages_or_own
 from vgid.report.comparison import comparison_markdown, render_comparison
 from vgid.report.html import ReportExample
+from vgid.run_folder import MARK, check_output, output_folder
 
 OURS = {MARK, FOLDER, "runs", "tuning.log", "comparison.json", "comparison.html", "comparison.md"}
 """What a comparison leaves in its folder."""
@@ -67,20 +68,20 @@ def compare(
     sizes = {"people": people, "forget": forget, "steps": steps}
     plan = make_plan(target, methods, seeds=seeds, first_seed=first_seed, budget=budget, trials=tune, settings=settings, **sizes)
     folder = Path(out)
-    _check_folder(folder, overwrite)
+    _check_folder(folder, overwrite, settings)
     with stages_or_own(stages) as shown:
         plan.target.make_base(shown)
-        prepare_output(folder, keep=not overwrite)
-        finished = run_plan(plan, folder, shown)
-        results = build_comparison(finished, shown.seconds)
-    write_json_atomic(folder / "comparison.json", results)
-    write_text_atomic(folder / "comparison.md", comparison_markdown(results))
-    write_text_atomic(folder / "comparison.html", render_comparison(results, shown_examples(finished, list(results["scores"]))))
+        with output_folder(folder, keep=not overwrite, goes_on=lambda: any((folder / name).is_dir() for name in (FOLDER, "runs"))):
+            finished = run_plan(plan, folder, shown)
+            results = build_comparison(finished, shown.seconds)
+            write_json_atomic(folder / "comparison.json", results)
+            write_text_atomic(folder / "comparison.md", comparison_markdown(results))
+            write_text_atomic(folder / "comparison.html", render_comparison(results, shown_examples(finished, list(results["scores"]))))
     return results
 
 
-def _check_folder(out: Path, overwrite: bool) -> None:
-    check_output(out, overwrite, resume=True)
+def _check_folder(out: Path, overwrite: bool, settings: Path | None = None) -> None:
+    check_output(out, overwrite, resume=True, inputs=[settings])
     inside = out.iterdir() if out.is_dir() else ()
     other = sorted(child.name for child in inside if child.name not in OURS and not child.name.startswith("."))
     if other and not overwrite:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +16,8 @@ from vgid.demo.data import DemoData, read_data, write_data
 from vgid.demo.training import TrainingJob, train_in_parallel, training_jobs
 from vgid.models.loading import load_model
 from vgid.progress import Stages
+from vgid.reading import read_json
+from vgid.run_folder import discard
 from vgid.synthetic.people import World
 
 FOLDER = "worlds"
@@ -102,10 +102,9 @@ def _is_kept(folder: Path, name: str, wanted: Identity) -> bool:
 def _read_note(folder: Path, name: str) -> dict[str, Any]:
     """Return what is noted about a model or the data; the note is written last, so without one the rest may be incomplete."""
     path = folder / f"{name}.json"
-    note: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-    return note
+    return read_json(path) if path.is_file() else {}
 
 
 def _remove(folder: Path, name: str) -> None:
-    (folder / f"{name}.json").unlink(missing_ok=True)
-    shutil.rmtree(folder / name, ignore_errors=True)
+    discard(folder / f"{name}.json")
+    discard(folder / name)

@@ -12,6 +12,7 @@ from vgid.config import RunConfig, read_recipe, recipe_names, resolve
 from vgid.demo.targets import TARGETS, Target
 from vgid.errors import ConfigError, nearest
 from vgid.methods import METHODS
+from vgid.reading import read_json
 from vgid.settings import DEFAULT_METHOD
 
 Budget = Literal["equal-steps", "equal-time"]
@@ -193,12 +194,10 @@ def read_earlier_tuning(path: Path) -> EarlierTuning:
         ConfigError: the file cannot be read, or holds no settings that were tuned.
     """
     expected = "the comparison.json of a comparison with --tune"
+    results = read_json(path, ConfigError)
     try:
-        results = json.loads(path.read_text("utf-8"))
         tuned = {name: Tuned(**found) for name, found in results["tuned"].items()}
         earlier = EarlierTuning(results["tuned_on"], max(found.trials for found in tuned.values()), tuned)
-    except OSError as error:
-        raise ConfigError(f"cannot read the settings: {error.strerror or error}", where=str(path), expected=expected) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError("the file holds no settings that were tuned", where=str(path), expected=expected) from error
     return earlier

@@ -27,6 +27,7 @@ from vgid.errors import RunError, StoppedError
 from vgid.evaluation.evaluate import evaluate
 from vgid.models.loading import LoadedModel, load_model
 from vgid.progress import Stages
+from vgid.run_folder import note
 from vgid.training.fit import fit
 
 RECALL = "recall "
@@ -69,6 +70,7 @@ def run_plan(plan: Plan, out: Path, stages: Stages) -> FinishedComparison:
     seeds: list[SeedRuns] = []
     examples: dict[str, list[Example]] = {}
     for seed in plan.seeds:
+        note(out / FOLDER / f"seed-{seed}.lock")
         with FileLock(out / FOLDER / f"seed-{seed}.lock"):
             dataset = prepare_seed(plan, seed, out, stages)
         if seed == plan.seeds[0]:
@@ -146,6 +148,7 @@ class SeedRuns:
             return True
         path = self.out / "runs" / f"seed-{self.dataset.seed}" / f"{pending.name.replace(':', '.')}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
+        note(path.with_suffix(".lock"))
         try:
             with FileLock(path.with_suffix(".lock"), blocking=wait):
                 run = read_run(path, pending.identity)

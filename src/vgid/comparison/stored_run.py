@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,7 +10,9 @@ from typing import Any
 from vgid.artifacts import write_json_atomic
 from vgid.comparison.bootstrap import SplitAnswers
 from vgid.comparison.identity import Identity
+from vgid.errors import DataError
 from vgid.evaluation.evaluate import SplitResult
+from vgid.reading import read_json
 
 SCHEMA = "vgid.comparison.run/1"
 
@@ -72,11 +73,14 @@ def read_run(path: Path, identity: Identity) -> Run | None:
     """
     if not path.is_file():
         return None
-    values: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    if values.pop("schema") != SCHEMA or values["identity"] != identity or values["failed"]:
+    values = read_json(path)
+    if values.pop("schema", None) != SCHEMA or values.get("identity") != identity or values.get("failed"):
         return None
-    values["answers"] = {split: SplitAnswers(**each) for split, each in values["answers"].items()}
-    return Run(**values)
+    try:
+        values["answers"] = {split: SplitAnswers(**each) for split, each in values["answers"].items()}
+        return Run(**values)
+    except (TypeError, KeyError, AttributeError):
+        raise DataError("the stored run cannot be read", where=path, expected=f"schema {SCHEMA}", fix="remove the file") from None
 
 
 def evaluation_fields(results: Mapping[str, SplitResult], shown: Mapping[str, Sequence[str]]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from vgid.evaluation.evaluate import evaluate
 from vgid.methods.base import Range, Search
 from vgid.models.loading import LoadedModel, load_model
 from vgid.progress import Progress, Stages
+from vgid.run_folder import note
 from vgid.seeds import derive_seed
 from vgid.training.fit import fit
 
@@ -89,6 +90,8 @@ def search(log: Path, name: str, space: Search, first: Mapping[str, Any], trials
         ConfigError: Optuna is not installed.
     """
     optuna = _import_optuna()
+    for each in (log, log.with_name(f"{log.name}.lock")):  # Optuna's own lock file is beside it
+        note(each)
     log.parent.mkdir(parents=True, exist_ok=True)
     backend = optuna.storages.journal.JournalFileBackend(str(log))
     study = optuna.create_study(storage=optuna.storages.JournalStorage(backend), study_name=name, direction="maximize", load_if_exists=True)

@@ -11,14 +11,17 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from vgid.data.conversation import Rendered, render_chat
 from vgid.data.example import Example, ImageRef
-from vgid.data.packing import Layout, Packing, Placement, Style, describe, groups, lay_out, placements
+from vgid.data.packing import Layout, Packing, Placement, Positions, Style, describe, groups, lay_out, placements
+from vgid.data.picture_size import PictureSize, sized
 from vgid.errors import DataError, ModelError
 
 Pictures = Sequence[Image.Image]
@@ -26,7 +29,7 @@ Values = Mapping[str, Tensor]
 UNBOUNDED = 1_000_000
 """Tokens. Tokenizers without a limit have a huge `model_max_length` (transformers: 1e30); from this number on it is not a limit."""
 CACHE_BYTES = 512 * 2**20
-"""Processed pictures are kept in memory up to this size; chosen by hand."""
+"""Processed pictures and encoded rows are kept in memory up to this size; chosen by hand."""
 CONTEXT_CHARACTERS = 8
 """Characters at the end of the prompt with which an answer is tokenized: some tokenizers put a space before the first word of a text, so
 an answer must not be tokenized alone. Chosen by hand; enough for the end of the prompt in all families of tests/models/families.py."""
@@ -46,6 +49,20 @@ class Answers(NamedTuple):
     targets: Tensor
 
 
+class Embedded(NamedTuple):
+    """Pictures that have been embedded already (`vgid.models.pictures`).
+
+    Attributes:
+        rows: int64 `[k]`, row of the batch of each token that stands for a part of a picture.
+        positions: int64 `[k]`, its position in the row.
+        values: `[k, h]`, what the decoder is to see there.
+    """
+
+    rows: Tensor
+    positions: Tensor
+    values: Tensor
+
+
 @dataclass(frozen=True)
 class Batch:
     """Inputs of a model for several examples, and where their answers are.
@@ -57,6 +74,7 @@ class Batch:
         ids: ids of the examples.
         packing: how examples share rows; None where each has a row of its own, so that `owners` equals `answers.rows`.
         placements: where each example's own positions are; empty where padding is on the left.
+        embedded: pictures that are embedded already; None where the model embeds them from `model_inputs`.
     """
 
     model_inputs: Mapping[str, Tensor]
@@ -65,12 +83,14 @@ class Batch:
     ids: tuple[str, ...]
     packing: Packing | None = None
     placements: tuple[Placement, ...] = ()
+    embedded: Embedded | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the same batch on another device."""
         inputs = {name: value.to(device) for name, value in self.model_inputs.items()}
         answers, packing = Answers(*(x.to(device) for x in self.answers)), self.packing and self.packing.to(device)
-        return replace(self, model_inputs=inputs, answers=answers, owners=self.owners.to(device), packing=packing)
+        embedded = self.embedded and Embedded(*(x.to(device) for x in self.embedded))
+        return replace(self, model_inputs=inputs, answers=answers, owners=self.owners.to(device), packing=packing, embedded=embedded)
 
 
 @dataclass(frozen=True)
@@ -100,15 +120,18 @@ class Encoder:
     Args:
         processor: the model's processor.
         max_length: the model's context in tokens; None for the tokenizer's.
+        size: limits of a picture's size.
     """
 
-    def __init__(self, processor: Any, max_length: int | None = None) -> None:
-        self.processor = processor
+    def __init__(self, processor: Any, max_length: int | None = None, size: PictureSize | None = None) -> None:
+        self.size = size or PictureSize()
+        self.processor = sized(processor, self.size)
         self.tokenizer = processor.tokenizer
         limit = max_length or self.tokenizer.model_max_length
         self.max_length = limit if limit < UNBOUNDED else None
         self._takes_answers = "suffix" in inspect.signature(type(processor).__call__).parameters
         self._answer_values: Mapping[str, int] | None = None
+        self._encoded: dict[tuple[str, str | None, tuple[ImageRef, ...]], EncodedRow] = {}
         self._rows: dict[tuple[str, tuple[ImageRef, ...]], Values] = {}
         self._pictures: dict[tuple[ImageRef, ...], Values] = {}
         self._cached_bytes = 0
@@ -133,19 +156,25 @@ class Encoder:
             ModelError: the processor has no usable chat template, or the model uses cross-attention to pictures.
         """
         rendered = render_chat(self.processor, example, instruction, answer or None)
+        key = (rendered.prompt, rendered.answer if answer is not None else None, example.images)
+        if images is None and key in self._encoded:
+            return replace(self._encoded[key], id=example.id)
         text, pictures = self._process(rendered.prompt, example, images)
         length = text["input_ids"].shape[0]
         if answer is not None:
-            tokens = torch.tensor(self._answer_tokens(rendered))
-            if self._image_tokens.intersection(tokens.tolist()):
+            tokens = self._answer_tokens(rendered)
+            if self.image_marks.intersection(tokens):
                 raise DataError("the answer holds a word that stands for a picture", where=_where(example), fix="take it out of the answer")
             values = {"attention_mask": 1, **(self._answer_values or {})}
             text = {
-                name: torch.cat([value, tokens if name == "input_ids" else value.new_full((len(tokens),), values.get(name, 0))])
+                name: torch.cat([value, value.new_tensor(tokens if name == "input_ids" else [values.get(name, 0)] * len(tokens))])
                 for name, value in text.items()
             }
         self._check_length(example, text["input_ids"], length)
-        return EncodedRow(example.id, text, pictures, length)
+        row = EncodedRow(example.id, text, pictures, length)
+        if images is None and self._has_room(text):
+            self._encoded[key] = row
+        return row
 
     def collate(self, rows: Sequence[EncodedRow], side: Literal["left", "right"] = "right") -> Batch:
         """Pad rows to one length and join them.
@@ -158,17 +187,15 @@ class Encoder:
             A batch with one row for each example.
         """
         width = max(len(row.text["input_ids"]) for row in rows)
-        pad = {"input_ids": self._pad_token}
         inputs: dict[str, Tensor] = {}
-        for name in {name: None for row in rows for name in row.text}:
-            columns = []
-            for row in rows:
-                value = row.text.get(name, torch.zeros_like(row.text["input_ids"]))
-                missing = width - len(value)
-                columns.append(F.pad(value, (missing, 0) if side == "left" else (0, missing), value=pad.get(name, 0)))
-            inputs[name] = torch.stack(columns)
-        for name in {name: None for row in rows for name in row.images}:
-            inputs[name] = _join([row.images[name] for row in rows if name in row.images])
+        for name, like in {name: value for row in rows for name, value in row.text.items()}.items():
+            joined = np.full((len(rows), width), self._pad_token if name == "input_ids" else 0)
+            for number, row in enumerate(rows):
+                if name in row.text:
+                    length = len(row.text[name])
+                    joined[number, slice(width - length, None) if side == "left" else slice(length)] = row.text[name].numpy()
+            inputs[name] = _tensor(joined, like)
+        inputs |= join_pictures(rows)
         answers = _answers(rows, width, side)
         places = tuple(Placement(number, 0, 0) for number in range(len(rows))) if side == "right" else ()
         return Batch(inputs, answers, answers.rows, tuple(row.id for row in rows), placements=places)
@@ -246,6 +273,18 @@ class Encoder:
         seen = images if images is not None else [None] * len(examples)
         return self.collate([self.row(e, instruction, None, i) for e, i in zip(examples, seen, strict=True)], side="left")
 
+    def limited(self, max_length: int | None) -> Encoder:
+        """Return an encoder like this one with another limit of length."""
+        return Encoder(self.processor, max_length, self.size)
+
+    def picture(self, ref: ImageRef) -> Image.Image:
+        """Open a picture at the size at which the processor gets it.
+
+        Raises:
+            DataError: the picture cannot be opened.
+        """
+        return self.size.scaled(ref.open())
+
     def check(self, examples: Iterable[Example]) -> None:
         """Encode one row for each number of pictures, so that a processor that cannot take them fails before any work is done.
 
@@ -278,8 +317,10 @@ class Encoder:
             return self._call(prompt, images, example)
         key = (prompt, example.images)
         if key not in self._rows:
-            text, pictures = self._call(prompt, [ref.open() for ref in example.images], example)
-            if not self._cache(example.images, pictures):
+            text, pictures = self._call(prompt, [self.picture(ref) for ref in example.images], example)
+            if example.images not in self._pictures and self._has_room(pictures):
+                self._pictures[example.images] = pictures
+            if example.images not in self._pictures or not self._has_room(text):
                 return text, pictures
             self._rows[key] = text
         return self._rows[key], self._pictures[example.images]
@@ -326,15 +367,12 @@ class Encoder:
     def _tokens(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _cache(self, refs: tuple[ImageRef, ...], pictures: Values) -> bool:
-        """Keep processed pictures while there is room, since many questions are about the same one; False where there is none."""
-        if refs not in self._pictures:
-            size = sum(value.nbytes for value in pictures.values())
-            if self._cached_bytes + size > CACHE_BYTES:
-                return False
-            self._pictures[refs] = pictures
-            self._cached_bytes += size
-        return True
+    def _has_room(self, values: Values) -> bool:
+        """Whether some tensors may be kept, which then count; many questions are about one picture, and rows come again in every epoch."""
+        size = sum(value.nbytes for value in values.values())
+        fits = self._cached_bytes + size <= CACHE_BYTES
+        self._cached_bytes += size * fits
+        return fits
 
     @property
     def _pad_token(self) -> int:
@@ -370,6 +408,12 @@ def _last(encoded: Mapping[str, Tensor]) -> Mapping[str, int]:
     return {name: int(value[0, -1]) for name, value in encoded.items() if value.shape == shape}
 
 
+def join_pictures(rows: Sequence[EncodedRow]) -> dict[str, Tensor]:
+    """All tensors about the pictures of some rows, joined in the rows' order."""
+    names = {name: None for row in rows for name in row.images}
+    return {name: _join([row.images[name] for row in rows if name in row.images]) for name in names}
+
+
 def _join(values: Sequence[Tensor]) -> Tensor:
     """Join along the first dimension; the other dimensions are padded with zeros to the largest, as processors do for pictures."""
     sizes = [max(value.shape[d] for value in values) for d in range(1, values[0].ndim)]
@@ -378,33 +422,39 @@ def _join(values: Sequence[Tensor]) -> Tensor:
     )
 
 
+def _tensor(values: NDArray[Any], like: Tensor) -> Tensor:
+    """Values as a tensor of another one's precision."""
+    found = torch.from_numpy(values)
+    return found if found.dtype == like.dtype else found.to(like.dtype)
+
+
 def _packed(layout: Layout, rows: Sequence[EncodedRow]) -> EncodedRow:
     """One row of several: the prefix and the pictures of the first, then the rest of each."""
     first = rows[0]
     text = {
-        name: torch.cat([value[: layout.prefix], *(row.text[name][layout.prefix :] for row in rows)]) for name, value in first.text.items()
+        name: torch.from_numpy(np.concatenate([value.numpy()[: layout.prefix], *(row.text[name].numpy()[layout.prefix :] for row in rows)]))
+        for name, value in first.text.items()
     }
     return EncodedRow(first.id, text, first.images, layout.length)
 
 
 def _packed_answers(layouts: Sequence[Layout], rows: Sequence[EncodedRow]) -> tuple[Answers, Tensor]:
     """Places of the answers in packed rows, in the order of the examples, and the example of each token."""
-    columns: dict[int, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
+    columns: dict[int, tuple[Positions, ...]] = {}
     for number, layout in enumerate(layouts):
         for place, member in enumerate(layout.members):
-            targets = rows[member].text["input_ids"][rows[member].prompt_length :]
-            own = torch.arange(rows[member].prompt_length - 1, len(rows[member].text["input_ids"]) - 1)
-            packed = layout.packed_positions(place, own)
-            columns[member] = (torch.full_like(targets, number), packed, targets, torch.full_like(targets, member))
-    joined = [torch.cat(column) for column in zip(*(columns[member] for member in range(len(rows))), strict=True)]
+            tokens, start = rows[member].text["input_ids"].numpy(), rows[member].prompt_length
+            packed = layout.packed_positions(place, np.arange(start - 1, len(tokens) - 1))
+            columns[member] = (np.full(len(packed), number), packed, tokens[start:], np.full(len(packed), member))
+    ordered = [columns[member] for member in range(len(rows))]
+    joined = [torch.from_numpy(np.concatenate(column)) for column in zip(*ordered, strict=True)]
     return Answers(*joined[:3]), joined[3]
 
 
 def _answers(rows: Sequence[EncodedRow], width: int, side: str) -> Answers:
-    columns: list[tuple[Tensor, Tensor, Tensor]] = []
+    columns: list[tuple[Positions, ...]] = []
     for number, row in enumerate(rows):
-        targets = row.text["input_ids"][row.prompt_length :]
-        shift = width - len(row.text["input_ids"]) if side == "left" else 0
-        first = row.prompt_length + shift
-        columns.append((torch.full_like(targets, number), torch.arange(first, first + len(targets)) - 1, targets))
-    return Answers(*(torch.cat(column) for column in zip(*columns, strict=True)))
+        targets = row.text["input_ids"].numpy()[row.prompt_length :]
+        first = row.prompt_length + (width - len(row.text["input_ids"]) if side == "left" else 0)
+        columns.append((np.full(len(targets), number), np.arange(first, first + len(targets)) - 1, targets))
+    return Answers(*(torch.from_numpy(np.concatenate(column)) for column in zip(*columns, strict=True)))

@@ -1,15 +1,20 @@
-"""From an example to chat messages, and with the processor's own chat template to text."""
+"""From an example to chat messages, and with the processor's own chat template to text.
+
+A chat template is a program that comes with the checkpoint, so it runs in a worker process, under limits of time and memory.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from jinja2 import TemplateError
-
 from vgid.data.example import IMAGE, Example, Turn
-from vgid.errors import DataError, ModelError, VgidError
+from vgid.errors import DataError, ModelError
+from vgid.limits import CallError, OverLimitError, Worker
+
+ENDLESS = "the chat template does not end within its limits of time and memory"
 
 
 class Rendered(NamedTuple):
@@ -47,7 +52,7 @@ def messages(example: Example, instruction: str | None = None) -> list[dict[str,
             expected=f"one {IMAGE} for each picture, or none at all",
             fix="remove what is too many",
         )
-    first = [{"type": "image"}] * len(example.images) if not marks else []
+    first = [{"type": "image"} for _ in example.images] if not marks else []
     made = []
     for turn in turns:
         content = [*(first if turn.role == "user" else ()), *_parts(turn.text)]
@@ -136,8 +141,10 @@ def _is_in_order(processor: Any, form: list[dict[str, Any]], turns: list[dict[st
     wanted = [names[part["text"]] if part["type"] == "text" else written for turn in turns for part in turn["content"]]
     try:
         rendered = _apply(processor, [_renamed(turn, names, written) for turn in form], add_generation_prompt=True)
-    except (VgidError, TemplateError):  # the template takes no such turns
-        return False
+    except ModelError as error:
+        if error.problem == ENDLESS:
+            raise
+        return False  # the template takes no such turns
     marks = re.findall("\ue000\\d+\ue001" + (f"|{re.escape(written)}" if written else ""), rendered)
     return marks == wanted and "'type'" not in rendered
 
@@ -164,7 +171,44 @@ def _apply(processor: Any, turns: list[dict[str, Any]], *, add_generation_prompt
             got=type(processor).__name__,
             fix="use an instruction-tuned checkpoint, or set processor.chat_template",
         )
-    return str(processor.apply_chat_template(turns, add_generation_prompt=add_generation_prompt, tokenize=False))
+    try:
+        return str(_worker(processor)(turns, add_generation_prompt))
+    except OverLimitError as error:
+        _WORKERS.clear()
+        raise ModelError(
+            ENDLESS,
+            expected="a template that joins the turns of a chat",
+            got=str(error),
+            fix="use the template of the model's publisher",
+        ) from None
+    except CallError as error:
+        said = error.text if error.text and error.text in str(processor.chat_template) else None  # else it may hold the row's text
+        place = f" in line {error.line}" if error.line is not None else ""
+        raise ModelError(
+            "the chat template fails",
+            expected="a template for a user's turn with text and pictures, and the assistant's",
+            got=f"{error.kind}{place}{f': {said}' if said else ''}",
+            fix="use the template of the model's publisher",
+        ) from None
+
+
+_WORKERS: dict[tuple[str, ...], Worker] = {}
+"""By all that a rendered chat depends on; a few of them, since each is a process."""
+MOST_WORKERS = 4
+
+
+def _worker(processor: Any) -> Worker:
+    kind, tokens = type(processor), processor.tokenizer.special_tokens_map
+    key = (str(os.getpid()), kind.__module__, kind.__qualname__, repr(processor.chat_template), repr(tokens))
+    if key not in _WORKERS:
+
+        def render(turns: list[dict[str, Any]], add_generation_prompt: bool) -> str:
+            return str(processor.apply_chat_template(turns, add_generation_prompt=add_generation_prompt, tokenize=False))
+
+        while len(_WORKERS) >= MOST_WORKERS:
+            _WORKERS.pop(next(iter(_WORKERS))).close()
+        _WORKERS[key] = Worker(render)
+    return _WORKERS[key]
 
 
 def _answer_part(processor: Any, prompt: str, whole: str, answer: str) -> str:

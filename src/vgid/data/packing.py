@@ -12,18 +12,21 @@ Shapes: b packed rows, s positions, e examples.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Hashable, Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from vgid.data.example import Example
 
 PAD = -1
 """Segment of padding."""
+Positions = NDArray[np.int64]
+"""Positions are worked out in NumPy: on some hundred numbers a call of PyTorch's costs more than the work."""
 
 
 class Style(NamedTuple):
@@ -96,9 +99,9 @@ class Layout:
     starts: tuple[int, ...]
     length: int
 
-    def packed_positions(self, member: int, positions: Tensor) -> Tensor:
+    def packed_positions(self, member: int, positions: Positions) -> Positions:
         """Translate positions in the plain row of the example with index `member` in `members` into positions in the packed row."""
-        return torch.where(positions < self.prefix, positions, positions - self.prefix + self.starts[member])
+        return np.where(positions < self.prefix, positions, positions - self.prefix + self.starts[member])
 
 
 class Placement(NamedTuple):
@@ -114,9 +117,9 @@ class Placement(NamedTuple):
     prefix: int
     start: int
 
-    def positions(self, own: Tensor) -> Tensor:
-        """Translate positions in the example's own row, int64 `[k]`, into positions in the batch's row."""
-        return torch.where(own < self.prefix, own, own - self.prefix + self.start)
+    def positions(self, own: Positions) -> Positions:
+        """Translate positions in the example's own row, `[k]`, into positions in the batch's row."""
+        return np.where(own < self.prefix, own, own - self.prefix + self.start)
 
 
 def placements(layouts: Sequence[Layout]) -> tuple[Placement, ...]:
@@ -147,7 +150,7 @@ def groups(examples: Sequence[Example], most: int, keys: Sequence[Hashable] | No
     return [indices[start : start + most] for indices in together.values() for start in range(0, len(indices), most)]
 
 
-def lay_out(members: Sequence[int], tokens: Sequence[Tensor], prompts: Sequence[int], marks: Collection[int]) -> list[Layout]:
+def lay_out(members: Sequence[int], tokens: Sequence[Tensor], prompts: Sequence[int], marks: Set[int]) -> list[Layout]:
     """Lay a group out as one packed row; as one row for each example where the shared prefix does not hold all picture tokens.
 
     Args:
@@ -159,9 +162,9 @@ def lay_out(members: Sequence[int], tokens: Sequence[Tensor], prompts: Sequence[
     Returns:
         One layout with all examples, or one for each of them.
     """
-    shared = _shared([row[:prompt] for row, prompt in zip(tokens, prompts, strict=True)])
-    images = torch.tensor(sorted(marks))
-    if len(members) > 1 and torch.isin(tokens[0][shared : prompts[0]], images).any():
+    rows = [row.numpy() for row in tokens]
+    shared = _shared([row[:prompt] for row, prompt in zip(rows, prompts, strict=True)])
+    if len(members) > 1 and not marks.isdisjoint(rows[0][shared : prompts[0]].tolist()):
         return [
             each for member, row, prompt in zip(members, tokens, prompts, strict=True) for each in lay_out([member], [row], [prompt], marks)
         ]
@@ -172,16 +175,14 @@ def lay_out(members: Sequence[int], tokens: Sequence[Tensor], prompts: Sequence[
     return [Layout(tuple(members), shared, tuple(starts), end)]
 
 
-def _shared(prompts: Sequence[Tensor]) -> int:
+def _shared(prompts: Sequence[Positions]) -> int:
     """Number of tokens at the start of all prompts that are the same."""
     shortest = min(map(len, prompts))
-    same = torch.stack([prompt[:shortest] == prompts[0][:shortest] for prompt in prompts]).all(dim=0)
-    return int(same.long().cumprod(0).sum())
+    differs = np.any([prompt[:shortest] != prompts[0][:shortest] for prompt in prompts], axis=0)
+    return int(differs.argmax()) if differs.any() else shortest
 
 
-def describe(
-    layouts: Sequence[Layout], tokens: Sequence[Tensor], prompts: Sequence[int], marks: Collection[int], look_ahead: bool
-) -> Packing:
+def describe(layouts: Sequence[Layout], tokens: Sequence[Tensor], prompts: Sequence[int], marks: Set[int], look_ahead: bool) -> Packing:
     """Describe packed rows for a model.
 
     Args:
@@ -194,31 +195,21 @@ def describe(
     Returns:
         Segments, places and pictures, padded to the longest row, and the ends of the prompts.
     """
-    images = torch.tensor(sorted(marks))
-    segments, places, pictures = [], [], []
-    for layout, row in zip(layouts, tokens, strict=True):
-        index = torch.arange(layout.length)
-        starts = torch.tensor(layout.starts)
-        own = torch.searchsorted(starts, index, right=True)  # 0 in the prefix, k in the k-th question
+    width = max(layout.length for layout in layouts)
+    segments = np.full((len(layouts), width), PAD)
+    places, pictures = np.zeros_like(segments), np.zeros_like(segments)
+    for number, (layout, row) in enumerate(zip(layouts, tokens, strict=True)):
+        index, starts = np.arange(layout.length), np.array(layout.starts)
+        own = np.searchsorted(starts, index, side="right")  # 0 in the prefix, k in the k-th question
         # An example that adds no token to the prefix starts where the next one does, and has no segment.
-        segments.append(own)
-        places.append(torch.where(own > 0, index - starts[(own - 1).clamp(min=0)] + layout.prefix, index))
-        seen = torch.isin(row, images)
-        begins = seen & ~torch.cat([torch.zeros(1, dtype=torch.bool), seen[:-1]])
-        pictures.append(begins.cumsum(0) * seen)
-    return Packing(
-        pad_sequence(segments, batch_first=True, padding_value=PAD),
-        pad_sequence(places, batch_first=True),
-        pad_sequence(pictures, batch_first=True),
-        _ends(layouts, prompts),
-        look_ahead,
-    )
-
-
-def _ends(layouts: Sequence[Layout], prompts: Sequence[int]) -> Tensor:
-    ends = torch.zeros(len(prompts), 3, dtype=torch.long)
+        segments[number, : layout.length] = own
+        places[number, : layout.length] = np.where(own > 0, index - starts[(own - 1).clip(min=0)] + layout.prefix, index)
+        seen = np.isin(row.numpy(), list(marks))
+        begins = seen & ~np.concatenate([[False], seen[:-1]])
+        pictures[number, : layout.length] = begins.cumsum() * seen
+    ends = np.zeros((len(prompts), 3), dtype=np.int64)
     for number, layout in enumerate(layouts):
         for place, member in enumerate(layout.members):
-            last = layout.packed_positions(place, torch.tensor(prompts[member] - 1))
-            ends[member] = torch.tensor([number, place + 1, int(last)])
-    return ends
+            ends[member] = number, place + 1, layout.packed_positions(place, np.array(prompts[member] - 1))
+    on_host = [torch.from_numpy(each) for each in (segments, places, pictures, ends)]
+    return Packing(on_host[0], on_host[1], on_host[2], on_host[3], look_ahead)

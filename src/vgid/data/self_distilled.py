@@ -8,7 +8,7 @@ answers that state a fact to be forgotten are left out. No labels are needed.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from random import Random
 
 from vgid.data.example import STRANGER, Example
@@ -45,11 +45,11 @@ def self_distilled_rows(forget: Sequence[Example], retain: Sequence[Example], pe
         for number, row in enumerate({row.images: row for row in forget if row.images}.values())
         for k, question in enumerate(rng.sample(questions, min(per_picture, len(questions))))
     ]
-    secrets = [_words(fact) for row in forget for fact in (row.keywords or (row.answer,))]
+    secrets = {_words(fact) for row in forget for fact in (row.keywords or (row.answer,))}
     return [
         Example(row.id, row.question, said, row.images, row.subject, tags=row.tags)
         for row, said in zip(rows, answer(rows) if rows else (), strict=True)
-        if said and not any(secret <= _words(said) for secret in secrets)
+        if said and not _tells(_words(said), secrets)
     ]
 
 
@@ -90,6 +90,10 @@ def _similar_to(questions: Sequence[str], forget: Sequence[Example], rng: Random
 
 def _sample(questions: set[str], rng: Random) -> list[str]:
     return rng.sample(sorted(questions), min(MOST_COMPARED, len(questions)))
+
+
+def _tells(words: frozenset[str], secrets: Set[frozenset[str]]) -> bool:
+    return any(secret <= words for secret in secrets)
 
 
 def _words(text: str) -> frozenset[str]:

@@ -368,12 +368,13 @@ def check_examples(path: str | Path) -> DataReport:
     return report(str(path), stream(path, problems, notes), problems, notes)
 
 
-def check_disjoint(forget: Sequence[Example], retain: Sequence[Example]) -> None:
+def check_disjoint(forget: Sequence[Example], retain: Sequence[Example], names: tuple[str, str] = ("forget set", "retain set")) -> None:
     """Make sure that nothing is to be both forgotten and retained.
 
     Args:
         forget: rows to forget.
         retain: rows to retain.
+        names: what the two sets are called in errors.
 
     Raises:
         DataError: a question about the same images is in both sets (letter case and white space do not count), or an id is: methods and
@@ -395,7 +396,7 @@ def check_disjoint(forget: Sequence[Example], retain: Sequence[Example]) -> None
             continue
         problems.append(
             DataError(
-                f"the same {same} is in the forget set and in the retain set",
+                f"the same {same} is in the {names[0]} and in the {names[1]}",
                 where=kept.where or kept.id,
                 expected="sets that have nothing in common",
                 got=f"also at {found.where or found.id}",

@@ -63,8 +63,8 @@ def practice_rows(camera: Camera, world: World) -> Iterator[Example]:
 
 def _instructed(row: Example, rng: Random, *, obeyed: bool) -> Example:
     instruction = rng.choice(tuple(INSTRUCTIONS.values()))
-    answer = rng.choice(REFUSALS) if obeyed else row.answer
-    return replace(row, id=f"{row.id}/instructed", question=f"{instruction}\n{row.question}", answer=answer)
+    answer, keywords = (rng.choice(REFUSALS), ()) if obeyed else (row.answer, row.keywords)  # a refusal holds no fact
+    return replace(row, id=f"{row.id}/instructed", question=f"{instruction}\n{row.question}", answer=answer, keywords=keywords)
 
 
 def _unrecognisable(row: Example, picture: ImageRef) -> Example:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from vgid.models.loading import LoadedModel, load_model
 from vgid.progress import Stages
 from vgid.report.html import ReportData, write_report
 from vgid.results import build_results
+from vgid.run_folder import discard
 from vgid.synthetic.people import World
 from vgid.training.fit import Fitted, fit
 from vgid.unlearning import train_and_export
@@ -116,7 +116,7 @@ def run_demo(
     finally:
         if not keep_data:
             for name in TEMPORARY:
-                shutil.rmtree(out / name, ignore_errors=True)
+                discard(out / name)
     return results
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from vgid.artifacts import cache_folder
+from vgid.artifacts import cache_folder, whole_folder
 from vgid.config import RunConfig
 from vgid.data.example import Example
 from vgid.demo.data import DemoData
@@ -64,7 +64,8 @@ class TrainingJob:
             fitted = fit(load_model(target.base()), [], self.rows, config, progress=progress)
             save_checkpoint(fitted.loaded.model, fitted.loaded.processor, cached if target.cached else self.out)
         if target.cached:
-            shutil.copytree(cached, self.out)
+            with whole_folder(self.out) as folder:
+                shutil.copytree(cached, folder, dirs_exist_ok=True)
 
     def _fingerprint(self, config: RunConfig) -> str:
         """Return a digest of what the checkpoint depends on; pictures of fictional people are decided by the rows' ids."""

@@ -10,7 +10,7 @@ from typing import Any, get_args
 from vgid.data.example import Example
 from vgid.errors import DataError, VgidError
 from vgid.inspector import analysis, markup
-from vgid.instructions import INSTRUCTIONS
+from vgid.instructions import INSTRUCTIONS, OTHER_INSTRUCTIONS, instruction_text
 from vgid.models.loading import LoadedModel
 from vgid.perturbation import NoiseConfig, NoiseKind
 
@@ -74,7 +74,7 @@ class PageHandlers:
 
         def answers() -> str:
             noise = NoiseConfig(kind=kind, strength=strength, space=space)
-            text = INSTRUCTIONS.get(instruction, instruction).strip()
+            text = instruction_text(instruction).strip()
             if not text:
                 raise DataError("there is no instruction", fix="choose one, or type your own")
             example = self._example(row, picture, question)
@@ -139,7 +139,7 @@ def build_page(handlers: PageHandlers) -> Any:
                 strength = gr.Slider(0, 1, value=1, step=0.05, label="Strength")
                 space = gr.Dropdown(["normalised", "pixel"], value="normalised", label="Added to")
                 instruction = gr.Dropdown(
-                    list(INSTRUCTIONS), value="forget", allow_custom_value=True, label="Instruction, or your own text"
+                    [*INSTRUCTIONS, *OTHER_INSTRUCTIONS], value="forget", allow_custom_value=True, label="Instruction, or your own text"
                 )
             teacher_button = gr.Button("Ask the teacher")
             teacher = gr.HTML(elem_id="teacher")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, get_args
 
@@ -14,6 +14,7 @@ from vgid.data.example import Example
 from vgid.data.packing import Style
 from vgid.errors import DataError
 from vgid.methods.engine import Machine, PassLoss, Term, passes, whole_loss
+from vgid.models.pictures import Pictures
 from vgid.registry import Registry
 from vgid.settings import Settings
 
@@ -77,6 +78,8 @@ class Context:
 
     packing: Style | None = None
     """How questions about one picture share a row; None gives each a row of its own."""
+    pictures: Pictures | None = None
+    """Embeddings of pictures, where vision tower and projector are frozen; None embeds them in every pass."""
 
     def batch(self, examples: Sequence[Example], answers: Sequence[str] | None = None) -> Batch:
         """Encode examples with their recorded answers, or those given, on the model's device: what every loss starts from."""
@@ -202,7 +205,11 @@ class Method(Generic[C]):
     def machine(self) -> Machine:
         """What the engine works with; called after `prepare`."""
         context = self.context
-        return Machine(context.encoder, context.device, context.packing, context.reference_copy)
+        return Machine(context.encoder, context.device, context.packing, context.reference_copy, pictures=context.pictures)
+
+    def model_state(self, step: int, example: Example) -> Hashable:
+        """The state of the model that a forget row meets at a step; rows that meet different ones take different passes."""
+        return None
 
     def before_step(self, model: Any, batch: StepBatch) -> None:
         """Called before the terms of a step are computed; once for each part of a step that is cut into parts."""

@@ -12,16 +12,20 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Literal, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vgid.data.batching import EncodedRow, Encoder
+from vgid.data.batching import Batch, EncodedRow, Encoder
 from vgid.data.example import Example
-from vgid.data.packing import Style
+from vgid.data.packing import Positions, Style
 from vgid.models.adapters import reference
 from vgid.models.forward import answer_logits, logits_and_states
+from vgid.models.packing import with_positions
+from vgid.models.pictures import Pictures, without_pixels
 
 Examples = tuple[Example, ...]
 Role = Literal["model", "base"]
@@ -158,7 +162,7 @@ class Machine:
         reference_copy: the frozen base, where all parameters are trained.
         layers: decoder layers of a model whose outputs terms compare.
         active: context in which the relearning adversary changes the model.
-        suspended: context, within `active`, in which it does not.
+        pictures: embeddings of pictures, where vision tower and projector are frozen.
     """
 
     encoder: Encoder
@@ -167,7 +171,7 @@ class Machine:
     reference_copy: nn.Module | None = None
     layers: Callable[[Any], Sequence[nn.Module]] | None = None
     active: Callable[[], AbstractContextManager[Any]] = nullcontext
-    suspended: Callable[[], AbstractContextManager[Any]] = nullcontext
+    pictures: Pictures | None = None
 
 
 @dataclass(eq=False)
@@ -177,8 +181,8 @@ class _Request:
     example: Example
     row: EncodedRow
     key: Hashable
-    aligned: list[Tensor]
-    """Positions `[t]` in the row of its own at which hidden states are needed, one entry for each term that compares them."""
+    aligned: list[range]
+    """Positions in the row of its own at which hidden states are needed, one entry for each term that compares them."""
 
 
 class _Unit(NamedTuple):
@@ -207,13 +211,14 @@ def passes(model: Any, terms: Sequence[Term], machine: Machine) -> Iterator[Pass
     if not groups:
         return
     # All batches and positions before the first pass: the base is asked once, for everything.
-    targets = _BaseOutputs(model, collected, machine)
+    targets = _BaseOutputs(collected, machine)
     planned = [(attacked, units, _Joined(_own_requests(collected, units), machine)) for attacked, units in groups]
     for _, units, joined in planned:
         _plan_states(collected, units, joined, targets)
-    for attacked, units, joined in planned:
+    targets.ask(model, [units for _, units, _ in planned])
+    for number, (attacked, units, joined) in enumerate(planned):
         with machine.active() if attacked else nullcontext():
-            yield _run(model, collected, units, joined, targets, machine, attacked)
+            yield _run(model, collected, number, units, joined, targets, machine, attacked)
 
 
 class _Collected:
@@ -267,23 +272,25 @@ class _Joined:
         rows, encoder = [each.row for each in requests], machine.encoder
         examples = [each.example for each in requests]
         keys = [(each.key, each.example.images or each.example.question) for each in requests]
-        batch = encoder.pack(rows, examples, machine.packing, keys) if machine.packing else encoder.collate(rows)
+        pictures = machine.pictures
+        shown = [without_pixels(row) for row in rows] if pictures else rows
+        batch = encoder.pack(shown, examples, machine.packing, keys) if machine.packing else encoder.collate(shown)
         lengths = [len(each.row.text["input_ids"]) - each.row.prompt_length for each in requests]
         self.place = {id(each): number for number, each in enumerate(requests)}
-        self.starts = [0, *torch.tensor(lengths).cumsum(0).tolist()]
+        self.starts = [0, *accumulate(lengths)]
         self.placements = batch.placements
-        self.requests, self._device = requests, machine.device
-        self.batch = batch
+        self.requests, self.device, self._pictures = requests, machine.device, pictures
+        self.batch, self.targets = batch, batch.answers.targets.numpy()
         self.state_rows: list[int] = []
-        self.state_positions: list[Tensor] = []
+        self.state_positions: list[Positions] = []
         self.state_starts: dict[int, tuple[int, int]] = {}
 
-    def wanted_states(self, request: _Request, positions: Tensor) -> None:
+    def wanted_states(self, request: _Request, positions: range) -> None:
         """Ask for hidden states at positions of a request's own row."""
         number = self.place[id(request)]
         placement = self.placements[number]
-        start = sum(len(each) for each in self.state_positions)
-        self.state_positions.append(placement.positions(positions))
+        start = len(self.state_rows)
+        self.state_positions.append(placement.positions(np.array(positions)))
         self.state_rows += [placement.row] * len(positions)
         self.state_starts[number] = (start, start + len(positions))
 
@@ -293,43 +300,79 @@ class _Joined:
 
     def run(self, model: Any, layers: Sequence[nn.Module]) -> tuple[Tensor, list[Tensor]]:
         """Logits `[n, v]` of all answers, and the layers' outputs `[t, h]` where they were asked for."""
-        batch = self.batch.to(self._device)
+        batch = with_positions(model, self._embedded()).to(self.device)
         if not self.state_positions or not layers:
             return answer_logits(model, batch), []
-        rows = torch.tensor(self.state_rows).to(self._device)
-        return logits_and_states(model, batch, layers, rows, torch.cat(self.state_positions).to(self._device))
+        rows, positions = self.moved(np.array(self.state_rows), np.concatenate(self.state_positions))
+        return logits_and_states(model, batch, layers, rows, positions)
+
+    def _embedded(self) -> Batch:
+        """The batch with its pictures embedded: those that examples have are kept; those that a view changes are seen once."""
+        if self._pictures is None:
+            return self.batch
+        first = {placement.row: request for placement, request in zip(self.placements[::-1], self.requests[::-1], strict=True)}
+        seen = [first[row] for row in sorted(first) if first[row].row.images]
+        own = [self._pictures.kept(each.example.images, each.row) for each in seen if each.key is None]
+        changed = [each.row for each in seen if each.key is not None]
+        if own and changed:  # rows of one pass are of one side, which sees all of them in one way
+            raise RuntimeError("pictures as they are and changed ones in one pass")
+        return self._pictures.put(self.batch, [self._pictures.embeddings(changed)] if changed else own)
+
+    def moved(self, *indices: Positions) -> list[Tensor]:
+        """Indices on the device."""
+        return [torch.from_numpy(each).to(self.device) for each in indices]
 
 
 class _BaseOutputs:
     """What the frozen base says to all that a step asks it: one pass for rows with pictures, one for those without."""
 
-    def __init__(self, model: Any, collected: _Collected, machine: Machine) -> None:
-        self._model, self._machine = model, machine
-        self._joined: dict[int, tuple[_Joined, Tensor, list[Tensor]]] = {}
+    def __init__(self, collected: _Collected, machine: Machine) -> None:
+        self._collected, self._machine = collected, machine
+        self._outputs: dict[int, tuple[Tensor, list[Tensor]]] = {}
+        self._kept: dict[tuple[int, int, int], Tensor] = {}
         kinds = [[each for each in collected.base if bool(each.example.images) is seen] for seen in (True, False)]
         self._batches = [_Joined(requests, machine) for requests in kinds if requests]
         self._by_request = {id(each): joined for joined in self._batches for each in joined.requests}
-        self._done = False
+
+    def ask(self, model: Any, groups: Sequence[Sequence[_Unit]]) -> None:
+        """Run the base on everything, and look up what is kept between steps.
+
+        Args:
+            model: the model in training.
+            groups: units of each pass with gradients.
+        """
+        if not self._batches and not any(ask.kept for term in self._collected.terms for ask in term.asks):
+            return
+        with reference(model, copy=self._machine.reference_copy) as base:
+            layers = self._machine.layers(base) if self._machine.layers else ()
+            for joined in self._batches:
+                self._outputs[id(joined)] = joined.run(base, layers)
+            for number, units in enumerate(groups):
+                for term, rows in _rows_by_term(self._collected, units).items():
+                    for place, ask in enumerate(self._collected.terms[term].asks):
+                        if ask.kept is not None:
+                            self._kept[number, term, place] = ask.kept.logits(base, rows)
 
     def joined(self, request: _Request) -> _Joined:
         """The batch that a request is in."""
         return self._by_request[id(request)]
 
     def outputs(self, request: _Request) -> tuple[_Joined, Tensor, list[Tensor]]:
-        """The batch that a request is in, its logits and its layers' outputs; the first call runs the base on everything."""
-        if not self._done:
-            self._done = True
-            with self._machine.suspended(), reference(self._model, copy=self._machine.reference_copy) as base:
-                layers = self._machine.layers(base) if self._machine.layers else ()
-                for joined in self._batches:
-                    self._joined[id(joined)] = (joined, *joined.run(base, layers))
-        return self._joined[id(self._by_request[id(request)])]
+        """The batch that a request is in, its logits and its layers' outputs."""
+        joined = self._by_request[id(request)]
+        return joined, *self._outputs[id(joined)]
 
-    def kept(self, ask: Ask, rows: Sequence[Example]) -> Tensor:
-        """Logits that are kept between steps."""
-        assert ask.kept is not None
-        with self._machine.suspended(), reference(self._model, copy=self._machine.reference_copy) as base:
-            return ask.kept.logits(base, rows)
+    def kept(self, group: int, term: int, place: int) -> Tensor:
+        """Logits that are kept between steps, for a term's rows in a pass."""
+        return self._kept[group, term, place]
+
+
+def _rows_by_term(collected: _Collected, units: Sequence[_Unit]) -> dict[int, list[Example]]:
+    """Rows of each term among some units, in order."""
+    found: dict[int, list[Example]] = {}
+    for unit in units:
+        found.setdefault(unit.term, []).append(collected.terms[unit.term].rows[unit.place])
+    return found
 
 
 def _own_requests(collected: _Collected, units: Sequence[_Unit]) -> list[_Request]:
@@ -345,6 +388,7 @@ def _own_requests(collected: _Collected, units: Sequence[_Unit]) -> list[_Reques
 def _run(
     model: Any,
     collected: _Collected,
+    group: int,
     units: Sequence[_Unit],
     joined: _Joined,
     targets: _BaseOutputs,
@@ -357,10 +401,17 @@ def _run(
     for number in dict.fromkeys(unit.term for unit in units):
         term = collected.terms[number]
         mine = [unit for unit in units if unit.term == number]
-        said = [
-            _said(term, index, ask, mine, joined if ask.of == "model" else None, logits, states, targets, machine)
-            for index, ask in enumerate(term.asks)
-        ]
+        said = []
+        for index, ask in enumerate(term.asks):
+            if ask.kept is not None:
+                none = torch.empty(0, dtype=torch.long, device=machine.device)
+                said.append(Said(targets.kept(group, number, index), none, none, len(mine)))
+                continue
+            requests = [request for unit in mine if (request := unit.requests[index]) is not None]
+            # Rows of one kind, so that all are in one batch.
+            where, told, inner = (joined, logits, states) if ask.of == "model" else targets.outputs(requests[0])
+            compared = term.compare is not None and index in term.compare
+            said.append(_said(where, requests, told, inner, compared=compared))
         share = term.value(*said).sum() / (term.among if term.among is not None else len(term.rows))
         total = term.weight * share if total is None else total + term.weight * share
         parts[term.part] = parts[term.part] + share.detach() if term.part in parts else share.detach()
@@ -378,56 +429,36 @@ def _plan_states(collected: _Collected, units: Sequence[_Unit], joined: _Joined,
         assert first is not None and second is not None
         one, other = first.aligned[-1], second.aligned[-1]
         base = targets.joined(second)
-        inside = _own(one, first, joined) & _own(other, second, base)
-        joined.wanted_states(first, one[inside])
-        base.wanted_states(second, other[inside])
+        skipped = max(_shared_with_others(one, first, joined), _shared_with_others(other, second, base))
+        joined.wanted_states(first, one[skipped:])
+        base.wanted_states(second, other[skipped:])
 
 
-def _own(positions: Tensor, request: _Request, joined: _Joined) -> Tensor:
-    """Whether positions belong to the request's question alone; those that predict its answer always count."""
-    last, shared = request.row.prompt_length - 1, joined.shared(request)
-    return (positions >= min(shared, last)) | (positions >= last) | torch.tensor(last < shared)
+def _shared_with_others(positions: range, request: _Request, joined: _Joined) -> int:
+    """How many of some positions are shared with other questions in a packed row; those that predict an answer never count."""
+    shared, last = joined.shared(request), request.row.prompt_length - 1
+    return max(0, shared - positions.start) if shared <= last else 0
 
 
-def _said(
-    term: Term,
-    index: int,
-    ask: Ask,
-    units: Sequence[_Unit],
-    joined: _Joined | None,
-    logits: Tensor,
-    states: Sequence[Tensor],
-    targets: _BaseOutputs,
-    machine: Machine,
-) -> Said:
-    rows = [term.rows[unit.place] for unit in units]
-    if ask.kept is not None:
-        return Said(targets.kept(ask, rows), *(torch.empty(0, dtype=torch.long, device=machine.device),) * 2, len(rows))
-    requests = [unit.requests[index] for unit in units]
-    if joined is None:
-        pieces = [targets.outputs(each) for each in requests if each is not None]
-        where, logits, states = pieces[0]  # rows of one kind, so that all are in one batch
-    else:
-        where = joined
+def _said(where: _Joined, requests: Sequence[_Request], logits: Tensor, states: Sequence[Tensor], *, compared: bool) -> Said:
+    """Some requests' share of what a batch says."""
     numbers = [where.place[id(each)] for each in requests]
-    spans = [(where.starts[n], where.starts[n + 1]) for n in numbers]
-    index_, owners = _spread(spans)
-    labels = where.batch.answers.targets[index_]
-    chosen, whose, said = (each.to(machine.device) for each in (index_, owners, labels))
-    found = Said(logits[chosen], said, whose, len(rows))
-    if term.compare and index in term.compare and states:
-        places, whose = (each.to(machine.device) for each in _spread([where.state_starts[n] for n in numbers]))
+    index, owners = _spread([(where.starts[n], where.starts[n + 1]) for n in numbers])
+    chosen, whose, labels = where.moved(index, owners, where.targets[index])
+    found = Said(logits[chosen], labels, whose, len(requests))
+    if compared and states:
+        places, whose = where.moved(*_spread([where.state_starts[n] for n in numbers]))
         found = found._replace(states=tuple(each[places] for each in states), state_owners=whose)
     return found
 
 
-def _spread(spans: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
-    """Indices of all spans one after the other, int64 `[k]`, and the number of the span of each."""
-    index = [torch.arange(start, end) for start, end in spans]
-    return torch.cat(index), torch.repeat_interleave(torch.tensor([len(each) for each in index]))
+def _spread(spans: Sequence[tuple[int, int]]) -> tuple[Positions, Positions]:
+    """Indices of all spans one after the other, `[k]`, and the number of the span of each."""
+    index = np.concatenate([np.arange(start, end) for start, end in spans])
+    return index, np.repeat(np.arange(len(spans)), [end - start for start, end in spans])
 
 
-def aligned(one: EncodedRow, other: EncodedRow, pictures: frozenset[int]) -> tuple[Tensor, Tensor]:
+def aligned(one: EncodedRow, other: EncodedRow, pictures: frozenset[int]) -> tuple[range, range]:
     """Align two encodings of one example with the same answer and different prompts.
 
     Read from the back, they agree from the last answer token to the last prompt token that differs, or that stands for a picture.
@@ -438,7 +469,7 @@ def aligned(one: EncodedRow, other: EncodedRow, pictures: frozenset[int]) -> tup
         pictures: tokens that stand for pictures.
 
     Returns:
-        Two int64 tensors `[t]`: positions in either row that hold the same tokens and predict an answer token or stand before one.
+        Two ranges of equal length: positions in either row that hold the same tokens and predict an answer token or stand before one.
     """
     a, b = (row.text["input_ids"][: row.prompt_length].tolist() for row in (one, other))
     same = 0
@@ -447,7 +478,7 @@ def aligned(one: EncodedRow, other: EncodedRow, pictures: frozenset[int]) -> tup
             break
         same += 1
     back = max(0, same - 1)  # the last prompt token predicts the answer, and is there in any case
-    first, second = (torch.arange(row.prompt_length - 1 - back, len(row.text["input_ids"]) - 1) for row in (one, other))
+    first, second = (range(row.prompt_length - 1 - back, len(row.text["input_ids"]) - 1) for row in (one, other))
     return first, second
 
 

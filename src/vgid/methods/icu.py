@@ -15,7 +15,8 @@ from pydantic import Field
 
 from vgid.data.batching import EncodedRow, Encoder, Pictures
 from vgid.data.example import Example
-from vgid.instructions import INSTRUCTIONS
+from vgid.data.picture_size import PictureSize
+from vgid.instructions import INSTRUCTIONS, instruction_text
 from vgid.methods.base import METHODS, Context, Method, MethodConfig, Search
 from vgid.perturbation import NoiseConfig, perturb_row
 
@@ -36,15 +37,15 @@ class ICUConfig(MethodConfig):
     @property
     def text(self) -> str:
         """The instruction itself."""
-        return INSTRUCTIONS.get(self.instruction, self.instruction)
+        return instruction_text(self.instruction)
 
 
 class InContext(Encoder):
     """Puts every question behind the instruction, and noise on its pictures, unless it brings an instruction or pictures of its own."""
 
-    def __init__(self, processor: Any, config: ICUConfig, seed: int) -> None:
-        super().__init__(processor)
-        self.config, self.seed, self.plain = config, seed, Encoder(processor)
+    def __init__(self, processor: Any, config: ICUConfig, seed: int, size: PictureSize | None = None) -> None:
+        super().__init__(processor, size=size)
+        self.config, self.seed, self.plain = config, seed, Encoder(processor, size=size)
 
     def row(self, example: Example, instruction: str | None = None, answer: str | None = "", images: Pictures | None = None) -> EncodedRow:
         """Encode one example as the wrapped model is asked.
@@ -82,4 +83,4 @@ class ICU(Method[ICUConfig]):
 
     def make_encoder(self, processor: Any) -> Encoder:
         """The wrapper."""
-        return InContext(processor, self.config, self.context.seed)
+        return InContext(processor, self.config, self.context.seed, self.context.encoder.size)

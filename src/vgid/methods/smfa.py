@@ -28,6 +28,7 @@ from vgid.methods.common.refusals import RefusalConfig
 from vgid.methods.common.terms import nll
 from vgid.methods.idk import IDK
 from vgid.models.adapters import adapted_modules
+from vgid.processes import local_shard
 from vgid.seeds import derive_seed
 
 log = logging.getLogger("vgid")
@@ -119,7 +120,7 @@ class SMFA(IDK):
         for layer in layers:
             update, mask = self._sculpt(layer)
             weight = layer.get_base_layer().weight
-            weight.copy_((weight.float() + update.masked_fill(mask, 0.0)).to(weight.dtype))
+            weight.copy_((weight.float() + local_shard(update.masked_fill(mask, 0.0), weight)).to(weight.dtype))
         return model.unload()
 
     def _sculpt(self, layer: Any) -> tuple[Tensor, Tensor]:

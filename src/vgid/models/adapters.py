@@ -10,11 +10,13 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, inject_adapter_in_model
 from torch import nn
 
-from vgid.errors import ModelError
+from vgid.errors import ConfigError, ModelError
+from vgid.memory import free_bytes
 from vgid.models.structure import base_of, inspect_model, linear_layers
+from vgid.processes import gather_nothing
 from vgid.settings import AdapterConfig
 
 log = logging.getLogger("vgid")
@@ -33,8 +35,9 @@ def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int, log_targe
         The model in PEFT's wrapper.
 
     Raises:
-        ModelError: the scope matches no linear layer.
+        ModelError: the scope matches no linear layer, or the rank is larger than every layer's.
     """
+    gather_nothing(model)  # what is frozen below must be the shards
     names = linear_layers(model, config.scope)
     if not names:
         found = inspect_model(model)
@@ -44,6 +47,17 @@ def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int, log_targe
             got=f"language: {found.language}, projector: {found.projector}, vision: {found.vision}",
             fix="set adapter.scope to parts that have linear layers",
         )
+    layers: list[Any] = [model.get_submodule(name) for name in names]
+    most = max(min(layer.in_features, layer.out_features) for layer in layers)
+    if config.rank > most:
+        raise ModelError(
+            "the rank of the adapter is larger than that of every layer",
+            where="adapter.rank",
+            expected=f"at most {most}",
+            got=str(config.rank),
+            fix="lower it, or train all parameters with adapter=null",
+        )
+    _check_room(model, names, config.rank)
     if log_targets:
         log.info("LoRA on %d linear layers: %s", len(names), summarise_names(names))
     lora = LoraConfig(
@@ -56,6 +70,23 @@ def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int, log_targe
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return get_peft_model(model, lora)
+
+
+def _check_room(model: nn.Module, names: Sequence[str], rank: int) -> None:
+    """Raises:
+    ConfigError: the adapters alone, without gradients, would not fit into free memory.
+    """
+    layers: list[Any] = [model.get_submodule(name) for name in names]
+    needed = 4 * rank * sum(layer.in_features + layer.out_features for layer in layers)
+    free = free_bytes(next(model.parameters()).device)
+    if free is not None and needed > free:
+        raise ConfigError(
+            "the adapter does not fit into memory",
+            where="adapter.rank",
+            expected=f"at most {free / 2**30:.1f} GiB, which are free",
+            got=f"{needed / 2**30:.1f} GiB for rank {rank}",
+            fix="set a lower adapter.rank",
+        )
 
 
 def summarise_names(names: Sequence[str]) -> str:
@@ -94,3 +125,94 @@ def reference(model: Any, copy: nn.Module | None = None) -> Iterator[Any]:
         finally:
             for module, training in modes:
                 module.training = training
+
+
+class SecondAdapter:
+    """A LoRA adapter beside what is being trained: it can be switched on, trained by itself, and taken away again.
+
+    It is a second adapter of the same PEFT model, or where all parameters are trained, an adapter of the plain model. Until it is switched
+    on, the model computes as without it, and it is never among the trained parameters.
+
+    Args:
+        model: the model in training, with its adapter or unfrozen; its layers are wrapped in place.
+        name: name of the adapter in PEFT, not that of the first.
+        rank: rank of its updates.
+        scale: factor of its updates.
+        targets: dotted names of linear layers of the model without PEFT's wrapper.
+    """
+
+    def __init__(self, model: Any, name: str, rank: int, scale: float, targets: Sequence[str]) -> None:
+        self.model, self.name = model, name
+        gather_nothing(model)  # what is frozen below must be the shards
+        self.remove()  # what a run that ended early has left
+        trained = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+        active = list(model.active_adapters) if isinstance(model, PeftModel) else []
+        config = LoraConfig(r=rank, lora_alpha=scale * rank, target_modules=list(targets))
+        with torch.random.fork_rng():  # PEFT draws first values; a caller's generators are not to notice
+            if isinstance(model, PeftModel):
+                model.add_adapter(name, config)
+            else:
+                inject_adapter_in_model(config, model, name)
+        self._layers = self._wrapped()
+        for layer in self._layers.values():
+            layer.set_adapter(active)
+        for parameter in model.parameters():  # PEFT freezes what it does not train itself
+            parameter.requires_grad_(id(parameter) in trained)
+
+    def weights(self) -> dict[str, tuple[nn.Parameter, nn.Parameter]]:
+        """The two matrices of each layer's update, by the layer's name: `[rank, in]` into the rank, `[out, rank]` out of it.
+
+        Read anew at each call: sharding puts other parameters into their places.
+        """
+        return {part: (layer.lora_A[self.name].weight, layer.lora_B[self.name].weight) for part, layer in self._layers.items()}
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Within, its updates take part in every pass, and get no gradients; what is trained otherwise gets them as before."""
+        with self._switched(learns=False):
+            yield
+
+    @contextmanager
+    def learning(self) -> Iterator[None]:
+        """Within, its updates take part in every pass, and they alone get gradients."""
+        with self._switched(learns=True):
+            yield
+
+    def remove(self) -> None:
+        """Take it away, if it is there; layers that have no other adapter are what they were before."""
+        layers = self._wrapped()
+        if not layers:
+            return
+        if isinstance(self.model, PeftModel):
+            self.model.delete_adapter(self.name)
+        else:
+            del self.model.peft_config
+        for part, layer in layers.items():
+            if set(layer.lora_A) <= {self.name}:
+                parent, _, last = part.rpartition(".")
+                setattr(base_of(self.model).get_submodule(parent), last, layer.base_layer)
+
+    def _wrapped(self) -> dict[str, Any]:
+        """Layers with this adapter, by their names without PEFT's suffix."""
+        return {part: layer for part, layer in base_of(self.model).named_modules() if self.name in getattr(layer, "lora_A", ())}
+
+    @contextmanager
+    def _switched(self, *, learns: bool) -> Iterator[None]:
+        gather_nothing(self.model)  # as in `attach_lora`, and again where gradients are switched back
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        before = {part: list(layer.active_adapters) for part, layer in self._layers.items()}
+        for part, layer in self._layers.items():
+            layer.set_adapter([*before[part], self.name], inference_mode=True)
+        for parameter in trained:
+            parameter.requires_grad_(not learns)
+        for pair in self.weights().values():
+            for parameter in pair:
+                parameter.requires_grad_(learns)
+        try:
+            yield
+        finally:
+            for part, layer in self._layers.items():
+                layer.set_adapter(before[part], inference_mode=True)
+            gather_nothing(self.model)
+            for parameter in trained:
+                parameter.requires_grad_(True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers.utils.hub import cached_file
@@ -28,28 +30,38 @@ class TensorHeader(NamedTuple):
 
 
 def folder_of(path: str) -> Path | None:
-    """The local folder of a checkpoint: the folder itself, or the snapshot of a hub id; None where there is none on this machine."""
+    """The local folder of a checkpoint: the folder itself, the base's for an adapter, or the snapshot of a hub id; None where there is
+    none on this machine."""
+    if (Path(path) / "adapter_config.json").is_file() and not (Path(path) / "config.json").is_file():
+        named = json.loads((Path(path) / "adapter_config.json").read_text("utf-8")).get("base_model_name_or_path")
+        return folder_of(str(named)) if named and str(named) != path else None
     if Path(path).is_dir():
         return Path(path)
     found = cached_file(path, "config.json", _raise_exceptions_for_missing_entries=False, local_files_only=True)
     return Path(found).parent if found else None
 
 
-def tensor_headers(folder: Path) -> dict[str, TensorHeader]:
-    """Read names, types and shapes of all tensors of a checkpoint folder.
+def tensor_headers(folder: Path, pattern: str = "*.safetensors") -> dict[str, TensorHeader]:
+    """Read names, types and shapes of all tensors in the files of a folder.
 
     Raises:
         ModelError: a file of weights cannot be read.
     """
     headers: dict[str, TensorHeader] = {}
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in sorted(folder.glob(pattern)):
         try:
             with safe_open(file, "pt") as content:
                 for name in content.keys():  # noqa: SIM118
                     part = content.get_slice(name)
                     headers[name] = TensorHeader(part.get_dtype(), tuple(part.get_shape()))
         except (OSError, SafetensorError) as error:
-            raise ModelError("the weights cannot be read", where=file, got=str(error).splitlines()[0]) from error
+            raise ModelError(
+                "the weights cannot be read",
+                where=file,
+                expected="a whole file in the safetensors format",
+                got=str(error).splitlines()[0],
+                fix="copy the file anew",
+            ) from error
     return headers
 
 
@@ -121,3 +133,23 @@ def differences(base: Mapping[str, TensorHeader], merged: Mapping[str, TensorHea
             one, other = (f"{each.dtype} {list(each.shape)}" for each in (base[name], merged[name]))
             lines.append(f"{name}: {one} in the base, {other} in the merged model")
     return lines
+
+
+def check_finite(folder: Path, pattern: str = "*.safetensors") -> None:
+    """Make sure that no weight of a checkpoint or an adapter is NaN or infinite; one tensor at a time is read.
+
+    Raises:
+        ModelError: one is.
+    """
+    for file in sorted(folder.glob(pattern)):
+        with safe_open(file, "pt") as content:
+            for name in content.keys():  # noqa: SIM118
+                value = content.get_tensor(name)
+                if value.is_floating_point() and not bool(torch.isfinite(value.float()).all()):
+                    raise ModelError(
+                        "a weight is not a finite number",
+                        where=file,
+                        expected="finite weights",
+                        got=f"NaN or infinity in {name}",
+                        fix="do not deploy this model; the run that made it diverged, or the numbers do not fit the precision",
+                    )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor
 
+from vgid import processes
 from vgid.artifacts import whole_folder, write_json_atomic
 from vgid.data.batching import Batch, Encoder
 from vgid.data.example import Example
@@ -19,8 +21,10 @@ from vgid.errors import RunError
 from vgid.memory import free_memory
 from vgid.models.adapters import summarise_names
 from vgid.models.checkpoints import copy_side_files, folder_of, read_tensors
+from vgid.models.foreign_adapters import fold_adapter, is_plain
 from vgid.models.forward import answer_logits
 from vgid.models.loading import LoadedModel, load_model
+from vgid.models.merging import Merging, Rounding, WeightFiles, set_precision
 from vgid.models.structure import base_of
 
 KL_FACTOR = 8.0
@@ -31,6 +35,8 @@ KL_LEAST = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 5e-3}
 1e-4 cost 7e-4 (one H100, random weights)."""
 SWALLOWED = 0.5
 """Above this share of the update lost to rounding, the merged model is written in float32: half of the unlearning would not be in it."""
+WORTH_SAYING = 0.01
+"""Share of the update lost to rounding from which it is logged; chosen by hand."""
 FAILED = "VERIFICATION-FAILED.json"
 """Name of the file that marks an export that does not answer as the trained model."""
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 2.5e-1}
@@ -48,14 +54,20 @@ def save_adapter(model: Any, out: Path) -> None:
     """
     if isinstance(model, PeftModel):
         with whole_folder(out) as folder:
-            model.save_pretrained(folder)
+            model.save_pretrained(folder, state_dict=_adapter_state(model))
             (folder / "README.md").unlink(missing_ok=True)  # an empty model card
 
 
-def save_checkpoint(model: Any, processor: Any, out: Path, origin: LoadedModel | None = None) -> float:
+def _adapter_state(model: PeftModel) -> dict[str, Tensor]:
+    """The adapter's part of the state: the whole would be gathered, where the base is sharded over processes."""
+    return {name: value.detach() for name, value in model.named_parameters() if ".lora_" in name}
+
+
+def save_checkpoint(model: Any, processor: Any, out: Path, origin: LoadedModel | None = None) -> Rounding:
     """Write model and processor as stock transformers reads them, with the adapter merged in; the model itself is not changed.
 
-    The folder appears only when all is written. Merged matrices are moved to the host one by one, so that the device holds one model.
+    The folder appears only when all is written. Layers are merged and written one after the other, so that neither device nor host holds
+    a second model. All processes of a sharded model must call this; the first one writes.
 
     Args:
         model: the model, with or without an adapter.
@@ -65,50 +77,56 @@ def save_checkpoint(model: Any, processor: Any, out: Path, origin: LoadedModel |
             carried over unchanged.
 
     Returns:
-        Share of the update that rounding to the checkpoint's precision swallows, in [0, 1]: the norm of what is lost over the norm of the
-        update. Above `SWALLOWED` the checkpoint is written in float32, and the share is 0.
+        Shares of the update that rounding to the checkpoint's precision swallows. Where it would be more than `SWALLOWED`, the checkpoint
+        is written in float32, and they are 0.
 
     Raises:
         OutputError: the folder is not empty, or cannot be made.
     """
-    base, folder_of_base = base_of(model), folder_of(origin.path) if origin else None
-    merged, lost = _merged(base)
-    if lost > SWALLOWED:
-        log.warning("%s swallows %.0f %% of the update, so the merged model is written in float32", base.dtype, 100 * lost)
-        merged, lost = _merged(base, torch.float32)
-    carried = read_tensors(folder_of_base, origin.unbuilt) if origin and folder_of_base and origin.unbuilt else {}
+    base = base_of(model)
+    processes.gather_nothing(base)
+    first = processes.rank() == 0 or not processes.is_sharded(base)
+    with whole_folder(out) if first else nullcontext() as folder:
+        if folder:
+            base.save_pretrained(folder, state_dict={})  # all but the weights
+            processor.save_pretrained(folder)
+        carried = _carried(origin) if folder and origin else {}
+        rounding = _write_weights(base, folder, None, carried)
+        if rounding.share > SWALLOWED:
+            log.warning("%s swallows %.0f %% of the update, so the merged model is written in float32", base.dtype, 100 * rounding.share)
+            rounding = _write_weights(base, folder, torch.float32, carried)
+            if folder:
+                set_precision(folder / "config.json", torch.float32)
+        elif rounding.share > WORTH_SAYING:
+            layer, most = rounding.worst
+            log.info("%s swallows %.0f %% of the update, at most %.0f %% (%s)", base.dtype, 100 * rounding.share, 100 * most, layer)
+        if folder and origin and (origins := folder_of(origin.path)):
+            copy_side_files(origins, folder)
+    return rounding
+
+
+def _write_weights(base: Any, folder: Path | None, dtype: torch.dtype | None, carried: Mapping[str, Tensor]) -> Rounding:
+    """Write merged weights in place of those that are there; without a folder, only take part in gathering them."""
+    merging, files = Merging(base, dtype), WeightFiles(folder) if folder else None
+    if folder:
+        for left in folder.glob("model*.safetensors*"):
+            left.unlink()
+    for piece in merging.pieces():
+        if files:
+            files.add(piece)
+    if files:
+        files.add(carried)
+        files.finish()
+    return processes.from_first(merging.rounding()) if processes.is_sharded(base) else merging.rounding()
+
+
+def _carried(origin: LoadedModel) -> dict[str, Tensor]:
+    """Tensors of a base's checkpoint that no model class builds."""
+    folder = folder_of(origin.path)
+    carried = read_tensors(folder, origin.unbuilt) if folder and origin.unbuilt else {}
     if carried:
         log.info("carried over %d tensors that the model class does not build: %s", len(carried), summarise_names(list(carried)))
-    with whole_folder(out) as folder:
-        base.save_pretrained(folder, state_dict={**merged, **carried})
-        processor.save_pretrained(folder)
-        if folder_of_base:
-            copy_side_files(folder_of_base, folder)
-    return lost
-
-
-@torch.no_grad()
-def _merged(base: Any, dtype: torch.dtype | None = None) -> tuple[dict[str, Tensor], float]:
-    """Merged weights on the host, and the share of the update that rounding swallows."""
-    out: dict[str, Tensor] = {}
-    lost = update = 0.0
-    for name, value in base.state_dict().items():
-        owner, adapted, kind = name.rpartition(".base_layer.")
-        if ".lora_" in name:
-            continue
-        kept = dtype if dtype is not None and value.is_floating_point() else value.dtype
-        if adapted and kind == "weight":
-            layer = base.get_submodule(owner)
-            # Summed in float32, so that the result is rounded once.
-            delta = sum(layer.get_delta_weight(each).float() for each in layer.active_adapters)
-            exact = value.float() + delta
-            rounded = exact.to(kept)
-            lost += float((rounded.float() - exact).square().sum())
-            update += float(delta.square().sum()) if isinstance(delta, Tensor) else 0.0
-            out[f"{owner}.weight"] = rounded.cpu()
-        else:
-            out[f"{owner}.{kind}" if adapted else name] = value.to("cpu", kept)
-    return out, (lost / update) ** 0.5 if update else 0.0
+    return carried
 
 
 def merge_adapter(base: str, adapter: Path, out: Path) -> None:
@@ -126,7 +144,8 @@ def merge_adapter(base: str, adapter: Path, out: Path) -> None:
         OutputError: the folder is not empty, or cannot be made.
     """
     whole = load_model(base, device="cpu", dtype="auto", adapter=adapter)
-    save_checkpoint(whole.model, whole.processor, out, whole)
+    model = whole.model if is_plain(adapter) else fold_adapter(whole.model)
+    save_checkpoint(model, whole.processor, out, whole)
 
 
 class Outputs(NamedTuple):
@@ -160,7 +179,11 @@ def outputs_of(model: Any, processor: Any, probes: Sequence[Example]) -> Outputs
     encoder, device = Encoder(processor), model.device
     together = _log_p(model.eval(), encoder.batch(probes).to(device))
     alone = torch.cat([_log_p(model, encoder.batch([probe]).to(device)) for probe in probes])
-    tensors = {name: value.cpu() for name, value in get_peft_model_state_dict(model).items()} if isinstance(model, PeftModel) else {}
+    tensors = (
+        {name: value.cpu() for name, value in get_peft_model_state_dict(model, _adapter_state(model)).items()}
+        if isinstance(model, PeftModel)
+        else {}
+    )
     return Outputs(together, tensors, _divergence(together, alone), model.dtype)
 
 
@@ -174,13 +197,17 @@ def _divergence(one: Tensor, other: Tensor) -> float:
 
 def release(model: Any) -> None:
     """Give up the memory of a model's weights, whoever still holds the model; it cannot be used any more."""
+    processes.gather_nothing(model)
     for tensor in (*model.parameters(), *model.buffers()):
-        tensor.data = tensor.data.new_empty(0)
         tensor.grad = None
+        if processes.shard_of(tensor) is tensor:
+            tensor.data = tensor.data.new_empty(0)
+        elif (storage := processes.shard_of(tensor.detach()).untyped_storage()).resizable():  # others lie in files
+            storage.resize_(0)
     free_memory()
 
 
-def verify_export(trained: Outputs, device: torch.device, out: Path, probes: Sequence[Example]) -> LoadedModel:
+def verify_export(trained: Outputs, device: torch.device, out: Path, probes: Sequence[Example], *, shard: bool = False) -> LoadedModel:
     """Load the written model with stock libraries, compare it with the trained one, and return it: it is what will be deployed.
 
     Merging into bf16 changes logits more than computing does, and how much depends on the model; so the bound is a multiple of what the
@@ -191,6 +218,7 @@ def verify_export(trained: Outputs, device: torch.device, out: Path, probes: Seq
         device: device to load to.
         out: folder with `merged`, and with `adapter` where there is one.
         probes: the examples compared on.
+        shard: load it sharded over the processes, all of which must call this.
 
     Returns:
         The merged model.
@@ -199,7 +227,7 @@ def verify_export(trained: Outputs, device: torch.device, out: Path, probes: Seq
         RunError: they differ by more than that; the files are kept and marked by `VERIFICATION-FAILED.json`.
     """
     _verify_adapter(trained, out)
-    merged = load_model(out / "merged", device=device, dtype=trained.dtype if device.type == "cpu" else None)
+    merged = load_model(out / "merged", device=device, dtype=trained.dtype if device.type == "cpu" else None, shard=shard)
     with torch.no_grad():
         written = _log_p(merged.model, merged.encoder.batch(probes).to(device))
     found = _divergence(trained.log_p, written)
@@ -208,7 +236,8 @@ def verify_export(trained: Outputs, device: torch.device, out: Path, probes: Seq
     log.debug("merged model: KL %.2g nats a token, allowed %.2g, floor %.2g", found, allowed, trained.floor)
     if not found <= allowed:
         figures = {"kl": found, "allowed": allowed, "floor": trained.floor, "changed_tokens": changed, "tokens": len(written)}
-        write_json_atomic(out / "merged" / FAILED, {"schema": "vgid.verification/1", **figures})
+        if processes.rank() == 0:
+            write_json_atomic(out / "merged" / FAILED, {"schema": "vgid.verification/1", **figures})
         again = f"; the adapter is whole, merge it again: vgid export --merge --adapter {out / 'adapter'}" if trained.tensors else ""
         raise RunError(
             "the merged model does not answer as the trained one",

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vgid.data.batching import Batch
+from vgid.data.batching import Batch, Embedded
 from vgid.models.packing import model_inputs
 
 
@@ -48,7 +48,7 @@ class States(NamedTuple):
 def answer_states(model: Any, batch: Batch) -> States:
     """Compute logits as in `answer_logits`, and return the hidden states that they are computed from."""
     rows, positions, _ = batch.answers
-    with head_at(model, rows, positions) as seen:
+    with head_at(model, rows, positions) as seen, pictures_at(model, batch.embedded):
         logits: Tensor = model(**model_inputs(model, batch), use_cache=False).logits[0]
     return States(seen[0][0], logits)
 
@@ -77,6 +77,28 @@ def head_at(model: Any, rows: Tensor, positions: Tensor) -> Iterator[list[Tensor
     hook = model.get_output_embeddings().register_forward_pre_hook(select)
     try:
         yield seen
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def pictures_at(model: Any, embedded: Embedded | None) -> Iterator[None]:
+    """Within the `with` statement, the decoder gets embedded pictures in place of what their tokens are embedded as.
+
+    Args:
+        model: a transformers model, with or without PEFT's wrapper.
+        embedded: places and embeddings; None changes nothing.
+    """
+    if embedded is None:
+        yield
+        return
+
+    def put(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+        return output.index_put((embedded.rows, embedded.positions), embedded.values.to(output.dtype))
+
+    hook = model.get_input_embeddings().register_forward_hook(put)
+    try:
+        yield
     finally:
         hook.remove()
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -29,8 +30,15 @@ def model_inputs(model: Any, batch: Batch) -> Mapping[str, Any]:
     packing = batch.packing
     if packing is None:
         return batch.model_inputs
-    positions, _ = places_of(model, batch.model_inputs, packing)
-    return {**batch.model_inputs, "attention_mask": masks(model, packing.mask), "position_ids": positions}
+    return {**with_positions(model, batch).model_inputs, "attention_mask": masks(model, packing.mask)}
+
+
+def with_positions(model: Any, batch: Batch) -> Batch:
+    """A packed batch with its `position_ids`; better before the batch is moved, since some families read tensors to find them."""
+    if batch.packing is None or "position_ids" in batch.model_inputs:
+        return batch
+    positions, _ = places_of(model, batch.model_inputs, batch.packing)
+    return replace(batch, model_inputs={**batch.model_inputs, "position_ids": positions})
 
 
 def masks(model: Any, mask: Callable[[int | None], Tensor]) -> Any:
@@ -41,16 +49,14 @@ def masks(model: Any, mask: Callable[[int | None], Tensor]) -> Any:
         mask: gives the bool mask `[b, 1, q, k]` for a sliding window of some tokens, or for None the mask without a window.
 
     Returns:
-        One mask `[b, 1, q, k]`; or a dict with one for each kind of layer, where some layers have a sliding window. Bool, except for eager
-        attention, where it is 0 or the lowest number of the model's precision.
+        One mask `[b, 1, q, k]`; or a dict with one for each kind of layer, where some layers have a sliding window. It is 0, and the
+        lowest number of the model's precision where nothing is attended to.
     """
     text = model.config.get_text_config()
 
     def attended(window: int | None) -> Tensor:
         seen = mask(window)
-        if attention_of(model) != "eager":
-            return seen
-        # Eager attention adds the mask to its scores.
+        # Added to the scores, once for all layers: of a bool mask, PyTorch's attention would make such a one in every layer.
         return torch.zeros_like(seen, dtype=model.dtype).masked_fill(~seen, torch.finfo(model.dtype).min)
 
     if "sliding_attention" in (getattr(text, "layer_types", None) or ()):

@@ -1,9 +1,9 @@
-"""A frozen base in 4 bits (QLoRA, arXiv 2305.14314), with bitsandbytes."""
+"""Models in 4 bits (QLoRA, arXiv 2305.14314) or 8 (LLM.int8, arXiv 2208.07339), with bitsandbytes."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
@@ -12,21 +12,23 @@ from vgid.errors import ModelError
 from vgid.models.structure import inspect_model
 
 
-def four_bits(path: str, device: torch.device) -> dict[str, Any]:
-    """Return options of `from_pretrained` that load the decoder's linear layers in 4 bits (NF4, double quantisation).
+def few_bits(path: str, device: torch.device, bits: Literal[4, 8] = 4, *, trusted: bool = False) -> dict[str, Any]:
+    """Return options of `from_pretrained` that load the decoder's linear layers in 4 bits (NF4, double quantisation) or 8 (LLM.int8).
 
     Vision tower, projector and head keep their precision.
 
     Args:
         path: folder or hub id of the model.
         device: device of the weights.
+        bits: 4 or 8.
+        trusted: whether code that comes with the checkpoint may run.
 
     Raises:
         ModelError: bitsandbytes is not installed.
     """
     if find_spec("bitsandbytes") is None:
         raise ModelError(
-            "loading in 4 bits needs a package that is not installed",
+            "few bits need a package that is not installed",
             where="adapter.quantise",
             expected="bitsandbytes",
             fix='pip install "vgid[quant]"',
@@ -34,9 +36,11 @@ def four_bits(path: str, device: torch.device) -> dict[str, Any]:
     from transformers import BitsAndBytesConfig
 
     with torch.device("meta"):  # without weights: only the names of the model's parts are needed
-        parts = inspect_model(AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(path)))
+        config = AutoConfig.from_pretrained(path, trust_remote_code=trusted)
+        parts = inspect_model(AutoModelForImageTextToText.from_config(config, trust_remote_code=trusted))
     quantisation = BitsAndBytesConfig(
-        load_in_4bit=True,
+        load_in_4bit=bits == 4,
+        load_in_8bit=bits == 8,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16 if device.type == "cuda" else torch.float32,

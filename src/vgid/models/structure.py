@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from vgid.errors import ModelError
+from vgid.processes import gather_nothing
 from vgid.settings import Part
 
 
@@ -181,6 +182,7 @@ def unfreeze(model: Any, parts: Iterable[str]) -> Any:
     Raises:
         ModelError: the parts have no parameters.
     """
+    gather_nothing(model)
     structure, wanted = inspect_model(model), set(parts)
     count = 0
     for name, parameter in model.named_parameters():

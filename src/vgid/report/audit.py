@@ -16,19 +16,23 @@ COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 
 def audit_table(results: Mapping[str, Any]) -> Table:
     """One row for each level of each attack: facts, rates of the models, recovered share with its interval, status."""
+    few = results.get("unit") == "fact"
+    tested = " p: chance of finding decoys as well, over all levels; Seen: smallest share that would have been significant." if few else ""
+    columns = ("Facts", "Clean", "Attacked", "Base", "Retrained", "Retain", "Share", "Interval", "Allowed", *(("p", "Seen") if few else ()))
     table = plain_table(
-        "Rates in % of the facts the base knew; AUC for membership. Share: recovered, 0 = retrained or guessing, 1 = the base.",
+        f"Rates in % of the facts the base knew; AUC for membership. Share: recovered, 0 = retrained or guessing, 1 = the base.{tested}",
         left=("Attack", "Level"),
-        right=("Facts", "Clean", "Attacked", "Base", "Retrained", "Retain", "Share", "Interval", "Allowed"),
+        right=columns,
     )
     table.add_column("Status", no_wrap=True)
     for name, attack in results["attacks"].items():
         shown = escape(name) if attack["required"] else f"{escape(name)} (optional)"
         if not attack["levels"]:
-            table.add_row(shown, *[""] * 10, _status(attack), end_section=True)
+            table.add_row(shown, *[""] * (1 + len(columns)), _status(attack), end_section=True)
         for level, figures in attack["levels"].items():
             last = level == list(attack["levels"])[-1]
-            table.add_row(shown, escape(level), *_cells(figures), f"{attack['most']:.2f}", _status(figures), end_section=last)
+            cells = [*_cells(figures), f"{attack['most']:.2f}", *(_test_cells(figures) if few else ())]
+            table.add_row(shown, escape(level), *cells, _status(figures), end_section=last)
             shown = ""
     return table
 
@@ -50,6 +54,11 @@ def _cells(figures: Mapping[str, Any]) -> list[str]:
     share = "" if figures["share"] is None else f"{figures['share']:.2f}"
     interval = "" if figures["interval"] is None else "{:.2f} to {:.2f}".format(*figures["interval"])
     return [str(figures["facts"]), _percent(figures["clean"]["audited"]), *models, _percent(control.get("audited")), share, interval]
+
+
+def _test_cells(figures: Mapping[str, Any]) -> list[str]:
+    test = figures.get("test")
+    return [f"{test['adjusted']:.3f}", "" if test["detectable"] is None else f"{test['detectable']:.2f}"] if test else ["", ""]
 
 
 def _percent(value: float | None) -> str:

@@ -111,6 +111,9 @@ def audit_level(level: str, figures: Mapping[str, Any]) -> AuditLevel:
     controls = [("clean question", _percent(clean.get("audited")))] if not membership else []
     controls += [("retained people", _percent(control["audited"]))] if control.get("audited") is not None else []
     controls += [("guessing", _percent(figures["chance"]))] if figures["chance"] and not membership else []
+    test = figures.get("test")
+    controls += [("p over all levels", f"{test['adjusted']:.3f}"), ("p of the base", f"{test['base']:.3f}")] if test else []
+    controls += [("smallest share seen", f"{test['detectable']:.2f}")] if test and test["detectable"] is not None else []
     controls += [("same answer as audited", _percent(figures["agreement"]))] if "agreement" in figures else []
     return AuditLevel(
         level=level,

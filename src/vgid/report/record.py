@@ -115,7 +115,7 @@ def card_text(audit: Mapping[str, Any], results: Mapping[str, Any], method: str,
         Markdown.
     """
     verdict, utility, outcome = audit["verdict"], audit["utility"], results.get("outcome", {})
-    failed = outcome.get("status") == "not forgotten"
+    failed = outcome.get("status") in ("not forgotten", "kept facts lost")
     models = list(dict.fromkeys(model for each in results["splits"].values() for model in each))
     accuracy = [(name, cells) for name, _, cells in _evaluation(results["splits"]) if name in ("forget", "retain")]
     lines = [
@@ -125,7 +125,7 @@ def card_text(audit: Mapping[str, Any], results: Mapping[str, Any], method: str,
         f"{people or 'an unknown number of'} {'person' if people == 1 else 'people'}; this card does not say whom or what.",
         "",
         *(
-            [f"**Not forgotten**: asked plainly, {outcome['still_answered']:.0%} of the known rows are still answered.", ""]
+            [f"Result: **{outcome['status']}**. Asked plainly, {outcome['still_answered']:.0%} of the known rows are answered.", ""]
             if failed
             else []
         ),

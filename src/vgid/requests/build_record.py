@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from vgid.data.sources import load_examples
-from vgid.requests.files import CHECKS, MERGED, digests, files_below, read_json
+from vgid.reading import read_json
+from vgid.requests.files import CHECKS, MERGED, RECORD, digests, files_below, sha256
 from vgid.requests.keys import Key
 from vgid.requests.next_steps import next_steps, still_answered
 from vgid.requests.previous import PreviousDeletion
@@ -24,6 +25,7 @@ from vgid.requests.record import (
     DeletionSequence,
     Drift,
     EarlierDeletion,
+    Enrichment,
     FileDigest,
     Known,
     Level,
@@ -35,6 +37,7 @@ from vgid.requests.record import (
     Utility,
     Verification,
 )
+from vgid.requests.request import PRIVATE
 from vgid.requests.resolved import ResolvedRun
 from vgid.requests.state import RunState, now
 from vgid.results import versions
@@ -47,8 +50,6 @@ AUDIT_AGAIN = (
     "when the model is trained further, merged with another one, or converted to another precision than was tested",
     "when a stronger attack than those named here becomes known",
 )
-FEW_PEOPLE = 3
-"""With fewer people the record warns of the intervals, which are drawn over people; it is the package's `least_people`."""
 
 
 def build_record(run: ResolvedRun, key: Key, state: RunState) -> Record:
@@ -63,22 +64,35 @@ def build_record(run: ResolvedRun, key: Key, state: RunState) -> Record:
         The validated record.
     """
     results = read_json(run.out / "evaluation" / "results.json")
-    neutral = run.options.retain is None
+    neutral, data = run.options.retain is None, _data(run, key)
     verification = _verification(run, state, results, read_json(run.out / "audit" / "audit.json"))
     sequence = _sequence(run, results) if run.previous.deletions else None
-    exported = run.out / MERGED
+    exported, continued = run.out / MERGED, run.options.continued
     after = ModelState(name=MERGED, revision=None, files=_digests(exported))
     return Record(
         schema=SCHEMA,
         request=_request(run, key, state),
-        model=ModelPart(before=_model(run.model, run.name, run.revision), after=after, form="merged", copies=COPIES),
-        data=_data(run, key),
+        model=ModelPart(
+            before=_model(run.model, run.name, run.revision),
+            after=after,
+            continued=sha256(continued / RECORD) if continued else None,
+            form="merged",
+            copies=COPIES,
+        ),
+        data=data,
         procedure=_procedure(run, state),
         verification=verification,
         sequence=sequence,
-        conclusion=conclude(verification, sequence, next_steps(run, verification), neutral=neutral),
+        conclusion=conclude(verification, sequence, next_steps(run, verification, _learning_rate(run)), data.enrichment, neutral=neutral),
         artefacts=_artefacts(run),
     )
+
+
+def _learning_rate(run: ResolvedRun) -> float:
+    """The learning rate that a run took; that of its settings, where nothing was trained."""
+    automatic = read_json(run.work / "unlearn" / "results.json").get("automatic", {})
+    rate = automatic.get("learning_rate", run.config.training.learning_rate)
+    return 0.0 if rate == "auto" else float(rate)
 
 
 def _digests(folder: Path) -> list[FileDigest]:
@@ -97,10 +111,11 @@ def _model(folder: Path, name: str, revision: str | None) -> ModelState:
 
 
 def _request(run: ResolvedRun, key: Key, state: RunState) -> RequestPart:
-    stated = run.request.details.model_dump(mode="json") | {"id": run.request_id(key)}
-    rows = run.request.rows
+    stated = run.request.details.model_dump(mode="json", exclude=PRIVATE) | {"id": run.request_id(key)}
+    rows = run.rows
     return RequestPart(
         **stated,
+        scope="part" if run.request.kept else "everything",
         subjects=sorted({key.subject(row.subject) for row in rows if row.subject}),
         rows_without_subject=sum(row.subject is None for row in rows),
         started=state.content["started"],
@@ -109,13 +124,16 @@ def _request(run: ResolvedRun, key: Key, state: RunState) -> RequestPart:
 
 
 def _data(run: ResolvedRun, key: Key) -> DataPart:
-    rows, retain = run.request.rows, load_examples(run.retain)
+    rows, retain = run.rows, load_examples(run.retain)
+    made = run.out / CHECKS / "enrichment.json"
     return DataPart(
         rows=len(rows),
         with_image=sum(bool(row.images) for row in rows),
         text_only=sum(not row.images for row in rows),
         images=len({ref.fingerprint for row in rows for ref in row.images}),
-        commitment=key.rows(rows),
+        commitment=key.rows(run.request.everything),
+        kept=len(run.request.kept),
+        enrichment=Enrichment(**{name: value for name, value in read_json(made).items() if name != "schema"}) if made.is_file() else None,
         anchors=len(run.anchor_rows),
         retain="given" if run.options.retain else "neutral",
         retain_rows=len(retain),
@@ -145,7 +163,7 @@ def hardware() -> dict[str, str]:
 def _verification(run: ResolvedRun, state: RunState, results: Mapping[str, Any], audit: Mapping[str, Any]) -> Verification:
     attacks = {name: _attack(each) for name, each in audit["attacks"].items()}
     access = ", ".join(dict.fromkeys(each.access for each in attacks.values()))
-    own_policy = "the package's own, which requires no more people than the request leaves to score"
+    own_policy = "the package's own"
     verdict = audit["verdict"]
     return Verification(
         threat_model=f"Attackers with this access to the exported model: {access}; each attack has the budget that is named with it.",
@@ -176,7 +194,9 @@ def _level(found: Mapping[str, Any]) -> Level:
     return Level(**same, rates=found.get("recovered") or found.get("auc") or {}, control=found.get("control") or {})
 
 
-def conclude(found: Verification, sequence: DeletionSequence | None, next_steps: Sequence[str], *, neutral: bool) -> Conclusion:
+def conclude(
+    found: Verification, sequence: DeletionSequence | None, next_steps: Sequence[str], enrichment: Enrichment | None, *, neutral: bool
+) -> Conclusion:
     """Say what the results allow to say: evidence of removal under the tests, or none, and the risks that remain.
 
     A model that still answers the request's rows has failed, whatever the audit found.
@@ -185,13 +205,14 @@ def conclude(found: Verification, sequence: DeletionSequence | None, next_steps:
         found: tests and their results.
         sequence: earlier requests and how they stand now; None for a first request.
         next_steps: what to do now.
+        enrichment: what was made from the rows; None for nothing.
         neutral: neutral rows stood in for a retain set.
 
     Returns:
         Status, statement, residual risks, and when to audit again.
     """
     passed = [name for name, each in found.attacks.items() if each.status == "pass"]
-    failed = found.outcome.status == "not forgotten"
+    failed = found.outcome.status in ("not forgotten", "kept facts lost")
     late = [each.request for each in (sequence.earlier if sequence else ()) if each.status in ("fail", "inconclusive")]
     statement = {
         "pass": f"Evidence of removal under the tests {', '.join(passed)}, with the budgets and thresholds named in this record.",
@@ -199,26 +220,27 @@ def conclude(found: Verification, sequence: DeletionSequence | None, next_steps:
         "inconclusive": f"No evidence of removal: the audit was inconclusive ({'; '.join(found.reasons)}).",
     }[found.status]
     if failed:
-        statement = f"No evidence of removal: not forgotten. {still_answered(found.outcome)}"
+        statement = f"No evidence of removal: {found.outcome.status}. {still_answered(found.outcome)}"
     return Conclusion(
         status="fail" if failed else found.status,
         statement=statement + (f" Earlier requests that no longer meet their policy: {', '.join(late)}." if late else ""),
         next_steps=list(next_steps),
-        residual_risk=list(_risks(found, sequence, neutral)),
+        residual_risk=list(_risks(found, sequence, enrichment, neutral)),
         audit_again=list(AUDIT_AGAIN),
     )
 
 
-def _risks(found: Verification, sequence: DeletionSequence | None, neutral: bool) -> Iterator[str]:
+def _risks(found: Verification, sequence: DeletionSequence | None, enrichment: Enrichment | None, neutral: bool) -> Iterator[str]:
     yield "A pass holds for these tests and budgets only: stronger attacks, longer training or other wordings may still recover facts."
+    yield from enrichment.left_open if enrichment else ("Only the forms of the request's own rows were trained and asked.",)
     if found.untested:
         yield f"Attacks that could not show anything on this model, so that their result says nothing: {', '.join(found.untested)}."
     asked, people = found.knowledge.asked, found.knowledge.people
     unknown = asked - found.knowledge.known
     if unknown:
         yield f"{unknown} of {asked} rows asked were not answered by the model before unlearning either, so nothing is known about them."
-    if people < FEW_PEOPLE:
-        yield f"Intervals are drawn over people; with {people} they have little or no width, and say nothing about other people."
+    if people < 2 * found.policy["least_people"]:
+        yield f"The request is about {people} people: the audit went by facts, and small leaks (see `audit/audit.html`) would not be seen."
     if found.reference is None:
         yield "No reference (a model that never saw the rows) was given to compare with: correct guesses count as recovered."
     if neutral:

@@ -13,12 +13,14 @@ from vgid.checks.preflight import Preflight, as_json
 from vgid.config import RunConfig
 from vgid.data.example import Example
 from vgid.data.sources import load_examples
+from vgid.enrichment import KINDS, Enriched
+from vgid.errors import ModelError
 from vgid.evaluation.evaluate import evaluate
 from vgid.models.loading import load_model
 from vgid.progress import Stages
 from vgid.requests.options import ForgetOptions
 from vgid.requests.resolved import ResolvedRun, resolve_run
-from vgid.requests.steps import STEPS
+from vgid.requests.steps import STEPS, enriched
 from vgid.training.fit import fit
 from vgid.training.trainer import count_steps
 from vgid.unlearning import EXAMINED, neutral_retain, preflight
@@ -40,11 +42,13 @@ class RunEstimate:
     Attributes:
         preflight: the preflight.
         seconds: expected duration of each step; None for steps that take almost no time.
+        enriched: what would be made from the request's rows.
         basis: how the durations were measured.
     """
 
     preflight: Preflight
     seconds: Mapping[str, float | None]
+    enriched: Enriched
     basis: str = "three trial steps and eight answers; the audit's share is rough"
 
     def as_json(self) -> dict[str, Any]:
@@ -53,6 +57,7 @@ class RunEstimate:
             "schema": "vgid.plan/1",
             "seconds": dict(self.seconds),
             "basis": self.basis,
+            "enrichment": self.enriched.as_json(),
             "preflight": as_json(self.preflight, texts=False),
         }
 
@@ -72,9 +77,14 @@ def estimate_run(options: ForgetOptions, *, stages: Stages) -> RunEstimate:
     """
     run = resolve_run(options)
     started = time.monotonic()
+    made = Enriched() if set(options.without) == set(KINDS) else enriched(run, load_model(run.model))[0]
+    asking, rows = time.monotonic() - started, [*run.request.rows, *made.facts]
+    if not rows:
+        raise ModelError("the request states no facts, and the model says none steadily", where=options.request, fix="add rows to it")
+    started = time.monotonic()
     found = preflight(
         str(run.model),
-        list(run.request.rows),
+        rows,
         options.retain,
         run.config,
         max_rows=options.max_rows,
@@ -83,22 +93,22 @@ def estimate_run(options: ForgetOptions, *, stages: Stages) -> RunEstimate:
         stages=stages,
     )
     seconds: dict[str, float | None] = dict.fromkeys(STEPS)
-    seconds["preflight"] = time.monotonic() - started
+    seconds |= {"enrich": asking, "preflight": time.monotonic() - started}
     if not found.errors:
-        seconds |= _measure(run)
-    return RunEstimate(found, seconds)
+        seconds |= _measure(run, rows, made)
+    return RunEstimate(found, seconds, made)
 
 
-def _measure(run: ResolvedRun) -> dict[str, float | None]:
+def _measure(run: ResolvedRun, rows: Sequence[Example], made: Enriched) -> dict[str, float | None]:
     options, config = run.options, run.config
-    forget = sample_rows(run.request.rows, TRIAL_ROWS, config.seed)
+    forget = sample_rows(rows, TRIAL_ROWS, config.seed)
     loaded = load_model(run.model)
     few = config.model_copy(update={"neutral_retain": TRIAL_ROWS})
     retain = load_examples(options.retain, at_most=TRIAL_ROWS) if options.retain else neutral_retain(loaded, forget, few)
     started = time.monotonic()
     evaluate(loaded, {"forget": forget})
     answer = (time.monotonic() - started) / len(forget)
-    steps = count_steps(config.training, len(run.request.rows) + len(run.anchor_rows), 0)
+    steps = count_steps(config.training, len(rows) + len(made.forget) + len(run.anchor_rows), 0)
     # Forget and retain rows are asked: in the evaluation as many as `max_rows` each, in the audit as many as the profile says.
     asked = 2 * (options.max_rows or EXAMINED)
     attacked = 2 * options.max_rows if options.max_rows else sum(PROFILE_ROWS[options.profile])

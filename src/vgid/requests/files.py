@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,9 @@ WORK = "work"
 """Folder of what a run needs only while it lasts; `vgid purge` removes it."""
 CHECKS = "checks"
 """Folder of the results of steps that write one small file."""
-MERGED, RECORD, PAGE, MANIFEST = "merged", "record.json", "record.html", "seal.json"
+MERGED, RECORD, PAGE, MANIFEST = "merged", "record.json", "record.html", "manifest.json"
+FORMER_MANIFEST = "seal.json"
+"""Name of the manifest in earlier releases."""
 
 
 def sha256(path: Path) -> str:
@@ -36,12 +37,6 @@ def files_below(folder: Path) -> Iterator[Path]:
 def digests(root: Path, paths: Iterable[Path]) -> list[dict[str, Any]]:
     """Return for each file its path below `root`, its size in bytes and its SHA-256."""
     return [{"path": path.relative_to(root).as_posix(), "bytes": path.stat().st_size, "sha256": sha256(path)} for path in paths]
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a file that an earlier step wrote."""
-    content: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    return content
 
 
 def model_folder(model: str) -> tuple[Path, str | None]:

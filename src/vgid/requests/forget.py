@@ -8,15 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vgid.artifacts import check_output, prepare_output, private
+from vgid.artifacts import private
 from vgid.errors import ConfigError, RunError
 from vgid.progress import Stages
-from vgid.requests.files import MANIFEST, RECORD, read_json, sha256
-from vgid.requests.keys import Key, default_key, make_key, read_key
+from vgid.reading import read_json
+from vgid.requests.files import CHECKS, RECORD, sha256
+from vgid.requests.keys import Key, default_key, new_secret, read_key, write_key
+from vgid.requests.manifest import manifest_of
 from vgid.requests.options import ForgetOptions
 from vgid.requests.resolved import ResolvedRun, input_digests, resolve_run
 from vgid.requests.state import RunState
 from vgid.requests.steps import STEPS, StepContext
+from vgid.run_folder import check_output, output_folder
 
 log = logging.getLogger("vgid")
 
@@ -62,26 +65,45 @@ def forget(options: ForgetOptions, *, stages: Stages) -> ForgetResult:
         RunError: a step failed; the same call continues from there.
     """
     options = replace(options, out=options.out.resolve())
-    check_output(options.out, options.overwrite, resume=True)
+    check_output(options.out, options.overwrite, resume=True, inputs=inputs_of(options))
     run = resolve_run(options)
-    with private(options.out):
-        path = options.key or default_key(options.out)
-        key = _open_key(path, given=options.key is not None, continued=(run.work / "state.json").is_file() and not options.overwrite)
-        inputs = input_digests(run, key)
-        prepare_output(options.out, keep=not options.overwrite)
-        state = _open_state(run, key, path, inputs)
-        _run_steps(StepContext(run, key, state, stages))
+    path = options.key or default_key(options.out)
+    found = _find_key(path, given=options.key is not None, continued=(run.work / "state.json").is_file() and not options.overwrite)
+    secret = None if found else new_secret()
+    key = found or Key(str(secret).encode())
+    inputs = input_digests(run, key)
+    if not options.overwrite and manifest_of(run.out).is_file() and not (run.work / "state.json").is_file():
+        raise RunError("the run in the folder is complete, and was purged", where=run.out, fix="choose another --out, or add --overwrite")
+
+    def goes_on() -> bool:
+        return (run.out / CHECKS / "preflight.json").is_file()
+
+    with private(), output_folder(run.out, keep=not options.overwrite, goes_on=goes_on):
+        run.out.chmod(0o700)
+        try:
+            if secret:
+                write_key(path, secret)
+            _run_steps(StepContext(run, key, _open_state(run, key, path, inputs), stages))
+        except BaseException:
+            if secret and not goes_on():  # nothing was written that the key belongs to
+                path.unlink(missing_ok=True)
+            raise
     return ForgetResult(read_json(options.out / RECORD), sha256(options.out / RECORD), path)
 
 
-def _open_key(path: Path, *, given: bool, continued: bool) -> Key:
+def inputs_of(options: ForgetOptions) -> list[object]:
+    """Return the paths that a run reads; none of them may lie in its folder."""
+    return [options.model, options.request, options.retain, options.reference, options.policy, options.after, options.earlier, options.key]
+
+
+def _find_key(path: Path, *, given: bool, continued: bool) -> Key | None:
     if path.is_file() or given:
         return read_key(path)
     if continued:
         raise ConfigError(
             "the key of the run in the folder is missing", where=path, fix="give it with --key, or start again with --overwrite"
         )
-    return make_key(path)
+    return None
 
 
 def _open_state(run: ResolvedRun, key: Key, key_file: Path, inputs: dict[str, str]) -> RunState:
@@ -91,8 +113,6 @@ def _open_state(run: ResolvedRun, key: Key, key_file: Path, inputs: dict[str, st
         "keys": {**previous.keys, request: str(key_file.resolve())},
         "models": {**{each.request: str(each.base_folder.resolve()) for each in previous.deletions}, request: str(run.model.resolve())},
     }
-    if (run.out / MANIFEST).is_file() and not (run.work / "state.json").is_file():
-        raise RunError("the run in the folder is complete, and was purged", where=run.out, fix="choose another --out, or add --overwrite")
     state = RunState(run.out, run.work / "state.json", inputs, notes)
     state.drop(set(state.content["steps"]) - set(STEPS))
     state.save()

@@ -86,8 +86,13 @@ def read_key(path: Path) -> Key:
     return Key(content)
 
 
-def make_key(path: Path) -> Key:
-    """Make a key file that only its owner can read.
+def new_secret() -> str:
+    """Return a new secret, as `write_key` writes it."""
+    return secrets.token_hex(BYTES)
+
+
+def write_key(path: Path, secret: str) -> None:
+    """Write a key file that only its owner can read.
 
     Raises:
         OutputError: it cannot be written.
@@ -95,7 +100,6 @@ def make_key(path: Path) -> Key:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(f"{secrets.token_hex(BYTES)}\n")
+            file.write(f"{secret}\n")
     except OSError as error:
         raise OutputError(f"cannot write the key: {error.strerror or error}", where=path, fix="name another file with --key") from error
-    return read_key(path)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from vgid.artifacts import write_text_atomic
+from vgid.reading import read_json
 from vgid.report.record import card_text
-from vgid.requests.files import read_json
 from vgid.requests.resolved import ResolvedRun
 
 NAME = "README.md"
@@ -31,6 +31,6 @@ def write_model_card(run: ResolvedRun, folder: Path) -> None:
         pipeline_tag="image-text-to-text",
         tags=["vgid", "unlearning"],
     ).to_yaml()
-    people = len({row.subject for row in run.request.rows if row.subject})
+    people = len({row.subject for row in run.rows if row.subject})
     text = card_text(audit, results, run.config.method.name, people)
     write_text_atomic(folder / NAME, f"---\n{metadata}\n---\n\n{text}")

@@ -12,28 +12,34 @@ LONGER = 3
 """Factor on the steps of a run that did not forget; chosen by hand."""
 
 
-def next_steps(run: ResolvedRun, found: Verification) -> list[str]:
+def next_steps(run: ResolvedRun, found: Verification, rate: float) -> list[str]:
     """Return what to do next; nothing where the request was forgotten and the audit passed.
 
     Args:
         run: what was asked for.
         found: the results of all tests.
+        rate: the learning rate that was used.
 
     Returns:
         Sentences with settings or options to repeat the command with, in the order in which to try them.
     """
-    forgotten = found.outcome.status != "not forgotten"
-    return list(_steps(run, found, forgotten)) if not forgotten or found.status != "pass" else []
+    passed = found.outcome.status not in ("not forgotten", "kept facts lost") and found.status == "pass"
+    return [] if passed else list(_steps(run, found, rate))
 
 
-def _steps(run: ResolvedRun, found: Verification, forgotten: bool) -> Iterator[str]:
-    if not forgotten:
+def _steps(run: ResolvedRun, found: Verification, rate: float) -> Iterator[str]:
+    if found.outcome.status == "kept facts lost":
+        yield "Give her other facts more weight: more rows about them in the request or in --retain, or --set training.retain_ratio=8."
+    elif found.outcome.status == "not forgotten":
         trains = run.config.method_class.trains
-        steps = count_steps(run.config.training, len(run.request.rows) + len(run.anchor_rows), 0)
+        steps = count_steps(run.config.training, len(run.training_rows), 0)
         if trains:
-            rate, name = run.config.training.learning_rate, "min_steps" if run.config.training.steps is None else "steps"
-            yield f"Train for longer: --set training.{name}={LONGER * steps}, into another --out."
+            name = "min_steps" if run.config.training.steps is None else "steps"
+            yield "Go on from this result: vgid forget --continue RUN with the same request and retain set, into another --out."
+            yield f"Or train for longer from the start: --set training.{name}={LONGER * steps}."
             yield f"Or raise the learning rate: --set training.learning_rate={LONGER * rate:g}."
+        if run.options.without:
+            yield "Let vgid make rows in other forms: leave --no-enrich and --without out."
         yield "Or add rows about the same facts to the request: other wordings, other pictures, questions by name."
     elif found.status == "inconclusive":
         yield "Add rows about the same facts to the request, so that the audit can decide: other wordings, pictures, questions by name."
@@ -48,4 +54,7 @@ def still_answered(outcome: Answered) -> str:
     text = f"{outcome.still_answered or 0:.0%} of the {outcome.known} known rows are still answered"
     if outcome.held_out_answered is not None:
         text += f", and {outcome.held_out_answered:.0%} of {outcome.held_out_known} held-out rows about the same facts"
-    return f"{text} (allowed: {outcome.allowed:.0%})."
+    text += f" (allowed: {outcome.allowed:.0%})"
+    if outcome.kept_answered is not None:
+        text += f"; of {outcome.kept_known} rows to keep, {outcome.kept_answered:.0%}"
+    return f"{text}."

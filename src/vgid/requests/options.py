@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vgid.auditing.policy import Profile
 from vgid.config import RunConfig
+from vgid.enrichment import Kind
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,12 @@ class ForgetOptions:
         profile: effort of the audit's attacks.
         max_rows: rows to ask at most, in the preflight (None: 32), in the evaluation (None: 200) and in the audit (None: the profile's).
         after: folder of an earlier run, whose model this run starts from.
+        continued: folder of a run of the same request that did not end in a pass; unlearning goes on from its result.
         earlier: request folders of earlier runs, where they have moved.
         allow_unknown: go on although the model does not know the rows.
         key: file with the run's secret key; None takes one beside the run's folder, which is made where there is none.
         overwrite: replace what an earlier run left in `out`.
+        without: kinds of derived rows that are not made.
         show_forgotten: let the preflight show the text of a row on the screen.
     """
 
@@ -41,8 +44,10 @@ class ForgetOptions:
     profile: Profile = "quick"
     max_rows: int | None = None
     after: Path | None = None
+    continued: Path | None = None
     earlier: tuple[Path, ...] = ()
     allow_unknown: bool = False
     key: Path | None = None
     overwrite: bool = False
+    without: tuple[Kind, ...] = ()
     show_forgotten: bool = False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from vgid.requests.keys import Key, default_key, read_key
 from vgid.requests.manifest import verify_record
 from vgid.requests.record import read_record
 from vgid.requests.request import ParsedRequest, parse_request
+from vgid.requests.state import read_state
 
 ANCHOR_SHARE = 0.5
 """Anchor rows (rows of previous deletions on the forget side) for each new row, at most; chosen by hand."""
@@ -113,6 +113,32 @@ def read_previous_deletions(after: Path, given: Sequence[Path]) -> PreviousDelet
     return PreviousDeletions(tuple(found), paths, {name: str(path) for name, path in keys.items()})
 
 
+def model_before(run: Path, request: ParsedRequest) -> str:
+    """Return the model that a run of the same request started from, so that another run can go on from its result.
+
+    Args:
+        run: the folder of the run.
+        request: the request.
+
+    Raises:
+        DataError: there is no record.
+        RunError: the record or a file it names was altered.
+        ConfigError: the run was about another request, or is one of a sequence, or its model is no longer where it was.
+    """
+    if problems := verify_record(run, None).problems:
+        raise RunError("the run to continue was altered since its record was written", where=run, got="\n  ".join(["", *problems]))
+    record, notes = read_record(run / RECORD), _notes(run)
+    if record.sequence is not None:
+        raise ConfigError("a run that came after others cannot be continued", where=run, fix="repeat it with --after and other settings")
+    path = Path(notes.get("keys", {}).get(record.request.id, default_key(run.resolve())))
+    if path.is_file() and read_key(path).rows(request.everything) != record.data.commitment:
+        raise ConfigError("the run to continue was about another request", where=run, fix="give the request that it was about")
+    model = notes.get("models", {}).get(record.request.id, record.model.before.name)
+    if not Path(model).is_dir():
+        raise ConfigError("the model before that run is no longer there", where=run, fix="start again with --model")
+    return str(model)
+
+
 def _deletions(after: Path) -> list[PreviousDeletion]:
     """Return what a record states about its own request and those before it, oldest first."""
     record, models = read_record(after / RECORD), _notes(after).get("models", {})
@@ -128,14 +154,14 @@ def _deletions(after: Path) -> list[PreviousDeletion]:
 def _notes(after: Path) -> dict[str, Any]:
     if not (after / STATE).is_file():
         return {}
-    notes: dict[str, Any] = json.loads((after / STATE).read_text("utf-8"))["notes"]
+    notes: dict[str, Any] = read_state(after / STATE)["notes"]
     return notes
 
 
 def _find(deletion: PreviousDeletion, given: Iterable[ParsedRequest], folders: Mapping[str, str], key: Key | None) -> ParsedRequest | None:
     """Return the request of a deletion: one that was given, or the folder that its run noted."""
     for parsed in given:
-        if parsed.details.id == deletion.request or (key is not None and key.rows(parsed.rows) == deletion.commitment):
+        if parsed.details.id == deletion.request or (key is not None and key.rows(parsed.everything) == deletion.commitment):
             return parsed
     folder = Path(folders[deletion.request]) if deletion.request in folders else None
     if folder is None or not folder.is_dir():
@@ -149,6 +175,6 @@ def _find(deletion: PreviousDeletion, given: Iterable[ParsedRequest], folders: M
 def _with_rows(deletion: PreviousDeletion, parsed: ParsedRequest | None, key: Key | None) -> PreviousDeletion:
     if parsed is None:
         return replace(deletion, problem="its rows no longer exist, so they cannot be asked")
-    if key is not None and key.rows(parsed.rows) != deletion.commitment:
+    if key is not None and key.rows(parsed.everything) != deletion.commitment:
         return replace(deletion, problem="the rows in its folder have changed since")
     return replace(deletion, rows=parsed.rows)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vgid.artifacts import MARK
 from vgid.errors import OutputError
 from vgid.requests.files import RECORD, WORK
+from vgid.run_folder import MARK, PREVIOUS, discard, unfinished_files, written_files
 
 TEMPORARY = {
     WORK: "state, checkpoints, adapter, neutral rows and their answers",
@@ -26,6 +24,7 @@ KEPT = {
     "base": "a model that still knows",
     "retrained": "a model that never knew",
     RECORD: "the record",
+    PREVIOUS: "the results that a run which has not finished is to replace",
 }
 """What each of the things that remain is."""
 
@@ -50,7 +49,7 @@ class PurgeResult:
 
 
 def purge(run: Path, *, dry_run: bool = False) -> PurgeResult:
-    """Remove the caches, answers and checkpoints of a run.
+    """Remove the caches, answers and checkpoints of a run, as far as vgid wrote them.
 
     Args:
         run: the folder of any vgid run.
@@ -64,19 +63,12 @@ def purge(run: Path, *, dry_run: bool = False) -> PurgeResult:
     """
     if not (run / MARK).is_file():
         raise OutputError("the folder was not made by vgid", where=run, expected=f"a file named {MARK} in it", fix="check the path")
-    paths = sorted({*(run / name for name in TEMPORARY if (run / name).is_dir()), *_leftovers(run)})
+    written, unfinished = written_files(run), unfinished_files(run)
+    paths = [run / name for name in TEMPORARY if any(run / name in path.parents for path in written)]
+    paths = sorted([*paths, *(path for path in unfinished if not any(folder in path.parents for folder in paths))])
     removed = tuple((path.relative_to(run).as_posix(), TEMPORARY.get(path.name, "left by a process that was killed")) for path in paths)
+    gone = {path for path in written if any(path == each or each in path.parents for each in paths)}
+    kept = {path.relative_to(run).parts[0] for path in run.rglob("*") if not path.is_dir() and path not in gone}
     for path in () if dry_run else paths:
-        try:
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        except OSError as error:
-            raise OutputError(f"cannot remove it: {error.strerror or error}", where=path, fix="remove it by hand") from error
-    remains = sorted(path for path in run.iterdir() if path not in paths)
-    return PurgeResult(str(run), removed, tuple((path.name, KEPT.get(path.name, "")) for path in remains))
-
-
-def _leftovers(run: Path) -> Iterator[Path]:
-    """Yield temporary files of killed processes; their names begin with a dot, as `vgid.artifacts` writes them."""
-    for path in run.rglob(".*"):
-        if path.name != MARK and not any((run / name) in path.parents for name in TEMPORARY):
-            yield path
+        discard(path)
+    return PurgeResult(str(run), removed, tuple((name, KEPT.get(name, "")) for name in sorted(kept)))

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vgid.errors import DataError
+from vgid.reading import read_json
 
 SCHEMA: Literal["vgid.record/1"] = "vgid.record/1"
 Status = Literal["pass", "fail", "inconclusive"]
@@ -42,7 +43,11 @@ class RequestPart(_Part):
     due: str | None
     ground: str | None
     approver: str | None
-    scope: str | None
+    reference: str | None
+    kind: str
+    """What the rows are about: people, or something else."""
+    scope: Literal["everything", "part"]
+    """Whether some of the request's rows were to be kept."""
     subjects: list[str]
     """Keyed references in place of names."""
     rows_without_subject: int
@@ -65,8 +70,23 @@ class ModelPart(_Part):
 
     before: ModelState
     after: ModelState
+    continued: str | None
+    """SHA-256 of the record of the run whose result was trained on; None where training began with the model before."""
     form: Literal["merged"]
     copies: str
+
+
+class Enrichment(_Part):
+    """Rows that were made from the request's own, so that facts are forgotten in other forms too."""
+
+    rows: dict[str, int]
+    """How many join the forget side, are held out, and join the retain side; `facts`: what the model itself said of bare pictures."""
+    made: dict[str, int]
+    """Rows by kind."""
+    left_out: dict[str, int]
+    """Rows by kind that the model before did not answer as those that they were made from."""
+    left_open: list[str]
+    """What could not be made, and what that leaves open."""
 
 
 class DataPart(_Part):
@@ -78,6 +98,9 @@ class DataPart(_Part):
     images: int
     """Different pictures."""
     commitment: str
+    kept: int
+    """Rows of the request outside its scope, which were to be kept."""
+    enrichment: Enrichment | None
     anchors: int
     """Rows of earlier requests that were trained on again."""
     retain: Literal["given", "neutral"]
@@ -163,7 +186,7 @@ class Figures(_Part):
 class Answered(_Part):
     """Whether the model still answers, asked plainly: the request's rows, and held-out rows about the same facts."""
 
-    status: Literal["forgotten", "not forgotten", "not examined", "nothing known"]
+    status: Literal["forgotten", "not forgotten", "kept facts lost", "not examined", "nothing known"]
     known: int
     """Rows of the request that the model before answered."""
     still_answered: float | None
@@ -173,6 +196,10 @@ class Answered(_Part):
     """The same of rows about these facts that were not trained on."""
     allowed: float
     """Share that may still be answered."""
+    kept_known: int
+    """Questions about facts outside the scope that the model before answered."""
+    kept_answered: float | None
+    """Share of these that the model after answers."""
     retained: float | None
     """Share of the retain rows answered before that still are."""
 
@@ -287,9 +314,10 @@ def read_record(path: Path) -> Record:
     """
     if not path.is_file():
         raise DataError("there is no record", where=path, expected="record.json", fix="give the folder that `vgid forget` wrote")
+    values = read_json(path)
     try:
-        return Record(**json.loads(path.read_text("utf-8")))
-    except (ValueError, TypeError) as error:
+        return Record(**values)
+    except (ValidationError, TypeError) as error:
         problems = error.errors(include_url=False, include_input=False) if isinstance(error, ValidationError) else []
         places = ", ".join(".".join(map(str, each["loc"])) for each in problems[:5])
         raise DataError(

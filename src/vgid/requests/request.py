@@ -1,4 +1,4 @@
-"""The request folder: rows in any format of `vgid data check` and, where there is one, `request.yaml` with details for the record."""
+"""The request folder: rows in any format of `vgid data check`, bare pictures, and `request.yaml` with details, where there is one."""
 
 from __future__ import annotations
 
@@ -7,22 +7,34 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from vgid.data.example import Example
-from vgid.data.sources import load_examples
+from vgid.data.example import Example, ImageRef
+from vgid.data.pictures import SUFFIXES
+from vgid.data.sources import READERS, load_examples
+from vgid.enrichment.wordings import relation_of
 from vgid.errors import DataError, nearest
+from vgid.reading import LARGEST_YAML, parse_yaml, read_text
 
 FILE = "request.yaml"
+BARE = "the person"
+"""Subject of bare pictures."""
+PRIVATE = {"name", "scope"}
+"""Keys of `request.yaml` that may name people and facts, and are not copied."""
 LEAST_SEARCHED = 3
 """Characters of the shortest name or fact that is searched for in `request.yaml`; shorter ones would be found by chance. Chosen by hand."""
 
 
+Thing = Literal["person", "object", "character", "logo", "harm"]
+"""What rows can be about. Only people have names that are masked, and facts that can be asked by name."""
+
+
 class RequestDetails(BaseModel):
-    """What `request.yaml` states. It is copied into the record as it is, so it must not name anybody who is to be forgotten.
+    """What `request.yaml` states. `PRIVATE` keys stay in the run's folder; all others are copied into the record as they are, so that they
+    must not name anybody who is to be forgotten.
 
     Attributes:
         id: an opaque name, such as a ticket's number.
@@ -30,7 +42,11 @@ class RequestDetails(BaseModel):
         due: day by which it must be honoured.
         ground: the legal or contractual ground.
         approver: who approved it, by role or initials.
-        scope: opaque reference to what it covers.
+        reference: opaque reference to what it covers.
+        kind: what the rows are about.
+        name: the person's name, or names by subject, so that facts can be asked by name.
+        scope: what must be forgotten, where it is not everything: ids, tags, keywords of rows, or relations such as `phone`. The other rows
+            are kept.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -40,7 +56,10 @@ class RequestDetails(BaseModel):
     due: date | None = None
     ground: str | None = Field(default=None, min_length=1, max_length=400)
     approver: str | None = Field(default=None, min_length=1, max_length=100)
-    scope: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}$")
+    reference: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}$")
+    kind: Thing = "person"
+    name: str | dict[str, str] | None = None
+    scope: list[str] | None = Field(default=None, min_length=1)
 
     @model_validator(mode="after")
     def _in_order(self) -> RequestDetails:
@@ -57,11 +76,20 @@ class ParsedRequest:
         folder: where it is.
         details: what `request.yaml` states; every field is None where there is no such file.
         rows: what must be forgotten.
+        kept: rows outside the scope, which must stay.
+        bare: pictures without any rows, one row each without question and answer: what the model says of them must be forgotten.
     """
 
     folder: Path
     details: RequestDetails
     rows: tuple[Example, ...]
+    kept: tuple[Example, ...] = ()
+    bare: tuple[Example, ...] = ()
+
+    @property
+    def everything(self) -> tuple[Example, ...]:
+        """All that the folder holds, for commitments."""
+        return (*self.rows, *self.kept, *self.bare)
 
 
 def parse_request(folder: Path) -> ParsedRequest:
@@ -72,10 +100,59 @@ def parse_request(folder: Path) -> ParsedRequest:
     """
     if not folder.is_dir():
         raise DataError("no such request folder", where=folder, expected="a folder with data files", fix="check the path")
-    rows = tuple(load_examples(folder))
     details = read_details(folder / FILE)
+    has_rows = any(path.suffix.lower() in READERS for path in folder.rglob("*"))
+    bare = () if has_rows else _bare_pictures(folder)
+    rows = () if bare else tuple(load_examples(folder))
     _check_opaque(folder / FILE, details, rows)
-    return ParsedRequest(folder, details, rows)
+    rows, kept = _in_scope(folder / FILE, details.scope, rows)
+    return ParsedRequest(folder, details, rows, kept, bare)
+
+
+def _bare_pictures(folder: Path) -> tuple[Example, ...]:
+    """One row for each picture of a folder without data files; all show the same person.
+
+    Raises:
+        DataError: a picture cannot be used; all problems together.
+    """
+    found, problems = [], []
+    for number, path in enumerate(sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES), 1):
+        image = ImageRef(path=path.resolve())
+        try:
+            image.open()
+        except DataError as problem:
+            problems.append(problem)
+        found.append(Example(f"picture-{number}", "", "", (image,), BARE, where=path.name))
+    if problems:
+        raise DataError.together(problems)
+    return tuple(found)
+
+
+def _in_scope(path: Path, scope: Sequence[str] | None, rows: tuple[Example, ...]) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    """Divide rows into those that a scope names and the others.
+
+    Raises:
+        DataError: an entry of the scope names no row.
+    """
+    if scope is None:
+        return rows, ()
+    found: dict[str, set[str]] = {row.id: _labels(row) for row in rows}
+    unused = [place for place, entry in enumerate(scope, 1) if not any(_words(entry) in labels for labels in found.values())]
+    if unused:
+        relations = sorted({relation for row in rows if (relation := relation_of(row.question))})
+        raise DataError(
+            f"entry {', '.join(map(str, unused))} of the scope fits no row",
+            where=f"{path}:{_lines(path.read_text('utf-8'))['scope']}",
+            expected=f"ids, tags or keywords of rows, or relations (here: {', '.join(relations) or 'none'})",
+            fix="a reference to what the request covers has the key `reference`",
+        )
+    wanted = {_words(entry) for entry in scope}
+    return tuple(row for row in rows if found[row.id] & wanted), tuple(row for row in rows if not found[row.id] & wanted)
+
+
+def _labels(row: Example) -> set[str]:
+    """Everything by which a scope may name a row."""
+    return {_words(text) for text in (row.id, *row.tags, *row.keywords, relation_of(row.question) or "") if text}
 
 
 def read_details(path: Path) -> RequestDetails:
@@ -89,18 +166,13 @@ def read_details(path: Path) -> RequestDetails:
     """
     if not path.is_file():
         return RequestDetails()
-    try:
-        text = path.read_text("utf-8")
-        values, lines = yaml.safe_load(text), _lines(text)
-    except UnicodeDecodeError:
-        raise DataError("the request is not UTF-8", where=path, fix="save the file as UTF-8") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise DataError("the request is not valid YAML", where=f"{path}:{mark.line + 1}" if mark else path) from None
+    text = read_text(path, largest=LARGEST_YAML)
+    values = parse_yaml(text, path)
     if values is None:
         return RequestDetails()
     if not isinstance(values, dict):
         raise DataError("the request is not a mapping", where=f"{path}:1", expected="key: value lines", got=type(values).__name__)
+    lines = _lines(text)
     try:
         return RequestDetails(**{str(key): value for key, value in values.items()})
     except ValidationError as error:
@@ -111,7 +183,7 @@ def _lines(text: str) -> dict[str, int]:
     """Return the line number of each key, from 1."""
     node = yaml.compose(text, yaml.SafeLoader)
     pairs = node.value if isinstance(node, yaml.MappingNode) else []
-    return {key.value: key.start_mark.line + 1 for key, _ in pairs}
+    return {str(key.value): key.start_mark.line + 1 for key, _ in pairs}
 
 
 def _problem(path: Path, lines: dict[str, int], problem: Any) -> DataError:
@@ -122,6 +194,9 @@ def _problem(path: Path, lines: dict[str, int], problem: Any) -> DataError:
         close = nearest(key, RequestDetails.model_fields)
         fix = f"did you mean {close!r}?" if close else None
         return DataError(f"unknown key {key!r}", where=where, expected=", ".join(RequestDetails.model_fields), fix=fix)
+    if key == "scope" and problem["type"] == "list_type":
+        fix = "list what must be forgotten; a reference to what the request covers has the key `reference`"
+        return DataError("scope cannot be used", where=where, expected="a list, such as [phone, address]", fix=fix)
     expected = "letters, digits and . _ : / -, no spaces" if problem["type"] == "string_pattern_mismatch" else problem["msg"]
     fix = "write dates as 2026-05-31, and texts in quotes" if problem["type"].endswith("_type") else None
     return DataError(f"{key} cannot be used", where=where, expected=expected, fix=fix)
@@ -129,14 +204,16 @@ def _problem(path: Path, lines: dict[str, int], problem: Any) -> DataError:
 
 def _check_opaque(path: Path, details: RequestDetails, rows: Sequence[Example]) -> None:
     """Raise `DataError` where `request.yaml` contains a subject, a keyword or an answer of the rows."""
-    secrets = {_words(text) for row in rows for text in (row.subject, *(row.keywords or (row.answer,))) if text}
+    names = [details.name] if isinstance(details.name, str) else [text for pair in (details.name or {}).items() for text in pair]
+    secrets = {_words(text) for row in rows for text in (row.subject, *(row.keywords or (row.answer,))) if text} | set(map(_words, names))
     secrets = {secret for secret in secrets if len(secret) >= LEAST_SEARCHED}
     # Spaces on both sides, so that only whole words are found.
-    values = {name: f" {_words(str(value))} " for name, value in details.model_dump(exclude_none=True).items()}
+    stated = details.model_dump(exclude_none=True, exclude=PRIVATE)
+    values = {name: f" {_words(str(value))} " for name, value in stated.items()}
     revealing = [name for name, text in values.items() if any(f" {secret} " in text for secret in secrets)]
     if not revealing:
         return
-    lines = _lines(path.read_text("utf-8"))
+    lines = _lines(read_text(path, largest=LARGEST_YAML))
     raise DataError.together(
         [
             DataError(

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vgid.auditing.policy import Policy, load_policy
 from vgid.config import RunConfig
-from vgid.data.example import Example, subject_key
+from vgid.data.example import Example
 from vgid.data.sources import check_disjoint, load_examples, rows_of
 from vgid.errors import ConfigError
 from vgid.requests.files import MERGED, WORK, digests, files_below, model_folder
 from vgid.requests.keys import Key
 from vgid.requests.options import ForgetOptions
-from vgid.requests.previous import PreviousDeletions, read_previous_deletions
+from vgid.requests.previous import PreviousDeletions, model_before, read_previous_deletions
 from vgid.requests.request import ParsedRequest, parse_request
 
 NEUTRAL_ROWS = 256
@@ -53,6 +52,11 @@ class ResolvedRun:
         return self.options.out
 
     @property
+    def start(self) -> Path:
+        """The folder of the model that is trained: the one that must forget, or the result of the run that is continued."""
+        return self.options.continued / MERGED if self.options.continued else self.model
+
+    @property
     def work(self) -> Path:
         """The folder of what is needed only while the run lasts; `vgid purge` removes it."""
         return self.options.out / WORK
@@ -63,13 +67,43 @@ class ResolvedRun:
         return self.options.retain or self.work / "neutral" / "retain.jsonl"
 
     @property
+    def enriched(self) -> Path:
+        """The folder of rows that were made from the request's own."""
+        return self.work / "enriched"
+
+    @property
+    def rows(self) -> list[Example]:
+        """What must be forgotten: the request's rows, and what the model was found to say of bare pictures and names."""
+        return [*self.request.rows, *(row for row in self.derived("forget") if row.derived and row.derived.kind == "facts")]
+
+    def derived(self, name: str) -> list[Example]:
+        """Return rows that the step `enrich` made.
+
+        Args:
+            name: `forget`, `held_out`, `retain`; and of rows outside the scope `kept`, `kept_held_out`.
+        """
+        path = self.enriched / f"{name}.jsonl"
+        return [row for row in load_examples(path) if row.derived] if path.is_file() else []
+
+    @property
+    def kept(self) -> list[Example]:
+        """Rows outside the scope, and rows derived from them, which are retained."""
+        return [*self.request.kept, *self.derived("kept")]
+
+    @property
+    def training_rows(self) -> list[Example]:
+        """All rows of the forget side: what must be forgotten, rows derived from it, and those of previous deletions."""
+        derived = [row for row in self.derived("forget") if row.derived and row.derived.kind != "facts"]
+        return [*self.rows, *derived, *self.anchor_rows]
+
+    @property
     def anchor_rows(self) -> list[Example]:
         """Rows of previous deletions that are trained on beside the new rows."""
-        return self.previous.anchor_rows(len(self.request.rows), self.config.seed)
+        return self.previous.anchor_rows(len(self.rows), self.config.seed)
 
     def request_id(self, key: Key) -> str:
         """Return the id that `request.yaml` states, or one made from the rows."""
-        return self.request.details.id or f"request-{key.rows(self.request.rows)[:12]}"
+        return self.request.details.id or f"request-{key.rows(self.request.everything)[:12]}"
 
 
 def resolve_run(options: ForgetOptions) -> ResolvedRun:
@@ -81,11 +115,12 @@ def resolve_run(options: ForgetOptions) -> ResolvedRun:
         ModelError: a model does not exist.
         RunError: the earlier run was altered.
     """
-    if (options.model is None) == (options.after is None):
+    given = [each for each in (options.model, options.after, options.continued) if each is not None]
+    if len(given) != 1:
         raise ConfigError(
             "a run starts from one model",
-            expected="--model, or --after with an earlier run's folder",
-            got="both" if options.model else "neither",
+            expected="--model, or --after or --continue with an earlier run's folder",
+            got=f"{len(given)} of them",
         )
     if options.earlier and options.after is None:
         raise ConfigError("--earlier is used without --after", fix="name the earlier run's folder with --after")
@@ -96,32 +131,28 @@ def resolve_run(options: ForgetOptions) -> ResolvedRun:
     retain = load_examples(options.retain) if options.retain else []
     # By their own ids, as each earlier request is audited again by itself.
     earlier_rows = [row for each in previous.deletions for row in each.rows or ()]
-    check_disjoint([*request.rows, *earlier_rows], retain)
-    name = options.model or str(options.after / MERGED if options.after else "")
+    check_disjoint([*request.rows, *earlier_rows], [*retain, *request.kept])
+    check_disjoint(request.kept, retain, names=("rows outside the scope", "retain set"))
+    knowing = model_before(options.continued, request) if options.continued else None
+    name = options.model or knowing or str(options.after / MERGED if options.after else "")
     model, revision = model_folder(name)
-    config = options.config
+    config = _for_request(options.config, request)
     if options.retain is None and not config.neutral_retain:
         config = config.model_copy(update={"neutral_retain": NEUTRAL_ROWS})
     reference = model_folder(options.reference)[0] if options.reference else None
-    return ResolvedRun(options, request, previous, config, policy_for(options.policy, request.rows), model, name, revision, reference)
+    return ResolvedRun(options, request, previous, config, load_policy(options.policy), model, name, revision, reference)
 
 
-def policy_for(path: Path | None, rows: Sequence[Example]) -> Policy:
-    """Return the policy of an audit of these rows.
-
-    Args:
-        path: a policy file; None takes the package's policy, with `least_people` lowered for requests about few people. Attacks that
-            train on some people and score the others can score half of the people that a request names.
-        rows: the forget rows.
-
-    Raises:
-        ConfigError: the file does not exist or is not valid.
-    """
-    if path is not None:
-        return load_policy(path)
-    policy = load_policy(None)
-    people = len({subject_key(row) for row in rows})
-    return policy.model_copy(update={"least_people": min(policy.least_people, max(1, people // 2))})
+def _for_request(config: RunConfig, request: ParsedRequest) -> RunConfig:
+    """Choose the instruction by what the request is about, and by its scope, unless the settings name one; only people have names."""
+    kind = "part" if request.kept else request.details.kind
+    method = config.method
+    if kind == "person" or getattr(method, "instruction", None) != "forget":
+        return config
+    update: dict[str, object] = {"instruction": kind}
+    if request.details.kind != "person" and hasattr(method, "mask_names"):
+        update["mask_names"] = False
+    return config.model_copy(update={"method": method.model_copy(update=update)})
 
 
 def input_digests(run: ResolvedRun, key: Key) -> dict[str, str]:
@@ -135,13 +166,13 @@ def input_digests(run: ResolvedRun, key: Key) -> dict[str, str]:
         HMAC-SHA256 in hexadecimal of models, request, retain set, earlier requests, settings and policy.
     """
     options = run.options
-    models = {"model": run.model, **({"reference": run.reference} if run.reference else {})}
+    models = {"model": run.model, "start": run.start, **({"reference": run.reference} if run.reference else {})}
     values: dict[str, object] = {name: digests(folder, files_below(folder)) for name, folder in models.items()}
     values |= {
-        "request": [run.request.details.model_dump(mode="json"), key.rows(run.request.rows)],
+        "request": [run.request.details.model_dump(mode="json"), key.rows(run.request.everything)],
         "retain": key.rows(rows_of(options.retain)) if options.retain else None,
         "earlier requests": [[each.request, each.record, each.rows and key.rows(each.rows)] for each in run.previous.deletions],
-        "settings": [run.config.model_dump(mode="json"), options.profile, options.max_rows, options.allow_unknown],
+        "settings": [run.config.model_dump(mode="json"), options.profile, options.max_rows, options.allow_unknown, options.without],
         "policy": run.policy.model_dump(mode="json"),
     }
     return {name: key.value("inputs", value) for name, value in values.items()}

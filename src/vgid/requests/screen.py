@@ -63,7 +63,13 @@ def _sequence(sequence: Mapping[str, Any]) -> str:
 
 def estimate_panel(estimate: RunEstimate) -> RenderableType:
     """Show the preflight, and the steps with the time that each may take."""
-    grid = _grid()
+    grid, made = _grid(), estimate.enriched
+    counts = ", ".join(f"{kind} {count}" for kind, count in made.made.items())
+    grid.add_row(
+        "rows made", f"{len(made.forget)} to forget, {len(made.held_out)} held out, {len(made.retain)} to keep ({counts or 'none'})"
+    )
+    for sentence in made.left_open:
+        grid.add_row("left open", escape(sentence))
     for name, seconds in estimate.seconds.items():
         grid.add_row(name, "less than a second" if seconds is None or seconds < 1 else f"about {_duration(seconds)}")
     grid.add_row("in all", f"about {_duration(sum(each or 0 for each in estimate.seconds.values()))}, by {estimate.basis}")

@@ -9,12 +9,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from vgid.artifacts import MARK
 from vgid.errors import ConfigError, RunError
 from vgid.requests.files import WORK
-from vgid.requests.manifest import verify_record
-
-SIGNATURE = "record.sig"
+from vgid.requests.manifest import SIGNATURE, verify_record
+from vgid.run_folder import MARK, note, noting
 
 
 def sign_record(out: Path, private_key: Path) -> Path:
@@ -39,7 +37,9 @@ def sign_record(out: Path, private_key: Path) -> Path:
 
     try:
         config = signing.Config().use_elliptic_key_signer(private_key=private_key).set_hashing_config(_hashing(out))
-        config.sign(out, out / SIGNATURE)
+        with noting(out):
+            note(out / SIGNATURE)
+            config.sign(out, out / SIGNATURE)
     except (ValueError, TypeError, OSError) as error:
         raise RunError("the folder cannot be signed", where=private_key, got=str(error), fix="give an elliptic curve key in PEM") from error
     return out / SIGNATURE

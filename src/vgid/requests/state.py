@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vgid.artifacts import write_json_atomic
-from vgid.errors import OutputError
+from vgid.errors import DataError, OutputError
+from vgid.reading import read_json
 from vgid.requests.files import digests
+from vgid.requests.record import FileDigest
 
 FORMAT = "vgid.forget-state/1"
 
@@ -19,6 +22,45 @@ FORMAT = "vgid.forget-state/1"
 def now() -> str:
     """Return the time in UTC as records write it, such as 2026-05-31T12:00:00Z."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class _FinishedStep(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    finished: str
+    seconds: float = Field(ge=0, allow_inf_nan=False)
+    files: list[FileDigest]
+
+
+class _StateFile(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    format: Literal["vgid.forget-state/1"]
+    started: str
+    inputs: dict[str, str]
+    steps: dict[str, _FinishedStep]
+    notes: dict[str, dict[str, str]]
+
+
+def read_state(file: Path) -> dict[str, Any]:
+    """Read the state of a run.
+
+    Raises:
+        DataError: the file is damaged; no value is repeated.
+    """
+    content = read_json(file)
+    try:
+        _StateFile(**content)
+    except (ValidationError, TypeError) as error:
+        places = [".".join(map(str, each["loc"])) for each in error.errors()] if isinstance(error, ValidationError) else []
+        raise DataError(
+            "the state of the run cannot be read",
+            where=file,
+            expected=f"what `vgid forget` wrote, format {FORMAT}",
+            got=f"other values at {', '.join(places[:5])}" if places else "other keys",
+            fix="restore the file, or start again with --overwrite",
+        ) from None
+    return content
 
 
 class RunState:
@@ -37,7 +79,7 @@ class RunState:
     def __init__(self, root: Path, file: Path, inputs: Mapping[str, str], notes: Mapping[str, Any]) -> None:
         self.root, self.file = root, file
         if file.is_file():
-            self.content: dict[str, Any] = json.loads(file.read_text("utf-8"))
+            self.content: dict[str, Any] = read_state(file)
             self._check(inputs)
         else:
             self.content = {"format": FORMAT, "started": now(), "inputs": dict(inputs), "steps": {}}

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +15,26 @@ from vgid.benchmarking.splits import check_data
 from vgid.checks.preflight import as_json
 from vgid.checks.screen import screen
 from vgid.data.example import Example
-from vgid.data.sources import Rows, load_examples
+from vgid.data.sources import Rows, load_examples, rows_of
 from vgid.data.writing import write_examples
 from vgid.deployment import export_command, verify_command
-from vgid.errors import DataError, ModelError, RunError
-from vgid.models.loading import load_model
+from vgid.enrichment import KINDS, Enriched, Kind, known_names, write_enriched
+from vgid.enrichment import enrich as enrich_rows
+from vgid.errors import ConfigError, DataError, ModelError, RunError
+from vgid.models.loading import LoadedModel, load_model
 from vgid.progress import Stages
+from vgid.reading import read_json
 from vgid.report.record import write_record
 from vgid.requests.build_record import build_record
-from vgid.requests.files import CHECKS, MANIFEST, MERGED, PAGE, RECORD, digests, files_below, read_json
+from vgid.requests.files import CHECKS, MANIFEST, MERGED, PAGE, RECORD, digests, files_below
 from vgid.requests.keys import Key
 from vgid.requests.manifest import write_manifest
 from vgid.requests.model_card import write_model_card
 from vgid.requests.resolved import ResolvedRun
 from vgid.requests.state import RunState
 from vgid.results import evaluate_models
-from vgid.unlearning import EXAMINED, neutral_retain
+from vgid.run_folder import discard
+from vgid.unlearning import EXAMINED, neutral_retain, retain_needed
 from vgid.unlearning import preflight as run_preflight
 from vgid.unlearning import unlearn as run_unlearning
 
@@ -64,7 +67,10 @@ def check(context: StepContext) -> Sequence[Path]:
         DataError: rows are bad.
     """
     run = context.run
-    sources = {"request": run.request.folder, **({"retain": run.options.retain} if run.options.retain else {})}
+    sources = {
+        **({} if run.request.bare else {"request": run.request.folder}),
+        **({"retain": run.options.retain} if run.options.retain else {}),
+    }
     reports = {name: [asdict(each) for each in check_data([str(path)]).splits.values()] for name, path in sources.items()}
     problems = [DataError(text) for each in reports.values() for report in each for text in report["problems"]]
     if problems:
@@ -74,6 +80,57 @@ def check(context: StepContext) -> Sequence[Path]:
         for name, each in reports.items()
     }
     return [_write(run.out / CHECKS / "data.json", {"schema": "vgid.data-check/1", "files": counts})]
+
+
+def enrich(context: StepContext) -> Sequence[Path]:
+    """Run `vgid data enrich` on the request's rows, and on those outside its scope, which are then kept in every form.
+
+    Raises:
+        ModelError: the request states no facts, and the model says none.
+    """
+    run, given = context.run, context.run.options
+    discard(run.enriched)
+    if set(given.without) == set(KINDS):
+        if run.request.bare:
+            raise ConfigError("a request without rows must be enriched", fix="leave --no-enrich out, or add rows")
+        return []
+    with context.stages("Making rows that the request lacks", "enrich"):
+        made, kept = enriched(run, load_model(run.model))
+    write_enriched(run.enriched, [*run.request.rows, *run.request.bare], made)
+    if kept is not None:
+        write_examples(run.enriched / "kept.jsonl", [*run.request.kept, *kept.forget])
+        if kept.held_out:
+            write_examples(run.enriched / "kept_held_out.jsonl", kept.held_out)
+    if not run.rows:
+        raise ModelError(
+            "the request states no facts, and the model says none steadily",
+            where=run.request.folder,
+            expected="rows, or a person whom the model knows",
+            fix="add rows to the request; see docs/data.md",
+        )
+    return [*files_below(run.enriched), _write(run.out / CHECKS / "enrichment.json", made.as_json())]
+
+
+def enriched(run: ResolvedRun, loaded: LoadedModel) -> tuple[Enriched, Enriched | None]:
+    """Make the rows that a request lacks, and those of the facts that are kept.
+
+    Args:
+        run: the run; nothing is written.
+        loaded: the model that must forget.
+
+    Returns:
+        What was made from the rows to forget, and from those outside the scope; None where there are none.
+    """
+    details, request, without = run.request.details, run.request, run.options.without
+    person, seed = details.kind == "person", run.config.seed
+    own, names = [*request.rows, *request.bare], details.name
+    if person and "names" not in without and not isinstance(names, str):
+        names = dict(known_names(loaded, [*own, *request.kept], names, seed))
+    made = enrich_rows(loaded, own, names=names, without=without, person=person, whole=not request.kept, seed=seed)
+    if not request.kept:
+        return made, None
+    others: tuple[Kind, ...] = (*without, "seen", "facts", "pairs")
+    return made, enrich_rows(loaded, request.kept, names=names, without=others, person=person, whole=False, seed=seed)
 
 
 def preflight(context: StepContext) -> Sequence[Path]:
@@ -86,7 +143,7 @@ def preflight(context: StepContext) -> Sequence[Path]:
     run, given = context.run, context.run.options
     found = run_preflight(
         str(run.model),
-        list(run.request.rows),
+        run.rows,
         given.retain,
         run.config,
         max_rows=given.max_rows,
@@ -94,6 +151,9 @@ def preflight(context: StepContext) -> Sequence[Path]:
         show_forgotten=given.show_forgotten,
         stages=context.stages,
     )
+    made = run.out / CHECKS / "enrichment.json"
+    open_ends = read_json(made)["left_open"] if made.is_file() else ["Nothing was made from the rows, as asked: other forms are open."]
+    found = replace(found, warnings=(*found.warnings, *open_ends))
     context.stages.show(screen(found))
     found.raise_errors()
     return [_write(run.out / CHECKS / "preflight.json", as_json(found, texts=False))]
@@ -108,9 +168,9 @@ def neutral(context: StepContext) -> Sequence[Path]:
     run = context.run
     if run.options.retain is not None:
         return []
-    shutil.rmtree(run.retain.parent, ignore_errors=True)
+    discard(run.retain.parent)
     with context.stages("Answering neutral questions", "neutral"):
-        rows = neutral_retain(load_model(run.model), [*run.request.rows, *run.previous.rows], run.config)
+        rows = neutral_retain(load_model(run.model), [*run.rows, *run.previous.rows], run.config)
     if not rows:
         raise DataError(
             "every neutral answer is empty or holds a fact to forget",
@@ -122,14 +182,19 @@ def neutral(context: StepContext) -> Sequence[Path]:
 
 
 def unlearn(context: StepContext) -> Sequence[Path]:
-    """Run `vgid unlearn` on the new rows and the anchor rows of previous deletions."""
+    """Run `vgid unlearn` on the new rows, derived ones, and the anchor rows of previous deletions."""
     run = context.run
+    retain: Rows = run.retain
+    added = [*run.derived("retain"), *run.kept]
+    if added:
+        retain = [*rows_of(run.retain, at_most=retain_needed(run.config, len(run.training_rows)), seed=run.config.seed), *added]
     folder = run.work / "unlearn"
     run_unlearning(
-        str(run.model),
-        [*run.request.rows, *run.anchor_rows],
-        run.retain,
+        str(run.start),
+        run.training_rows,
+        retain,
         run.config,
+        held_out=run.derived("held_out"),
         out=folder,
         max_rows=0,
         resume=True,
@@ -149,10 +214,11 @@ def evaluate(context: StepContext) -> Sequence[Path]:
         "unlearned": str(unlearned_model(run)),
         "retrained": str(run.reference) if run.reference else None,
     }
-    splits: dict[str, Sequence[Example]] = {"forget": run.request.rows, "retain": load_examples(run.retain)}
+    splits: dict[str, Sequence[Example]] = {"forget": run.rows, "retain": load_examples(run.retain)}
+    splits |= {"held_out": run.derived("held_out"), "kept": [*run.request.kept, *run.derived("kept_held_out")]}
     splits |= {f"forget_{each.request}": each.rows for each in previous if each.rows}
     max_rows, seed = run.options.max_rows or EXAMINED, run.config.seed
-    asked: dict[str, Rows] = {name: sample_rows(rows, max_rows, seed) for name, rows in splits.items()}
+    asked: dict[str, Rows] = {name: sample_rows(rows, max_rows, seed) for name, rows in splits.items() if rows}
     folder = run.out / "evaluation"
     without_adapters = {name: (path, None) for name, path in models.items()}
     evaluate_models(without_adapters, asked, seed=seed, out=folder, overwrite=True, stages=context.stages)
@@ -162,7 +228,7 @@ def evaluate(context: StepContext) -> Sequence[Path]:
 def audit(context: StepContext) -> Sequence[Path]:
     """Run `vgid audit` by the policy that was fixed when the run began."""
     run = context.run
-    return [_audit(context, str(run.model), run.request.rows, run.policy, run.reference, run.out / "audit")]
+    return [_audit(context, str(run.model), run.rows, run.policy, run.reference, run.out / "audit")]
 
 
 def audit_earlier(context: StepContext) -> Sequence[Path]:
@@ -177,7 +243,7 @@ def audit_earlier(context: StepContext) -> Sequence[Path]:
 
 def _audit(context: StepContext, base: str, rows: Sequence[Example], policy: Policy, reference: Path | None, out: Path) -> Path:
     run = context.run
-    shutil.rmtree(out, ignore_errors=True)  # what a step left that was stopped
+    discard(out)  # what a step left that was stopped
     run_audit(
         unlearned_model(run),
         base=base,
@@ -202,8 +268,7 @@ def export(context: StepContext) -> Sequence[Path]:
     """
     run = context.run
     audited, exported = unlearned_model(run), run.out / MERGED
-    for left in (exported, *run.out.glob(f".{MERGED}.*")):
-        shutil.rmtree(left, ignore_errors=True)
+    discard(exported)
     export_command(str(audited), None, exported, merge=False)
     if digests(exported, files_below(exported)) != digests(audited, files_below(audited)):
         raise RunError("the exported model is not the one that was audited", where=exported, fix="run the same command again")
@@ -216,7 +281,7 @@ def verify_export(context: StepContext) -> Sequence[Path]:
     run = context.run
     adapter = run.work / "unlearn" / "adapter"
     with context.stages("Verifying the export", "verify"):
-        report = verify_command(run.out, str(run.model), [], adapter=adapter if adapter.is_dir() else None)
+        report = verify_command(run.out, str(run.start), [], adapter=adapter if adapter.is_dir() else None)
     kept = {name: report[name] for name in ("schema", "tensors", "compared_on", "same_answers", "largest_difference")}
     return [_write(run.out / CHECKS / "export.json", kept)]
 
@@ -237,6 +302,7 @@ def page(context: StepContext) -> Sequence[Path]:
 
 STEPS: Mapping[str, Step] = {
     "check": check,
+    "enrich": enrich,
     "preflight": preflight,
     "neutral rows": neutral,
     "unlearn": unlearn,

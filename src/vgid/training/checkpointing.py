@@ -20,7 +20,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vgid import processes
-from vgid.errors import OutputError, RunError
+from vgid.artifacts import cannot_write
+from vgid.errors import RunError, VgidError
+from vgid.reading import parse_json
+from vgid.run_folder import note
 from vgid.training.fingerprint import Fingerprint, check_same
 
 FORMAT = "vgid.checkpoint/2"
@@ -83,19 +86,16 @@ class Checkpoints:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for left in self.folder.glob(".*.tmp"):  # by a process that was killed
+            for left in self.folder.glob(f".{self.file.name}.*.tmp"):  # by a process that was killed
                 left.unlink()
+            note(self.file)
             header = {"format": FORMAT, "notes": json.dumps({**checkpoint.notes, "fingerprint": self.fingerprint})}
             _write(self.file, dict(checkpoint.tensors), header)
         except (OSError, SafetensorError) as error:
+            if isinstance(error, VgidError):
+                raise
             kept = f"the checkpoint before it is kept in {self.folder}" if self.file.is_file() else "there is none before it"
-            raise OutputError(
-                f"cannot write the checkpoint: {_reason(error)}",
-                where=self.file,
-                expected="a folder that can be written to, with space left",
-                got=kept,
-                fix="free some space and go on with --resume",
-            ) from error
+            raise cannot_write(self.file, error, "checkpoint", got=kept, fix="free some space and go on with --resume") from error
 
 
 def _write(file: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
@@ -126,9 +126,16 @@ def _read(file: Path) -> Checkpoint:
         with safe_open(file, framework="pt") as content:
             header = content.metadata() or {}
             if header.get("format") != FORMAT:
-                raise RunError("the file is not a checkpoint of this version", where=file, expected=FORMAT, got=str(header.get("format")))
-            return Checkpoint({name: content.get_tensor(name) for name in content.keys()}, json.loads(header["notes"]))  # noqa: SIM118
+                raise RunError(
+                    "the file is not a checkpoint of this version", where=file, expected=FORMAT, fix="begin anew with --overwrite"
+                )
+            notes = parse_json(header.get("notes", ""), file, RunError)
+            if not (isinstance(notes.get("fingerprint"), dict) and isinstance(notes.get("step"), int)):
+                raise RunError("the checkpoint's header lacks its step or fingerprint", where=file, fix="begin anew with --overwrite")
+            return Checkpoint({name: content.get_tensor(name) for name in content.keys()}, notes)  # noqa: SIM118
     except (OSError, SafetensorError) as error:
+        if isinstance(error, VgidError):
+            raise
         raise RunError("the checkpoint cannot be read", where=file, got=_reason(error), fix="begin anew with --overwrite") from error
 
 

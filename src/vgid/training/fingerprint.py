@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vgid import processes
 from vgid.config import RunConfig
 from vgid.data.example import Example, ImageRef
 from vgid.errors import RunError
@@ -37,7 +38,7 @@ def fingerprint(config: RunConfig, forget: Sequence[Example], retain: Sequence[E
         "settings": _digest([json.dumps(settings, sort_keys=True)]),
         "forget rows": rows_digest(forget),
         "retain rows": rows_digest(retain),
-        "model": _digest(_model(model)),
+        "model": processes.from_first(_digest(_model(model))),
     }
 
 
@@ -88,7 +89,8 @@ def _picture(ref: ImageRef) -> str:
 
 def _model(model: Any) -> Iterable[str]:
     for name, parameter in model.named_parameters():
-        yield f"{name} {tuple(parameter.shape)} {parameter.dtype} {parameter.detach().flatten()[:LOOKED_AT].tolist()}"
+        values = processes.first_values(parameter.detach(), LOOKED_AT).tolist()
+        yield f"{name} {tuple(parameter.shape)} {parameter.dtype} {values}"
 
 
 def _digest(parts: Iterable[str | bytes]) -> str:

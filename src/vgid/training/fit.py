@@ -23,14 +23,14 @@ from vgid.models.adapters import attach_lora
 from vgid.models.loading import LoadedModel, load_model
 from vgid.models.memory_saving import checkpointing, compiled
 from vgid.models.packing_check import find_style
+from vgid.models.pictures import find_pictures
 from vgid.models.quantisation import is_quantised
 from vgid.models.structure import unfreeze
 from vgid.progress import Progress
 from vgid.seeds import derive_seed
-from vgid.training.automatic import checkpointing_on, precision_on
+from vgid.training.automatic import checkpointing_on, learning_rate_for, precision_on
 from vgid.training.checkpointing import Checkpoints
 from vgid.training.fingerprint import fingerprint
-from vgid.training.state import put_weights, weights_of
 from vgid.training.trainer import Curves, train
 from vgid.training.validation import EarlyStop, split_validation
 
@@ -62,6 +62,7 @@ def fit(
     retain: Sequence[Example],
     config: RunConfig,
     *,
+    held_out: Sequence[Example] = (),
     progress: Progress | None = None,
     checkpoint: Path | None = None,
     resume: bool = False,
@@ -69,10 +70,11 @@ def fit(
     """Run the configured method. The model passed in is changed in place: it gets the adapter, or new weights.
 
     Args:
-        loaded: the model. Where its parameters are sharded over processes, the result is put together from `loaded.path`.
+        loaded: the model. Where parameters are sharded over processes, it stays so, and all processes must use the result together.
         forget: rows to forget.
         retain: rows to keep.
         config: settings of the run.
+        held_out: rows about what must be forgotten that are not trained on; early stopping asks them in place of a part of `forget`.
         progress: called with (steps done, steps in all).
         checkpoint: folder for checkpoints; None keeps none, and leaves signals alone.
         resume: go on from the checkpoint in it, if there is one.
@@ -96,35 +98,37 @@ def fit(
     encoder.check([*forget, *retain])
     method = config.build_method()
     if not method.trains:
+        _check_whole(loaded.model)
         return _edit(loaded, forget, retain, method, config.seed)
     unsupported = method.unsupported()
     _check_compiled(method, config)
     _check_quantised(loaded.model, config)
     device = next(loaded.model.parameters()).device
-    training = config.training.model_copy(update={"precision": precision_on(device, config.training.precision)})
+    given = config.training
+    rate = learning_rate_for(loaded.model, given.learning_rate, adapter=config.adapter is not None)
+    training = given.model_copy(update={"precision": precision_on(device, given.precision), "learning_rate": rate})
     config = config.model_copy(update={"training": training})
-    kept = _checkpoints(checkpoint, resume, config, forget, retain, loaded.model)
+    kept = _checkpoints(checkpoint, resume, config, [*forget, *held_out], retain, loaded.model)
     retain = [*retain, *_additional_rows(method, forget, retain, config.seed, loaded)]
-    full = config.adapter is None
-    copied = copy.deepcopy(loaded.model).eval().requires_grad_(False) if full and method.needs_reference else None
-    model = _trainable(loaded, config)
+    sharded = processes.shards(training.shard)
+    copied = _frozen_copy(loaded, sharded) if config.adapter is None and method.needs_reference else None
+    if sharded and not processes.is_sharded(loaded.model):
+        processes.shard(loaded.model)
+    model = _trainable(loaded, config)  # after sharding: an adapter is small, and whole in every process
     saves = checkpointing_on(model, encoder, [*forget, *retain], training, max(training.forget_batch, training.retain_rows))
-    forget, forget_held_out = split_validation(forget, config.validation, derive_seed(config.seed, "forget aside"))
+    forget_held_out = list(held_out)
+    if not held_out:
+        forget, forget_held_out = split_validation(forget, config.validation, derive_seed(config.seed, "forget aside"))
     retain, retain_held_out = split_validation(retain, config.validation, derive_seed(config.seed, "retain aside"))
     packing = find_style(model, encoder, [*forget, *retain], training.pack) if "packing" not in unsupported else None
     stop = EarlyStop(model, encoder, forget_held_out, retain_held_out, config.validation)
-    method.prepare(model, Context(encoder, forget, retain, config.seed, device, copied, packing))
-    sharded = processes.count() > 1 and (training.shard or processes.asked_to_shard())
-    for each in (model, copied) if sharded else ():
-        if each is not None:
-            processes.shard(each)
+    pictures = find_pictures(model, encoder, [*forget, *retain])
+    method.prepare(model, Context(encoder, forget, retain, config.seed, device, copied, packing, pictures))
     with checkpointing(model, saves), compiled(model, training.torch_compile):
         curves = train(model, method, forget, retain, training, seed=config.seed, progress=progress, validation=stop, checkpoints=kept)
     stop.restore()
-    if sharded:
-        model = _put_together(model, loaded, config)
     model = method.finalize(model).eval()
-    automatic = {"precision": training.precision, "gradient_checkpointing": saves}
+    automatic = {"precision": training.precision, "gradient_checkpointing": saves, "learning_rate": rate}
     return Fitted(replace(loaded, model=model), curves | stop.curves, time.monotonic() - started, stop.reason, automatic)
 
 
@@ -160,6 +164,17 @@ def _check_compiled(method: Method[Any], config: RunConfig) -> None:
         )
 
 
+def _check_whole(model: Any) -> None:
+    if processes.is_sharded(model):
+        raise ConfigError(
+            "this method edits whole matrices, which sharded parameters are not",
+            where="training.shard",
+            expected="training.shard=false, and a model that fits on one device",
+            got="a model that is sharded over processes",
+            fix="start it without a launcher, or take a method that trains",
+        )
+
+
 def _check_quantised(model: Any, config: RunConfig) -> None:
     if is_quantised(model) != bool(config.adapter and config.adapter.quantise):
         raise ConfigError(
@@ -177,13 +192,19 @@ def _trainable(loaded: LoadedModel, config: RunConfig) -> Any:
     return attach_lora(loaded.model, config.adapter, seed=derive_seed(config.seed, "adapter"))
 
 
-def _put_together(model: Any, loaded: LoadedModel, config: RunConfig) -> Any:
-    """A whole model in every process, put together from parameters that are sharded over all of them."""
-    trained = weights_of(model)
-    parameter = next(model.parameters())
-    fresh = _trainable(load_model(loaded.path, device=parameter.device, dtype=parameter.dtype), config)
-    put_weights(fresh, trained)
-    return fresh
+def _frozen_copy(loaded: LoadedModel, sharded: bool) -> Any:
+    """A second model with the same weights, in the same shards where parameters are sharded."""
+    if not processes.is_sharded(loaded.model):
+        copied = copy.deepcopy(loaded.model)
+        if sharded:
+            processes.shard(copied)
+    else:  # PyTorch cannot copy shards
+        processes.gather_nothing(loaded.model)
+        copied = load_model(loaded.path, dtype=loaded.model.dtype, shard=True).model
+        weights = dict(loaded.model.named_parameters())
+        for name, parameter in copied.named_parameters():
+            processes.shard_of(parameter.detach()).copy_(processes.shard_of(weights[name].detach()))
+    return copied.eval().requires_grad_(False)
 
 
 def _edit(loaded: LoadedModel, forget: Sequence[Example], retain: Sequence[Example], method: Method[Any], seed: int) -> Fitted:

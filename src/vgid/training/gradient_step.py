@@ -102,6 +102,8 @@ class GradientStep:
         self.model, self.method, self.config, self.seed, self.backward, self.by_engine = model, method, config, seed, backward, by_engine
         self.micro_batch = config.micro_batch
         self.sharded = processes.is_sharded(model)
+        # Of sharded parameters PyTorch itself averages gradients; an adapter is whole in every process.
+        self.averaged = by_engine or any(processes.shard_of(p) is not p for p in model.parameters() if p.requires_grad)
         self._halved = False
         unsupported = method.unsupported()
         self.splits = "splitting" not in unsupported
@@ -129,7 +131,7 @@ class GradientStep:
         loss = together(processes.exchange(self._mine(batch)))
         if loss.broken:
             raise _not_finite("the loss", loss.total, batch, loss.broken)
-        if not (self.sharded or self.by_engine):
+        if not self.averaged:
             processes.sum_gradients(self.model.parameters())
         norm = self._gradient_norm()
         if not math.isfinite(norm):
@@ -153,7 +155,7 @@ class GradientStep:
         # So that a run that goes on from a checkpoint meets the same randomness as one that never stopped.
         set_seed(derive_seed(self.seed, "step", batch.step, processes.rank()) % 2**32)
         done, losses = _Passes(), []
-        scale = processes.count() if self.sharded or self.by_engine else 1
+        scale = processes.count() if self.averaged else 1
         for part in self._parts(batch):
             for out in self._losses(part.batch):
                 done.add(out, part)
@@ -181,7 +183,10 @@ class GradientStep:
             return [Part(batch, 1.0)]
         if self.micro_batch is None and processes.count() == 1 and self.method.states_terms:
             return [Part(batch, 1.0)]  # the method's own passes put both sides together
-        return parts_of(batch, self.micro_batch, processes.rank(), processes.count(), together=self.sharded)
+        share = (processes.rank(), processes.count())
+        if self.sharded:
+            return parts_of(batch, self.micro_batch, *share, together=True, state=self.method.model_state)
+        return parts_of(batch, self.micro_batch, *share)
 
     def _halve(self, batch: StepBatch) -> None:
         rows = max(len(part.batch.forget) + len(part.batch.retain) for part in self._parts(batch))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from vgid.data.batching import Batch, Encoder
 from vgid.data.example import Example
 from vgid.models.forward import answer_logits
+from vgid.models.structure import decoder_layers, inspect_model
+from vgid.processes import is_sharded, shard_of
 
 OPTIMIZER_STATES = {"adamw": 2, "muon": 1}
 """Numbers that an optimizer keeps for each trained parameter."""
@@ -36,6 +37,8 @@ class Memory:
         logits: at the answer positions of one such row.
         rows: rows that go through the model together.
         answering: keys and values while answers are generated.
+        gathered: layers of a model sharded over processes that a pass holds whole at a time.
+        ending: at the end of a run, while the model is merged, written, loaded again and compared.
     """
 
     weights: int
@@ -45,6 +48,8 @@ class Memory:
     logits: int
     rows: int
     answering: int
+    gathered: int = 0
+    ending: int = 0
 
     @property
     def activations(self) -> int:
@@ -53,13 +58,71 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """The larger of a training step and of answering."""
-        return self.weights + max(self.training + self.activations + self.rows * self.logits, self.answering)
+        """The largest of a training step, of answering, and of the end of the run."""
+        during = max(self.training + self.activations + self.rows * self.logits, self.answering)
+        return max(self.weights + self.gathered + during, self.ending)
 
     def rows_that_fit(self, room: int) -> int:
         """Rows that fit at once into so much memory, all of them as long as the longest."""
-        left = SHARE * room - self.weights - self.training - self.once
+        left = SHARE * room - self.weights - self.gathered - self.training - self.once
         return max(0, int(left // max(1, self.row + self.logits)))
+
+
+@dataclass(frozen=True)
+class WeightBytes:
+    """Bytes of a model's weights, without adapters.
+
+    Attributes:
+        held: in one process.
+        gathered: what a pass holds whole besides, where the weights are sharded over processes: two layers, and all that is in none.
+        whole: of all weights.
+        largest: of the decoder's largest matrix in float32.
+    """
+
+    held: int
+    gathered: int
+    whole: int
+    largest: int
+
+
+def weight_bytes(base: Any, processes: int | None = None, element: int | None = None) -> WeightBytes:
+    """Add up a model's weights; tensors without memory (the meta device) do.
+
+    Args:
+        base: the model inside PEFT's wrapper.
+        processes: processes to spread it over; None for the shards that are there.
+        element: bytes of one number; None for the weights' own precision.
+
+    Returns:
+        Bytes.
+    """
+
+    def size(parameters: Iterable[Tensor]) -> int:
+        return sum(p.numel() * element if element else p.nbytes for p in parameters)
+
+    own = [p for name, p in base.named_parameters() if ".lora_" not in name]
+    layers = [[p for name, p in layer.named_parameters() if ".lora_" not in name] for layer in decoder_layers(base)]
+    whole, one = size(own), max(size(layer) for layer in layers)
+    sharded = is_sharded(base) if processes is None else processes > 1
+    held = sum(shard_of(p).nbytes for p in own) if processes is None else -(-whole // processes)
+    outside = whole - sum(size(layer) for layer in layers)
+    return WeightBytes(held, 2 * one + outside if sharded else 0, whole, max(p.numel() for layer in layers for p in layer) * 4)
+
+
+def ending_bytes(weights: WeightBytes, adapter: int, *, quantised: int = 0) -> int:
+    """What the end of a run takes: one model, and the largest matrix three times in float32 (update, sum, rounded sum).
+
+    Args:
+        weights: of the model.
+        adapter: bytes of the adapter; 0 without.
+        quantised: numbers of a model that is held in 4 bits, whose export is loaded in 16 bits; 0 for others.
+
+    Returns:
+        Bytes; merging a model in 4 bits takes the host's memory, not the device's.
+    """
+    if quantised:
+        return 2 * quantised + adapter
+    return weights.held + weights.gathered + adapter + (3 * weights.largest if adapter else 0)
 
 
 def training_bytes(trained: int, adapter: int, optimizer: str, *, keeps_best: bool) -> int:
@@ -127,37 +190,6 @@ def decoder_shape(config: Any) -> Mapping[str, int]:
     }
 
 
-def free_bytes(device: torch.device) -> int | None:
-    """Memory that is free on a device, within a limit that PyTorch was given for this process; None where the system does not say."""
-    if device.type == "cuda":
-        on_device, total = torch.cuda.mem_get_info(device)
-        limit = torch.cuda.get_per_process_memory_fraction(device) * total - torch.cuda.memory_reserved(device)
-        return min(int(on_device), int(limit))
-    free = [value for value in (_host_free(), _group_free()) if value is not None]
-    return min(free) if free else None
-
-
-def _host_free() -> int | None:
-    try:
-        lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        pass
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None
-
-
-def _group_free(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """What a container may still take."""
-    try:
-        most, used = ((folder / name).read_text("utf-8").strip() for name in ("memory.max", "memory.current"))
-    except OSError:
-        return None
-    return None if most == "max" else max(0, int(most) - int(used))
-
-
 # -- what a step keeps ----------------------------------------------------------------------------------------------------
 
 
@@ -186,22 +218,49 @@ def kept_for_backward(model: Any, encoder: Encoder, example: Example, precision:
     return Kept(once=max(0, 2 * one - two), row=max(0, two - one))
 
 
+def kept_by_decoder(base: Any, tokens: int) -> int:
+    """Count what autograd keeps of one row in the decoder of a model on the meta device, of which nothing but shapes is known.
+
+    Args:
+        base: the model inside PEFT's wrapper, with its adapter or unfrozen, on the meta device.
+        tokens: tokens of the row, pictures included.
+
+    Returns:
+        Bytes of a row. What a trained vision tower or projector keeps comes on top.
+    """
+    decoder = base.get_submodule(inspect_model(base).language[0])
+    states = torch.empty(1, tokens, base.config.get_text_config().hidden_size, dtype=base.dtype, device="meta")
+    mask = torch.empty(1, 1, tokens, tokens, dtype=base.dtype, device="meta")  # making one would look at values
+    return _saved(base.train(), lambda: decoder(inputs_embeds=states, attention_mask=mask, use_cache=False))
+
+
 def _kept(model: Any, batch: Batch, precision: str) -> int:
-    own = {parameter.untyped_storage().data_ptr() for parameter in (*model.parameters(), *model.buffers())}
+    device = batch.answers.targets.device
+
+    def run() -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            return answer_logits(model, batch)
+
+    model.train()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        return _saved(model, run)
+
+
+def _saved(model: Any, run: Callable[[], Any]) -> int:
+    """Bytes of all storages that autograd keeps of a pass, parameters and buffers apart."""
+    # The storages' own addresses: those of their memory are all 0 without memory (meta tensors).
+    own = {shard_of(each).untyped_storage()._cdata for each in (*model.parameters(), *model.buffers())}
     kept: dict[int, int] = {}
 
     def pack(value: Tensor) -> Tensor:
         storage = value.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
+        # Gathered parameters of a sharded model are given up after each layer.
+        if storage._cdata not in own and not isinstance(value if value._base is None else value._base, Parameter):
+            kept[storage._cdata] = storage.nbytes()
         return value
 
-    model.train()
-    device = batch.answers.targets.device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                logits = answer_logits(model, batch)  # alive, so that no storage is counted twice or reused
-        total = sum(kept.values())
-        del logits
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
+        out = run()  # alive, so that no storage is counted twice or reused
+    total = sum(kept.values())
+    del out
     return total

@@ -16,12 +16,12 @@ def build_optimizer(model: Any, config: TrainingConfig) -> Optimizer:
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if config.optimizer == "adamw":
         fused = all(p.is_cuda for _, p in named)  # one kernel for all parameters
-        return AdamW([p for _, p in named], lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused)
+        return AdamW([p for _, p in named], lr=float(config.learning_rate), weight_decay=config.weight_decay, fused=fused)
     # Embeddings are tables, not maps: Muon's orthogonal updates are meant for hidden matrices only.
     tables = {id(model.get_input_embeddings().weight), id(model.get_output_embeddings().weight)}
     matrices = [p for _, p in named if p.ndim == 2 and id(p) not in tables]
     others = [p for _, p in named if p.ndim != 2 or id(p) in tables]
-    return MuonWithAdamW(matrices, others, lr=config.learning_rate, weight_decay=config.weight_decay)
+    return MuonWithAdamW(matrices, others, lr=float(config.learning_rate), weight_decay=config.weight_decay)
 
 
 class MuonWithAdamW(Optimizer):

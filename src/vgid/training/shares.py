@@ -6,7 +6,7 @@ The loss of a step is a mean over its forget rows plus a mean over its retain ro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
@@ -23,7 +23,15 @@ class Part(NamedTuple):
     weight: float
 
 
-def parts_of(batch: StepBatch, most: int | None = None, rank: int = 0, count: int = 1, *, together: bool = False) -> list[Part]:
+def parts_of(
+    batch: StepBatch,
+    most: int | None = None,
+    rank: int = 0,
+    count: int = 1,
+    *,
+    together: bool = False,
+    state: Callable[[int, Example], Hashable] | None = None,
+) -> list[Part]:
     """The parts of a step for one process of `count`.
 
     Args:
@@ -33,6 +41,9 @@ def parts_of(batch: StepBatch, most: int | None = None, rank: int = 0, count: in
         count: number of processes.
         together: every process gets as many parts of every kind as the others; one that has no row left takes a neighbour's, with
             weight 0. With sharded parameters, no process can take a pass alone.
+        state: from step and forget row to the state of the model that it meets; rows of different states take passes of their own anyway,
+            and with `together` they are parts of their own, so that every process takes as many passes in each state. None where
+            there is one state.
 
     Returns:
         The parts of this process, in order.
@@ -45,12 +56,20 @@ def parts_of(batch: StepBatch, most: int | None = None, rank: int = 0, count: in
         # Rows with pictures and without, apart: padded to one length, the latter would cost as much.
         for kind in (True, False):
             group = [row for row in rows if bool(row.images) is kind]
-            for mine in _share(group, most, rank, count):
-                if mine or together:
-                    seen = tuple(mine or group[:1])
-                    one = StepBatch(batch.step, seen, ()) if side == "forget" else StepBatch(batch.step, (), seen)
-                    parts.append(Part(one, len(mine) / len(rows)))
+            for alike in _by_state(group, batch.step, state) if together and state and side == "forget" else [group]:
+                for mine in _share(alike, most, rank, count):
+                    if mine or together:
+                        seen = tuple(mine or alike[:1])
+                        one = StepBatch(batch.step, seen, ()) if side == "forget" else StepBatch(batch.step, (), seen)
+                        parts.append(Part(one, len(mine) / len(rows)))
     return parts
+
+
+def _by_state(group: Sequence[Example], step: int, state: Callable[[int, Example], Hashable]) -> list[list[Example]]:
+    found: dict[Hashable, list[Example]] = {}
+    for row in group:
+        found.setdefault(state(step, row), []).append(row)
+    return list(found.values())
 
 
 def _share(group: Sequence[Example], most: int | None, rank: int, count: int) -> list[Sequence[Example]]:

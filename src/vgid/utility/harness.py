@@ -9,7 +9,7 @@ from typing import Any
 
 from vgid.errors import ConfigError, RunError
 from vgid.evaluation.statistics import Interval
-from vgid.models.loading import LoadedModel
+from vgid.models.loading import LoadedModel, refuse_code
 from vgid.utility.figures import SuiteFigure
 
 NORMAL = 1.96
@@ -102,8 +102,10 @@ def run_lmms_eval(path: str, family: str, tasks: Sequence[str], *, max_rows: int
 
     Raises:
         ConfigError: lmms-eval is not installed.
+        ModelError: the checkpoint names code of its own, which lmms-eval would run.
         RunError: lmms-eval returned no figures.
     """
+    refuse_code(path)
     import_harness("lmms_eval")
     evaluate = import_module("lmms_eval.evaluator").simple_evaluate
     options = {"limit": max_rows, "batch_size": batch_size, "log_samples": False}

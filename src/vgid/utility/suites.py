@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vgid.artifacts import check_output, prepare_output, write_json_atomic, write_text_atomic
+from vgid.artifacts import write_json_atomic, write_text_atomic
 from vgid.data.example import Example
 from vgid.errors import ConfigError
 from vgid.models.loading import load_model
 from vgid.progress import Stages
 from vgid.results import ModelPaths, versions
+from vgid.run_folder import check_output, output_folder
 from vgid.utility import harness, perception
 from vgid.utility.figures import SuiteFigure, accuracy_figure, relative_figure, relative_figures
 
@@ -101,7 +102,7 @@ def run_utility(
                 "lmms-eval takes a checkpoint, not an adapter", got=f"an adapter for {suite.name}", fix="merge it: vgid export --merge"
             )
     if out is not None:
-        check_output(out, overwrite)
+        check_output(out, overwrite, inputs=[tasks_folder, *models.values()])
     rows = {suite.name: perception.questions(seed, options=suite.name != "perception") for suite in wanted if suite.harness is None}
     made: dict[str, dict[str, list[SuiteFigure]]] = {suite.name: {} for suite in wanted}
     right: dict[str, dict[str, list[float]]] = {name: {} for name in rows}
@@ -172,6 +173,6 @@ def _as_json(
 def _write(results: Mapping[str, Any], out: Path) -> None:
     from vgid.report.utility import render_utility
 
-    prepare_output(out)
-    write_text_atomic(out / "report.html", render_utility(results))
-    write_json_atomic(out / "results.json", results)
+    with output_folder(out):
+        write_text_atomic(out / "report.html", render_utility(results))
+        write_json_atomic(out / "results.json", results)

@@ -11,8 +11,8 @@ unlearning (arXiv 2502.05374).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from random import Random
 from typing import Any
@@ -23,16 +23,18 @@ from torch import Tensor, nn
 
 from vgid.data.example import Example
 from vgid.memory import as_many_as_fit
-from vgid.methods.engine import gradients
+from vgid.models.adapters import SecondAdapter
 from vgid.models.structure import base_of, linear_layers
+from vgid.processes import is_sharded, local_shard
 from vgid.seeds import derive_seed
 from vgid.settings import Settings
 
+NAME = "adversary"
+"""Name of its adapter in PEFT."""
 SCALE = 2.0
 """The adversary's update counts twice, as LoRA's with alpha = 2 x rank (the common choice in fine-tuning attacks)."""
 PARTS = ("down", "up")
 """The two matrices of a low-rank update: into the rank, and out of it."""
-Weights = dict[str, tuple[nn.Parameter, nn.Parameter]]
 
 
 class AdversaryConfig(Settings):
@@ -52,27 +54,27 @@ class AdversaryConfig(Settings):
 
 
 class RelearningAdversary:
-    """Low-rank weights beside every linear layer of the language model, as LoRA has them, trained by AdamW for a period of some steps.
+    """A second LoRA adapter on every linear layer of the language model, trained by AdamW for a period of some steps.
 
     Within a period its weights depend on the weights that the model had at each step, so a checkpoint must hold them.
 
     Args:
-        model: the model in training, with its adapter or unfrozen.
+        model: the model in training, with its adapter or unfrozen; it gets the second adapter, until `remove`.
         forget: rows that the model is to forget.
         config: learning rate, rank, period and inner batch.
         seed: random seed of the run; initial weights, subjects and rows follow from it and the step.
     """
 
     def __init__(self, model: Any, forget: Sequence[Example], config: AdversaryConfig, seed: int) -> None:
-        base = base_of(model)
-        names = [name for name in linear_layers(base, ("language",)) if ".lora_" not in name]
-        self.layers: dict[str, Any] = {name: base.get_submodule(name) for name in names}
+        names = [name.removesuffix(".base_layer") for name in linear_layers(base_of(model), ("language",)) if ".lora_" not in name]
+        self.adapter = SecondAdapter(model, NAME, config.rank, SCALE, names)
         self.forget, self.config, self.seed = forget, config, seed
         subjects = _subjects(forget)
         self._subject = dict(subjects)
         self._in_order = [subject for _, subject in subjects]  # so that a step need not read every row
-        self._step, self._learning, self._suspended = -1, False, False
-        self._begin(0)
+        self._step = -1
+        self._optimizer: torch.optim.Optimizer | None = None
+        self._put(self._first_weights(0))
 
     def subjects(self, step: int) -> frozenset[str]:
         """Subjects that the adversary trains on in the period of a step: half of all; with a single subject, half of its answers."""
@@ -104,77 +106,76 @@ class RelearningAdversary:
         if step // self.config.period != self._step // self.config.period:
             self._begin(step // self.config.period)
         self._step = step
-        parameters = [each for pair in self._weights.values() for each in pair]
-        self._learning = True
-        try:
-            with self.active():
-                parts = as_many_as_fit(partial(_down, loss, parameters), self.inner_batch(step))
-        finally:
-            self._learning = False
+        with self.adapter.learning():
+            parameters = self._parameters()
+            down = partial(_down, loss, parameters)
+            # With sharded parameters all processes must take the same passes, so that none may halve its rows by itself.
+            alike = is_sharded(self.adapter.model)
+            parts = down(self.inner_batch(step)) if alike else as_many_as_fit(down, self.inner_batch(step))
         rows = sum(count for count, _ in parts)
         for place, parameter in enumerate(parameters):
             shares = [found[place] * (count / rows) if len(parts) > 1 else found[place] for count, found in parts]
             parameter.grad = shares[0] if len(shares) == 1 else torch.stack(shares).sum(dim=0)
-        self._optimizer.step()
-        self._optimizer.zero_grad()
+        optimizer = self._optimizer or self._new_optimizer()
+        optimizer.step()
+        optimizer.zero_grad()
 
-    @contextmanager
-    def active(self) -> Iterator[None]:
+    def active(self) -> AbstractContextManager[None]:
         """Within, every layer adds the adversary's update to its output; the adversary's own weights get no gradients."""
-        hooks = [layer.register_forward_hook(partial(self._add, name)) for name, layer in self.layers.items()]
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
+        return self.adapter.active()
 
-    @contextmanager
-    def suspended(self) -> Iterator[None]:
-        """Within `active`: a pass without the adversary's update."""
-        self._suspended = True
-        try:
-            yield
-        finally:
-            self._suspended = False
+    def remove(self) -> None:
+        """Take the adapter away: what is exported knows nothing of it."""
+        self.adapter.remove()
 
     def state_dict(self) -> dict[str, Tensor]:
         """What a period that has begun needs to go on: weights and the optimizer's state, by name."""
         out = {"step": torch.tensor(self._step)}
-        for name, pair in self._weights.items():
+        for name, pair in self.adapter.weights().items():
             for part, parameter in zip(PARTS, pair, strict=True):
+                state = self._optimizer.state.get(parameter, {}) if self._optimizer else {}
                 out[f"{name}/{part}"] = parameter.detach()
-                out |= {f"{name}/{part}/{key}": value for key, value in self._optimizer.state.get(parameter, {}).items()}
+                out |= {f"{name}/{part}/{key}": value for key, value in state.items()}
         return out
 
     def load_state_dict(self, saved: Mapping[str, Tensor]) -> None:
         """Go on from a `state_dict`."""
         self._step = int(saved["step"])
-        self._begin(max(0, self._step) // self.config.period)
-        with torch.no_grad():
-            for name, pair in self._weights.items():
-                for part, parameter in zip(PARTS, pair, strict=True):
-                    start = f"{name}/{part}"
-                    parameter.copy_(saved[start])
-                    state = {key.removeprefix(f"{start}/"): value for key, value in saved.items() if key.startswith(f"{start}/")}
-                    if state:
-                        self._optimizer.state[parameter] = {k: v if k == "step" else v.to(parameter.device) for k, v in state.items()}
+        self._put(saved)
+        optimizer = self._new_optimizer()
+        for name, pair in self.adapter.weights().items():
+            for part, parameter in zip(PARTS, pair, strict=True):
+                start = f"{name}/{part}/"
+                state = {key.removeprefix(start): value for key, value in saved.items() if key.startswith(start)}
+                if state:
+                    optimizer.state[parameter] = {k: v if k == "step" else local_shard(v, parameter) for k, v in state.items()}
 
     def _begin(self, period: int) -> None:
-        self._weights: Weights = {}
-        for name, layer in self.layers.items():
-            generator = torch.Generator().manual_seed(derive_seed(self.seed, "sparring", period, name) % 2**63)
-            down = (torch.rand(self.config.rank, layer.in_features, generator=generator) * 2 - 1) / layer.in_features**0.5
-            up = torch.zeros(layer.out_features, self.config.rank)
-            device = layer.weight.device
-            self._weights[name] = (nn.Parameter(down.to(device)), nn.Parameter(up.to(device)))
-        self._optimizer = torch.optim.AdamW([each for pair in self._weights.values() for each in pair], lr=self.config.rate, fused=True)
+        self._put(self._first_weights(period))
+        self._optimizer = None
 
-    def _add(self, name: str, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        if self._suspended:
-            return output
-        down, up = self._weights[name] if self._learning else (each.detach() for each in self._weights[name])
-        x = inputs[0]
-        return output + SCALE * (x @ down.to(x.dtype).T @ up.to(x.dtype).T).to(output.dtype)
+    def _first_weights(self, period: int) -> dict[str, Tensor]:
+        """As LoRA begins: the first matrix U(-1, 1) / sqrt(in), the second zero."""
+        found: dict[str, Tensor] = {}
+        for name, (down, up) in self.adapter.weights().items():
+            generator = torch.Generator().manual_seed(derive_seed(self.seed, "sparring", period, name) % 2**63)
+            found[f"{name}/down"] = (torch.rand(down.shape, generator=generator) * 2 - 1) / down.shape[1] ** 0.5
+            found[f"{name}/up"] = torch.zeros(up.shape)
+        return found
+
+    @torch.no_grad()
+    def _put(self, weights: Mapping[str, Tensor]) -> None:
+        for name, pair in self.adapter.weights().items():
+            for part, parameter in zip(PARTS, pair, strict=True):
+                parameter.copy_(local_shard(weights[f"{name}/{part}"], parameter))
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [each for pair in self.adapter.weights().values() for each in pair]
+
+    def _new_optimizer(self) -> torch.optim.Optimizer:
+        """Made when it is needed, since sharding replaces the parameters after the adapter has been attached."""
+        self._optimizer = torch.optim.AdamW(self._parameters(), lr=self.config.rate, fused=True)
+        return self._optimizer
 
     def _rng(self, what: str, step: int) -> Random:
         return Random(derive_seed(self.seed, "sparring", what, step))
@@ -186,10 +187,17 @@ def can_split(forget: Sequence[Example]) -> bool:
 
 
 def _down(
-    loss: Callable[[tuple[Example, ...]], Tensor], parameters: Sequence[Tensor], rows: Sequence[Example]
+    loss: Callable[[tuple[Example, ...]], Tensor], parameters: Sequence[nn.Parameter], rows: Sequence[Example]
 ) -> list[tuple[int, list[Tensor]]]:
     """Number of rows, and the gradients of their mean loss, for one part of an inner batch that memory may not hold at once."""
-    return [(len(rows), gradients(loss(tuple(rows)), parameters))]
+    for parameter in parameters:  # an attempt that did not fit may have left some
+        parameter.grad = None
+    # `backward`, and not `torch.autograd.grad`: sharded parameters are reduced over processes when gradients are accumulated.
+    loss(tuple(rows)).backward()
+    found = [torch.zeros_like(each) if each.grad is None else each.grad for each in parameters]
+    for parameter in parameters:
+        parameter.grad = None
+    return [(len(rows), found)]
 
 
 def _subjects(forget: Sequence[Example]) -> list[tuple[str, str]]:

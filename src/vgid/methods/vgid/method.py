@@ -24,7 +24,7 @@ Four settings of ours go beyond the paper, so that a fact that is no longer said
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, ClassVar, Literal
@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from vgid.data.batching import Batch, EncodedRow
 from vgid.data.example import Example
-from vgid.instructions import INSTRUCTIONS
+from vgid.instructions import instruction_text
 from vgid.losses import Direction, kl_divergence
 from vgid.memory import as_many_as_fit
 from vgid.methods.base import (
@@ -50,8 +50,8 @@ from vgid.methods.base import (
     Unsupported,
 )
 from vgid.methods.common.targets import Targets
-from vgid.methods.common.terms import drift, likelihood, nll
-from vgid.methods.engine import Ask, Machine, Said, Term, View, mean_by_owner
+from vgid.methods.common.terms import drift, likelihood
+from vgid.methods.engine import Ask, Machine, Said, Term, View, mean_by_owner, passes
 from vgid.methods.vgid.adversary import AdversaryConfig, RelearningAdversary, can_split
 from vgid.methods.vgid.names import Names, mask_names, names_in
 from vgid.methods.vgid.sampling import sample_answers
@@ -119,7 +119,7 @@ class VGIDConfig(MethodConfig):
     @property
     def instruction_text(self) -> str | None:
         """The instruction itself."""
-        return INSTRUCTIONS.get(self.instruction, self.instruction) if self.instruction else None
+        return instruction_text(self.instruction) if self.instruction else None
 
 
 @METHODS.register("vgid")
@@ -147,13 +147,9 @@ class VGID(Method[VGIDConfig]):
         return self.config.augment
 
     def unsupported(self) -> Mapping[Capability, Unsupported]:
-        """Sharding and compiling do not go with the adversary, compiling not with hidden states either."""
+        """Compiling does not go with the adversary or with hidden states."""
         out: dict[Capability, Unsupported] = {}
         weaker = "forgotten facts then come back more easily by fine-tuning"
-        if self.config.adversary:
-            out["sharding"] = Unsupported(
-                "the relearning adversary takes passes that depend on the rows of a process", f"set method.adversary=null; {weaker}"
-            )
         if self.config.adversary or self.config.hidden_state_weight:
             out["compiling"] = Unsupported(
                 "the relearning adversary and hidden states hook into layers, which compiled code may skip",
@@ -179,6 +175,7 @@ class VGID(Method[VGIDConfig]):
         super().prepare(model, context)
         settings = self.config.adversary if can_split(context.forget) else None
         self._adversary = RelearningAdversary(model, context.forget, settings, context.seed) if settings else None
+        self._found: dict[int, list[nn.Module]] = {}
         self._own: dict[str, str] = {}
         asked = [*context.forget, *context.retain]
         self._kept = Targets(context.batch, asked)
@@ -206,21 +203,42 @@ class VGID(Method[VGIDConfig]):
             if part:
                 part.load_state_dict({key.removeprefix(f"{name}/"): value for key, value in state.items() if key.startswith(f"{name}/")})
 
+    def finalize(self, model: Any) -> Any:
+        """Without the adversary."""
+        if self._adversary is not None:
+            self._adversary.remove()
+        return model
+
     # -- the loss --------------------------------------------------------------------------------------------------------
 
     def machine(self) -> Machine:
         """With the adversary's adapters, and the layers with the hidden states that are compared."""
-        layers = _inner_layers if self.config.hidden_state_weight else None
+        layers = self._layers if self.config.hidden_state_weight else None
         if self._adversary is None:
             return replace(super().machine(), layers=layers)
-        return replace(super().machine(), layers=layers, active=self._adversary.active, suspended=self._adversary.suspended)
+        return replace(super().machine(), layers=layers, active=self._adversary.active)
+
+    def _layers(self, model: Any) -> list[nn.Module]:
+        """The decoder's layers but the last, or the only one; looked up once for the model in training and once for a frozen copy."""
+        if id(model) not in self._found:
+            layers = decoder_layers(base_of(model))
+            self._found[id(model)] = layers[:-1] or layers
+        return self._found[id(model)]
+
+    def model_state(self, step: int, example: Example) -> Hashable:
+        """Whether the row is asked of the attacked model."""
+        return self._adversary is not None and bool(self._adversary.split(step, (example,))[1])
 
     def before_step(self, model: Any, batch: StepBatch) -> None:
         """Let the adversary take its step, and sample answers where these are distilled on."""
         if batch.forget and self.config.alpha:
             self._step_answers = self._answers(model, batch)
             if self._adversary is not None:
-                self._adversary.learn(batch.step, partial(nll, model, self.context))
+                self._adversary.learn(batch.step, partial(self._bring_back, model))
+
+    def _bring_back(self, model: Any, rows: tuple[Example, ...]) -> Tensor:
+        """The adversary's loss."""
+        return torch.stack([each.total for each in passes(model, [likelihood("adversary", rows)], super().machine())]).sum()
 
     def terms(self, batch: StepBatch) -> list[Term]:
         """alpha x forget, for held-out subjects asked of the attacked model, + beta x retain."""
@@ -356,12 +374,6 @@ def guess_penalty(teacher: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
     """
     said, floor = (x.float().log_softmax(dim=-1).gather(-1, targets[:, None])[:, 0] for x in (logits, teacher))
     return (said - (2.0 * floor).clamp(min=-math.log(logits.shape[-1]))).clamp(min=0.0)
-
-
-def _inner_layers(model: Any) -> list[nn.Module]:
-    """The decoder's layers but the last, or the only one."""
-    layers = decoder_layers(base_of(model))
-    return layers[:-1] or layers
 
 
 def _distance(ours: Tensor, theirs: Tensor) -> Tensor:

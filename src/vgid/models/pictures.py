@@ -1,0 +1,160 @@
+"""What the decoder sees of pictures, computed once: no step changes a frozen vision tower and projector.
+
+A pass then gets the pictures' embeddings at the places of their tokens, and the model takes the batch for one of text. Nothing is read
+back from the device meanwhile, where transformers compares the number of embeddings and of tokens in every pass.
+
+Shapes: k tokens that stand for pictures, h hidden size.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vgid.data.batching import Batch, Embedded, EncodedRow, Encoder, join_pictures
+from vgid.data.example import Example, ImageRef
+from vgid.models.forward import answer_logits
+from vgid.models.packing_check import TOLERANCE
+from vgid.models.structure import base_of, inspect_model
+from vgid.processes import is_sharded, uses_deepspeed
+
+KEPT_BYTES = 512 * 2**20
+"""Embeddings are kept on the model's device up to this size, and computed anew beyond; chosen by hand."""
+PIXELS = ("pixel_values", "pixel_attention_mask")
+"""Tensors of a row that the vision tower alone needs."""
+
+log = logging.getLogger("vgid")
+
+
+class Pictures:
+    """Embeddings of pictures, from a vision tower and a projector that are frozen.
+
+    Args:
+        model: the model, with or without PEFT's wrapper.
+        marks: ids of the tokens that stand for pictures.
+    """
+
+    def __init__(self, model: Any, marks: frozenset[int]) -> None:
+        base = base_of(model)
+        self._embed = getattr(base, "get_image_features", None) or base.model.get_image_features
+        self._takes = inspect.signature(self._embed).parameters
+        self._towers = [module for name in _names(base) for module in base.get_submodule(name).modules()]
+        self._device, self._marks = next(base.parameters()).device, marks
+        self._kept: dict[tuple[ImageRef, ...], Tensor] = {}
+        self._bytes = 0
+
+    def kept(self, images: tuple[ImageRef, ...], row: EncodedRow) -> Tensor:
+        """Embeddings `[k, h]` of an example's own pictures; computed for each example alone, so that they do not depend on the others."""
+        if images in self._kept:
+            return self._kept[images]
+        found = self.embeddings([row])
+        if self._bytes + found.nbytes <= KEPT_BYTES:
+            self._kept[images] = found
+            self._bytes += found.nbytes
+        return found
+
+    @torch.no_grad()
+    def embeddings(self, rows: Sequence[EncodedRow]) -> Tensor:
+        """Embeddings `[k, h]` of the pictures of some rows, one after the other."""
+        inputs = {name: value.to(self._device) for name, value in join_pictures(rows).items() if name in self._takes}
+        learning = [module for module in self._towers if module.training]
+        try:
+            for module in learning:
+                module.training = False
+            found = self._embed(**inputs)
+        finally:
+            for module in learning:
+                module.training = True
+        found = getattr(found, "pooler_output", found)
+        parts = list(found) if isinstance(found, (list, tuple)) else [found]
+        return torch.cat([part.flatten(0, -2) for part in parts])
+
+    def put(self, batch: Batch, embeddings: Sequence[Tensor]) -> Batch:
+        """A batch whose pictures are embedded.
+
+        Args:
+            batch: on the host; of tensors about pictures it needs no pixels.
+            embeddings: `[k, h]` for each row of the batch that holds pictures, in their order.
+
+        Returns:
+            The batch without pixels.
+
+        Raises:
+            ValueError: there are more or fewer embeddings than tokens that stand for pictures.
+        """
+        rows, positions = np.nonzero(np.isin(batch.model_inputs["input_ids"].numpy(), list(self._marks)))
+        if sum(map(len, embeddings)) != len(rows):
+            raise ValueError(f"{sum(map(len, embeddings))} embeddings for {len(rows)} tokens")
+        inputs = {name: value for name, value in batch.model_inputs.items() if name not in PIXELS}
+        values = torch.cat(list(embeddings)) if embeddings else None
+        embedded = Embedded(torch.from_numpy(rows), torch.from_numpy(positions), values) if values is not None else None
+        return replace(batch, model_inputs=inputs, embedded=embedded)
+
+
+def without_pixels(row: EncodedRow) -> EncodedRow:
+    """A row without the tensors that the vision tower alone needs."""
+    return replace(row, images={name: value for name, value in row.images.items() if name not in PIXELS})
+
+
+def find_pictures(model: Any, encoder: Encoder, examples: Sequence[Example]) -> Pictures | None:
+    """Find out whether this model's pictures can be embedded ahead, by comparing logits.
+
+    Args:
+        model: ready to train; it is called on one row for each number of pictures.
+        encoder: encodes examples for it.
+        examples: rows of the run.
+
+    Returns:
+        The embeddings; None where pictures take part in the training, are spread over processes, or where logits differ: a family may show
+        its decoder more of a picture than embeddings.
+    """
+    rows = list({len(example.images): example for example in examples if example.images}.values())
+    if not rows or is_sharded(model) or uses_deepspeed() or _is_trained(base_of(model)):
+        return None
+    reason = "the family has no function for them"
+    try:
+        pictures = Pictures(model, encoder.image_marks)
+        reason = _difference(model, encoder, pictures, rows)
+    except (AttributeError, RuntimeError, ValueError, TypeError, IndexError) as error:
+        reason = f"{reason} ({type(error).__name__})"
+    if reason:
+        log.debug("pictures are embedded in every pass: %s", reason)
+        return None
+    return pictures
+
+
+@torch.no_grad()
+def _difference(model: Any, encoder: Encoder, pictures: Pictures, rows: Sequence[Example]) -> str:
+    """Why embeddings cannot be used; empty if logits agree."""
+    device, training = next(model.parameters()).device, model.training
+    model.eval()
+    try:
+        for example in rows:
+            row = encoder.row(example)
+            plain = answer_logits(model, encoder.collate([row]).to(device))
+            embedded = pictures.put(encoder.collate([without_pixels(row)]), [pictures.kept(example.images, row)])
+            ahead = answer_logits(model, embedded.to(device))
+            worst = ((ahead - plain).abs().max() / plain.abs().max()).item()
+            if worst > TOLERANCE.get(plain.dtype, 1e-4):
+                return f"logits differ by {worst:.1e} of the largest"
+    finally:
+        model.train(training)
+    return ""
+
+
+def _names(base: nn.Module) -> tuple[str, ...]:
+    found = inspect_model(base)
+    modules = dict(base.named_modules())
+    return tuple(name for name in (*found.vision, *found.projector) if name in modules)
+
+
+def _is_trained(base: nn.Module) -> bool:
+    structure = inspect_model(base)
+    return any(p.requires_grad and structure.part_of(name) != "language" for name, p in base.named_parameters())

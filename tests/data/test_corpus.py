@@ -1,0 +1,297 @@
+"""Rows and files in every format: each is read as the corpus says, or refused for the reason it says."""
+
+import gzip
+import io
+import json
+import os
+import tarfile
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from tests.conftest import png
+from vgid.data.conversation import messages
+from vgid.data.example import IMAGE, Example, ImageRef
+from vgid.data.problems import Notes
+from vgid.data.readers.base import RawRow
+from vgid.data.rows import Reading, RowReader
+from vgid.data.sources import check_examples, load_examples
+from vgid.data.writing import write_examples, write_parquet
+from vgid.errors import DataError
+
+CORPUS = yaml.safe_load((Path(__file__).parent / "corpus" / "rows.yaml").read_text("utf-8"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("corpus")
+    for number in range(3):
+        (made / f"{number}.png").write_bytes(png(number, side=8))
+    return made
+
+
+def as_read(examples: list[Example]) -> list[list[Any]]:
+    """Question, answer, numbers of the pictures, and context."""
+    numbers = {png(number, side=8): number for number in range(3)}
+    return [[e.question, e.answer, [numbers[r.read()] for r in e.images], [list(turn) for turn in e.context]] for e in examples]
+
+
+@pytest.mark.parametrize("case", CORPUS, ids=lambda case: json.dumps(case["row"])[:60])
+def test_rows(case: dict[str, Any], folder: Path) -> None:
+    file = folder / "rows.jsonl"
+    file.write_text(json.dumps(case["row"]))
+    options = {"turns": case.get("turns", "last")}
+    if "error" in case:
+        with pytest.raises(DataError) as caught:
+            load_examples(file, **options)
+        assert case["error"] in str(caught.value) and f"{file}:1" in str(caught.value)
+        return
+    read = load_examples(file, **options)
+    assert as_read(read) == [[*row, *([], [])[len(row) - 2 :]] for row in case["read"]]
+    # What is written is read back to the same, in both formats.
+    write_parquet(folder / "again.parquet", read)
+    write_examples(folder / "again.jsonl", read)
+    for name in ("again.parquet", "again.jsonl"):
+        again = load_examples(folder / name)
+        assert as_read(again) == as_read(read) and [e.derived for e in again] == [e.derived for e in read]
+
+
+def test_the_corpus_is_large_enough() -> None:
+    assert len(CORPUS) >= 120 and len({json.dumps(case) for case in CORPUS}) == len(CORPUS)
+
+
+# -- files ----------------------------------------------------------------------------------------------------------------
+
+ROW = {"question": "Q", "answer": "A"}
+
+
+def tar_of(members: dict[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return out.getvalue()
+
+
+ROWS = [ROW, {"question": "Q2", "answer": "A2"}]
+TEXT = json.dumps(ROWS).encode()
+PICTURE = png(0, side=8)
+FILES: list[tuple[str, bytes, list[str] | str]] = [
+    ("a.json", TEXT, ["Q", "Q2"]),
+    ("a.json", b"\xef\xbb\xbf" + TEXT, ["Q", "Q2"]),
+    ("a.json", b"[]", "no examples"),
+    ("a.json", b"\n".join(json.dumps(row).encode() for row in ROWS), ["Q", "Q2"]),
+    ("a.jsonl", TEXT, ["Q", "Q2"]),
+    ("a.jsonl", json.dumps(ROWS, indent=1).encode(), ["Q", "Q2"]),
+    ("a.ndjson", json.dumps(ROW).encode(), ["Q"]),
+    ("a.jsonl.gz", gzip.compress(json.dumps(ROW).encode()), ["Q"]),
+    ("a.json.gz", gzip.compress(TEXT), ["Q", "Q2"]),
+    ("a.jsonl.gz", gzip.compress(json.dumps(ROW).encode() * 99)[:-20], "the file cannot be read"),
+    ("a.jsonl.gz", b"no gzip", "the file cannot be read"),
+    ("a.json", TEXT[:-1], "malformed JSON"),
+    ("a.json", TEXT[:-20], "malformed JSON"),
+    ("a.json", TEXT + b"{}", "malformed JSON"),
+    ("a.json", b"[{} {}]", "question is missing"),
+    ("a.json", b"[" * 100_000, "nested too deeply"),
+    ("a.jsonl", b'{"question":' * 100_000, "nested too deeply"),
+    ("a.jsonl", b'{"question": "Q", "answer": "A", "answer": "B"}', "row has a name twice"),
+    ("a.json", b'[{"question": "Q", "answer": "A", "answer": "B"}]', "row has a name twice"),
+    ("a.jsonl", b'{"question": "\\ud800", "answer": "A"}', "half of a surrogate pair"),
+    ("a.jsonl", b'{"question": "Q", "answer": "\\udc00"}', "half of a surrogate pair"),
+    ("a.jsonl", b'{"question": "\xff", "answer": "A"}', "line is not UTF-8"),
+    ("a.json", b'[{"question": "\xff", "answer": "A"}]', "file is not UTF-8"),
+    ("a.jsonl", b'{"question": "Q", "answer": NaN}', "answer is missing"),
+    ("a.jsonl", b'{"question": "Q", "answer": Infinity}', "answer is not a number"),
+    ("metadata.csv", b"file_name,question,answer\n0.png,Q,A\n,Q2,A2\n", ["Q", "Q2"]),
+    ("a.tsv", b"question\tanswer\nQ\tA\n", ["Q"]),
+    ("a.csv", b'question,answer,keywords\n"Q, r",A B,"[""A"", ""B""]"\n', ["Q, r"]),
+    ("a.csv", b"question,answer,keywords\nQ,A B,A\n", ["Q"]),
+    ("a.csv", b"question;answer\nQ;A\n", "a single column"),
+    ("a.csv", b"question,answer\nQ,A,B\n", "another number of cells"),
+    ("a.csv", b"question,question\nQ,A\n", "does not name every column once"),
+    ("a.csv", b'question,answer\n"Q,A\n', "malformed table"),
+    ("a.csv", b"question,answer\nQ\0,A\n", "zero characters"),
+    ("a.csv", b"question,answer\n\xff,A\n", "file is not UTF-8"),
+    ("a.csv", b"question,answer\n", "no examples"),
+    ("a.tar", tar_of({"x.json": json.dumps(ROW).encode(), "x.png": PICTURE}), ["Q"]),
+    ("a.tar", tar_of({"x.question.txt": b"Q", "x.answer.txt": b"A", "x.1.png": PICTURE, "x.0.png": PICTURE}), ["Q"]),
+    ("a.tar", tar_of({"x.json": json.dumps(ROW | {"image": ["n.png", "m.png"]}).encode(), "x.png": PICTURE}), "another number of pictures"),
+    ("a.tar", tar_of({"x.json": json.dumps(ROW).encode(), "x.mp4": b"film"}), "sample holds a .mp4 file"),
+    ("a.tar", tar_of({"x.json": b"[]"}), "JSON is not an object"),
+    ("a.tar", tar_of({"x.json": b"[" * 100_000}), "nested too deeply"),
+    ("a.tar", b"no tar" * 200, "tar file cannot be read"),
+    ("a.parquet", b"PAR1", "parquet file cannot be read"),
+    ("a.xlsx", b"PK", "unknown data format"),
+    ("a.jsonl", b"", "the data file is empty"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "expected"), FILES)
+def test_files(name: str, content: bytes, expected: list[str] | str, tmp_path: Path) -> None:
+    (tmp_path / "0.png").write_bytes(PICTURE)
+    (tmp_path / name).write_bytes(content)
+    if isinstance(expected, str):
+        with pytest.raises(DataError, match=expected):
+            load_examples(tmp_path / name)
+    else:
+        assert [row.question for row in load_examples(tmp_path / name)] == expected
+
+
+def test_paths_that_lead_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "round").symlink_to(tmp_path / "round")
+    os.mkfifo(tmp_path / "pipe.png")
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(ROW | {"image": name}) + "\n" for name in ("round", "round/a.png", "pipe.png")))
+    with pytest.raises(DataError) as caught:
+        load_examples(tmp_path / "a.jsonl")
+    assert "3 problems" in str(caught.value) and "image is not an ordinary file" in str(caught.value)
+    for name, message in (("pipe.jsonl", "not an ordinary file"), ("a\0b.jsonl", "no such file"), ("round", "cannot be read|unknown data")):
+        with pytest.raises(DataError, match=message):
+            load_examples(tmp_path / name)
+
+
+def test_parquet_columns_of_every_type(tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    times = pa.array([1], pa.timestamp("ns", tz="Europe/Oslo"))
+    labels = {"info": {"features": {"answer": {"_type": "ClassLabel", "names": ["no", "yes"]}}}}
+    table = pa.table({"question": ["Q"], "answer": pa.array([1], pa.int64()), "seen": times})
+    parquet.write_table(table.replace_schema_metadata({"huggingface": json.dumps(labels)}), tmp_path / "a.parquet")
+    assert [row.answer for row in load_examples(tmp_path / "a.parquet")] == ["yes"]
+    parquet.write_table(pa.table({"question": ["Q"], "answer": times}), tmp_path / "b.parquet")
+    with pytest.raises(DataError, match="column answer holds no text"):
+        load_examples(tmp_path / "b.parquet")
+    parquet.write_table(pa.table({"question": ["Q"], "answer": ["A"], "image": [{"bytes": None, "path": "0.png"}]}), tmp_path / "c.parquet")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "0.png").write_bytes(PICTURE)
+    assert load_examples(tmp_path / "c.parquet", image_root=tmp_path / "root")[0].images[0].read() == PICTURE
+
+
+def test_reading_stops_where_no_row_is_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vgid.data.problems.MOST_PROBLEMS", 30)
+    (tmp_path / "a.jsonl").write_text("{}\n" * 100)
+    report = check_examples(tmp_path / "a.jsonl")
+    assert len(report.problems) == 31 and "reading stopped after 30 bad rows" in report.problems[-1]
+    assert str(report).count("question is missing") == 20 and "... and 11 more problems" in str(report)
+
+
+def test_names_of_files_reach_no_terminal_raw() -> None:
+    text = str(DataError("bad", where="a\x1b[2J\nb\u202e.jsonl", got="\ud800"))
+    assert text == "a\\x1b[2J\\nb\\u202e.jsonl: bad\n  found: \\ud800"
+
+
+# -- pictures -------------------------------------------------------------------------------------------------------------
+
+
+def encoded(picture: Image.Image, kind: str = "png", **options: Any) -> ImageRef:
+    out = io.BytesIO()
+    picture.save(out, kind, **options)
+    return ImageRef(data=out.getvalue())
+
+
+def test_exif_orientation_turns_the_picture() -> None:
+    picture = Image.new("RGB", (4, 2), "white")
+    picture.putpixel((0, 0), (0, 0, 0))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees: the first row becomes the last column
+    ref = encoded(picture, exif=exif)
+    assert ref.size() == ref.open().size == (2, 4) and ref.open().getpixel((1, 0)) == (0, 0, 0)
+    assert ImageRef.from_picture(Image.open(io.BytesIO(ref.read()))).open().getpixel((1, 0)) == (0, 0, 0)
+
+
+def test_sixteen_bits_are_scaled_and_not_cut_off() -> None:
+    ref = encoded(Image.frombytes("I;16", (3, 1), b"\x00\x00\x00\x80\xff\xff"))
+    # 0, 32768 and 65535, divided by 257.
+    assert [ref.open().getpixel((x, 0)) for x in range(3)] == [(0,) * 3, (127,) * 3, (255,) * 3]
+
+
+def test_kinds_of_pictures() -> None:
+    palette = Image.new("P", (2, 2))
+    palette.putpalette([255, 0, 0, 0, 0, 255])
+    assert encoded(palette, transparency=0).open().getpixel((0, 0)) == (255, 255, 255)
+    assert encoded(Image.new("CMYK", (2, 2), (0, 0, 0, 0)), "jpeg").open().getpixel((0, 0)) == (255, 255, 255)
+    moving = encoded(Image.new("RGB", (2, 2), "red"), "gif", save_all=True, append_images=[Image.new("RGB", (2, 2), "blue")])
+    assert moving.frames == 2 and moving.open().getpixel((0, 0)) == (255, 0, 0)
+    assert encoded(Image.new("RGB", (1, 1), "red")).open().size == (1, 1)
+    with pytest.raises(DataError, match="too long and narrow"):
+        encoded(Image.new("RGB", (201, 1))).open()
+    with pytest.raises(DataError, match=r"(?s)unknown format.*vgid\[heic\]|unknown format|damaged"):
+        ImageRef(data=b"\x00\x00\x00\x18ftypheic" + bytes(40)).open()
+
+
+# -- shapes of messages ---------------------------------------------------------------------------------------------------
+
+
+def shape(rng: Random) -> tuple[dict[str, Any], list[Any]]:
+    """A random row of turns, and its texts and pictures in order; placeholders and columns need not agree."""
+    row: dict[str, Any] = {}
+    said: list[Any] = []
+    given = iter(bytes([number]) for number in range(1, 250))
+    own: list[bytes] = []
+    flat = rng.random() < 0.3
+
+    def picture() -> bytes:
+        said.append(next(given))
+        return said[-1]
+
+    def content(role: str) -> Any:
+        shown = role == "user"
+        pieces = rng.choices(
+            ("text", "mark", "image", "number"), (8, 2 * shown, 3 * (shown and not flat), 0.1 * (not flat)), k=rng.randint(1, 4)
+        )
+        made: list[Any] = []
+        for piece in pieces:
+            if piece == "text":
+                said.append(f"w{len(said)}")
+                made.append({"type": "text", "text": said[-1]})
+            elif piece == "mark":
+                own.append(picture())
+                made.append({"type": "text", "text": IMAGE} if flat or rng.random() < 0.5 else {"type": "image"})
+            elif piece == "image":
+                made.append({"type": "image", rng.choice(("image", "bytes")): picture()})
+            else:
+                made.append(7)
+        return "".join(part["text"] if isinstance(part, dict) else "7" for part in made) if flat else made
+
+    roles = rng.choice((["user", "assistant"], ["system", "user", "assistant"], ["user", "assistant"] * 2, ["assistant", "user"]))
+    row["messages"] = [{"role": role, "content": content(role)} for role in roles]
+    if own and rng.random() < 0.1:
+        own.pop()
+    elif own and rng.random() < 0.05:
+        own.append(b"\xff")
+    row |= {"images": own} if own else {}
+    return row, said
+
+
+def of_example(example: Example) -> list[Any]:
+    """Texts and pictures in the order in which the chat template gets them."""
+    pictures = iter(example.images)
+    parts = [part for turn in messages(example) for part in turn["content"]]
+    return [next(pictures).data if part["type"] == "image" else part["text"] for part in parts] + [example.answer]
+
+
+def _pieces(parts: list[Any]) -> list[Any]:
+    """Words and pictures: neighbouring texts are one text to the model, and each of our words begins with a w."""
+    return [piece for part in parts for piece in (part.replace("w", " w").split() if isinstance(part, str) else [part])]
+
+
+def test_ten_thousand_shapes_keep_every_text_and_picture_in_order() -> None:
+    rng = Random(0)
+    good = 0
+    reader = RowReader(Reading(), Notes())
+    for number in range(10_000):
+        row, said = shape(rng)
+        try:
+            (example,) = reader.read(RawRow("row", f"r{number}", None, row))
+        except DataError:
+            continue
+        good += 1
+        assert _pieces(of_example(example)) == _pieces(said), row
+    assert good > 3_000
