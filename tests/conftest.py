@@ -3,6 +3,7 @@
 import io
 import os
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -17,6 +18,19 @@ from vgid.synthetic.tiny import build_model, build_processor, build_tokenizer
 torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
 
 SENTENCES = ("Who is this person?", "This is Anna Keller.", "She lives in Oslo.", "Forget what you know.", "I do not know.")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--slow-part 2/5`: of the tests marked slow, only the second of five parts, which do not depend on what other tests there are."""
+    parser.addoption("--slow-part", default="1/1", help="part of the slow tests to run, as in 2/5")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out slow tests of other parts."""
+    part, parts = map(int, str(config.getoption("--slow-part")).split("/"))
+    kept = [item for item in items if not item.get_closest_marker("slow") or crc32(item.nodeid.encode()) % parts == part - 1]
+    config.hook.pytest_deselected(items=sorted(set(items) - set(kept), key=lambda item: item.nodeid))
+    items[:] = kept
 
 
 def png(seed: int = 0, side: int = 40) -> bytes:
