@@ -18,7 +18,8 @@ from vgid.training.fingerprint import files_digest, fingerprint, rows_digest
 SHARED_FOLDERS = ("data", "evaluation", "models", "synthetic", "training", "methods/common")
 """Folders with code that every run depends on."""
 SHARED_FILES = (
-    *("config.py", "instructions.py", "losses.py", "memory.py", "perturbation.py", "seeds.py", "settings.py", "texts.py"),
+    *("config.py", "instructions.py", "losses.py", "memory.py", "outcome.py", "perturbation.py", "seeds.py"),
+    *("settings.py", "texts.py"),
     *("demo/data.py", "demo/practice.py", "methods/base.py", "methods/engine.py"),
 )
 """Files with code that every run depends on."""
