@@ -77,7 +77,7 @@ def test_one_answer_cannot_be_split(random_model: LoadedModel) -> None:
 
 def test_compiled_layers_are_refused(random_model: LoadedModel) -> None:
     config = resolve(None, ["training.torch_compile=true"], method="vgid")
-    with pytest.raises(ConfigError, match=r"method\.adversary=null and method\.hidden_state_weight=0"):
+    with pytest.raises(ConfigError, match=r"method\.adversary=null, method\.hidden_state_weight=0 and method\.replay=null"):
         fit(random_model, FORGET, FORGET, config)
 
 

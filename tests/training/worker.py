@@ -26,7 +26,7 @@ def rows(first: int, count: int, answer: str) -> list[Example]:
 
 
 FORGET, RETAIN = rows(0, 8, "This is Anna Keller."), rows(20, 14, "She lives in Oslo.")
-SETTINGS = ["training.steps=4", "training.forget_batch=3", "training.retain_batch=5", "training.warmup_steps=0"]
+SETTINGS = ["method.replay=null", "training.steps=4", "training.forget_batch=3", "training.retain_batch=5", "training.warmup_steps=0"]
 SETTINGS += ["method.answers=[recorded,teacher,student]", "validation.every=2", "validation.share=0.3", "training.checkpoint_every=2"]
 
 
