@@ -84,7 +84,9 @@ def saved_files(folder: Path) -> list[Path]:
         raise DataError("saved data set cannot be read", where=folder / STATE, got=type(error).__name__, fix="save it again") from None
     if chosen or not files:
         fix = "call flatten_indices() on it, and save it again" if chosen else "save it again"
-        raise DataError("saved data set has no rows of its own", where=folder, got="a choice of other rows" if chosen else "no", fix=fix)
+        raise DataError(
+            "saved data set has no rows of its own", where=folder, got="a choice of other rows" if chosen else "no files", fix=fix
+        )
     return files
 
 
