@@ -260,8 +260,9 @@ class VGID(Method[VGIDConfig]):
             sides = ((plain, False), (attacked, True))
             terms += [self._forget(rows, batch, attacked=under) for rows, under in sides if rows]
         if batch.retain and self.config.beta:
-            given = tuple(row for row in batch.retain if not replay_kind(row))
-            said = tuple(row for row in batch.retain if replay_kind(row))
+            replays = [bool(self.config.replay and replay_kind(row)) for row in batch.retain]
+            given = tuple(row for row, replay in zip(batch.retain, replays, strict=True) if not replay)
+            said = tuple(row for row, replay in zip(batch.retain, replays, strict=True) if replay)
             kept = [*(self._retain(given) if given else ()), *([self._replayed(said)] if said else ())]
             terms += [replace(each, weight=self.config.beta, among=len(batch.retain)) for each in kept]
         return terms
