@@ -77,7 +77,7 @@ class Mixture:
 
     In proportion to their number alone, a few hundred rows about what is seen on a picture would hardly be met beside thousands of others.
     So each kind of replay rows gets `LEAST_SHARE` of a step, and rows that the user gave `LEAST_GIVEN`; the rest is shared out in
-    proportion. Self-distilled rows are of the kind `seen`.
+    proportion. Self-distilled rows are of the kind `seen`. With rows that the user gave alone it is `Rows`.
     """
 
     LEAST_GIVEN = 1 / 4
@@ -135,7 +135,7 @@ class UnlearnTrainer(Trainer):
         model: Any,
         method: Method[Any],
         forget: Rows,
-        retain: Rows | Mixture,
+        retain: Mixture,
         config: TrainingConfig,
         steps: range,
         seed: int,
@@ -273,7 +273,7 @@ def train(
             model,
             method,
             Rows(forget, config.forget_batch, derive_seed(seed, "forget"), config.pack),
-            (Mixture if method.replay else Rows)(retain, retain_rows, derive_seed(seed, "retain"), config.pack),
+            Mixture(retain, retain_rows, derive_seed(seed, "retain"), config.pack),
             config,
             range(found.notes["step"] if found else 0, steps),
             seed,

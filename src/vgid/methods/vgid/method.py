@@ -86,7 +86,8 @@ class VGIDConfig(MethodConfig):
             paper), `teacher` one sampled from the teacher, `student` one sampled from the student (on-policy).
         temperature: softmax temperature of both distributions in the forget term.
         direction: `forward` KL(teacher || student) (the paper) or `reverse`.
-        self_distilled: questions from the retain set that are asked about each forget picture, with the base's answers as targets (ours).
+        self_distilled: questions from the retain set that are asked about each forget picture; the target is what the base says of them
+            (ours). They count as replay rows of the kind `seen`, also where `replay` is null.
         augment: retain rows, of those that ask what forget rows ask, that are repeated with their picture mirrored, turned, scaled and
             shifted (ours); 0 where left and right matter.
         replay: what the base is asked, so that it still says it afterwards, where the retain set leaves it open (ours); null for nothing.
@@ -260,9 +261,8 @@ class VGID(Method[VGIDConfig]):
             sides = ((plain, False), (attacked, True))
             terms += [self._forget(rows, batch, attacked=under) for rows, under in sides if rows]
         if batch.retain and self.config.beta:
-            replays = [bool(self.config.replay and replay_kind(row)) for row in batch.retain]
-            given = tuple(row for row, replay in zip(batch.retain, replays, strict=True) if not replay)
-            said = tuple(row for row, replay in zip(batch.retain, replays, strict=True) if replay)
+            given = tuple(row for row in batch.retain if not replay_kind(row))
+            said = tuple(row for row in batch.retain if replay_kind(row))
             kept = [*(self._retain(given) if given else ()), *([self._replayed(said)] if said else ())]
             terms += [replace(each, weight=self.config.beta, among=len(batch.retain)) for each in kept]
         return terms
