@@ -76,6 +76,13 @@ class Pictures:
         parts = list(found) if isinstance(found, (list, tuple)) else [found]
         return torch.cat([part.flatten(0, -2) for part in parts])
 
+    def each(self, rows: Sequence[EncodedRow]) -> list[Tensor]:
+        """The same for each row by itself, `[k, h]` each."""
+        if not rows:
+            return []
+        tokens = [int(np.isin(row.text["input_ids"].numpy(), list(self._marks)).sum()) for row in rows]
+        return list(self.embeddings(rows).split(tokens))
+
     def put(self, batch: Batch, embeddings: Sequence[Tensor]) -> Batch:
         """A batch whose pictures are embedded.
 
