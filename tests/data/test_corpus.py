@@ -234,6 +234,10 @@ def test_parquet_columns_of_every_type(tmp_path: Path) -> None:
     table = pa.table({"question": ["Q"], "answer": pa.array([1], pa.int64()), "seen": times})
     parquet.write_table(table.replace_schema_metadata({"huggingface": json.dumps(labels)}), tmp_path / "a.parquet")
     assert [row.answer for row in load_examples(tmp_path / "a.parquet")] == ["yes"]
+    assert check_examples(tmp_path / "a.parquet").unused_columns == ("seen",)
+    parquet.write_table(pa.table({"question": ["Q"], "answer": ["A"], "video": times}), tmp_path / "v.parquet")
+    with pytest.raises(DataError, match="row has video, which would be lost"):
+        load_examples(tmp_path / "v.parquet")
     parquet.write_table(pa.table({"question": ["Q"], "answer": times}), tmp_path / "b.parquet")
     with pytest.raises(DataError, match="column answer holds no text"):
         load_examples(tmp_path / "b.parquet")

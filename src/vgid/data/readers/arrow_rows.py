@@ -36,7 +36,8 @@ def rows(file: Path) -> Rows:
         if not columns:
             raise DataError("no column can be read", where=file, expected="columns as in docs/data.md", got=_names(table.schema_arrow))
         names = _class_names(table.schema_arrow.metadata)
-        yield from _numbered(table.iter_batches(batch_size=READ_AT_ONCE, columns=columns), names)
+        batches = table.iter_batches(batch_size=READ_AT_ONCE, columns=columns)
+        yield from _numbered(batches, names, _unread(table.schema_arrow))
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, DataError):
             raise
@@ -62,8 +63,8 @@ def saved_rows(folder: Path) -> Rows:
     try:
         first = saved_files(folder)[0]
         with pa.memory_map(str(first)) as source, pa.ipc.open_stream(source) as stream:
-            names = _class_names(stream.schema.metadata)
-        yield from _numbered(batches(), names)
+            names, unread = _class_names(stream.schema.metadata), _unread(stream.schema)
+        yield from _numbered(batches(), names, unread)
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, DataError):
             raise
@@ -107,7 +108,7 @@ def _check_sizes(metadata: Any, file: Path) -> None:
 
 
 def _readable(schema: Any, file: Path) -> list[str]:
-    """Columns whose values are text, numbers, pictures, or lists of these; others are left out unless they are ours."""
+    """Columns whose values are text, numbers, pictures, or lists of these; others must not be ours."""
     from vgid.data.turns import COLUMNS
 
     chosen = []
@@ -121,6 +122,11 @@ def _readable(schema: Any, file: Path) -> list[str]:
     return chosen
 
 
+def _unread(schema: Any) -> dict[str, str]:
+    """All other columns, with their types in place of values: so they are counted as not used, or refused, as in any other file."""
+    return {field.name: str(field.type) for field in schema if not _is_plain(field.type)}
+
+
 def _is_plain(kind: Any) -> bool:
     from pyarrow import types
 
@@ -132,12 +138,12 @@ def _is_plain(kind: Any) -> bool:
     return types.is_integer(kind) or types.is_floating(kind) or any(test(kind) for test in plain)
 
 
-def _numbered(batches: Iterable[Any], names: Mapping[str, list[str]]) -> Rows:
+def _numbered(batches: Iterable[Any], names: Mapping[str, list[str]], unread: Mapping[str, str]) -> Rows:
     number = 0
     for batch in batches:
         for row in batch.to_pylist():
             number += 1
-            yield number, named({name: value for name, value in row.items() if value is not None}, names)
+            yield number, named({**unread, **{name: value for name, value in row.items() if value is not None}}, names)
 
 
 def named(row: dict[str, Any], names: Mapping[str, list[str]]) -> dict[str, Any]:
