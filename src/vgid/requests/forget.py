@@ -80,9 +80,9 @@ def forget(options: ForgetOptions, *, stages: Stages) -> ForgetResult:
 
     with private(), output_folder(run.out, keep=not options.overwrite, goes_on=goes_on):
         run.out.chmod(0o700)
+        if secret:
+            write_key(path, secret)
         try:
-            if secret:
-                write_key(path, secret)
             _run_steps(StepContext(run, key, _open_state(run, key, path, inputs), stages))
         except BaseException:
             if secret and not goes_on():  # nothing was written that the key belongs to
@@ -93,7 +93,8 @@ def forget(options: ForgetOptions, *, stages: Stages) -> ForgetResult:
 
 def inputs_of(options: ForgetOptions) -> list[object]:
     """Return the paths that a run reads; none of them may lie in its folder."""
-    return [options.model, options.request, options.retain, options.reference, options.policy, options.after, options.earlier, options.key]
+    models = [options.model, options.reference, options.after, options.continued, options.earlier]
+    return [*models, options.request, options.retain, options.policy, options.key]
 
 
 def _find_key(path: Path, *, given: bool, continued: bool) -> Key | None:
