@@ -79,9 +79,10 @@ def test_inputs_in_the_output_are_an_error_also_through_links(tmp_path: Path) ->
 
 def test_a_folder_that_cannot_be_made_is_found_before_the_run(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+    (tmp_path / "circle").symlink_to("circle")
+    for out in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / "circle"):
         with pytest.raises(OutputError, match="cannot be made"):
-            check_output(out, overwrite=True)
+            check_output(out, overwrite=True, inputs=[tmp_path / "circle" / "input"])
     check_output(tmp_path / "new" / "folder", overwrite=False)
     assert not (tmp_path / "new").exists()
 

@@ -119,9 +119,9 @@ def check_made_by_vgid(folder: Path, *, fix: str) -> None:
 
 def _check_inputs(out: Path, inputs: Sequence[Path]) -> None:
     """Compare paths as they are written and as links resolve them; an input may be the folder itself, too."""
-    folders = (_absolute(out), out.resolve())
+    folders = (_absolute(out), _real(out))
     for path in (each for each in inputs if os.path.lexists(each)):
-        if any(each.is_relative_to(folder) for each in (_absolute(path), path.resolve()) for folder in folders):
+        if any(each.is_relative_to(folder) for each in (_absolute(path), _real(path)) for folder in folders):
             raise OutputError(
                 "an input of the run lies in the output folder",
                 where=str(path),
@@ -134,7 +134,7 @@ def _check_can_be_made(out: Path) -> None:
     there = next(each for each in (out, *out.absolute().parents) if os.path.lexists(each))
     what, fix = "the output folder cannot be made", "choose another --out"
     if not there.is_dir():
-        raise OutputError(what, where=str(out), expected="a path below a folder", got=f"{there} is a file", fix=fix)
+        raise OutputError(what, where=str(out), expected="a path below a folder", got=f"{there} is no folder", fix=fix)
     if not os.access(there, os.W_OK | os.X_OK):
         raise OutputError(what, where=str(out), expected="permission to write", got=f"{there} cannot be written to", fix=fix)
 
@@ -265,6 +265,11 @@ def unfinished_files(run: Path) -> list[Path]:
 def _absolute(path: Path) -> Path:
     """Return an absolute path without `..`; unlike `resolve` it keeps links, so that a path stays below the folder it was named in."""
     return Path(os.path.abspath(path))  # noqa: PTH100
+
+
+def _real(path: Path) -> Path:
+    """Resolve links; unlike `resolve` it takes links that lead in a circle."""
+    return Path(os.path.realpath(path))
 
 
 def _active() -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,7 +65,7 @@ def forget(options: ForgetOptions, *, stages: Stages) -> ForgetResult:
         OutputError: the folder holds another run, or cannot be written.
         RunError: a step failed; the same call continues from there.
     """
-    options = replace(options, out=options.out.resolve())
+    options = replace(options, out=Path(os.path.realpath(options.out)))  # `resolve` fails where links lead in a circle
     check_output(options.out, options.overwrite, resume=True, inputs=inputs_of(options))
     run = resolve_run(options)
     path = options.key or default_key(options.out)
