@@ -49,7 +49,7 @@ MEMORY_GB = {"unlearn-80": 79.0, "unlearn-40": 39.5, "unlearn-24-4bit": 23.5}
 """What a run may take of the device, as cards of 80, 40 and 24 GB have it."""
 STEPS = 6
 """Optimizer steps of a run: enough to write, kill and resume; nothing is forgotten in so few."""
-ROWS_OFF = ("method.self_distilled=0", "method.augment=0")
+ROWS_OFF = ("method.self_distilled=0", "method.augment=0", "method.replay=null")
 """Rows that are made before the first step; a step has as many rows without them."""
 TERMS_OFF = {
     "default": (),

@@ -3,9 +3,11 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import example
@@ -19,7 +21,7 @@ from vgid.models.adapters import attach_lora
 from vgid.models.checkpoints import tensor_headers
 from vgid.models.export import FAILED, save_adapter
 from vgid.models.forward import answer_logits
-from vgid.models.loading import load_model
+from vgid.models.loading import LoadedModel, load_model
 from vgid.models.quantisation import is_quantised
 from vgid.settings import AdapterConfig
 from vgid.synthetic.tiny import tiny_path
@@ -116,6 +118,30 @@ def test_a_merged_model_that_is_not_the_adapter_s_is_found(random_folder: Path, 
         verify_command(adapter.parent, None, [])
 
 
+def test_a_merged_model_with_another_vocabulary_is_named(random_folder: Path, adapter: Path) -> None:
+    """Only an adapter of the embeddings may change their shape."""
+    model = load_model(random_folder).model
+    model.resize_token_embeddings(model.get_input_embeddings().weight.shape[0] + 3)
+    model.save_pretrained(adapter.parent / "merged")
+    load_model(random_folder).processor.save_pretrained(adapter.parent / "merged")
+    with pytest.raises(RunError, match=r"(?s)the merged checkpoint is not whole.*embed_tokens\.weight: .* in the base"):
+        verify_command(adapter.parent, None, [])
+
+
+def test_one_model_at_a_time_is_held(random_folder: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    export_command(str(random_folder), adapter, adapter.parent / "merged", merge=True)
+    held: list[torch.nn.Module] = []
+
+    def load(*places: Path, **options: Any) -> LoadedModel:
+        assert all(parameter.numel() == 0 for model in held for parameter in model.parameters())
+        loaded = load_model(*places, **options)
+        held.append(loaded.model)
+        return loaded
+
+    monkeypatch.setattr("vgid.deployment.load_model", load)
+    assert verify_command(adapter.parent, None, [])["same_answers"] == 1.0 and len(held) == 2
+
+
 def test_folders_without_exports_and_adapters_without_base(adapter: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="the folder holds no export"):
         verify_command(tmp_path / "run" / "nothing", None, [])
@@ -141,6 +167,15 @@ def test_adapters_outside_the_language_model_get_options_and_a_warning(random_fo
 def test_an_adapter_that_changes_nothing_gets_a_warning(random_folder: Path, tmp_path: Path) -> None:
     save_adapter(attach_lora(load_model(random_folder).model, AdapterConfig(), seed=0), tmp_path / "adapter")
     assert any("changes nothing" in warning for warning in verify_command(tmp_path, None, [])["warnings"])
+
+
+@pytest.mark.parametrize(
+    "settings", [{"target_modules": ["embed_tokens"]}, {"target_modules": ["q_proj"], "trainable_token_indices": {"embed_tokens": [5]}}]
+)
+def test_an_adapter_of_embeddings_gets_no_such_warning(random_folder: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
+    """It changes the model whatever its B matrices are."""
+    get_peft_model(load_model(random_folder).model, LoraConfig(**settings)).save_pretrained(tmp_path)
+    assert not any("changes nothing" in warning for warning in verify_command(tmp_path, str(random_folder), [])["warnings"])
 
 
 # -- number formats -------------------------------------------------------------------------------------------------------
@@ -230,6 +265,14 @@ def test_weights_that_are_no_numbers_are_never_exported(random_folder: Path, ada
         with pytest.raises(ModelError, match=r"(?s)a weight is not a finite number.*NaN or infinity in .*q_proj"):
             call()
         assert not out.exists()
+
+
+def test_numbers_that_do_not_fit_the_precision_leave_nothing_behind(random_folder: Path, tmp_path: Path) -> None:
+    """float16 ends at 65504."""
+    large = poisoned(Path(shutil.copytree(random_folder, tmp_path / "large")), 1e5)
+    with pytest.raises(ModelError, match="a weight is not a finite number"):
+        export_command(str(large), None, tmp_path / "out", merge=False, to="fp16")
+    assert [path.name for path in tmp_path.iterdir()] == ["large"]
 
 
 def test_logits_that_are_no_numbers_are_found(random_folder: Path, tmp_path: Path) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import safe_open
+from torch import Tensor
 
 from vgid.artifacts import whole_folder
 from vgid.data.example import Example
@@ -19,9 +21,10 @@ from vgid.data.sources import Rows, load_examples, rows_of
 from vgid.errors import DataError, ModelError, RunError
 from vgid.evaluation.generation import generate
 from vgid.formats import check_format, write_format
-from vgid.models.checkpoints import check_finite, differences, folder_of, tensor_headers
-from vgid.models.export import TOLERANCE, compare, merge_adapter
+from vgid.models.checkpoints import check_finite, copy_side_files, differences, folder_of, tensor_headers
+from vgid.models.export import TOLERANCE, compare, merge_adapter, release
 from vgid.models.file_checks import ADAPTER_WEIGHTS, base_of_adapter, check_adapter, is_adapter
+from vgid.models.foreign_adapters import is_plain
 from vgid.models.forward import answer_logits
 from vgid.models.loading import LoadedModel, load_model
 from vgid.models.serving import Serving, serving_of
@@ -30,6 +33,8 @@ SHOWN = 20
 """Differences between checkpoints that a message lists."""
 PROBES = 16
 """Number of questions that exports are compared on; chosen by hand."""
+VOCABULARY = re.compile(r"\b(embed_tokens|lm_head)\b")
+"""In the names of tensors with a row for each token."""
 
 
 def export_command(
@@ -72,8 +77,8 @@ def export_command(
         load_model(model, device="cpu", dtype="auto", adapter=adapter)
         check_finite(adapter)
         with whole_folder(out) as folder:
-            for name in ("adapter_config.json", "adapter_model.safetensors"):
-                shutil.copy(adapter / name, folder / name)
+            shutil.copy(adapter / ADAPTER_WEIGHTS, folder / ADAPTER_WEIGHTS)
+            copy_side_files(adapter, folder)  # its configuration, and a processor with added tokens
     return {}
 
 
@@ -85,8 +90,9 @@ def _merge(model: str, adapter: Path | None, out: Path) -> None:
     check_finite(adapter)
     if (folder := folder_of(base)) is not None:
         check_finite(folder)
-    merge_adapter(base, adapter, out)
-    check_finite(out)
+    with whole_folder(out) as unfinished:
+        merge_adapter(base, adapter, unfinished)
+        check_finite(unfinished)  # what is not plain LoRA may be too large for the precision
 
 
 def _convert(model: str, adapter: Path | None, out: Path, to: str, forget: Rows | None, retain: Rows | None) -> dict[str, Any]:
@@ -102,6 +108,7 @@ def _convert(model: str, adapter: Path | None, out: Path, to: str, forget: Rows 
         source = load_model(folder, dtype="auto")
         if (files := folder_of(folder)) is not None:
             check_finite(files)
+            folder = str(files)  # of a model from the hub, too
         return write_format(source, folder, out, to, forget_rows, others or _probes(source, [], 0))
 
 
@@ -137,11 +144,6 @@ def verify_command(folder: Path, base: str | None, data: Sequence[Path], seed: i
     """
     merged, found = _exports(folder)
     adapter = adapter or found
-    models: dict[str, LoadedModel] = {}
-    if merged is not None:
-        models["merged"] = load_model(merged)
-        check_finite(merged)
-    serving: Serving | None = None
     config: dict[str, Any] = {}
     if adapter is not None:
         config = check_adapter(adapter)
@@ -149,13 +151,24 @@ def verify_command(folder: Path, base: str | None, data: Sequence[Path], seed: i
         base = base or config.get("base_model_name_or_path")
         if not base:
             raise ModelError("the adapter does not name its base", where=adapter, fix="give the base with --base")
-        models["adapter"] = load_model(base, adapter=adapter, dtype=models["merged"].model.dtype if models else None)
-        serving = serving_of(models["adapter"].model, int(config.get("r", 16)), str(adapter))
-    _check_whole(merged, base)
-    rows = _probes(next(iter(models.values())), data, seed)
+    rows: list[Example] = []
+    said: dict[str, Said] = {}
+    serving: Serving | None = None
+    if merged is not None:
+        loaded = load_model(merged)
+        check_finite(merged)
+        _check_whole(merged, base, adapter)
+        rows = _probes(loaded, data, seed)
+        said["merged"] = _said("merged", loaded, rows, folder)
+        release(loaded.model)  # before the other one is loaded
+    if adapter is not None:
+        loaded = load_model(str(base), adapter=adapter, dtype=said["merged"].dtype if said else None)
+        serving = serving_of(loaded.model, int(config.get("r", 16)), str(adapter))
+        rows = rows or _probes(loaded, data, seed)
+        said["adapter"] = _said("adapter", loaded, rows, folder)
     report: dict[str, Any] = {
         "schema": "vgid.verify/1",
-        "exports": {name: loaded.path if name == "merged" else str(adapter) for name, loaded in models.items()},
+        "exports": {name: str(path) for name, path in (("merged", merged), ("adapter", adapter)) if path is not None},
         "base": base,
         "tensors": _tensors(adapter) if adapter is not None else None,
         "compared_on": len(rows),
@@ -165,28 +178,29 @@ def verify_command(folder: Path, base: str | None, data: Sequence[Path], seed: i
     }
     if adapter is not None and _is_zero(adapter):
         report["warnings"].append("the adapter changes nothing: all its B matrices are zero")
-    return report | _compare(models, rows, folder)
+    return report | _compared(said, folder)
 
 
-def _check_whole(merged: Path | None, base: str | None) -> None:
+def _check_whole(merged: Path, base: str | None, adapter: Path | None) -> None:
     """Compare the tensors of base and merged model by name, shape and type.
 
     Raises:
-        RunError: they differ.
+        RunError: they differ in names or shapes; another precision is a choice.
     """
     folder = folder_of(base) if base else None
-    if merged is None or folder is None:
+    if folder is None:
         return
-    found = differences(tensor_headers(folder), tensor_headers(merged))
-    types = [line for line in found if " in the base, " in line]
-    if len(types) == len(found):  # another precision throughout is a choice
-        return
-    if found:
+    before, after = tensor_headers(folder), tensor_headers(merged)
+    if adapter is not None and any(VOCABULARY.search(name) for name in tensor_headers(adapter, ADAPTER_WEIGHTS)):
+        # Such an adapter may have added tokens, or untied embeddings and head.
+        before, after = ({name: each for name, each in side.items() if not VOCABULARY.search(name)} for side in (before, after))
+    shapes = [{name: each.shape for name, each in side.items()} for side in (before, after)]
+    if shapes[0] != shapes[1] and (found := differences(before, after)):
         shown = "\n  ".join(["", *found[:SHOWN], *([f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else [])])
         raise RunError(
             "the merged checkpoint is not whole",
             where=merged,
-            expected="the tensors of the base, by name, shape and type",
+            expected="the tensors of the base, by name and shape",
             got=shown,
             fix="merge it again with this release: vgid export --merge",
         )
@@ -212,30 +226,39 @@ def _probes(loaded: LoadedModel, data: Sequence[Path], seed: int) -> list[Exampl
     return rows
 
 
+class Said(NamedTuple):
+    """What one export says to the probes, on the host: float32 logits `[n, v]` at their answers, greedy answers, and its precision."""
+
+    logits: Tensor
+    answers: list[str]
+    dtype: torch.dtype
+
+
 @torch.no_grad()
-def _compare(models: dict[str, LoadedModel], rows: Sequence[Example], folder: Path) -> dict[str, Any]:
-    """Compare greedy answers and logits of the two exports; with a single export there is nothing to compare."""
-    logits = {n: answer_logits(m.model, m.encoder.batch(rows).to(m.model.device)).float() for n, m in models.items()}
-    for name, values in logits.items():
-        if not bool(torch.isfinite(values).all()):
-            raise RunError(
-                f"the {name} model's logits are not finite numbers",
-                where=folder,
-                expected="finite logits",
-                got="NaN or infinity",
-                fix="do not deploy this model",
-            )
-    said = {name: generate(loaded, rows) for name, loaded in models.items()}
-    if len(models) < 2:
-        return {"same_answers": None, "largest_difference": None}
-    tolerance = TOLERANCE.get(models["merged"].model.dtype, 1e-3)
-    worst = compare("merged", folder, logits["adapter"], logits["merged"], tolerance)
-    same = sum(a == b for a, b in zip(*said.values(), strict=True))
-    if same < len(rows) and worst < 1e-3:
+def _said(name: str, loaded: LoadedModel, rows: Sequence[Example], folder: Path) -> Said:
+    model = loaded.model
+    logits = answer_logits(model, loaded.encoder.batch(rows).to(model.device)).float().cpu()
+    if not bool(torch.isfinite(logits).all()):
         raise RunError(
-            "merged model and adapter do not give the same answers", where=folder, expected=f"{len(rows)} of {len(rows)}", got=str(same)
+            f"the {name} model's logits are not finite numbers",
+            where=folder,
+            expected="finite logits",
+            got="NaN or infinity",
+            fix="do not deploy this model",
         )
-    return {"same_answers": same / len(rows), "largest_difference": worst}
+    return Said(logits, generate(loaded, rows), model.dtype)
+
+
+def _compared(said: dict[str, Said], folder: Path) -> dict[str, Any]:
+    """Compare greedy answers and logits of the two exports; with a single export there is nothing to compare."""
+    if len(said) < 2:
+        return {"same_answers": None, "largest_difference": None}
+    merged, adapter = said["merged"], said["adapter"]
+    worst = compare("merged", folder, adapter.logits, merged.logits, TOLERANCE.get(merged.dtype, 1e-3))
+    count, same = len(merged.answers), sum(a == b for a, b in zip(merged.answers, adapter.answers, strict=True))
+    if same < count and worst < 1e-3:
+        raise RunError("merged model and adapter do not give the same answers", where=folder, expected=f"{count} of {count}", got=str(same))
+    return {"same_answers": same / count, "largest_difference": worst}
 
 
 def _tensors(adapter: Path) -> int:
@@ -244,5 +267,7 @@ def _tensors(adapter: Path) -> int:
 
 
 def _is_zero(adapter: Path) -> bool:
+    if not is_plain(adapter):  # modules trained whole, for example, change the model without any B matrix
+        return False
     with safe_open(adapter / "adapter_model.safetensors", "pt") as file:
         return all(not file.get_tensor(name).any() for name in file.keys() if "lora_B" in name)  # noqa: SIM118

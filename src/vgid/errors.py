@@ -20,6 +20,11 @@ def printable(text: str) -> str:
     return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says, or its class's name where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 class VgidError(Exception):
     """Base class of all errors that vgid raises on purpose; each subclass is also the matching built-in error.
 

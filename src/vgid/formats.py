@@ -72,16 +72,16 @@ def write_format(
     check_format(to)
     rows = [*forget, *others]
     before = _asked(source, rows)
-    if to in PRECISIONS:
-        save_checkpoint(source.model.to(PRECISIONS[to]), source.processor, out, source)
-        check_finite(out)
-    else:
-        with whole_folder(out) as unfinished:
-            if to == "gguf":
-                convert_to_gguf(find_converter(), Path(folder), unfinished)
-            else:
-                _in_bits(folder, source, unfinished, 8 if to == "8bit" else 4)
-    release(source.model)
+    device = source.model.device
+    with whole_folder(out) as unfinished:
+        if to in PRECISIONS:
+            save_checkpoint(source.model.to(PRECISIONS[to]), source.processor, unfinished, source)
+            check_finite(unfinished)
+        release(source.model)
+        if to == "gguf":
+            convert_to_gguf(find_converter(), Path(folder), unfinished)
+        elif to not in PRECISIONS:
+            _in_bits(folder, source.processor, device, unfinished, 8 if to == "8bit" else 4)
     after = _asked_by_llama_cpp(out, rows) if to == "gguf" else _asked(load_model(out, dtype="auto"), rows)
     return compared(before, after, rows, len(forget), out, to)
 
@@ -103,11 +103,10 @@ def check_format(to: str) -> None:
         )
 
 
-def _in_bits(folder: str, source: LoadedModel, out: Path, bits: Literal[4, 8]) -> None:
-    device = source.model.device
+def _in_bits(folder: str, processor: Any, device: torch.device, out: Path, bits: Literal[4, 8]) -> None:
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype="auto", use_safetensors=True, **few_bits(folder, device, bits))
     model.save_pretrained(out)
-    source.processor.save_pretrained(out)
+    processor.save_pretrained(out)
     copy_side_files(Path(folder), out)
     release(model)
 

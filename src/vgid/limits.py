@@ -31,7 +31,7 @@ class OverLimitError(Exception):
 
 
 class CallError(Exception):
-    """A call raised an exception.
+    """A call raised an exception; the text is the name of its class alone.
 
     Attributes:
         kind: name of the exception's class.

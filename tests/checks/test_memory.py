@@ -57,7 +57,7 @@ def test_rows_that_fit() -> None:
 
 def test_the_end_of_a_run() -> None:
     """One model of 200 bytes, an adapter of 50, and the largest matrix of 10 numbers thrice in float32."""
-    weights = WeightBytes(held=200, gathered=0, whole=200, largest=40)
+    weights = WeightBytes(held=200, gathered=0, largest=40)
     assert ending_bytes(weights, 50) == 200 + 50 + 3 * 40 and ending_bytes(weights, 0) == 200
     # A base in 4 bits is loaded in 16: 2 bytes for each of 400 numbers.
     assert ending_bytes(weights, 50, quantised=400) == 850
@@ -70,7 +70,7 @@ def test_shapes_alone_say_what_a_model_takes(random_model: LoadedModel) -> None:
     model = random_model.model
     layers = [sum(p.nbytes for p in layer.parameters()) for layer in decoder_layers(model)]
     whole = sum(p.nbytes for p in model.parameters())
-    expected = WeightBytes(-(-whole // 2), 2 * layers[0] + whole - sum(layers), whole, 4 * 640 * 192)
+    expected = WeightBytes(-(-whole // 2), 2 * layers[0] + whole - sum(layers), 4 * 640 * 192)
     row = example(0, image=False)
     tokens = len(random_model.encoder.row(row).text["input_ids"])
     kept = kept_for_backward(attach_lora(model, AdapterConfig(), seed=0), random_model.encoder, row, "fp32").row

@@ -14,12 +14,14 @@ import yaml
 from PIL import Image
 
 from tests.conftest import png
+from vgid.benchmarking.splits import check_data
 from vgid.data.conversation import messages
 from vgid.data.example import IMAGE, Example, ImageRef
 from vgid.data.problems import Notes
+from vgid.data.readers import json_rows
 from vgid.data.readers.base import RawRow
 from vgid.data.rows import Reading, RowReader
-from vgid.data.sources import check_examples, load_examples
+from vgid.data.sources import check_examples, load_examples, split_files
 from vgid.data.writing import write_examples, write_parquet
 from vgid.errors import DataError
 
@@ -119,12 +121,18 @@ FILES: list[tuple[str, bytes, list[str] | str]] = [
     ("a.csv", b"question,answer\nQ\0,A\n", "zero characters"),
     ("a.csv", b"question,answer\n\xff,A\n", "file is not UTF-8"),
     ("a.csv", b"question,answer\n", "no examples"),
+    ("a.csv", b"\xef\xbb\xbf", "does not name every column once"),
+    ("a.csv", b"\nquestion,answer\nQ,A\n", "does not name every column once"),
+    ("A.TSV", b"question\tanswer\nQ, r\tA\n", ["Q, r"]),
+    ("A.JSONL.GZ", gzip.compress(json.dumps(ROW).encode(), mtime=0), ["Q"]),
     ("a.tar", tar_of({"x.json": json.dumps(ROW).encode(), "x.png": PICTURE}), ["Q"]),
     ("a.tar", tar_of({"x.question.txt": b"Q", "x.answer.txt": b"A", "x.1.png": PICTURE, "x.0.png": PICTURE}), ["Q"]),
     ("a.tar", tar_of({"x.json": json.dumps(ROW | {"image": ["n.png", "m.png"]}).encode(), "x.png": PICTURE}), "another number of pictures"),
     ("a.tar", tar_of({"x.json": json.dumps(ROW).encode(), "x.mp4": b"film"}), "sample holds a .mp4 file"),
     ("a.tar", tar_of({"x.json": b"[]"}), "JSON is not an object"),
     ("a.tar", tar_of({"x.json": b"[" * 100_000}), "nested too deeply"),
+    ("a.tar", tar_of({"x.json": json.dumps(ROW).encode(), "x.png": PICTURE, "x.PNG": PICTURE}), "two files of one sample"),
+    ("a.tar", tar_of({"x.json": json.dumps(ROW).encode(), "y.json": b"{}", "x.png": PICTURE}), "files of one sample are apart"),
     ("a.tar", b"no tar" * 200, "tar file cannot be read"),
     ("a.parquet", b"PAR1", "parquet file cannot be read"),
     ("a.xlsx", b"PK", "unknown data format"),
@@ -141,6 +149,67 @@ def test_files(name: str, content: bytes, expected: list[str] | str, tmp_path: P
             load_examples(tmp_path / name)
     else:
         assert [row.question for row in load_examples(tmp_path / name)] == expected
+
+
+def test_an_entry_that_is_too_long_has_a_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_rows, "PIECE", 10)
+    monkeypatch.setattr(json_rows, "MOST_BYTES", 100)
+    (tmp_path / "a.json").write_text(json.dumps([ROW, ROW | {"answer": "A" * 200}]))
+    with pytest.raises(DataError, match=r"a\.json:2: entry is too long"):
+        load_examples(tmp_path / "a.json")
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """Two files of rows, as `datasets.Dataset.save_to_disk` writes them."""
+    import pyarrow as pa
+
+    labels = {"info": {"features": {"answer": {"_type": "ClassLabel", "names": ["no", "yes"]}}}}
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    for number in range(2):
+        rows = [{"question": f"Q{number}", "answer": number, "image": {"bytes": png(number, side=8), "path": None}}]
+        table = pa.Table.from_pylist(rows).replace_schema_metadata({"huggingface": json.dumps(labels)})
+        with pa.OSFile(str(folder / f"data-{number}.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
+            stream.write_table(table)
+    (folder / "dataset_info.json").write_text("{}")
+    (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": f"data-{number}.arrow"} for number in range(2)]}))
+    return folder
+
+
+def test_folders_of_save_to_disk(saved: Path) -> None:
+    read = load_examples(saved)
+    assert as_read(read) == [["Q0", "no", [0], []], ["Q1", "yes", [1], []]]
+    assert [(row.id, row.where) for row in read] == [("saved-1", f"{saved}:1"), ("saved-2", f"{saved}:2")]
+    assert split_files([saved]) == {"saved": [saved]}
+    state = json.loads((saved / "state.json").read_text())
+    for changed, message in (
+        ({"_indices_data_files": [{"filename": "indices.arrow"}]}, "a choice of other rows"),
+        ({"_data_files": []}, "no files"),
+        ({"_data_files": [{"filename": "none.arrow"}]}, "saved data set cannot be read"),
+    ):
+        (saved / "state.json").write_text(json.dumps(state | changed))
+        with pytest.raises(DataError, match=message):
+            load_examples(saved)
+
+
+def test_splits_of_save_to_disk(saved: Path) -> None:
+    whole = saved.parent / "whole"
+    whole.mkdir()
+    saved.rename(whole / "forget")
+    (whole / "dataset_dict.json").write_text('{"splits": ["forget"]}')
+    assert split_files([whole]) == {"forget": [whole / "forget"]}
+    with pytest.raises(DataError, match=r"(?s)several splits.*give one of them: forget"):
+        load_examples(whole)
+
+
+def test_ids_of_all_files_of_a_split_differ(tmp_path: Path) -> None:
+    files = [tmp_path / f"train-0000{number}-of-00002.jsonl" for number in range(2)]
+    for file, bad in zip(files, ("{}", "{"), strict=True):
+        file.write_text(f"{json.dumps(ROW | {'id': 'x'})}\n{bad}\n")
+    (report,) = check_data([str(tmp_path)]).splits.values()
+    places = [problem.split(": ")[0] for problem in report.problems]
+    assert report.rows == 1 and places == [f"{files[0]}:2", f"{files[1]}:1", f"{files[1]}:2"] and "id used twice" in report.problems[1]
 
 
 def test_paths_that_lead_nowhere(tmp_path: Path) -> None:

@@ -10,15 +10,19 @@ import pytest
 from pyarrow import parquet
 from typer.testing import CliRunner
 
-from tests.conftest import png
+from tests.conftest import example, png
 from vgid.benchmarking.splits import check_data, convert_data
 from vgid.commands import app
 from vgid.config import RunConfig
 from vgid.data.example import Example
 from vgid.data.sources import load_examples, split_files
 from vgid.errors import DataError
+from vgid.evaluation.generation import generate
+from vgid.models.loading import load_model
+from vgid.progress import Stages
 from vgid.results import read_splits
-from vgid.unlearning import read_rows
+from vgid.synthetic.tiny import tiny_path
+from vgid.unlearning import answered, read_rows
 
 
 def fact(number: int) -> tuple[str, str]:
@@ -98,6 +102,19 @@ def test_rows_in_memory_are_read_by_runs_too() -> None:
     rows = read_rows(forget, retain, RunConfig())
     assert [[row.id for row in each] for each in rows] == [["forget-1", "forget-2"], ["retain-1", "retain-2"]]
     assert read_rows(*rows, RunConfig()) == rows
+
+
+def test_rows_without_an_answer_get_the_model_s_own(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded, open_row = load_model(tiny_path()), example(1, answer="")
+    (said,) = generate(loaded, [open_row])
+    rows = answered(loaded, [example(0), open_row, example(2)], "forget", Stages(quiet=True))
+    assert said.strip() and rows == [example(0), example(1, answer=said.strip()), example(2)]
+    assert "1 of 3 forget rows have no answer" in caplog.text and said.strip() not in caplog.text
+    monkeypatch.setattr("vgid.unlearning.generate", lambda _, rows: [" "] * len(rows))
+    with pytest.raises(DataError, match=r"row-1: row has no answer, and the model gives none"):
+        answered(loaded, [example(0), open_row], "forget", Stages(quiet=True))
+    given = [example(0), example(2)]
+    assert answered(loaded, given, "forget", Stages(quiet=True)) == given  # the model is not asked
 
 
 def test_splits_are_named_by_file_or_folder(tmp_path: Path) -> None:

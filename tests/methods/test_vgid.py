@@ -18,6 +18,7 @@ from vgid.methods.vgid.method import VGID, VGIDConfig, guess_penalty
 from vgid.models.adapters import attach_lora, reference
 from vgid.models.forward import answer_logits
 from vgid.models.loading import LoadedModel, load_model
+from vgid.models.pictures import find_pictures
 from vgid.perturbation import NoiseConfig, perturb
 from vgid.seeds import derive_seed
 from vgid.settings import AdapterConfig
@@ -253,3 +254,20 @@ def test_full_parameters_need_a_copy_and_train_only_the_named_parts(rows: list[E
     before, after = weights(load_model(tiny_path()).model), weights(model)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed and not any("vision_tower" in name for name in changed)
+
+
+def test_the_base_is_asked_once_about_changed_and_plain_pictures(tiny: LoadedModel, mixed: tuple[Example, ...]) -> None:
+    """A step with replay rows, with pictures embedded ahead against pictures that every pass embeds."""
+    model = attach_lora(tiny.model, AdapterConfig(), seed=0)
+    replayed = tuple(replace(row, id=f"replay-{row.id}", tags=("replay", "seen")) for row in mixed)
+    calls, losses = [], []
+    hook = tiny.model.register_forward_pre_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+    for pictures in (None, find_pictures(model, tiny.encoder, mixed)):
+        method = VGID(VGIDConfig(adversary=None))
+        context = Context(tiny.encoder, mixed, replayed, 5, torch.device("cpu"), packing=Style(4), pictures=pictures)
+        method.prepare(model, context)
+        calls.clear()
+        losses.append(method.loss(model, StepBatch(0, mixed, replayed)).total.item())
+        assert calls.count(False) == 2  # rows with pictures, and those without
+    hook.remove()
+    assert losses[1] == pytest.approx(losses[0], abs=1e-5)

@@ -19,11 +19,13 @@ from transformers import AutoModelForImageTextToText
 from tests.conftest import example
 from tests.models.families import llava
 from vgid.data.batching import Encoder
+from vgid.deployment import export_command, verify_command
 from vgid.errors import ModelError
 from vgid.models.checkpoints import tensor_headers
 from vgid.models.export import merge_adapter, save_checkpoint
 from vgid.models.forward import answer_logits
 from vgid.models.loading import LoadedModel, load_model
+from vgid.models.structure import base_of
 
 Change = Callable[[Path], None]
 PATCH = {"patch_size": 8, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
@@ -458,14 +460,21 @@ def test_adapters_beside_a_model_as_a_model_and_merged(name: str, base: Path, tm
 
 
 def test_an_adapter_that_added_tokens(base: Path, tmp_path: Path) -> None:
-    """Embeddings and head were resized and are in the adapter; the tokenizer beside it has the new tokens."""
-    rows = load_model(base).model.get_input_embeddings().weight.shape[0] + 3
+    """Embeddings and head were resized and are in the adapter; the tokenizer beside it has the new tokens, and is used with it."""
+    out, merged, added = tmp_path / "adapter", tmp_path / "merged", ["<one>", "<two>", "<three>"]
+    loaded = load_model(base)
+    rows = loaded.model.get_input_embeddings().weight.shape[0] + 3
     settings = {"modules_to_save": ["embed_tokens", "lm_head"]}
-    expected = trained(base, tmp_path / "adapter", lambda model: model.resize_token_embeddings(rows), **settings)
-    folded = load_model(tmp_path / "adapter")
-    assert torch.allclose(logits(folded), expected, atol=1e-4) and folded.model.config.get_text_config().vocab_size == rows
-    save_checkpoint(folded.model, folded.processor, tmp_path / "merged", folded)
-    assert torch.allclose(logits(load_model(tmp_path / "merged")), expected, atol=1e-4)
+    expected = trained(base, out, lambda model: model.resize_token_embeddings(rows), **settings)
+    assert loaded.processor.tokenizer.add_tokens(added) == 3
+    loaded.processor.save_pretrained(out)
+    merge_adapter(str(base), out, merged)
+    export_command(str(base), out, tmp_path / "copied", merge=False)
+    for each in (load_model(out), load_model(base, adapter=out), load_model(merged), load_model(tmp_path / "copied")):
+        assert torch.allclose(logits(each), expected, atol=1e-4)
+        assert base_of(each.model).get_input_embeddings().weight.shape[0] == rows
+        assert len(each.processor.tokenizer(added[1], add_special_tokens=False)["input_ids"]) == 1
+    assert verify_command(merged, str(base), [], adapter=out)["same_answers"] == 1.0
 
 
 def test_an_adapter_that_unties_embeddings_and_head(copy: Path, tmp_path: Path) -> None:
@@ -476,6 +485,7 @@ def test_an_adapter_that_unties_embeddings_and_head(copy: Path, tmp_path: Path) 
     save_checkpoint(folded.model, folded.processor, tmp_path / "merged", folded)
     assert torch.allclose(logits(load_model(tmp_path / "merged")), expected, atol=1e-4)
     assert len(tensor_headers(tmp_path / "merged")) == len(tensor_headers(copy)) + 1
+    assert verify_command(tmp_path / "merged", None, [], adapter=tmp_path / "adapter")["same_answers"] == 1.0
 
 
 def settings(**values: Any) -> Change:

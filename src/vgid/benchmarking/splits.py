@@ -144,7 +144,7 @@ def check_data(
     compared = all(any(name.startswith(side) for name in named) for side in kept)
     for name, files in named.items():
         problems, notes = Problems(), Notes()
-        rows = (row for file in files for row in stream(file, problems, notes, reading))
+        rows = stream(files, problems, notes, reading)
         side = next((side for side in kept if compared and name.startswith(side)), None)
         shown = str(files[0] if len(files) == 1 else files[0].parent)
         found = report(shown, kept[side].passing(rows) if side else rows, problems, notes)

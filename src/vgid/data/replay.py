@@ -67,6 +67,8 @@ DRAWS = 4
 """Names that are sampled about each picture; chosen by hand."""
 NAMELESS = 200
 """Times that the base is asked for a name without a picture; chosen by hand."""
+LEAST_SHARE = 1 / 12
+"""Share of each step's retain rows that goes to each kind of replay rows, at least; chosen by hand."""
 ENOUGH = 2500
 """Retain rows of a run from which on everything is asked: about as many as these questions give."""
 _SHOWN = re.compile(
@@ -134,7 +136,8 @@ def replay_rows(
         config: how much is asked.
         seed: random seed of everything that is drawn.
         base: how the base is asked.
-        most: retain rows that the run will meet; where they are fewer than `ENOUGH`, less of everything is asked. None asks everything.
+        most: retain rows that the run will meet; where they are fewer than `ENOUGH`, less of everything is asked, and of what is seen no
+            more than the run will meet. None asks everything.
 
     Returns:
         Rows with the base's answers, tagged `REPLAY` and their kind. Rows about one picture or one name have one subject.
@@ -143,7 +146,11 @@ def replay_rows(
     counts = {name: round(part * getattr(config, name)) for name in ("names", "altered", "crossed", "imagined")}
     config = config.model_copy(update=counts)
     pictures = list(dict.fromkeys(row.images[0] for row in forget if row.images))
-    asked = list(_seen("seen", _views(pictures, round(part * VIEWS), rng), config.seen, rng))
+    views = round(part * VIEWS)
+    asked = list(_seen("seen", _views(pictures, views, rng), config.seen, rng))
+    # Of many pictures more could be asked than the run would ever meet.
+    if most is not None and len(asked) > (useful := max(views * config.seen, round(LEAST_SHARE * most))):
+        asked = [asked[n] for n in sorted(rng.sample(range(len(asked)), useful))]
     if len(retain) < config.thin:
         others = [image for image in dict.fromkeys(row.images[0] for row in retain if row.images) if image not in set(pictures)]
         rng.shuffle(others)

@@ -149,16 +149,19 @@ def read_all(source: Rows, at_most: int | None = None, seed: int = 0, name: str 
         DataError: there is no such file, or no data file in the folder; or a data set lacks the columns of questions and answers.
     """
     problems, notes = Problems(), Notes()
-    shown = str(source) if isinstance(source, str | Path) else f"{name}s"
-    examples = draw_rows(shown, _texts(source, problems, notes, name, reading), problems, at_most, seed, notes)
+    if isinstance(source, str | Path):
+        shown, rows = str(source), _file_rows(data_files(Path(source)))
+    else:
+        shown, rows = f"{name}s", memory.rows(source, name)
+    examples = draw_rows(shown, _texts(rows, problems, notes, reading), problems, at_most, seed, notes)
     return Found(examples, list(problems), notes)
 
 
-def stream(source: Rows, problems: Problems, notes: Notes, reading: Reading | None = None) -> Iterator[Example]:
+def stream(files: Iterable[Path], problems: Problems, notes: Notes, reading: Reading | None = None) -> Iterator[Example]:
     """Read and check rows one at a time, images included.
 
     Args:
-        source: as in `load_examples`.
+        files: data files and folders of `save_to_disk`, as `data_files` lists them; their ids must differ.
         problems: errors of bad rows are added to it.
         notes: what was not read, or in another form, is counted in it.
         reading: how rows are read; None for the defaults of `load_examples`.
@@ -169,7 +172,7 @@ def stream(source: Rows, problems: Problems, notes: Notes, reading: Reading | No
     Raises:
         DataError: as `read_all`.
     """
-    return checked(_texts(source, problems, notes, "row", reading), problems, notes)
+    return checked(_texts(_file_rows(files), problems, notes, reading), problems, notes)
 
 
 def draw_rows(
@@ -234,14 +237,14 @@ def checked(rows: Iterable[tuple[int, Example]], problems: Problems, notes: Note
         yield example
 
 
-def _texts(source: Rows, problems: Problems, notes: Notes, name: str, reading: Reading | None) -> Iterator[tuple[int, Example]]:
-    """Rows whose text can be used, numbered over all files; the errors of all others are added to the problems."""
+def _texts(rows: Iterable[RawRow], problems: Problems, notes: Notes, reading: Reading | None) -> Iterator[tuple[int, Example]]:
+    """Rows whose text can be used, numbered from 1; the errors of all others are added to the problems."""
     reader = RowReader(reading or Reading(), notes)
     ids: dict[str, str] = {}
     # Keys are paths and digests: an image as the key would keep its own entry alive.
     refs: WeakValueDictionary[Path | str, ImageRef] = WeakValueDictionary()
     try:
-        for number, row in enumerate(_file_rows(Path(source)) if isinstance(source, str | Path) else memory.rows(source, name), 1):
+        for number, row in enumerate(rows, 1):
             try:
                 examples = reader.read(row)
                 for example in examples:
@@ -258,8 +261,8 @@ def _texts(source: Rows, problems: Problems, notes: Notes, name: str, reading: R
         return
 
 
-def _file_rows(path: Path) -> Iterator[RawRow]:
-    for file in data_files(path):
+def _file_rows(files: Iterable[Path]) -> Iterator[RawRow]:
+    for file in files:
         saved = file.is_dir()
         rows = arrow_rows.saved_rows(file) if saved else READERS[_suffix(file)](file)
         prefix, folder = _id_prefix(file), file if saved else file.parent
@@ -365,7 +368,7 @@ def check_examples(path: str | Path) -> DataReport:
         DataError: there is no such file, or no data file in the folder.
     """
     problems, notes = Problems(), Notes()
-    return report(str(path), stream(path, problems, notes), problems, notes)
+    return report(str(path), stream(data_files(Path(path)), problems, notes), problems, notes)
 
 
 def check_disjoint(forget: Sequence[Example], retain: Sequence[Example], names: tuple[str, str] = ("forget set", "retain set")) -> None:

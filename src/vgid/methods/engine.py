@@ -312,11 +312,11 @@ class _Joined:
             return self.batch
         first = {placement.row: request for placement, request in zip(self.placements[::-1], self.requests[::-1], strict=True)}
         seen = [first[row] for row in sorted(first) if first[row].row.images]
-        own = [self._pictures.kept(each.example.images, each.row) for each in seen if each.key is None]
-        changed = [each.row for each in seen if each.key is not None]
-        if own and changed:  # rows of one pass are of one side, which sees all of them in one way
-            raise RuntimeError("pictures as they are and changed ones in one pass")
-        return self._pictures.put(self.batch, [self._pictures.embeddings(changed)] if changed else own)
+        changed = iter(self._pictures.each([request.row for request in seen if request.key is not None]))
+        kept = self._pictures.kept
+        return self._pictures.put(
+            self.batch, [next(changed) if each.key is not None else kept(each.example.images, each.row) for each in seen]
+        )
 
     def moved(self, *indices: Positions) -> list[Tensor]:
         """Indices on the device."""
@@ -324,16 +324,14 @@ class _Joined:
 
 
 class _BaseOutputs:
-    """What the frozen base says to all that a step asks it: a pass each for rows with and without pictures, plain and changed."""
+    """What the frozen base says to all that a step asks it: one pass for rows with pictures, one for those without."""
 
     def __init__(self, collected: _Collected, machine: Machine) -> None:
         self._collected, self._machine = collected, machine
         self._outputs: dict[int, tuple[Tensor, list[Tensor]]] = {}
         self._kept: dict[tuple[int, int, int], Tensor] = {}
-        kinds: dict[tuple[bool, bool], list[_Request]] = {}
-        for each in collected.base:
-            kinds.setdefault((not each.example.images, each.key is None), []).append(each)
-        self._batches = [_Joined(requests, machine) for _, requests in sorted(kinds.items(), key=lambda item: item[0])]
+        kinds = [[each for each in collected.base if bool(each.example.images) is seen] for seen in (True, False)]
+        self._batches = [_Joined(requests, machine) for requests in kinds if requests]
         self._by_request = {id(each): joined for joined in self._batches for each in joined.requests}
 
     def ask(self, model: Any, groups: Sequence[Sequence[_Unit]]) -> None:

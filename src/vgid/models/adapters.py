@@ -36,6 +36,7 @@ def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int, log_targe
 
     Raises:
         ModelError: the scope matches no linear layer, or the rank is larger than every layer's.
+        ConfigError: the adapter alone would not fit into free memory.
     """
     gather_nothing(model)  # what is frozen below must be the shards
     names = linear_layers(model, config.scope)
@@ -57,7 +58,7 @@ def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int, log_targe
             got=str(config.rank),
             fix="lower it, or train all parameters with adapter=null",
         )
-    _check_room(model, names, config.rank)
+    _check_room(layers, config.rank, next(model.parameters()).device)
     if log_targets:
         log.info("LoRA on %d linear layers: %s", len(names), summarise_names(names))
     lora = LoraConfig(
@@ -72,13 +73,14 @@ def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int, log_targe
         return get_peft_model(model, lora)
 
 
-def _check_room(model: nn.Module, names: Sequence[str], rank: int) -> None:
-    """Raises:
-    ConfigError: the adapters alone, without gradients, would not fit into free memory.
+def _check_room(layers: Sequence[Any], rank: int, device: torch.device) -> None:
+    """A rank that every layer has may still take more memory than there is, before anything is estimated.
+
+    Raises:
+        ConfigError: the adapters' float32 weights alone, without gradients, would not fit into free memory.
     """
-    layers: list[Any] = [model.get_submodule(name) for name in names]
     needed = 4 * rank * sum(layer.in_features + layer.out_features for layer in layers)
-    free = free_bytes(next(model.parameters()).device)
+    free = free_bytes(device)
     if free is not None and needed > free:
         raise ConfigError(
             "the adapter does not fit into memory",

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers.utils.hub import cached_file
 
-from vgid.errors import ModelError
+from vgid.errors import ModelError, first_line
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf", ".index.json")
 """Endings of files with weights, or that list them."""
@@ -59,7 +59,7 @@ def tensor_headers(folder: Path, pattern: str = "*.safetensors") -> dict[str, Te
                 "the weights cannot be read",
                 where=file,
                 expected="a whole file in the safetensors format",
-                got=str(error).splitlines()[0],
+                got=first_line(error),
                 fix="copy the file anew",
             ) from error
     return headers

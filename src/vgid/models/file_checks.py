@@ -81,15 +81,12 @@ def base_of_adapter(path: Path) -> str:
     return str(base)
 
 
-def check_checkpoint(path: Path, *, trusted: bool) -> dict[str, TensorHeader]:
+def check_checkpoint(path: Path, *, trusted: bool) -> None:
     """Check the files of a model's folder.
 
     Args:
         path: the folder.
         trusted: whether code that comes with the checkpoint may run.
-
-    Returns:
-        The headers of all tensors.
 
     Raises:
         ModelError: a file is missing, truncated, or not what its name says; weights are in a pickle format or quantised by a method that
@@ -108,11 +105,9 @@ def check_checkpoint(path: Path, *, trusted: bool) -> dict[str, TensorHeader]:
     config = read_json(path / "config.json")
     _check_layout(config, path)
     check_processor_files(path)
-    headers = _check_weights(path)
-    _check_numbers(config, path / "config.json", len(headers))
+    _check_numbers(config, path / "config.json", _check_weights(path))
     if not trusted:
         _check_kernels(config, path / "config.json")
-    return headers
 
 
 def check_processor_files(path: Path) -> None:
@@ -234,8 +229,8 @@ def _values(content: Any, place: Path, name: str = "", depth: int = 0) -> Iterat
 # -- weights --------------------------------------------------------------------------------------------------------------
 
 
-def _check_weights(path: Path) -> dict[str, TensorHeader]:
-    """Check that every file of weights is there and whole.
+def _check_weights(path: Path) -> int:
+    """Check that every file of weights is there and whole, and return the number of tensors.
 
     Raises:
         ModelError: one is not.
@@ -274,7 +269,7 @@ def _check_weights(path: Path) -> dict[str, TensorHeader]:
                 got=f"{len(lost)} that are missing",
                 fix="copy index and weights from the same checkpoint",
             )
-    return headers
+    return len(headers)
 
 
 def _expected_files(path: Path, found: Sequence[str]) -> list[str]:

@@ -15,7 +15,7 @@ from peft.utils import set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import nn
 
-from vgid.errors import ModelError
+from vgid.errors import ModelError, first_line
 from vgid.limits import CallError, OverLimitError, limited
 from vgid.models.checkpoints import tensor_headers
 from vgid.models.file_checks import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_adapter
@@ -49,11 +49,11 @@ def put_adapter(model: Any, adapter: Path) -> PeftModel:
         settings.inference_mode = True
         out = PeftModel(model, settings)
         result = set_peft_model_state_dict(out, load_file(adapter / ADAPTER_WEIGHTS))
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
     except Exception as error:  # PEFT raises what it comes upon: no module of these names, tensors of other shapes or types
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
         raise ModelError(
-            "the adapter does not fit the model", where=adapter, expected="an adapter of this model", got=_first_line(error)
+            "the adapter does not fit the model", where=adapter, expected="an adapter of this model", got=first_line(error)
         ) from error
     trained = [name for name, _ in out.named_parameters() if re.search(r"\blora_|\.modules_to_save\.|trainable_tokens_", name)]
     lost = sorted(result.unexpected_keys)
@@ -139,7 +139,7 @@ def fold_adapter(model: PeftModel) -> Any:
             try:
                 merged.merge(safe_merge=False)
             except (ValueError, NotImplementedError, RuntimeError) as error:
-                raise ModelError("the adapter cannot be merged", where=name, got=_first_line(error)) from error
+                raise ModelError("the adapter cannot be merged", where=name, got=first_line(error)) from error
             for part, value in merged.get_base_layer().named_parameters():
                 base.get_parameter(part).data.copy_(value)
     plain = model.unload()
@@ -165,7 +165,3 @@ def is_plain(adapter: Path) -> bool:
     """Return whether an adapter is LoRA on linear layers and nothing else, so that its update is a sum of matrices."""
     names = tensor_headers(adapter, ADAPTER_WEIGHTS)
     return all(name.endswith((".lora_A.weight", ".lora_B.weight")) for name in names)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from vgid import processes
 from vgid.data.batching import Encoder
 from vgid.data.picture_size import PictureSize
-from vgid.errors import ModelError, VgidError
+from vgid.errors import ModelError, VgidError, first_line
 from vgid.limits import CallError, OverLimitError, limited
 from vgid.models.checkpoints import folder_of, tensor_headers, unbuilt_tensors
 from vgid.models.file_checks import (
@@ -95,7 +95,7 @@ def load_model(
         path: folder, or id on the hub such as `owner/name`; the folder of an adapter stands for its base with the adapter folded in.
         device: device of the weights; None for a GPU if there is one (each process of a run uses its own), else the CPU.
         dtype: precision of the weights; None for the checkpoint's own on a GPU and float32 on a CPU.
-        adapter: folder of a LoRA adapter to put on the model; None for none.
+        adapter: folder of a LoRA adapter to put on the model; a processor beside it is used in place of the model's. None for none.
         quantise: `4bit` holds the decoder in 4 bits, for training an adapter on it; None for full precision.
         trust_remote_code: whether code that comes with the checkpoint may run; None for what `trust_remote_code` was set to, else no.
         shard: hold the parameters sharded over the processes that a launcher started (FSDP2). Each process reads only its own shards, so
@@ -122,7 +122,7 @@ def load_model(
         unindexed = shards_without_index(Path(path))
     device = torch.device(device or processes.default_device())
     dtype = dtype or ("auto" if device.type == "cuda" else torch.float32)
-    processor = load_processor(path, trusted=trusted)
+    processor = _processor_beside(adapter, trusted) or load_processor(path, trusted=trusted)
     with _reading(path, "an image-text-to-text checkpoint"):
         config = AutoConfig.from_pretrained(path, trust_remote_code=trusted)
     _check_readable(config, path, quantise)
@@ -142,11 +142,11 @@ def load_model(
             got=f"none for {len(info['missing_keys'])} of them, {sorted(info['missing_keys'])[0]} for example",
             fix="copy all files of the checkpoint, or report this with the model's name",
         )
-    complete_processor(processor, model)
     if shard:
         processes.after_loading(model)
     if adapter is not None:
         model = put_adapter(model, Path(adapter))
+    complete_processor(processor, base_of(model))
     if not shard:
         model = disable_weight_repacking(model) if is_quantised(base_of(model)) else model.to(device)
     unused = _unbuilt(model, path, info["unexpected_keys"])
@@ -185,14 +185,21 @@ def _with_adapter(
     below = load_model(base, device=device, dtype=dtype, trust_remote_code=trusted)
     model = fold_adapter(put_adapter(below.model, Path(path)))
     model.name_or_path = path
-    own = any((Path(path) / name).is_file() for name in PROCESSOR_FILES) and (Path(path) / "tokenizer_config.json").is_file()
-    if own:
-        check_processor_files(Path(path))
-    processor = load_processor(path, trusted=trusted) if own else below.processor
-    complete_processor(processor, model)
+    processor = _processor_beside(adapter, trusted) or _processor_beside(path, trusted) or below.processor
     if adapter is not None:
         model = put_adapter(model, Path(adapter))
+    complete_processor(processor, base_of(model))
     return LoadedModel(model.eval(), processor, path, unbuilt=below.unbuilt)
+
+
+def _processor_beside(adapter: str | Path | None, trusted: bool) -> Any:
+    """The processor in an adapter's folder, which may have tokens that its base's does not; None where it is not whole or not there."""
+    if adapter is None or not (Path(adapter) / "tokenizer_config.json").is_file():
+        return None
+    if not any((Path(adapter) / name).is_file() for name in PROCESSOR_FILES):
+        return None
+    check_processor_files(Path(adapter))
+    return load_processor(str(adapter), trusted=trusted)
 
 
 def _unbuilt(model: Any, path: str, unexpected: Iterable[str]) -> tuple[str, ...]:
@@ -208,10 +215,10 @@ def _check_place(path: str) -> None:
 
 
 def _check_readable(config: Any, path: str, quantise: str | None) -> None:
-    """Check what only the library's own reading of the configuration shows.
+    """Check the quantisation that the configuration names, as the library has read it, so that models from the hub are checked too.
 
     Raises:
-        ModelError: the model has no class for pictures and text, or its weights are quantised in a way that is not supported.
+        ModelError: the weights are quantised in a way that is not supported or not installed, or are to be quantised once more.
     """
     method = quantisation_of(config.to_dict())
     if method is not None and method not in READABLE_QUANTISATION:
@@ -250,7 +257,7 @@ def _reading(path: str, expected: str) -> Iterator[None]:
             "the model needs a package that is not installed",
             where=path,
             expected=package,
-            got=_first_line(error),
+            got=first_line(error),
             fix=f"pip install {package}" if package else "install it",
         ) from error
     except Exception as error:
@@ -265,7 +272,7 @@ def _explained(error: Exception, path: str, expected: str) -> ModelError:
     text = str(error)
     if "trust_remote_code" in text or "custom code" in text:
         return needs_code(path, "code in the checkpoint (auto_map)")
-    return ModelError("the model cannot be loaded", where=path, expected=expected, got=_first_line(error))
+    return ModelError("the model cannot be loaded", where=path, expected=expected, got=first_line(error))
 
 
 @contextmanager
@@ -346,7 +353,6 @@ def _check_tokenizer(tokenizer: Any, path: str) -> None:
     Raises:
         ModelError: it does not end, or fails.
     """
-
     patterns = _patterns(tokenizer)
     if patterns in _tried:
         return
@@ -359,12 +365,11 @@ def _check_tokenizer(tokenizer: Any, path: str) -> None:
         limited(tried)
         _tried.add(patterns)
     except (OverLimitError, CallError) as error:
-        found = str(error) if isinstance(error, OverLimitError) else error.kind
         raise ModelError(
             "the tokenizer cannot encode a text",
             where=path,
             expected="a tokenizer that encodes any text",
-            got=found,
+            got=str(error),
             fix="copy the tokenizer's files anew from the model's publisher",
         ) from None
 
@@ -427,7 +432,3 @@ def _missing_package(error: ImportError) -> str | None:
     """Name of the package that an import error is about, from the texts that Python and transformers use."""
     found = re.search(r"No module named '(\w+)|requires the (\w+) library|ackage `(\w+)` is required", str(error))
     return next(name for name in found.groups() if name).lower() if found else None
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

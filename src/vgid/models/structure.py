@@ -61,7 +61,7 @@ def inspect_model(model: nn.Module) -> Structure:
     )
     if not towers:
         raise ModelError("no vision tower found", expected="a module with patch embedding and layers", got=type(model).__name__)
-    width = modules[embedding].embedding_dim
+    width = modules[embedding].weight.shape[1]  # PEFT's wrappers have nothing else of an embedding
     inner = _outermost(
         name for tower in towers for name in modules if _inside(name, tower) and _is_merger(modules[name], name, tower, width)
     )

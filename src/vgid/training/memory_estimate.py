@@ -1,4 +1,4 @@
-"""How much memory a step takes, and how many rows fit. Bytes everywhere; all functions but `room` are pure."""
+"""How much memory a run takes, and how many rows of a step fit. Bytes everywhere."""
 
 from __future__ import annotations
 
@@ -75,30 +75,27 @@ class WeightBytes:
     Attributes:
         held: in one process.
         gathered: what a pass holds whole besides, where the weights are sharded over processes: two layers, and all that is in none.
-        whole: of all weights.
         largest: of the decoder's largest matrix in float32.
     """
 
     held: int
     gathered: int
-    whole: int
     largest: int
 
 
-def weight_bytes(base: Any, processes: int | None = None, element: int | None = None) -> WeightBytes:
+def weight_bytes(base: Any, processes: int | None = None) -> WeightBytes:
     """Add up a model's weights; tensors without memory (the meta device) do.
 
     Args:
         base: the model inside PEFT's wrapper.
         processes: processes to spread it over; None for the shards that are there.
-        element: bytes of one number; None for the weights' own precision.
 
     Returns:
         Bytes.
     """
 
     def size(parameters: Iterable[Tensor]) -> int:
-        return sum(p.numel() * element if element else p.nbytes for p in parameters)
+        return sum(p.nbytes for p in parameters)
 
     own = [p for name, p in base.named_parameters() if ".lora_" not in name]
     layers = [[p for name, p in layer.named_parameters() if ".lora_" not in name] for layer in decoder_layers(base)]
@@ -106,7 +103,7 @@ def weight_bytes(base: Any, processes: int | None = None, element: int | None = 
     sharded = is_sharded(base) if processes is None else processes > 1
     held = sum(shard_of(p).nbytes for p in own) if processes is None else -(-whole // processes)
     outside = whole - sum(size(layer) for layer in layers)
-    return WeightBytes(held, 2 * one + outside if sharded else 0, whole, max(p.numel() for layer in layers for p in layer) * 4)
+    return WeightBytes(held, 2 * one + outside if sharded else 0, max(p.numel() for layer in layers for p in layer) * 4)
 
 
 def ending_bytes(weights: WeightBytes, adapter: int, *, quantised: int = 0) -> int:

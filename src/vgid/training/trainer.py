@@ -21,7 +21,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from vgid.data.example import Example
 from vgid.data.packing import groups
-from vgid.data.replay import replay_kind
+from vgid.data.replay import LEAST_SHARE, replay_kind
 from vgid.methods.base import Method, StepBatch
 from vgid.seeds import derive_seed
 from vgid.settings import TrainingConfig
@@ -76,11 +76,11 @@ class Mixture:
     """Rows that the user gave, and kinds of replay rows (`vgid.data.replay`): each kind has its share in every stretch of steps.
 
     In proportion to their number alone, a few hundred rows about what is seen on a picture would hardly be met beside thousands of others.
-    So each kind of replay rows gets `LEAST` of a step, and rows that the user gave `LEAST_GIVEN`; the rest is shared out in proportion.
-    Without replay rows it is `Rows`.
+    So each kind of replay rows gets `LEAST_SHARE` of a step, and rows that the user gave `LEAST_GIVEN`; the rest is shared out in
+    proportion. Self-distilled rows are of the kind `seen`. With rows that the user gave alone it is `Rows`.
     """
 
-    LEAST, LEAST_GIVEN = 1 / 12, 1 / 4
+    LEAST_GIVEN = 1 / 4
 
     def __init__(self, examples: Sequence[Example], per_step: int, seed: int, pack: int = 1) -> None:
         kinds: dict[str, list[Example]] = {}
@@ -88,7 +88,7 @@ class Mixture:
             kinds.setdefault(replay_kind(example), []).append(example)
         self.per_step = per_step
         self._parts = [Rows(rows, per_step, derive_seed(seed, kind) if kind else seed, pack) for kind, rows in kinds.items()]
-        least = [self.LEAST if kind else self.LEAST_GIVEN for kind in kinds]
+        least = [LEAST_SHARE if kind else self.LEAST_GIVEN for kind in kinds]
         self._shares = [low + (1 - sum(least)) * len(part.examples) / len(examples) for low, part in zip(least, self._parts, strict=True)]
         self._starts = [[0] * len(self._parts)]
 
@@ -131,7 +131,15 @@ class UnlearnTrainer(Trainer):
     """
 
     def __init__(
-        self, model: Any, method: Method[Any], forget: Rows, retain: Mixture, config: TrainingConfig, steps: range, seed: int, **kwargs: Any
+        self,
+        model: Any,
+        method: Method[Any],
+        forget: Rows,
+        retain: Mixture,
+        config: TrainingConfig,
+        steps: range,
+        seed: int,
+        **kwargs: Any,
     ) -> None:
         self.forget, self.retain, self.config = forget, retain, config
         self.curves: Curves = {}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vgid.data.readers.base import MOST_BYTES, Rows
-from vgid.errors import DataError
+from vgid.errors import DataError, first_line
 
 SUFFIXES = (".parquet",)
 READ_AT_ONCE = 256
@@ -40,7 +40,7 @@ def rows(file: Path) -> Rows:
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError("parquet file cannot be read", where=file, got=_first_line(error), fix="write the file again") from error
+        raise DataError("parquet file cannot be read", where=file, got=first_line(error), fix="write the file again") from error
 
 
 def saved_rows(folder: Path) -> Rows:
@@ -67,7 +67,7 @@ def saved_rows(folder: Path) -> Rows:
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError("saved data set cannot be read", where=folder, got=_first_line(error), fix="save it again") from error
+        raise DataError("saved data set cannot be read", where=folder, got=first_line(error), fix="save it again") from error
 
 
 def saved_files(folder: Path) -> list[Path]:
@@ -84,7 +84,9 @@ def saved_files(folder: Path) -> list[Path]:
         raise DataError("saved data set cannot be read", where=folder / STATE, got=type(error).__name__, fix="save it again") from None
     if chosen or not files:
         fix = "call flatten_indices() on it, and save it again" if chosen else "save it again"
-        raise DataError("saved data set has no rows of its own", where=folder, got="a choice of other rows" if chosen else "no", fix=fix)
+        raise DataError(
+            "saved data set has no rows of its own", where=folder, got="a choice of other rows" if chosen else "no files", fix=fix
+        )
     return files
 
 
@@ -157,7 +159,3 @@ def _class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]
 
 def _names(schema: Any) -> str:
     return ", ".join(schema.names[:10]) or "none"
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -24,12 +24,12 @@ def rows(file: Path) -> Rows:
     Raises:
         DataError: the file is not UTF-8, its first line does not name columns, or it cannot be read.
     """
-    tab = "\t" if file.suffix == ".tsv" else ","
+    tab = "\t" if file.suffix.lower() == ".tsv" else ","
     csv.field_size_limit(MOST_BYTES)
     try:
         with file.open(encoding="utf-8-sig", newline="") as text:
             table = csv.reader((_without_zeros(line, file) for line in text), delimiter=tab, strict=True)
-            names = [name.strip() for name in next(table)]
+            names = [name.strip() for name in next(table, ())]
             _check_names(names, file, tab)
             for cells in table:
                 if cells:
@@ -50,8 +50,8 @@ def _without_zeros(line: str, file: Path) -> str:
 
 def _check_names(names: list[str], file: Path, tab: str) -> None:
     doubled = sorted({name for name in names if names.count(name) > 1})
-    if doubled or not all(names):
-        got = f"{', '.join(doubled)} twice" if doubled else "a column without a name"
+    if doubled or not names or not all(names):
+        got = f"{', '.join(doubled)} twice" if doubled else "a column without a name" if names else "an empty line"
         raise DataError("the first line does not name every column once", where=file, expected="names of columns", got=got)
     if len(names) == 1 and any(other in names[0] for other in ";\t,|" if other != tab):
         raise DataError(

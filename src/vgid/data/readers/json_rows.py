@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 
+from vgid.data.problems import at
 from vgid.data.readers.base import MOST_BYTES, Rows, failing
 from vgid.errors import DataError
 
@@ -35,7 +36,7 @@ def rows(file: Path) -> Rows:
 
 
 def _opened(file: Path) -> IO[bytes]:
-    return cast("IO[bytes]", gzip.open(file) if file.suffix == ".gz" else file.open("rb"))
+    return cast("IO[bytes]", gzip.open(file) if file.suffix.lower() == ".gz" else file.open("rb"))
 
 
 def _begins_array(stream: IO[bytes]) -> bool:
@@ -89,10 +90,8 @@ def parse(text: str, where: str) -> Any:
     except _DoubledError:
         raise _doubled(where) from None
     except ValueError as error:
-        at = getattr(error, "colno", None)
-        raise DataError(
-            "malformed JSON", where=where, expected="one JSON object", got=f"{getattr(error, 'msg', error)}, column {at}"
-        ) from None
+        place = f"{getattr(error, 'msg', error)}, column {getattr(error, 'colno', None)}"
+        raise DataError("malformed JSON", where=where, expected="one JSON object", got=place) from None
 
 
 class _DoubledError(Exception):
@@ -129,7 +128,7 @@ def _entries(stream: IO[bytes], file: Path) -> Rows:
     except UnicodeDecodeError:
         yield number, failing(DataError("file is not UTF-8", where=f"{file}:{number}", fix="save the file as UTF-8"))
     except DataError as problem:
-        yield max(number, 1), failing(problem)
+        yield max(number, 1), failing(at(problem, f"{file}:{max(number, 1)}"))
     else:
         pieces.skip()
         if rest := pieces.next_character():
@@ -144,6 +143,8 @@ def _entry(pieces: _Pieces, where: str) -> Callable[[], Any]:
         return failing(_doubled(where))
     except RecursionError:
         raise _too_deep(where) from None
+    except DataError:  # a ValueError, too
+        raise
     except ValueError as error:
         raise DataError("malformed JSON", where=where, expected="an array of objects", got=getattr(error, "msg", str(error))) from None
     return lambda: entry

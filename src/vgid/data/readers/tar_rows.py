@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vgid.data.pictures import SUFFIXES as PICTURES
+from vgid.data.problems import at
 from vgid.data.readers.base import MOST_BYTES, Rows, failing
 from vgid.data.readers.json_rows import parse
 from vgid.errors import DataError
@@ -53,9 +54,14 @@ def _samples(archive: tarfile.TarFile) -> Iterator[dict[str, bytes | DataError]]
                 yield members
             current, members = key, {}
             if key in seen:
-                members[ending] = DataError("files of one sample are apart", fix="sort the files by name before packing them")
+                members[""] = DataError("files of one sample are apart", fix="sort the files by name before packing them")
             seen.add(key)
-        members.setdefault(ending.lower(), _content(archive, member))
+        if ending.lower() in members:
+            members[ending.lower()] = DataError(
+                "two files of one sample have the same name", expected="names that differ", fix="rename one"
+            )
+        else:
+            members[ending.lower()] = _content(archive, member)
     if current is not None:
         yield members
 
@@ -72,7 +78,7 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | DataE
 def _parsed(members: dict[str, bytes | DataError], where: str) -> Any:
     for content in members.values():
         if isinstance(content, DataError):
-            return failing(DataError(content.problem, where=where, expected=content.expected, got=content.got, fix=content.fix))
+            return failing(at(content, where))
     return lambda: _row({ending: content for ending, content in members.items() if isinstance(content, bytes)}, where)
 
 

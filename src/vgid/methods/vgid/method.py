@@ -86,7 +86,8 @@ class VGIDConfig(MethodConfig):
             paper), `teacher` one sampled from the teacher, `student` one sampled from the student (on-policy).
         temperature: softmax temperature of both distributions in the forget term.
         direction: `forward` KL(teacher || student) (the paper) or `reverse`.
-        self_distilled: questions from the retain set that are asked about each forget picture, with the base's answers as targets (ours).
+        self_distilled: questions from the retain set that are asked about each forget picture; the target is what the base says of them
+            (ours). They count as replay rows of the kind `seen`, also where `replay` is null.
         augment: retain rows, of those that ask what forget rows ask, that are repeated with their picture mirrored, turned, scaled and
             shifted (ours); 0 where left and right matter.
         replay: what the base is asked, so that it still says it afterwards, where the retain set leaves it open (ours); null for nothing.
