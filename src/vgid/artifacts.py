@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -15,7 +14,7 @@ from typing import Any
 import platformdirs
 from safetensors import SafetensorError
 
-from vgid.errors import DataError, OutputError, RunError, VgidError
+from vgid.errors import DataError, OutputError, VgidError, cannot_write
 from vgid.run_folder import note
 
 
@@ -40,42 +39,12 @@ def write_bytes_atomic(path: str | Path, content: bytes, *, sync: bool = True) -
         OutputError: the file cannot be written.
     """
     path = Path(path)
-    note(path)
+    note(path, sync=sync)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _replace(path, content, sync)
     except OSError as error:
         raise cannot_write(path, error) from error
-
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-"""Errors of a disk that ends a run: nothing is wrong with the input."""
-
-
-def cannot_write(path: str | Path, error: Exception, what: str = "file", got: str | None = None, fix: str = "") -> OutputError:
-    """Return the error for something that cannot be written; its exit code is 1 where the disk is full or broken, so that the run failed.
-
-    Args:
-        path: what was to be written.
-        error: what the system or safetensors said.
-        what: what it is called.
-        got: what is there instead.
-        fix: what to do; empty for freeing space.
-
-    Returns:
-        The error, to be raised.
-    """
-    number = error.errno if isinstance(error, OSError) else errno.ENOSPC
-    reason = (error.strerror if isinstance(error, OSError) else None) or str(error).splitlines()[0]
-    told = OutputError(
-        f"cannot write the {what}: {reason}",
-        where=str(path),
-        expected="a folder that can be written to, with space left",
-        got=got,
-        fix=fix or "free space on the disk, or choose another output folder",
-    )
-    told.exit_code = RunError.exit_code if number in FULL else told.exit_code
-    return told
 
 
 @contextmanager
@@ -98,8 +67,10 @@ def whole_file(path: Path) -> Iterator[Path]:
         os.chmod(unfinished, _mode(path))
         os.replace(unfinished, path)
         _sync_folder(path.parent)
+    except VgidError:
+        raise
     except OSError as error:
-        raise (error if isinstance(error, VgidError) else cannot_write(path, error)) from error
+        raise cannot_write(path, error) from error
     finally:
         if unfinished is not None:
             unfinished.unlink(missing_ok=True)
@@ -119,7 +90,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         unfinished.chmod(0o777 & ~_umask())  # mkdtemp alone would give 0700
     except OSError as error:
-        raise OutputError(f"cannot make the folder: {error.strerror or error}", where=str(folder)) from error
+        raise cannot_write(folder, error, "folder") from error
     note(unfinished, tree=True)
     try:
         yield unfinished
@@ -127,8 +98,10 @@ def whole_folder(folder: Path) -> Iterator[Path]:
             if not path.is_dir():
                 note(folder / path.relative_to(unfinished))
         os.replace(unfinished, folder)
+    except VgidError:
+        raise
     except (OSError, SafetensorError) as error:
-        raise (error if isinstance(error, VgidError) else cannot_write(folder, error)) from error
+        raise cannot_write(folder, error, "folder") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, Self
 
 _CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -97,6 +99,36 @@ class StoppedError(RunError):
     def __init__(self, problem: str, *, number: int, where: Any = None, fix: str | None = None) -> None:
         super().__init__(problem, where=where, fix=fix)
         self.exit_code = 128 + number
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""Errors of a disk that end a run: nothing is wrong with the input."""
+
+
+def cannot_write(path: str | Path, error: Exception, what: str = "file", got: str | None = None, fix: str = "") -> OutputError:
+    """Return the error for something that cannot be written; its exit code is 1 where the disk is full or broken, so that the run failed.
+
+    Args:
+        path: what was to be written.
+        error: what the system or safetensors said.
+        what: what it is called.
+        got: what is there instead.
+        fix: what to do; empty for freeing space.
+
+    Returns:
+        The error, to be raised.
+    """
+    number = error.errno if isinstance(error, OSError) else errno.ENOSPC
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error).splitlines()[0]
+    told = OutputError(
+        f"cannot write the {what}: {reason}",
+        where=str(path),
+        expected="a folder that can be written to, with space left",
+        got=got,
+        fix=fix or "free space on the disk, or choose another output folder",
+    )
+    told.exit_code = RunError.exit_code if number in FULL else told.exit_code
+    return told
 
 
 def nearest(name: str, options: Iterable[str]) -> str | None:

@@ -27,6 +27,9 @@ MOST_VALUES = 2_000_000
 _HALF = re.compile("[\ud800-\udfff]")
 """Half of a surrogate pair, which JSON and YAML may hold and UTF-8 may not."""
 
+_NAMES = re.compile(r"'[^'<\\]{2,}'")
+"""Names in messages of PyYAML, of aliases and tags: they come from the file, and may be anybody's."""
+
 
 def check_text(text: str, error: type[VgidError] = DataError) -> None:
     """Make sure that a text, such as an argument, can be a path and can be written to a file.
@@ -154,6 +157,7 @@ def parse_yaml(text: str, where: object, error: type[VgidError] = DataError) -> 
     except yaml.YAMLError as wrong:
         mark = getattr(wrong, "problem_mark", None)
         got = getattr(wrong, "problem", None) or "a character that YAML does not allow"
+        got = _NAMES.sub("…", got.removeprefix("found "))
         raise error("not valid YAML", where=f"{place}:{mark.line + 1}" if mark else place, got=got, fix="correct the line") from None
     except (ValueError, TypeError, ArithmeticError, AttributeError, LookupError):  # what PyYAML lets through, such as for 2026-13-45
         raise error("the YAML has a date or a number that does not exist", where=place, fix="write dates as 2026-05-31") from None

@@ -12,12 +12,12 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from vgid.errors import OutputError
+from vgid.errors import OutputError, cannot_write
 from vgid.reading import check_text
 
 MARK = ".vgid-run"
@@ -25,7 +25,7 @@ MARK = ".vgid-run"
 PREVIOUS = ".vgid-previous"
 """Folder, in a run's folder, of the results that the run is about to replace; it goes once the new ones are whole."""
 SCHEMA = "vgid.run/1"
-HEADER = f"{SCHEMA}: files that vgid wrote here; `--overwrite` and `vgid purge` remove these and nothing else.\n"
+HEADER = f"{SCHEMA}: files that vgid wrote here; `--overwrite` and `vgid purge` remove these and nothing else."
 ACTIVE = "VGID_RUN_FOLDERS"
 """Environment variable with the folders of the runs in progress, a JSON list, outermost first: a run's other processes note files, too."""
 NAMED = 10
@@ -87,22 +87,9 @@ def check_output(out: Path, overwrite: bool, resume: bool = False, inputs: Itera
         if (out / "checkpoint").is_dir():
             ways = "add --resume to go on with the run in it; or choose another --out, or add --overwrite"
         raise OutputError("the output folder is not empty", where=str(out), fix=ways)
-    if not (out / MARK).is_file():
-        raise OutputError(
-            "the output folder was not made by vgid, so it is not replaced",
-            where=str(out),
-            expected=f"a file named {MARK} in it",
-            fix="choose another --out, or empty the folder yourself",
-        )
+    check_made_by_vgid(out, fix="choose another --out, or empty the folder yourself")
     if not overwrite:
         return
-    if not _read_journal(out).known:
-        raise OutputError(
-            "the output folder does not say which of its files vgid wrote, so it is not replaced",
-            where=str(out / MARK),
-            expected=f"a journal of schema {SCHEMA}",
-            fix="choose another --out, or remove the folder yourself",
-        )
     others = [path.relative_to(out).as_posix() for path in _contents(out).others]
     if others:
         more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
@@ -114,11 +101,27 @@ def check_output(out: Path, overwrite: bool, resume: bool = False, inputs: Itera
         )
 
 
+def check_made_by_vgid(folder: Path, *, fix: str) -> None:
+    """Make sure that a folder was made by vgid and says which of its files vgid wrote.
+
+    Raises:
+        OutputError: it was not, or by an early version that kept no journal.
+    """
+    if not (folder / MARK).is_file():
+        problem = "the folder was not made by vgid, so nothing in it is changed"
+        raise OutputError(problem, where=str(folder), expected=f"a file named {MARK} in it", fix=fix)
+    if not _read_journal(folder).known:
+        problem = "the folder does not say which of its files vgid wrote, so nothing in it is changed"
+        raise OutputError(
+            problem, where=str(folder / MARK), expected=f"a journal of schema {SCHEMA}", got="one of an earlier version", fix=fix
+        )
+
+
 def _check_inputs(out: Path, inputs: Sequence[Path]) -> None:
     """Compare paths as they are written and as links resolve them; an input may be the folder itself, too."""
-    folders = (_absolute(out), out.resolve())
+    folders = (_absolute(out), _real(out))
     for path in (each for each in inputs if os.path.lexists(each)):
-        if any(each.is_relative_to(folder) for each in (_absolute(path), path.resolve()) for folder in folders):
+        if any(each.is_relative_to(folder) for each in (_absolute(path), _real(path)) for folder in folders):
             raise OutputError(
                 "an input of the run lies in the output folder",
                 where=str(path),
@@ -131,7 +134,7 @@ def _check_can_be_made(out: Path) -> None:
     there = next(each for each in (out, *out.absolute().parents) if os.path.lexists(each))
     what, fix = "the output folder cannot be made", "choose another --out"
     if not there.is_dir():
-        raise OutputError(what, where=str(out), expected="a path below a folder", got=f"{there} is a file", fix=fix)
+        raise OutputError(what, where=str(out), expected="a path below a folder", got=f"{there} is no folder", fix=fix)
     if not os.access(there, os.W_OK | os.X_OK):
         raise OutputError(what, where=str(out), expected="permission to write", got=f"{there} cannot be written to", fix=fix)
 
@@ -164,16 +167,18 @@ def output_folder(out: Path | None, *, keep: bool = False, goes_on: Callable[[],
             _set_aside(folder)
         if fresh:
             _write_journal(folder, HEADER.encode())
+    except OutputError:
+        raise
     except OSError as error:
-        raise OutputError(f"cannot write to the output folder: {error.strerror or error}", where=str(out)) from error
+        raise cannot_write(out, error, "output folder") from error
     try:
         with noting(folder):
             yield
-        _drop(folder / PREVIOUS)
-    except BaseException:
+    except BaseException:  # also when a signal stops the run
         if fresh and not goes_on():
             _put_back(folder, made)
         raise
+    _drop(folder / PREVIOUS)  # not above: the new results are whole, and stay even if an old one cannot be removed
 
 
 @contextmanager
@@ -188,17 +193,18 @@ def noting(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        _close_trees(folder)
         _noted.pop(folder, None)
         os.environ[ACTIVE] = json.dumps([str(each) for each in reversed(outer)])
+        _close_trees(folder)
 
 
-def note(path: Path, *, tree: bool = False) -> None:
+def note(path: Path, *, tree: bool = False, sync: bool = True) -> None:
     """Note that vgid is about to write a file, in the journal of the run in progress that it belongs to; outside of runs do nothing.
 
     Args:
         path: the file.
         tree: it is a folder that another library fills.
+        sync: False to leave it to the system when the note reaches the disk, as `vgid.artifacts.write_bytes_atomic` does.
 
     Raises:
         OutputError: a file that vgid did not write is in the way, or the journal cannot be written.
@@ -211,17 +217,20 @@ def note(path: Path, *, tree: bool = False) -> None:
     noted = _noted.setdefault(run, _Journal())
     if noted.covers(name):
         return
-    in_the_way = any(full in path.parents for path in _contents(run).others) if tree else not _read_journal(run).covers(name)
-    if os.path.lexists(full) and in_the_way:
-        raise OutputError(
-            "a file that vgid did not write is in the way", where=str(path), fix="move it elsewhere, then run the command again"
-        )
-    _append(run, [f"+ {json.dumps(name)}"])
+    if os.path.lexists(full):  # only then is the journal read, which would take long for each of many files
+        others = any(full in each.parents for each in _contents(run).others) if tree else not _read_journal(run).covers(name)
+        if others:
+            fix = "move it elsewhere, then run the command again"
+            raise OutputError("a file that vgid did not write is in the way", where=str(path), fix=fix)
+    _append(run, [f"+ {json.dumps(name)}"], sync=sync)
     (noted.trees if tree else noted.files).add(name)
 
 
-def discard(path: Path) -> None:
+def discard(path: Path) -> bool:
     """Remove what vgid wrote at or below a path in a run's folder, unfinished files included; files of others stay.
+
+    Returns:
+        Whether the path is in a run's folder; outside of one nothing is removed.
 
     Raises:
         OutputError: a file cannot be removed.
@@ -229,12 +238,13 @@ def discard(path: Path) -> None:
     full = _absolute(path)
     run = next((each for each in full.parents if (each / MARK).is_file()), None)
     if run is None:
-        return
+        return False
     unfinished = f"{full.parent}{os.sep}.{full.name}."
     ours = [each for each in _contents(run).ours if each.is_relative_to(full) or str(each).startswith(unfinished)]
     _remove(ours, run)
     _append(run, [f"- {json.dumps(each.relative_to(run).as_posix())}" for each in ours])
     _noted.pop(run, None)
+    return True
 
 
 def written_files(run: Path) -> list[Path]:
@@ -257,6 +267,11 @@ def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100
 
 
+def _real(path: Path) -> Path:
+    """Resolve links; unlike `resolve` it takes links that lead in a circle."""
+    return Path(os.path.realpath(path))
+
+
 def _active() -> list[Path]:
     """Return the folders of the runs in progress, innermost first."""
     return [Path(each) for each in reversed(json.loads(os.environ.get(ACTIVE, "[]")))]
@@ -277,12 +292,16 @@ def _read_journal(run: Path) -> _Journal:
     return journal
 
 
-def _append(run: Path, lines: Sequence[str]) -> None:
+def _append(run: Path, lines: Sequence[str], *, sync: bool = True) -> None:
     try:
         with (run / MARK).open("a", encoding="utf-8") as file:
-            file.write("".join(f"{line}\n" for line in lines))
+            # A line begins with its line break, so that one that a crash or a full disk cut off does not spoil the next.
+            file.write("".join(f"\n{line}" for line in lines))
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
     except OSError as error:
-        raise OutputError(f"cannot write the journal: {error.strerror or error}", where=str(run / MARK)) from error
+        raise cannot_write(run / MARK, error, "journal") from error
 
 
 def _contents(run: Path) -> _Contents:
@@ -307,21 +326,23 @@ def _contents(run: Path) -> _Contents:
 
 
 def _remove(paths: Iterable[Path], run: Path) -> None:
-    """Remove files, then the folders below `run` that this has emptied."""
-    emptied: set[Path] = set()
-    for path in paths:
+    """Remove files, and folders below `run` that this empties; journals last, since the process may be killed meanwhile."""
+    for path in sorted(paths, key=lambda each: (each.name == MARK, -len(each.parts))):
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
             raise OutputError(f"cannot remove it: {error.strerror or error}", where=str(path), fix="remove it by hand") from error
-        emptied |= {each for each in path.parents if each.is_relative_to(run) and each != run}
-    for each in sorted(emptied, key=lambda folder: -len(folder.parts)):
-        _remove_folder(each)
+        for folder in path.parents:
+            if folder == run or not _remove_folder(folder):
+                break
 
 
-def _remove_folder(folder: Path) -> None:
-    with suppress(OSError):  # something of others is in it
+def _remove_folder(folder: Path) -> bool:
+    try:
         folder.rmdir()
+    except OSError:  # something is in it
+        return False
+    return True
 
 
 def _move(paths: Iterable[Path], source: Path, target: Path) -> None:

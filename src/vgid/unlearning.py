@@ -33,7 +33,7 @@ from vgid.outcome import Outcome, outcome_of, with_protection
 from vgid.progress import Progress, Stages, stages_or_own
 from vgid.reading import read_json
 from vgid.results import build_results
-from vgid.run_folder import MARK, check_output, discard, note, output_folder
+from vgid.run_folder import check_output, discard, note, output_folder
 from vgid.training.checkpointing import remove_checkpoint
 from vgid.training.fingerprint import rows_digest
 from vgid.training.fit import Fitted, fit
@@ -144,7 +144,7 @@ def unlearn(
     config, folder = config or RunConfig(), Path(out) if out is not None else None
     first = processes.launched_first()
     if folder is not None and first:
-        check_output(folder, overwrite, resume, inputs=[model, forget, retain])
+        check_output(folder, overwrite, resume, inputs=[model, forget, retain, held_out])
     check_trackers(config.training.report_to, folder)
     processes.start()
     forget_rows, retain_rows = read_rows(forget, retain, config, skip_bad_rows=skip_bad_rows)
@@ -361,10 +361,8 @@ def train_and_export(
 
 def forget_checkpoint(out: Path) -> None:
     """Remove the checkpoint of a run that needs it no more."""
-    if processes.rank() == 0:
-        discard(out / CHECKPOINT)
-        if not (out / MARK).is_file():  # outside of a run's folder nothing is journalled
-            remove_checkpoint(out / CHECKPOINT)
+    if processes.rank() == 0 and not discard(out / CHECKPOINT):
+        remove_checkpoint(out / CHECKPOINT)
 
 
 def with_neutral(

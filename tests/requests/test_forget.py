@@ -181,3 +181,15 @@ def test_a_run_goes_on_from_the_result_of_another(copied: Path, random_folder: P
     other = make_request(copied / "other", first=4)
     with pytest.raises(ConfigError, match="about another request"):
         honour(replace(options, request=other, out=copied / "third"))
+
+
+def test_what_is_in_the_place_of_the_key_is_left_alone(tmp_path: Path, random_folder: Path) -> None:
+    (tmp_path / "out.key").symlink_to("nowhere")
+    with pytest.raises(OutputError, match="cannot write the key: File exists"):
+        honour(make_options(tmp_path, random_folder))
+    assert (tmp_path / "out.key").is_symlink() and not (tmp_path / "out").exists()
+
+
+def test_a_run_that_goes_on_from_another_does_not_replace_it(copied: Path, random_folder: Path) -> None:
+    with pytest.raises(OutputError, match="an input of the run lies in the output folder"):
+        honour(replace(make_options(copied, random_folder), model=None, continued=copied / "out", overwrite=True))

@@ -59,6 +59,7 @@ def test_every_problem_is_reported_with_its_line(folder: Path) -> None:
     [
         ("- a\n- b\n", 1, "not a mapping"),
         ("id: T-1\nground: [\n", 3, "not valid YAML"),
+        ("id: T-1\nground: *Berta\n", 2, "undefined alias …"),
         ("received: 2026-05-02\ndue: 2026-05-01\n", 2, "due is before received"),
     ],
 )

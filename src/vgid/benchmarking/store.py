@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from vgid.benchmarks.base import Answer, Item
-from vgid.errors import OutputError
+from vgid.errors import cannot_write
 from vgid.run_folder import note
 
 log = logging.getLogger("vgid")
@@ -81,7 +81,7 @@ class AnswerStore:
             if not whole:
                 self._write({"schema": SCHEMA, "fingerprint": self._fingerprint})
         except OSError as error:
-            raise OutputError(f"cannot write answers: {error.strerror or error}", where=self._path, fix="choose another --out") from error
+            raise cannot_write(self._path, error, "answers") from error
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -48,7 +48,7 @@ def forget(
     policy: Annotated[Path | None, typer.Option(help="YAML file of the audit's thresholds; the package's own by default.")] = None,
     profile: Annotated[ProfileName, typer.Option(help="Effort of the audit: quick, or full with published budgets.")] = ProfileName.quick,
     max_rows: Annotated[int | None, typer.Option(min=1, help="Rows of either set to ask and attack, at most.")] = None,
-    key: Annotated[Path | None, typer.Option(help="Secret key of the record; OUT.key by default, made where there is none.")] = None,
+    key: Annotated[Path | None, typer.Option(help="Secret key of the record, a file of yours; by default OUT.key, which is made.")] = None,
     without: Without = None,
     no_enrich: Annotated[bool, typer.Option("--no-enrich", help="Make no rows in other forms from those of the request.")] = False,
     method: Method = None,

@@ -17,7 +17,7 @@ from vgid.report.comparison import comparison_markdown, render_comparison
 from vgid.report.html import ReportExample
 from vgid.run_folder import MARK, check_output, output_folder
 
-OURS = {MARK, FOLDER, "runs", "tuning.log", "comparison.json", "comparison.html", "comparison.md"}
+OURS = {MARK, FOLDER, "runs", "tuning.log", "tuning.log.lock", "comparison.json", "comparison.html", "comparison.md"}
 """What a comparison leaves in its folder."""
 
 

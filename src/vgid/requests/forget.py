@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,7 +65,7 @@ def forget(options: ForgetOptions, *, stages: Stages) -> ForgetResult:
         OutputError: the folder holds another run, or cannot be written.
         RunError: a step failed; the same call continues from there.
     """
-    options = replace(options, out=options.out.resolve())
+    options = replace(options, out=Path(os.path.realpath(options.out)))  # `resolve` fails where links lead in a circle
     check_output(options.out, options.overwrite, resume=True, inputs=inputs_of(options))
     run = resolve_run(options)
     path = options.key or default_key(options.out)
@@ -80,9 +81,9 @@ def forget(options: ForgetOptions, *, stages: Stages) -> ForgetResult:
 
     with private(), output_folder(run.out, keep=not options.overwrite, goes_on=goes_on):
         run.out.chmod(0o700)
+        if secret:
+            write_key(path, secret)
         try:
-            if secret:
-                write_key(path, secret)
             _run_steps(StepContext(run, key, _open_state(run, key, path, inputs), stages))
         except BaseException:
             if secret and not goes_on():  # nothing was written that the key belongs to
@@ -93,7 +94,8 @@ def forget(options: ForgetOptions, *, stages: Stages) -> ForgetResult:
 
 def inputs_of(options: ForgetOptions) -> list[object]:
     """Return the paths that a run reads; none of them may lie in its folder."""
-    return [options.model, options.request, options.retain, options.reference, options.policy, options.after, options.earlier, options.key]
+    models = [options.model, options.reference, options.after, options.continued, options.earlier]
+    return [*models, options.request, options.retain, options.policy, options.key]
 
 
 def _find_key(path: Path, *, given: bool, continued: bool) -> Key | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vgid.data.example import Example
-from vgid.errors import ConfigError, OutputError
+from vgid.errors import ConfigError, cannot_write
 
 BYTES = 32
 """Length of a secret: the output of SHA-256, the least length that RFC 2104 recommends for a key of HMAC."""
@@ -79,7 +79,7 @@ def read_key(path: Path) -> Key:
         ConfigError: there is no such file, or it is too short for a secret.
     """
     if not path.is_file():
-        raise ConfigError("no such key file", where=path, expected="the key of this run", fix="give it with --key")
+        raise ConfigError("no such key file", where=path, expected="the key of this run", fix="check the path")
     content = path.read_bytes().strip()
     if len(content) < BYTES:
         raise ConfigError("the key is too short", where=path, expected=f"at least {BYTES} bytes", got=str(len(content)))
@@ -95,11 +95,18 @@ def write_key(path: Path, secret: str) -> None:
     """Write a key file that only its owner can read.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: it cannot be written, or is there already, and then it is left alone.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(f"{secret}\n")
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                file.write(f"{secret}\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            path.unlink()
+            raise
     except OSError as error:
-        raise OutputError(f"cannot write the key: {error.strerror or error}", where=path, fix="name another file with --key") from error
+        raise cannot_write(path, error, "key", fix="choose another --out, or make a key yourself and name it with --key") from error

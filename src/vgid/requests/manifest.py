@@ -70,7 +70,7 @@ class _Folder:
 
 
 def manifest_of(out: Path) -> Path:
-    """Return the path of the manifest: `manifest.json`, or `manifest.json` in the folder of an earlier release."""
+    """Return the path of the manifest: `manifest.json`, or `seal.json` in the folder of an earlier release."""
     return out / FORMER_MANIFEST if not os.path.lexists(out / MANIFEST) and (out / FORMER_MANIFEST).is_file() else out / MANIFEST
 
 

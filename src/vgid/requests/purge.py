@@ -6,9 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vgid.errors import OutputError
 from vgid.requests.files import RECORD, WORK
-from vgid.run_folder import MARK, PREVIOUS, discard, unfinished_files, written_files
+from vgid.run_folder import PREVIOUS, check_made_by_vgid, discard, unfinished_files, written_files
 
 TEMPORARY = {
     WORK: "state, checkpoints, adapter, neutral rows and their answers",
@@ -61,8 +60,7 @@ def purge(run: Path, *, dry_run: bool = False) -> PurgeResult:
     Raises:
         OutputError: vgid did not make the folder, or something cannot be removed.
     """
-    if not (run / MARK).is_file():
-        raise OutputError("the folder was not made by vgid", where=run, expected=f"a file named {MARK} in it", fix="check the path")
+    check_made_by_vgid(run, fix=f"check the path; in a folder of an earlier version, remove {', '.join(TEMPORARY)} by hand")
     written, unfinished = written_files(run), unfinished_files(run)
     paths = [run / name for name in TEMPORARY if any(run / name in path.parents for path in written)]
     paths = sorted([*paths, *(path for path in unfinished if not any(folder in path.parents for folder in paths))])

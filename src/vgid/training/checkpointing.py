@@ -21,8 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vgid import processes
-from vgid.artifacts import cannot_write
-from vgid.errors import RunError, VgidError
+from vgid.errors import RunError, VgidError, cannot_write
 from vgid.reading import parse_json
 from vgid.run_folder import note
 from vgid.training.fingerprint import Fingerprint, check_same
