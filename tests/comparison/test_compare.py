@@ -13,6 +13,7 @@ from vgid.comparison.identity import surroundings
 from vgid.data.writing import write_examples
 from vgid.demo.targets import METHOD_SETTINGS, TARGETS, Target
 from vgid.errors import OutputError
+from vgid.run_folder import HEADER, MARK
 from vgid.synthetic.splits import SPLITS
 from vgid.synthetic.tiny import tiny_path
 
@@ -38,7 +39,7 @@ def drawn(out: Path, few: bool) -> None:
         write_examples(folder / "data" / "splits" / f"{name}.jsonl", (forget if name.startswith("forget") else retain)[:2])
     identity = {"seed": 0, "people": 3, "forget": 1, **surroundings()}
     (folder / "data.json").write_text(json.dumps({"identity": identity}))
-    (out / ".vgid-run").touch()
+    (out / MARK).write_text(f"{HEADER}\n")
 
 
 @pytest.mark.slow
@@ -77,7 +78,7 @@ def test_folders_with_other_files_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("precious")
     with pytest.raises(OutputError, match="was not made by vgid"):
         _check_folder(tmp_path, overwrite=False)
-    (tmp_path / ".vgid-run").touch()
+    (tmp_path / MARK).write_text(f"{HEADER}\n")
     with pytest.raises(OutputError, match=r"something other than a comparison\n.*found: thesis.txt") as error:
         _check_folder(tmp_path, overwrite=False)
     assert "choose another --out" in str(error.value)
