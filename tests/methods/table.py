@@ -72,6 +72,12 @@ TRAINED = (
     Row("mmunlearner", ("method.rows=3",), full=True),
     Row("mip_editor", QUICK_PATH, full=True),
     Row("retrain", full=True),
+    Row("wga"),
+    Row("satimp"),
+    Row("altpo", ("method.alternatives=1",)),
+    Row("duet"),
+    Row("viker", ("method.pictures=2",)),
+    Row("pdu"),
 )
 """Methods with a loss on answer tokens, each in its usual way."""
 PADDED = (Row("vgid_released"),)

@@ -227,7 +227,10 @@ def test_refusals_vary_by_step_and_row_and_by_nothing_else() -> None:
 # -- runs -----------------------------------------------------------------------------------------------------------------
 
 
-ALIKE = ("vgid", "ga", "grad_diff", "kl_min", "simnpo", "dpo", "undial", "finetune", "retrain")
+ALIKE = (
+    *("vgid", "ga", "grad_diff", "kl_min", "simnpo", "dpo", "undial", "finetune", "retrain"),
+    *("wga", "satimp", "altpo", "duet", "viker", "pdu"),
+)
 """Methods that run as others do, and differ in their loss only."""
 RUNS = [
     pytest.param(row, marks=pytest.mark.slow) if (row.full and row in ALSO_FULL) or row.name in ALIKE else row
@@ -320,7 +323,7 @@ def test_weights_that_are_no_numbers_stop_the_run(random_model: LoadedModel, row
 # -- what is refused ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["finetune", "retrain", "mmunlearner", "manu", "mip_editor", "smfa"])
+@pytest.mark.parametrize("name", ["finetune", "retrain", "mmunlearner", "manu", "mip_editor", "smfa", "pdu"])
 def test_methods_that_need_retain_data_say_so(random_model: LoadedModel, name: str) -> None:
     row = next(row for row in (*TRAINED, *OTHERS) if row.name == name)
     with pytest.raises(DataError, match=r"(?s)cannot do without retain data.*fix: give a retain set"):
