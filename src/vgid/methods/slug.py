@@ -37,7 +37,7 @@ log = logging.getLogger("vgid")
 AT_ONCE = 8
 """Rows in one pass."""
 DOUBLINGS = 30
-"""Of the step, until the answers are forgotten; the first step changes a layer by a thousandth of its norm."""
+"""Doublings of the step until the answers are forgotten; the first step changes a layer by a thousandth of its norm."""
 
 
 class SLUGConfig(MethodConfig):
@@ -145,7 +145,7 @@ class SLUG(Method[SLUGConfig]):
         return {n: p for n, p in named if p.ndim >= 2 and structure.part_of(n) in self.config.parts and id(p) not in outside}
 
     def _gradients(self, model: Any, rows: Sequence[Example], weights: dict[str, nn.Parameter]) -> dict[str, Tensor]:
-        """Of the mean likelihood loss, one row's share after the other's."""
+        """Gradients of the mean likelihood loss, a few rows after the others."""
         model.requires_grad_(False)
         for weight in weights.values():
             weight.requires_grad_(True)
