@@ -111,7 +111,7 @@ def reference(model: Any, copy: nn.Module | None = None) -> Iterator[Any]:
         copy: a frozen copy of the base, for a model whose own parameters are trained; None for a model with an adapter.
 
     Yields:
-        The base. Afterwards the adapter is on again, and every module is in the mode it was in.
+        The base. Afterwards the adapter is on again, every module is in the mode it was in, and what was frozen is frozen.
 
     Raises:
         ModelError: the model has no adapter, and no copy is given.
@@ -120,13 +120,20 @@ def reference(model: Any, copy: nn.Module | None = None) -> Iterator[Any]:
         raise ModelError("the base is not available", expected="a model with an adapter, or a frozen copy", got=type(model).__name__)
     base = copy if copy is not None else model
     modes = [(module, module.training) for module in base.modules()]
-    with torch.no_grad(), nullcontext() if copy is not None else model.disable_adapter():
-        base.eval()
-        try:
-            yield base
-        finally:
-            for module, training in modes:
-                module.training = training
+    frozen = [parameter for parameter in base.parameters() if not parameter.requires_grad]
+    try:
+        with torch.no_grad(), nullcontext() if copy is not None else model.disable_adapter():
+            base.eval()
+            try:
+                yield base
+            finally:
+                for module, training in modes:
+                    module.training = training
+    finally:
+        # PEFT makes everything trainable of an adapter that it switches on again, also what a method has fixed.
+        for parameter in frozen:
+            if parameter.requires_grad:
+                parameter.requires_grad_(False)
 
 
 class SecondAdapter:
