@@ -15,7 +15,7 @@ from typing import NoReturn
 import typer
 from rich.console import Console
 
-from vgid.commands import audit, bench, compare, config, data, demo, evaluate, export, forget, inspect, methods, record, unlearn
+from vgid.commands import audit, bench, compare, config, data, demo, evaluate, experiment, export, forget, inspect, methods, record, unlearn
 from vgid.commands.options import RENAMED
 from vgid.commands.root import app
 from vgid.commands.show import plain
@@ -33,6 +33,7 @@ __all__ = [
     "data",
     "demo",
     "evaluate",
+    "experiment",
     "export",
     "forget",
     "inspect",
