@@ -178,7 +178,7 @@ class Encoder:
         return row
 
     def render(self, example: Example, instruction: str | None = None, answer: str | None = None) -> Rendered:
-        """Text of an example: by the chat template, or by the prompt of one's own.
+        """Text of an example: by the chat template, or by the custom prompt.
 
         Raises:
             DataError: as `render_chat`, or `render_form`.

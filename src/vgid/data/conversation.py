@@ -96,7 +96,7 @@ def render_chat(processor: Any, example: Example, instruction: str | None = None
 
 
 def render_form(processor: Any, form: str, example: Example, instruction: str | None = None, answer: str | None = None) -> Rendered:
-    """Render prompt and answer by a form of one's own, without the chat template.
+    """Render prompt and answer by a custom form, without the chat template.
 
     Args:
         processor: the model's processor; it says how a picture is written.
@@ -114,7 +114,7 @@ def render_form(processor: Any, form: str, example: Example, instruction: str | 
     """
     if example.context:
         raise DataError(
-            "a prompt of one's own has a place for one question only",
+            "a custom prompt has a place for one question only",
             where=example.where or example.id,
             expected="rows without earlier turns and system messages",
             got=f"{len(example.context)} turns before the question",

@@ -37,7 +37,7 @@ def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int, log_targe
 
     Raises:
         ModelError: the scope, or a name in the targets, matches no linear layer, or the rank is larger than every layer's.
-        ConfigError: the adapter alone would not fit into free memory, or the targets are no regular expression that ends.
+        ConfigError: the adapter alone would not fit into free memory, or the regular expression cannot be used.
     """
     gather_nothing(model)  # what is frozen below must be the shards
     names = linear_layers(model, config.scope) if config.targets is None else target_layers(model, config.targets)
