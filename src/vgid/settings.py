@@ -41,6 +41,7 @@ class AdapterConfig(Settings):
         dropout: probability of dropping an input of the update during training.
         scope: parts of the model whose linear layers get an adapter.
         init: how the adapter's first matrix is drawn; the second is zero, so the update starts at zero.
+        whole_projector: train the projector's own weights beside the adapter.
         quantise: `4bit` holds the frozen decoder in 4 bits (QLoRA, arXiv 2305.14314); the exported model has full precision.
     """
 
@@ -49,6 +50,7 @@ class AdapterConfig(Settings):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     scope: tuple[Part, ...] = ("language",)
     init: Literal["default", "gaussian"] = "default"
+    whole_projector: bool = False
     quantise: Literal["4bit"] | None = None
 
 

@@ -23,7 +23,7 @@ log = logging.getLogger("vgid")
 
 
 def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int, log_targets: bool = True) -> PeftModel:
-    """Put adapters on the linear layers in scope, and freeze everything else.
+    """Put adapters on the linear layers in scope, and freeze everything else but a projector that is trained whole.
 
     Args:
         model: the model; its modules are replaced in place.
@@ -35,8 +35,8 @@ def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int, log_targe
         The model in PEFT's wrapper.
 
     Raises:
-        ModelError: the scope matches no linear layer, or the rank is larger than every layer's.
-        ConfigError: the adapter alone would not fit into free memory.
+        ModelError: the scope matches no linear layer, the rank is larger than every layer's, or there is no projector to train.
+        ConfigError: the adapter alone would not fit into free memory, or the projector is named twice.
     """
     gather_nothing(model)  # what is frozen below must be the shards
     names = linear_layers(model, config.scope)
@@ -68,9 +68,34 @@ def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int, log_targe
         target_modules=names,
         init_lora_weights=True if config.init == "default" else config.init,
     )
+    projector = _projector(model, config) if config.whole_projector else []
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return get_peft_model(model, lora)
+        adapted = get_peft_model(model, lora)
+    for module in projector:
+        module.requires_grad_(True)
+    return adapted
+
+
+def _projector(model: nn.Module, config: AdapterConfig) -> list[nn.Module]:
+    """The modules of the projector, which are trained themselves: PEFT's copies of modules would hide them from whatever looks for them.
+
+    Raises:
+        ConfigError: the projector gets an adapter too.
+        ModelError: there is no projector.
+    """
+    if "projector" in config.scope:
+        raise ConfigError(
+            "the projector cannot be trained whole and by an adapter",
+            expected="adapter.whole_projector=true, or projector in adapter.scope",
+            got="both",
+            fix="take projector out of adapter.scope",
+        )
+    modules = dict(model.named_modules())
+    found = [modules[name] for name in inspect_model(model).projector if name in modules]
+    if not any(True for module in found for _ in module.parameters()):
+        raise ModelError("the model has no projector to train", where="adapter.whole_projector", got=type(model).__name__)
+    return found
 
 
 def _check_room(layers: Sequence[Any], rank: int, device: torch.device) -> None:
