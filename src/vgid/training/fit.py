@@ -20,6 +20,7 @@ from vgid.data.replay import REPLAY, Base, counts_by_kind, replay_rows
 from vgid.data.self_distilled import self_distilled_rows
 from vgid.errors import ConfigError
 from vgid.evaluation.generation import generate
+from vgid.evaluation.metrics import is_refusal
 from vgid.methods.base import Context, Method
 from vgid.methods.vgid.sampling import sample_answers
 from vgid.models.adapters import attach_lora
@@ -158,7 +159,7 @@ def _additional_rows(
     seed, training = config.seed, config.training
     augmented = augmented_rows(forget, retain, method.augment, seed) if method.augment else []
     distilled = self_distilled_rows(forget, retain, method.self_distilled, seed, partial(generate, loaded)) if method.self_distilled else []
-    base = Base(partial(generate, loaded), partial(_sample, loaded), partial(imagined_pictures, loaded.model, loaded.encoder))
+    base = Base(partial(generate, loaded), partial(_sample, loaded), partial(imagined_pictures, loaded.model, loaded.encoder), is_refusal)
     met = count_steps(training, len(forget), len(retain)) * training.retain_rows if forget else 0
     replayed = replay_rows(forget, retain, method.replay, seed, base, met) if method.replay and met else []
     if replayed:
