@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from vgid.data.conversation import Rendered, render_chat
+from vgid.data.conversation import Rendered, render_chat, render_form
 from vgid.data.example import Example, ImageRef
 from vgid.data.packing import Layout, Packing, Placement, Positions, Style, describe, groups, lay_out, placements
 from vgid.data.picture_size import PictureSize, sized
@@ -121,10 +121,11 @@ class Encoder:
         processor: the model's processor.
         max_length: the model's context in tokens; None for the tokenizer's.
         size: limits of a picture's size.
+        prompt: form of a row in place of the chat template (`data.prompt`); None for the chat template.
     """
 
-    def __init__(self, processor: Any, max_length: int | None = None, size: PictureSize | None = None) -> None:
-        self.size = size or PictureSize()
+    def __init__(self, processor: Any, max_length: int | None = None, size: PictureSize | None = None, prompt: str | None = None) -> None:
+        self.size, self.prompt = size or PictureSize(), prompt
         self.processor = sized(processor, self.size)
         self.tokenizer = processor.tokenizer
         limit = max_length or self.tokenizer.model_max_length
@@ -155,7 +156,7 @@ class Encoder:
                 refuses the row, or the answer holds a word that stands for a picture.
             ModelError: the processor has no usable chat template, or the model uses cross-attention to pictures.
         """
-        rendered = render_chat(self.processor, example, instruction, answer or None)
+        rendered = self.render(example, instruction, answer or None)
         key = (rendered.prompt, rendered.answer if answer is not None else None, example.images)
         if images is None and key in self._encoded:
             return replace(self._encoded[key], id=example.id)
@@ -175,6 +176,17 @@ class Encoder:
         if images is None and self._has_room(text):
             self._encoded[key] = row
         return row
+
+    def render(self, example: Example, instruction: str | None = None, answer: str | None = None) -> Rendered:
+        """Text of an example: by the chat template, or by the custom prompt.
+
+        Raises:
+            DataError: as `render_chat`, or `render_form`.
+            ModelError: as `render_chat`.
+        """
+        if self.prompt is not None:
+            return render_form(self.processor, self.prompt, example, instruction, answer)
+        return render_chat(self.processor, example, instruction, answer)
 
     def collate(self, rows: Sequence[EncodedRow], side: Literal["left", "right"] = "right") -> Batch:
         """Pad rows to one length and join them.
@@ -275,7 +287,7 @@ class Encoder:
 
     def limited(self, max_length: int | None) -> Encoder:
         """Return an encoder like this one with another limit of length."""
-        return Encoder(self.processor, max_length, self.size)
+        return Encoder(self.processor, max_length, self.size, self.prompt)
 
     def picture(self, ref: ImageRef) -> Image.Image:
         """Open a picture at the size at which the processor gets it.
