@@ -248,7 +248,7 @@ def _different(pictures: Sequence[ImageRef], count: int, words: set[str], base: 
 
 
 def _few_refusals(rows: Sequence[Example], base: Base, rng: Random) -> list[Example]:
-    """Of each kind, only as many refusals that they are `REFUSED` of it: that much is known is what the model must not unlearn."""
+    """Drop refusals beyond the share `REFUSED` of each kind: rows that say something protect what the model knows."""
     counts = Counter(row.tags[1] for row in rows if not base.refuses(row.answer))
     left = {kind: round(REFUSED / (1 - REFUSED) * counts[kind]) for kind in get_args(Kind)}
     refusals = [n for n, row in enumerate(rows) if base.refuses(row.answer)]
