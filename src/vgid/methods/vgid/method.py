@@ -189,6 +189,7 @@ class VGID(Method[VGIDConfig]):
         self._adversary = RelearningAdversary(model, context.forget, settings, context.seed) if settings else None
         self._found: dict[int, list[nn.Module]] = {}
         self._own: dict[str, str] = {}
+        self._step_answers: dict[str, str] = {}
         asked = [*context.forget, *context.retain]
         self._kept = Targets(context.batch, asked)
         self._taught = {source: Targets(partial(self._as_teacher, source), asked) for source in ("recorded", "teacher")}
