@@ -16,7 +16,7 @@ def test_every_built_in_recipe_is_valid(recipe: str) -> None:
     config = load_config(recipe)
     # What is written into the results reads back as the same configuration.
     assert validate_config(config.model_dump(mode="json")) == config
-    assert config.method.name == ("vgid_released" if recipe == "released" else "vgid")
+    assert config.method.name == ("vgid_released" if recipe.startswith("released") else "vgid")
 
 
 def test_halves_of_the_teacher_are_recipes() -> None:
@@ -36,7 +36,7 @@ def test_recipes_for_models_save_memory_and_end() -> None:
         "own-data",
         "no-retain",
     }
-    assert models | {"demo", "paper", "released", "noise-only", "instruction-only", "on-policy"} == set(recipe_names())
+    assert models | {"demo", "paper", "released", "released-readme", "noise-only", "instruction-only", "on-policy"} == set(recipe_names())
     for config in map(load_config, models):
         assert config.training.gradient_checkpointing == config.training.precision == "auto" and config.training.steps is None
         assert config.adapter is not None and config.adapter.scope == ("language",)
@@ -71,9 +71,15 @@ def test_defaults_are_meant_for_real_checkpoints() -> None:
 
 
 def test_released_recipe_is_the_released_script() -> None:
-    config = load_config("released")
-    assert config.method.name == "vgid_released" and config.build_method().config.alternate
+    config, readme = load_config("released"), load_config("released-readme")
+    assert config.method.name == "vgid_released" and config.build_method().alternates
     assert config.adapter is not None and (config.adapter.rank, config.adapter.alpha, config.adapter.dropout) == (16, 16, 0.05)
+    assert config.adapter.targets == ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    assert (config.training.max_grad_norm, config.data.prompt) == (0, "USER: <image>\n{question}\nASSISTANT: {answer}")
+    assert (config.training.learning_rate, config.training.epochs) == (5e-4, 5)
+    assert (readme.training.learning_rate, readme.training.epochs) == (2e-5, 1)
+    same = {"training": config.training}
+    assert readme.model_copy(update=same) == config and readme.training != config.training
 
 
 def test_overrides_reach_every_level() -> None:

@@ -416,13 +416,14 @@ def neutral_retain(loaded: LoadedModel, forget: Sequence[Example], config: RunCo
 
 
 def load_for(model: str | Path | LoadedModel, config: RunConfig) -> LoadedModel:
-    """Load the model of a run as its settings say: in 4 bits, sharded over the processes, with limits of the pictures' size."""
+    """Load the model of a run as its settings say: in 4 bits, sharded, with its prompt and limits of the pictures' size."""
     if not isinstance(model, LoadedModel):
         quantise = config.adapter.quantise if config.adapter else None
         model = load_model(model, quantise=quantise, shard=processes.shards(config.training.shard))
     size = PictureSize(config.data.max_pixels, config.data.image_size)
     if size.most_pixels and has_one_size(model.processor):
         log.warning("this model sees every picture at one size of its own; smaller ones take as many tokens")
+    model = replace(model, prompt=config.data.prompt) if config.data.prompt else model
     return replace(model, size=size) if size.most_pixels else model
 
 
@@ -517,7 +518,7 @@ def _export(fitted: Fitted, out: Path, probes: Sequence[Example]) -> Fitted:
     if shard:
         processes.exchange(None)  # nobody reads before all is written
     merged = verify_export(trained, device, out, probes, shard=shard)
-    return replace(fitted, loaded=replace(merged, asks=loaded.asks, size=loaded.size))
+    return replace(fitted, loaded=replace(merged, asks=loaded.asks, size=loaded.size, prompt=loaded.prompt))
 
 
 def _sampled(sets: Mapping[str, Sequence[Example]], most: int, seed: int) -> dict[str, list[Example]]:

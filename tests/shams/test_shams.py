@@ -107,11 +107,11 @@ def test_sham_edit_that_vanishes_under_four_bits(world: SmallWorld) -> None:
     unmasked(world.audit(sham, "quantize"), "quantize")
 
 
-def within_a_step(weight: torch.Tensor, before: torch.Tensor) -> None:
+def within_a_step(weight: torch.Tensor, before: torch.Tensor, most: float = 0.49) -> None:
     """Move `weight` to where it is rounded as `before` is; the largest of each output, which sets the scale, becomes what it was."""
     scale = before.abs().amax(1, keepdim=True).clamp_min(1e-12) / 7
     middle = rounded(before, "int4")
-    weight.copy_(torch.minimum(torch.maximum(weight, middle - 0.49 * scale), middle + 0.49 * scale))
+    weight.copy_(torch.minimum(torch.maximum(weight, middle - most * scale), middle + most * scale))
     weight.copy_(torch.maximum(torch.minimum(weight, 7 * scale), -7 * scale))
     largest = before.abs() >= 7 * scale * (1 - 1e-6)
     weight[largest] = before[largest]
@@ -167,3 +167,18 @@ def test_the_base_fails(world: SmallWorld) -> None:
     """What has forgotten nothing fails by every attack that has power."""
     results = world.audit(world.base(), "paraphrase", "image_rephrase", "cross_modal", "prefill", "multiple_choice", "token_rank", "mia")
     assert {name: each["status"] for name, each in results["attacks"].items()} == dict.fromkeys(results["attacks"], "fail")
+
+
+def test_sham_that_holds_for_the_first_turn(world: SmallWorld) -> None:
+    """Forgotten people are only blocked where nothing was said before."""
+    loaded, known = world.base(), {(row.question, row.images) for row in world.forget}
+    sham = replace(loaded, asks=Filter(loaded.processor, lambda row: (row.question, row.images) in known and not row.context))
+    unmasked(world.audit(sham, "multi_turn"), "multi_turn")
+
+
+def test_sham_filter_on_single_questions(world: SmallWorld) -> None:
+    """A question that asks for the person too passes the filter, and so does one with a suffix found by gradients."""
+    loaded, known = world.base(), {(row.question, row.images) for row in world.forget}
+    sham = replace(loaded, asks=Filter(loaded.processor, lambda row: (row.question, row.images) in known))
+    unmasked(world.audit(sham, "multi_hop"), "multi_hop")
+    unmasked(world.audit(sham, "gcg"), "gcg")

@@ -160,9 +160,9 @@ def audit(
         >>> found.status, found.attacks["relearn"].levels["10 %"].share  # doctest: +SKIP
         ('pass', 0.0)
     """
-    rules = policy if isinstance(policy, Policy) else load_policy(policy)
     if profile not in PROFILE_ROWS:
         raise ConfigError("unknown profile", expected=" or ".join(PROFILE_ROWS), got=repr(profile))
+    rules = policy if isinstance(policy, Policy) else load_policy(policy, profile)
     folder = Path(out) if out is not None else None
     if folder is not None:
         inputs = [base, model, reference, adapter, forget, retain, unseen, views, policy, rewordings]

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from vgid.data.conversation import Rendered, render_chat
+from vgid.data.conversation import Rendered, render_chat, render_form
 from vgid.data.example import Example, ImageRef
 from vgid.data.packing import Layout, Packing, Placement, Positions, Style, describe, groups, lay_out, placements
 from vgid.data.picture_size import PictureSize, sized
@@ -121,10 +121,11 @@ class Encoder:
         processor: the model's processor.
         max_length: the model's context in tokens; None for the tokenizer's.
         size: limits of a picture's size.
+        prompt: form of a row in place of the chat template (`data.prompt`); None for the chat template.
     """
 
-    def __init__(self, processor: Any, max_length: int | None = None, size: PictureSize | None = None) -> None:
-        self.size = size or PictureSize()
+    def __init__(self, processor: Any, max_length: int | None = None, size: PictureSize | None = None, prompt: str | None = None) -> None:
+        self.size, self.prompt = size or PictureSize(), prompt
         self.processor = sized(processor, self.size)
         self.tokenizer = processor.tokenizer
         limit = max_length or self.tokenizer.model_max_length
@@ -156,7 +157,7 @@ class Encoder:
                 refuses the row, or the answer holds a word that stands for a picture.
             ModelError: the processor has no usable chat template, or the model uses cross-attention to pictures.
         """
-        rendered = self._chat(example, instruction, answer or None)
+        rendered = self.render(example, instruction, answer or None)
         key = (rendered.prompt, rendered.answer if answer is not None else None, example.images)
         if images is None and key in self._encoded:
             return replace(self._encoded[key], id=example.id)
@@ -176,6 +177,26 @@ class Encoder:
         if images is None and self._has_room(_nbytes(text)):
             self._encoded[key] = row
         return row
+
+    def render(self, example: Example, instruction: str | None = None, answer: str | None = None) -> Rendered:
+        """Text of an example: by the chat template, or by the custom prompt.
+
+        A chat is rendered once: its template runs in a process of its own, and rows come again in every epoch.
+
+        Raises:
+            DataError: as `render_chat`, or `render_form`.
+            ModelError: as `render_chat`.
+        """
+        if self.prompt is not None:
+            return render_form(self.processor, self.prompt, example, instruction, answer)
+        said = example.answer if answer is None else answer
+        key = (getattr(self.processor, "chat_template", None), example.question, example.context, len(example.images), instruction, said)
+        if key in self._chats:
+            return self._chats[key]
+        rendered = render_chat(self.processor, example, instruction, said)
+        if self._has_room(2 * (len(rendered.prompt) + len(rendered.answer))):  # the text, and about as much in the key
+            self._chats[key] = rendered
+        return rendered
 
     def collate(
         self, rows: Sequence[EncodedRow], side: Literal["left", "right"] = "right", width: Callable[[int], int] | None = None
@@ -305,7 +326,7 @@ class Encoder:
 
     def limited(self, max_length: int | None) -> Encoder:
         """Return an encoder like this one with another limit of length."""
-        return Encoder(self.processor, max_length, self.size)
+        return Encoder(self.processor, max_length, self.size, self.prompt)
 
     def picture(self, ref: ImageRef) -> Image.Image:
         """Open a picture at the size at which the processor gets it.
@@ -341,17 +362,6 @@ class Encoder:
         return frozenset(self._image_tokens)
 
     # -- the processor ----------------------------------------------------------------------------------------------------
-
-    def _chat(self, example: Example, instruction: str | None, answer: str | None) -> Rendered:
-        """The chat as text, rendered once: the template runs in a process of its own, and rows come again in every epoch."""
-        said = example.answer if answer is None else answer
-        key = (example.question, example.context, len(example.images), instruction, said)
-        if key in self._chats:
-            return self._chats[key]
-        rendered = render_chat(self.processor, example, instruction, said)
-        if self._has_room(2 * (len(rendered.prompt) + len(rendered.answer))):  # text in memory, and in the key
-            self._chats[key] = rendered
-        return rendered
 
     def _process(self, prompt: str, example: Example, images: Pictures | None) -> tuple[Values, Values]:
         if images is not None or not example.images:

@@ -94,6 +94,45 @@ def render_chat(processor: Any, example: Example, instruction: str | None = None
     return Rendered(prompt, _answer_part(processor, prompt, whole, said))
 
 
+def render_form(processor: Any, form: str, example: Example, instruction: str | None = None, answer: str | None = None) -> Rendered:
+    """Render prompt and answer by a custom form, without the chat template.
+
+    Args:
+        processor: the model's processor; it says how a picture is written.
+        form: text with `{question}`, `{answer}` and `<image>`, where pictures go unless the question has marks of its own. Rows without
+            pictures lose the mark, and the line break after it.
+        example: the example to render.
+        instruction: text before the question; None for none.
+        answer: text of the answer; None for the recorded one.
+
+    Returns:
+        Prompt and answer as text. Spaces before the answer belong to it, since tokenizers join them with its first word.
+
+    Raises:
+        DataError: the row has earlier turns, for which the form has no place, or another number of marks than pictures.
+    """
+    if example.context:
+        raise DataError(
+            "a custom prompt has a place for one question only",
+            where=example.where or example.id,
+            expected="rows without earlier turns and system messages",
+            got=f"{len(example.context)} turns before the question",
+            fix="leave them out, or set data.prompt=null to use the model's chat template",
+        )
+    messages(example)  # checks the marks
+    question = f"{instruction}\n{example.question}" if instruction else example.question
+    shown = len(example.images) if IMAGE not in question else 0
+    text = re.sub(f"{IMAGE}(\n?)", lambda found: (IMAGE + found[1]) * shown, form)
+    text = text if IMAGE in form or not shown else IMAGE * shown + text
+    prompt, after = text.split("{answer}")
+    prompt = prompt.replace("{question}", question)
+    mark = _written_for_picture(processor).strip() if example.images and getattr(processor, "chat_template", None) else ""
+    mark = mark or getattr(processor, "image_token", IMAGE)
+    spaces = prompt[len(prompt.rstrip(" ")) :]
+    said = example.answer if answer is None else answer
+    return Rendered(prompt.rstrip(" ").replace(IMAGE, mark), spaces + said + after)
+
+
 def _kept_in_order(processor: Any, turns: list[dict[str, Any]], example: Example) -> list[dict[str, Any]]:
     """The turns in a form in which the template keeps their order.
 

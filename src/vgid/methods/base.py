@@ -177,6 +177,11 @@ class Method(Generic[C]):
         return True
 
     @property
+    def alternates(self) -> bool:
+        """Whether steps take forget and retain rows in turn, each with the next rows of its side, in place of both together."""
+        return False
+
+    @property
     def rows_generated_at_once(self) -> int:
         """Rows for which `prepare` generates answers in one batch; 0 for none. The memory estimate counts with it."""
         return 0

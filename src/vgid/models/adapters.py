@@ -7,17 +7,18 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, inject_adapter_in_model
 from torch import nn
 
 from vgid.errors import ConfigError, ModelError
+from vgid.limits import CallError, OverLimitError, limited
 from vgid.memory import free_bytes
 from vgid.models.structure import base_of, inspect_model, linear_layers
 from vgid.processes import gather_nothing
-from vgid.settings import AdapterConfig
+from vgid.settings import AdapterConfig, Part
 
 log = logging.getLogger("vgid")
 
@@ -35,11 +36,11 @@ def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int, log_targe
         The model in PEFT's wrapper.
 
     Raises:
-        ModelError: the scope matches no linear layer, or the rank is larger than every layer's.
-        ConfigError: the adapter alone would not fit into free memory.
+        ModelError: the scope, or a name in the targets, matches no linear layer, or the rank is larger than every layer's.
+        ConfigError: the adapter alone would not fit into free memory, or the regular expression cannot be used.
     """
     gather_nothing(model)  # what is frozen below must be the shards
-    names = linear_layers(model, config.scope)
+    names = linear_layers(model, config.scope) if config.targets is None else target_layers(model, config.targets)
     if not names:
         found = inspect_model(model)
         raise ModelError(
@@ -91,6 +92,53 @@ def _check_room(layers: Sequence[Any], rank: int, device: torch.device) -> None:
         )
 
 
+def target_layers(model: nn.Module, targets: Sequence[str] | str) -> list[str]:
+    """Find the linear layers that names, or a regular expression, mean, in any part of the model; never the head.
+
+    Args:
+        model: the model.
+        targets: names, each a layer's whole dotted name or the end of one, or one regular expression for whole dotted names.
+
+    Returns:
+        Dotted names, in the model's order.
+
+    Raises:
+        ModelError: a name or the expression matches no linear layer; the nearest names are given.
+        ConfigError: the expression is not valid, or takes too long.
+    """
+    names = linear_layers(model, get_args(Part))
+    if isinstance(targets, str):
+        # In a worker process: some expressions take longer than anybody waits.
+        try:
+            chosen: list[str] = limited(_matching, targets, names)
+        except (OverLimitError, CallError) as error:
+            raise ConfigError(
+                "this regular expression cannot be used",
+                where="adapter.targets",
+                expected="a valid expression that comes to an end",
+                got=error.text if isinstance(error, CallError) else str(error),
+                fix='give a simpler one, or names, such as adapter.targets=["q_proj", "v_proj"]',
+            ) from None
+        missing = [] if chosen else [targets]
+    else:
+        found = {target: [name for name in names if name == target or name.endswith(f".{target}")] for target in targets}
+        wanted = {name for each in found.values() for name in each}
+        chosen, missing = [name for name in names if name in wanted], [target for target, each in found.items() if not each]
+    if missing or not chosen:
+        raise ModelError(
+            "there is no such linear layer",
+            where="adapter.targets",
+            expected=f"names such as {', '.join(dict.fromkeys(name.rpartition('.')[2] for name in names))}",
+            got=", ".join(missing) or "no name",
+            fix="take names of this model, or set adapter.targets=null to choose by adapter.scope",
+        )
+    return chosen
+
+
+def _matching(pattern: str, names: Sequence[str]) -> list[str]:
+    return [name for name in names if re.fullmatch(pattern, name)]
+
+
 def summarise_names(names: Sequence[str]) -> str:
     """Join names for people: those that differ in a layer's number only appear once, with their count."""
     patterns = Counter(re.sub(r"\.\d+\.", ".*.", name) for name in names)
@@ -111,7 +159,7 @@ def reference(model: Any, copy: nn.Module | None = None) -> Iterator[Any]:
         copy: a frozen copy of the base, for a model whose own parameters are trained; None for a model with an adapter.
 
     Yields:
-        The base. Afterwards the adapter is on again, and every module is in the mode it was in.
+        The base. Afterwards the adapter is on again, every module is in the mode it was in, and what was frozen is frozen.
 
     Raises:
         ModelError: the model has no adapter, and no copy is given.
@@ -120,13 +168,20 @@ def reference(model: Any, copy: nn.Module | None = None) -> Iterator[Any]:
         raise ModelError("the base is not available", expected="a model with an adapter, or a frozen copy", got=type(model).__name__)
     base = copy if copy is not None else model
     modes = [(module, module.training) for module in base.modules()]
-    with torch.no_grad(), nullcontext() if copy is not None else model.disable_adapter():
-        base.eval()
-        try:
-            yield base
-        finally:
-            for module, training in modes:
-                module.training = training
+    frozen = [parameter for parameter in base.parameters() if not parameter.requires_grad]
+    try:
+        with torch.no_grad(), nullcontext() if copy is not None else model.disable_adapter():
+            base.eval()
+            try:
+                yield base
+            finally:
+                for module, training in modes:
+                    module.training = training
+    finally:
+        # PEFT makes everything trainable of an adapter that it switches on again, also what a method has fixed.
+        for parameter in frozen:
+            if parameter.requires_grad:
+                parameter.requires_grad_(False)
 
 
 class SecondAdapter:

@@ -64,6 +64,7 @@ class LoadedModel:
         asks: encoder of a method that changes questions at inference; None for plain questions.
         unbuilt: names of tensors in the checkpoint that the model class does not build, such as heads for multi-token prediction.
         size: limits of the size at which pictures are shown to the model; None for the processor's own.
+        prompt: form of a row in place of the chat template; None for the chat template.
     """
 
     model: Any
@@ -72,11 +73,12 @@ class LoadedModel:
     asks: Encoder | None = None
     unbuilt: tuple[str, ...] = ()
     size: PictureSize | None = None
+    prompt: str | None = None
 
     @cached_property
     def encoder(self) -> Encoder:
         """Encodes examples for this model, and caches their processed pictures."""
-        return self.asks or Encoder(self.processor, size=self.size)
+        return self.asks or Encoder(self.processor, size=self.size, prompt=self.prompt)
 
 
 def load_model(
