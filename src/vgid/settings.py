@@ -44,6 +44,7 @@ class AdapterConfig(Settings):
         targets: linear layers that get an adapter, in place of `scope`: a list of names, each a whole dotted name or the end of one (as
             in PEFT, `q_proj` is the layer of that name in every part of the model), or one regular expression for whole dotted names.
         init: how the adapter's first matrix is drawn; the second is zero, so the update starts at zero.
+        whole_projector: train the projector's own weights beside the adapter.
         quantise: `4bit` holds the frozen decoder in 4 bits (QLoRA, arXiv 2305.14314); the exported model has full precision.
     """
 
@@ -53,6 +54,7 @@ class AdapterConfig(Settings):
     scope: tuple[Part, ...] = ("language",)
     targets: tuple[str, ...] | str | None = None
     init: Literal["default", "gaussian"] = "default"
+    whole_projector: bool = False
     quantise: Literal["4bit"] | None = None
 
 

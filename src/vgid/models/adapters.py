@@ -24,7 +24,7 @@ log = logging.getLogger("vgid")
 
 
 def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int, log_targets: bool = True) -> PeftModel:
-    """Put adapters on the linear layers in scope, and freeze everything else.
+    """Put adapters on the linear layers in scope, and freeze everything else but a projector that is trained whole.
 
     Args:
         model: the model; its modules are replaced in place.
@@ -36,8 +36,10 @@ def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int, log_targe
         The model in PEFT's wrapper.
 
     Raises:
-        ModelError: the scope, or a name in the targets, matches no linear layer, or the rank is larger than every layer's.
-        ConfigError: the adapter alone would not fit into free memory, or the regular expression cannot be used.
+        ModelError: the scope, or a name in the targets, matches no linear layer, the rank is larger than every layer's, or there is no
+            projector to train.
+        ConfigError: the adapter alone would not fit into free memory, the regular expression cannot be used, or the projector would be
+            trained twice.
     """
     gather_nothing(model)  # what is frozen below must be the shards
     names = linear_layers(model, config.scope) if config.targets is None else target_layers(model, config.targets)
@@ -69,9 +71,35 @@ def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int, log_targe
         target_modules=names,
         init_lora_weights=True if config.init == "default" else config.init,
     )
+    projector = _projector(model, names) if config.whole_projector else []
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return get_peft_model(model, lora)
+        adapted = get_peft_model(model, lora)
+    for module in projector:
+        module.requires_grad_(True)
+    return adapted
+
+
+def _projector(model: nn.Module, adapted: Sequence[str]) -> list[nn.Module]:
+    """The modules of the projector, which are trained themselves: PEFT's copies of modules would hide them from whatever looks for them.
+
+    Raises:
+        ConfigError: the projector gets an adapter too.
+        ModelError: there is no projector.
+    """
+    structure = inspect_model(model)
+    if any(structure.part_of(name) == "projector" for name in adapted):
+        raise ConfigError(
+            "the projector cannot be trained whole and by an adapter",
+            expected="adapter.whole_projector=true, or an adapter on the projector",
+            got="both",
+            fix="take the projector out of adapter.scope and adapter.targets",
+        )
+    modules = dict(model.named_modules())
+    found = [modules[name] for name in structure.projector if name in modules]
+    if not any(True for module in found for _ in module.parameters()):
+        raise ModelError("the model has no projector to train", where="adapter.whole_projector", got=type(model).__name__)
+    return found
 
 
 def _check_room(layers: Sequence[Any], rank: int, device: torch.device) -> None:

@@ -38,7 +38,7 @@ from vgid.training.checkpointing import Checkpoints
 from vgid.training.fingerprint import fingerprint
 from vgid.training.gradient_step import cuts_by_tokens
 from vgid.training.trainer import Curves, count_steps, train
-from vgid.training.validation import EarlyStop, split_subjects, split_validation
+from vgid.training.validation import EarlyStop, RecallCurves, split_subjects, split_validation
 
 SAMPLED_AT_ONCE = 64
 """Rows of which answers are sampled in one batch."""
@@ -87,7 +87,8 @@ def fit(
         forget: rows to forget.
         retain: rows to keep.
         config: settings of the run.
-        held_out: rows about what must be forgotten that are not trained on; early stopping asks them in place of a part of `forget`.
+        held_out: rows about what must be forgotten that are not trained on; early stopping asks them in place of a part of `forget`. Where
+            nothing is forgotten (fine-tuning), all rows are trained on, nothing stops early, and the recall of both sets is measured.
         progress: called with (steps done, steps in all).
         checkpoint: folder for checkpoints; None keeps none, and leaves signals alone.
         resume: go on from the checkpoint in it, if there is one.
@@ -124,7 +125,8 @@ def fit(
     kept = _checkpoints(checkpoint, resume, config, [*forget, *held_out], retain, loaded.model)
     retain = [*retain, *_additional_rows(method, forget, retain, config, loaded)]
     sharded = processes.shards(training.shard)
-    copied = _frozen_copy(loaded, sharded) if config.adapter is None and method.needs_reference else None
+    own_weights = config.adapter is None or config.adapter.whole_projector  # without the adapter, the model then is not the base
+    copied = _frozen_copy(loaded, sharded) if own_weights and method.needs_reference else None
     if sharded and not processes.is_sharded(loaded.model):
         processes.shard(loaded.model)
     model = _trainable(loaded, config)  # after sharding: an adapter is small, and whole in every process
@@ -137,13 +139,19 @@ def fit(
         forget, forget_held_out = split_validation(forget, config.validation, derive_seed(config.seed, "forget aside"))
     replayed = [row for row in retain if REPLAY in row.tags]
     own = [row for row in retain if REPLAY not in row.tags]
-    own, retain_held_out = split_validation(own, config.validation, derive_seed(config.seed, "retain aside"))
-    replayed, replay_held_out = split_subjects(replayed, config.validation, derive_seed(config.seed, "replay aside"))
-    retain, retain_held_out = [*own, *replayed], [*retain_held_out, *replay_held_out]
+    retain_held_out: list[Example] = []
+    if forget:  # fine-tuning learns every row
+        own, retain_held_out = split_validation(own, config.validation, derive_seed(config.seed, "retain aside"))
+        replayed, replay_held_out = split_subjects(replayed, config.validation, derive_seed(config.seed, "replay aside"))
+        retain, retain_held_out = [*own, *replayed], [*retain_held_out, *replay_held_out]
     packing = find_style(model, encoder, [*forget, *retain], training.pack) if "packing" not in unsupported else None
-    # Of a few rows none can be held out; then those that are trained on show whether they are still recalled.
-    watched = forget_held_out or forget[: config.validation.rows if config.validation.every else 0]
-    stop = EarlyStop(model, encoder, watched, retain_held_out, config.validation)
+    stop: EarlyStop | RecallCurves
+    if forget:
+        # Of a few rows none can be held out; then those that are trained on show whether they are still recalled.
+        watched = forget_held_out or forget[: config.validation.rows if config.validation.every else 0]
+        stop = EarlyStop(model, encoder, watched, retain_held_out, config.validation)
+    else:
+        stop = RecallCurves(model, encoder, {"learned": retain, "left out": forget_held_out}, config.validation, config.seed)
     pictures = find_pictures(model, encoder, [*forget, *retain])
     method.prepare(model, Context(encoder, forget, retain, config.seed, device, copied, packing, pictures))
     with checkpointing(model, plan.saves), compiled(model, training.torch_compile):

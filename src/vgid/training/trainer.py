@@ -31,7 +31,7 @@ from vgid.training.gradient_step import GradientStep
 from vgid.training.optimizers import build_optimizer
 from vgid.training.signals import StopRequest, listening
 from vgid.training.state import curves_of, put_result
-from vgid.training.validation import EarlyStop
+from vgid.training.validation import EarlyStop, RecallCurves
 
 Progress = Callable[[int, int], None]
 """Told (steps done, steps in all)."""
@@ -241,7 +241,7 @@ def train(
     *,
     seed: int,
     progress: Progress | None = None,
-    validation: EarlyStop | None = None,
+    validation: EarlyStop | RecallCurves | None = None,
     checkpoints: Checkpoints | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> Curves:
@@ -255,7 +255,7 @@ def train(
         config: settings of training.
         seed: random seed; the order of the rows follows from it too.
         progress: called with (steps done, steps in all).
-        validation: early stopping; None takes all steps.
+        validation: early stopping, or curves of recall; None takes all steps.
         checkpoints: where the run keeps its state, and resumes from.
         callbacks: further callbacks of the trainer.
 
