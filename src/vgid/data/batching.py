@@ -419,7 +419,7 @@ class Encoder:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _has_room(self, size: int) -> bool:
-        """Whether so many bytes may be kept, which then count; many questions are about one picture, and rows come again in every epoch."""
+        """Whether `size` bytes may be kept, which then count; many questions are about one picture, and rows come again in every epoch."""
         fits = self._cached_bytes + size <= CACHE_BYTES
         self._cached_bytes += size * fits
         return fits

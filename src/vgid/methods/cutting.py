@@ -66,7 +66,7 @@ def of_similar_length(lengths: Sequence[int], worth: int | None) -> list[range]:
 
 
 def that_fit(items: Sequence[T], tokens: Callable[[Sequence[T]], int], most: int | None) -> list[list[T]]:
-    """Cut into pieces, in order, of at most so many tokens; an item that has more is a piece of its own.
+    """Cut into pieces, in order, of at most `most` tokens; an item that has more is a piece of its own.
 
     Args:
         items: what is cut.
