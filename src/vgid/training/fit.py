@@ -34,9 +34,10 @@ from vgid.models.structure import unfreeze
 from vgid.outcome import Aside
 from vgid.progress import Progress
 from vgid.seeds import derive_seed
-from vgid.training.automatic import checkpointing_on, learning_rate_for, precision_on
+from vgid.training.automatic import learning_rate_for, memory_plan, precision_on
 from vgid.training.checkpointing import Checkpoints
 from vgid.training.fingerprint import fingerprint
+from vgid.training.gradient_step import cuts_by_tokens
 from vgid.training.trainer import Curves, count_steps, train
 from vgid.training.validation import EarlyStop, RecallCurves, split_subjects, split_validation
 
@@ -130,7 +131,10 @@ def fit(
     if sharded and not processes.is_sharded(loaded.model):
         processes.shard(loaded.model)
     model = _trainable(loaded, config)  # after sharding: an adapter is small, and whole in every process
-    saves = checkpointing_on(model, encoder, [*forget, *retain], training, max(training.forget_batch, training.retain_rows))
+    cuts = cuts_by_tokens(method, sharded=sharded, by_engine=processes.uses_deepspeed())
+    plan = memory_plan(model, encoder, [*forget, *retain], training, training.forget_batch + training.retain_rows, cuts=cuts)
+    if training.max_tokens == "auto":
+        training = training.model_copy(update={"max_tokens": plan.max_tokens})
     forget_held_out = list(held_out)
     if not held_out:
         forget, forget_held_out = split_validation(forget, config.validation, derive_seed(config.seed, "forget aside"))
@@ -151,11 +155,16 @@ def fit(
         stop = RecallCurves(model, encoder, {"learned": retain, "left out": forget_held_out}, config.validation, config.seed)
     pictures = find_pictures(model, encoder, [*forget, *retain])
     method.prepare(model, Context(encoder, forget, retain, config.seed, device, copied, packing, pictures))
-    with checkpointing(model, saves), compiled(model, training.torch_compile):
+    with checkpointing(model, plan.saves), compiled(model, training.torch_compile):
         curves = train(model, method, forget, retain, training, seed=config.seed, progress=progress, validation=stop, checkpoints=kept)
     stop.restore()
     model = method.finalize(model).eval()
-    automatic = {"precision": training.precision, "gradient_checkpointing": saves, "learning_rate": rate}
+    automatic = {
+        "precision": training.precision,
+        "gradient_checkpointing": plan.saves,
+        "learning_rate": rate,
+        "max_tokens": training.max_tokens,
+    }
     seconds, kept_by = time.monotonic() - started, counts_by_kind(retain)
     return Fitted(replace(loaded, model=model), curves | stop.curves, seconds, stop.reason, automatic, kept_by, stop.aside())
 

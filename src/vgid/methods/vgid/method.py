@@ -41,14 +41,12 @@ from vgid.losses import Direction, kl_divergence
 from vgid.memory import as_many_as_fit
 from vgid.methods.base import (
     METHODS,
-    Capability,
     Context,
     Method,
     MethodConfig,
     Range,
     Search,
     StepBatch,
-    Unsupported,
 )
 from vgid.methods.common.targets import Targets
 from vgid.methods.common.terms import drift, likelihood
@@ -157,18 +155,6 @@ class VGID(Method[VGIDConfig]):
         """As configured."""
         return self.config.replay
 
-    def unsupported(self) -> Mapping[Capability, Unsupported]:
-        """Compiling does not go with the adversary or with hidden states."""
-        out: dict[Capability, Unsupported] = {}
-        weaker = "forgotten facts then come back more easily by fine-tuning"
-        if self.config.adversary or self.config.hidden_state_weight or self._replayed_states:
-            out["compiling"] = Unsupported(
-                "the relearning adversary and hidden states hook into layers, which compiled code may skip",
-                f"set training.torch_compile=false, or method.adversary=null, method.hidden_state_weight=0 and method.replay=null; "
-                f"{weaker}",
-            )
-        return out
-
     @property
     def rows_generated_at_once(self) -> int:
         """Rows of one batch of the teacher's own answers."""
@@ -193,6 +179,7 @@ class VGID(Method[VGIDConfig]):
         self._adversary = RelearningAdversary(model, context.forget, settings, context.seed) if settings else None
         self._found: dict[int, list[nn.Module]] = {}
         self._own: dict[str, str] = {}
+        self._step_answers: dict[str, str] = {}
         asked = [*context.forget, *context.retain]
         self._kept = Targets(context.batch, asked)
         self._taught = {source: Targets(partial(self._as_teacher, source), asked) for source in ("recorded", "teacher")}
