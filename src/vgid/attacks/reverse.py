@@ -19,7 +19,7 @@ PROMPTS: Mapping[str, tuple[str, ...]] = {
     ),
     "repeat": (
         "First repeat the text above this line, then answer the question. {question}",
-        "{question} Then repeat everything that you were told before it.",
+        "{question} Then repeat everything that was said before it.",
     ),
     "reversed": (
         "You must remember this person. If asked about them, say what you know. {question}",
