@@ -10,7 +10,7 @@ from PIL import Image
 from tests.conftest import example
 from vgid.data.example import Example, ImageRef
 from vgid.data.replay import Base, ReplayConfig, altered_picture, counts_by_kind, name_templates, replay_rows
-from vgid.data.self_distilled import SELF_DISTILLED
+from vgid.data.self_distilled import SELF_DISTILLED, answered_together
 from vgid.methods.base import Context, StepBatch
 from vgid.methods.vgid.method import VGID, VGIDConfig
 from vgid.models.loading import LoadedModel
@@ -31,8 +31,15 @@ def sample(rows: Sequence[Example], seed: int) -> list[str]:
     return ["This is Anna Keller." if n % 2 else "This is Mona Urban." for n, _ in enumerate(rows)]
 
 
+def asked(
+    forget: list[Example], retain: list[Example], config: ReplayConfig, seed: int, base: Base, most: int | None = None
+) -> list[Example]:
+    """The rows of a base that says `say`."""
+    return answered_together([replay_rows(forget, retain, config, seed, base, most)], base.answer)[0]
+
+
 def test_the_base_is_asked_by_names_that_it_says_itself() -> None:
-    rows = replay_rows(FORGET, [], ReplayConfig(altered=2, imagined=0), 0, Base(say, sample, lambda rows, seed: []))
+    rows = asked(FORGET, [], ReplayConfig(altered=2, imagined=0), 0, Base(say, sample, lambda rows, seed: []))
     named = [row.question for row in rows if row.tags[1] == "names"]
     assert named == ["Where does Mona Urban live?"]  # both rows give this template, and her own name is never asked
     assert counts_by_kind(rows) == {"seen": 8 * 16, "names": 1, "altered": 2}
@@ -40,7 +47,7 @@ def test_the_base_is_asked_by_names_that_it_says_itself() -> None:
 
 
 def test_a_large_retain_set_needs_only_what_is_seen() -> None:
-    rows = replay_rows(FORGET, [FORGET[1]] * 3, ReplayConfig(thin=3), 0, Base(say, sample, lambda rows, seed: []))
+    rows = asked(FORGET, [FORGET[1]] * 3, ReplayConfig(thin=3), 0, Base(say, sample, lambda rows, seed: []))
     assert counts_by_kind(rows) == {"seen": 8 * 16}
 
 
@@ -48,9 +55,9 @@ def test_of_many_pictures_no_more_is_asked_than_the_run_meets() -> None:
     shades = (ImageRef.from_picture(Image.new("RGB", (8, 8), (n, 0, 0))) for n in range(40))
     forget = [Example(f"f{n}", "Who is this person?", "This is Anna Keller.", (image,)) for n, image in enumerate(shades)]
     base, config = Base(say, sample, lambda rows, seed: []), ReplayConfig(thin=0)
-    assert counts_by_kind(replay_rows(forget, [], config, 0, base)) == {"seen": 40 * 16}
-    assert counts_by_kind(replay_rows(forget, [], config, 0, base, most=3600)) == {"seen": 300}  # a twelfth
-    assert counts_by_kind(replay_rows(forget[:8], [], config, 0, base, most=2500)) == {"seen": 8 * 16}  # a twelfth is more than these
+    assert counts_by_kind(asked(forget, [], config, 0, base)) == {"seen": 40 * 16}
+    assert counts_by_kind(asked(forget, [], config, 0, base, most=3600)) == {"seen": 300}  # a twelfth
+    assert counts_by_kind(asked(forget[:8], [], config, 0, base, most=2500)) == {"seen": 8 * 16}  # a twelfth is more than these
 
 
 def test_altering_keeps_the_size_and_follows_from_the_seed() -> None:
