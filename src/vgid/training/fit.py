@@ -20,6 +20,7 @@ from vgid.data.replay import REPLAY, Base, counts_by_kind, replay_rows
 from vgid.data.self_distilled import Questions, answered_together, self_distilled_rows
 from vgid.errors import ConfigError
 from vgid.evaluation.generation import generate
+from vgid.evaluation.metrics import is_refusal
 from vgid.methods.base import Context, Method
 from vgid.methods.vgid.sampling import sample_answers
 from vgid.models.adapters import attach_lora
@@ -177,7 +178,7 @@ def _additional_rows(
     seed, training = config.seed, config.training
     augmented = augmented_rows(forget, retain, method.augment, seed) if method.augment else []
     answer = partial(generate, loaded, batch_size=ANSWERED_AT_ONCE)
-    base = Base(answer, partial(_sample, loaded), partial(imagined_pictures, loaded.model, loaded.encoder))
+    base = Base(answer, partial(_sample, loaded), partial(imagined_pictures, loaded.model, loaded.encoder), is_refusal)
     met = count_steps(training, len(forget), len(retain)) * training.retain_rows if forget else 0
     nothing = Questions([], lambda _: [])
     asked = (

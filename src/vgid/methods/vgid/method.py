@@ -53,6 +53,7 @@ from vgid.methods.common.terms import drift, likelihood
 from vgid.methods.engine import Ask, Machine, Said, Term, View, mean_by_owner, passes
 from vgid.methods.vgid.adversary import AdversaryConfig, RelearningAdversary, can_split
 from vgid.methods.vgid.names import Names, mask_names, names_in
+from vgid.methods.vgid.narrow import narrow
 from vgid.methods.vgid.sampling import sample_answers
 from vgid.models.adapters import reference
 from vgid.models.structure import base_of, decoder_layers
@@ -171,6 +172,9 @@ class VGID(Method[VGIDConfig]):
         """
         super().prepare(model, context)
         self._sharded = False
+        replay = self.config.replay
+        if replay and replay.narrow and sum(not replay_kind(row) for row in context.retain) < replay.thin:
+            narrow(model, context.encoder, context.forget, context.retain, context.seed)
         settings = self.config.adversary if can_split(context.forget) else None
         self._adversary = RelearningAdversary(model, context.forget, settings, context.seed) if settings else None
         self._found: dict[int, list[nn.Module]] = {}
