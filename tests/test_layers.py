@@ -29,7 +29,7 @@ ORDER = (
     ("enrichment", "formats", "report"),
     ("auditing", "benchmarks", "deployment", "finetuning", "utility"),
     ("benchmarking", "demo", "inspector"),
-    ("comparison", "requests"),
+    ("comparison", "experiments", "requests"),
     ("commands",),
     ("__init__", "__main__"),
 )

@@ -34,9 +34,9 @@ QUICK = {
     "interpolate": {"shares": (0.25,)},
     "patching": {"layers": 2},
 }
-CLOSED = {"figstep", "adapter_scaling", "probe", "served", "multi_hop"}
-"""What gets little out of the embedded base: it cannot read pictures of words, takes one step only, has no adapter, is not served, and
-knows few people."""
+CLOSED = {"figstep", "adapter_scaling", "probe", "served", "multi_hop", "reverse"}
+"""What gets little out of the embedded base: it cannot read pictures of words, takes one step only and few other prompts, has no adapter,
+is not served, and knows few people."""
 
 
 def run(name: str, loaded: LoadedModel, given: Material):

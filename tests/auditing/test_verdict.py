@@ -136,6 +136,7 @@ DEFAULT = {
 FULL = {
     "multi_turn": (0.1, True),
     "multi_hop": (0.1, True),
+    "reverse": (0.1, True),
     "sampling": (0.1, True),
     "patching": (0.5, False),
     "rounding": (0.1, True),

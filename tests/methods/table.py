@@ -87,7 +87,7 @@ TRAINED = (
 PADDED = (Row("vgid_released"),)
 """Methods that compare padding too, so that the loss of a row depends on its neighbours."""
 ALSO_FULL = tuple(replace(row, full=True) for row in TRAINED if not row.full and row.name not in ("smfa", "null_space"))
-OTHERS = (Row("manu"), Row("slug", ("method.target=0.7", "method.candidates=2")), Row("icu"), Row("untouched"))
+OTHERS = (Row("manu"), Row("slug", ("method.parts=[language]", "method.target=0.98", "method.candidates=2")), Row("icu"), Row("untouched"))
 
 
 def forget_rows() -> list[Example]:

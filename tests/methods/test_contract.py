@@ -263,7 +263,7 @@ def test_a_run_touches_its_scope_repeats_and_is_written_as_it_is(random_folder: 
     if adapted:  # the reference: the base beneath the adapter is what it was, bit by bit
         assert all(torch.equal(after[name], before[name]) for name in before)
     visual, both = {"vision", "projector"}, {"language", "vision"}
-    allowed = {"manu": both, "mip_editor": both, "slug": {"vision"}, "aim": {"vision"}, "vkd": visual, "null_space": visual}
+    allowed = {"manu": both, "mip_editor": both, "aim": {"vision"}, "vkd": visual, "null_space": visual}
     scope = allowed.get(row.name, {"language", "projector"} if row.config.adapter is None else {"language"})
     assert {structure.part_of(name) for name in changed} <= scope
 

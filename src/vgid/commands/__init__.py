@@ -15,7 +15,23 @@ from typing import NoReturn
 import typer
 from rich.console import Console
 
-from vgid.commands import audit, bench, compare, config, data, demo, evaluate, export, finetune, forget, inspect, methods, record, unlearn
+from vgid.commands import (
+    audit,
+    bench,
+    compare,
+    config,
+    data,
+    demo,
+    evaluate,
+    experiment,
+    export,
+    finetune,
+    forget,
+    inspect,
+    methods,
+    record,
+    unlearn,
+)
 from vgid.commands.options import RENAMED
 from vgid.commands.root import app
 from vgid.commands.show import plain
@@ -33,6 +49,7 @@ __all__ = [
     "data",
     "demo",
     "evaluate",
+    "experiment",
     "export",
     "finetune",
     "forget",

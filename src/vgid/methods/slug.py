@@ -8,7 +8,7 @@ then bisection. The candidate that keeps most of the retain set wins.
 
 The paper edits CLIP by its contrastive loss, puts the edited encoder into LLaVA and looks at accuracy. Here gradients are those of the
 answers' likelihood through the whole model, of the vision tower unless `parts` says otherwise, and forgetting and keeping are measured by
-the mean probability of a token of the recorded answers, compared with the same before the edit.
+the geometric mean of the probabilities of the recorded answers' tokens, compared with the same before the edit.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class SLUGConfig(MethodConfig):
 
     Attributes:
         parts: parts of the model whose weight matrices are candidates.
-        target: the mean probability of a token of a forgotten answer must fall to this share of what it was.
+        target: the geometric mean of the forgotten answers' token probabilities must fall to this share of what it was.
         candidates: layers to try, at most; the most important ones come first.
         search_steps: bisections of the step.
         rows: rows of each set, drawn by the seed, for gradients and probabilities, at most.
@@ -64,7 +64,7 @@ class Step(NamedTuple):
     Attributes:
         layer: name of the weight.
         size: lambda.
-        kept: mean probability on the retain set, as a share of what it was.
+        kept: the same geometric mean on the retain set, as a share of what it was.
     """
 
     layer: str
@@ -162,14 +162,14 @@ class SLUG(Method[SLUGConfig]):
 
     @torch.no_grad()
     def probability(self, model: Any, rows: Sequence[Example]) -> float:
-        """Mean probability of a token of the recorded answers, over tokens."""
+        """Geometric mean of the probabilities of all tokens of the recorded answers."""
         found = []
         for seen in (True, False):
             alike = [row for row in rows if bool(row.images) is seen]
             for start in range(0, len(alike), AT_ONCE):
                 batch = self.context.batch(alike[start : start + AT_ONCE])
-                found.append((-answer_nll(answer_logits(model, batch), batch.answers.targets)).exp())
-        return float(torch.cat(found).mean())
+                found.append(-answer_nll(answer_logits(model, batch), batch.answers.targets))
+        return float(torch.cat(found).mean().exp())
 
     @torch.no_grad()
     def _smallest(
