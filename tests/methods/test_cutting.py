@@ -11,8 +11,9 @@ from vgid.data.packing import Style
 from vgid.methods.base import Context, StepBatch
 from vgid.methods.cutting import Cut, bucket, of_similar_length, that_fit
 from vgid.methods.engine import pass_tokens
+from vgid.models.adapters import attach_lora
 from vgid.models.loading import LoadedModel
-from vgid.settings import TrainingConfig
+from vgid.settings import AdapterConfig, TrainingConfig
 from vgid.training.automatic import MemoryPlan, chosen
 from vgid.training.gradient_step import GradientStep
 
@@ -47,7 +48,8 @@ def test_lengths_are_few() -> None:
 @pytest.mark.parametrize("packed", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_any_cut_gives_the_loss_and_the_gradient_of_rows_one_by_one(random_model: LoadedModel, packed: bool) -> None:
     """VGID's default with adversary and hidden states; the slow way asks each row alone, and the base about it alone."""
-    method, model = Row("vgid", ("method.replay.hidden_state_weight=2",)).prepared(random_model, FORGET, RETAIN)
+    config = Row("vgid").config
+    model, method = attach_lora(random_model.model, AdapterConfig(), seed=0).eval(), config.build_method()
     replayed = tuple(row.__class__(f"r{row.id}", row.question, row.answer, row.images, tags=("replay", "seen")) for row in RETAIN)
     method.prepare(model, Context(random_model.encoder, FORGET, RETAIN, 5, torch.device("cpu"), packing=Style(4) if packed else None))
     generator = torch.Generator().manual_seed(3)

@@ -34,7 +34,7 @@ from pydantic import Field
 from vgid.data.augmentation import augment_picture
 from vgid.data.example import Example, ImageRef
 from vgid.data.neutral import NEUTRAL, draw, mentions, revealing_words
-from vgid.data.self_distilled import SELF_DISTILLED
+from vgid.data.self_distilled import SELF_DISTILLED, Questions
 from vgid.settings import Settings
 
 Kind = Literal["seen", "neutral", "names", "altered", "crossed", "imagined"]
@@ -143,8 +143,8 @@ def replay_kind(row: Example) -> str:
 
 def replay_rows(
     forget: Sequence[Example], retain: Sequence[Example], config: ReplayConfig, seed: int, base: Base, most: int | None = None
-) -> list[Example]:
-    """Ask the base what the retain set does not ask.
+) -> Questions:
+    """Choose what the retain set does not ask and the base is to answer; names and pictures of people whom it knows are asked at once.
 
     Args:
         forget: rows to forget.
@@ -187,9 +187,12 @@ def replay_rows(
         imagined = _imagined(known or unknown, config.imagined, altered, seed, base)
         asked += _about("imagined", imagined, about_pictures, rng)
     words = revealing_words(forget)
-    said = base.answer(asked) if asked else ()
-    found = [replace(row, answer=text) for row, text in zip(asked, said, strict=True) if text.strip() and not mentions(text, words)]
-    return _few_refusals(found, base, rng)
+
+    def kept(said: Sequence[str]) -> list[Example]:
+        found = [replace(row, answer=text) for row, text in zip(asked, said, strict=True) if text.strip() and not mentions(text, words)]
+        return _few_refusals(found, base, rng)
+
+    return Questions(asked, kept)
 
 
 def counts_by_kind(rows: Iterable[Example]) -> dict[str, int]:

@@ -52,16 +52,7 @@ def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int, log_targe
             fix="set adapter.scope to parts that have linear layers",
         )
     layers: list[Any] = [model.get_submodule(name) for name in names]
-    most = max(min(layer.in_features, layer.out_features) for layer in layers)
-    if config.rank > most:
-        raise ModelError(
-            "the rank of the adapter is larger than that of every layer",
-            where="adapter.rank",
-            expected=f"at most {most}",
-            got=str(config.rank),
-            fix="lower it, or train all parameters with adapter=null",
-        )
-    _check_room(layers, config.rank, next(model.parameters()).device)
+    _check_rank(layers, config.rank, next(model.parameters()).device)
     if log_targets:
         log.info("LoRA on %d linear layers: %s", len(names), summarise_names(names))
     lora = LoraConfig(
@@ -102,12 +93,22 @@ def _projector(model: nn.Module, adapted: Sequence[str]) -> list[nn.Module]:
     return found
 
 
-def _check_room(layers: Sequence[Any], rank: int, device: torch.device) -> None:
-    """A rank that every layer has may still take more memory than there is, before anything is estimated.
+def _check_rank(layers: Sequence[Any], rank: int, device: torch.device) -> None:
+    """Check that some layer has such a rank, and that the adapters alone would fit, before anything is estimated.
 
     Raises:
+        ModelError: the rank is larger than every layer's.
         ConfigError: the adapters' float32 weights alone, without gradients, would not fit into free memory.
     """
+    most = max(min(layer.in_features, layer.out_features) for layer in layers)
+    if rank > most:
+        raise ModelError(
+            "the rank of the adapter is larger than that of every layer",
+            where="adapter.rank",
+            expected=f"at most {most}",
+            got=str(rank),
+            fix="lower it, or train all parameters with adapter=null",
+        )
     needed = 4 * rank * sum(layer.in_features + layer.out_features for layer in layers)
     free = free_bytes(device)
     if free is not None and needed > free:

@@ -17,6 +17,8 @@ HEADLINES = {
     "inconclusive": "The audit was inconclusive: no evidence of removal",
 }
 """The conclusion in a sentence, by status; `{tests}` is the number of attacks that were passed."""
+EXACT = {"pass": "Exact: trained again without the rows", "inconclusive": "Trained again without the rows, but look at the figures"}
+"""The same for a model that was trained again from a base before the rows."""
 EVIDENCE = {
     True: "This is evidence of removal under the tests below; stronger ones may show more.",
     False: "This is not evidence of removal.",
@@ -72,7 +74,7 @@ def render_record(record: Mapping[str, Any]) -> str:
     return render_template(
         "record.html.j2",
         record=record,
-        headline=HEADLINES[record["conclusion"]["status"]].format(tests=passed),
+        headline=(EXACT if record.get("exact") else HEADLINES)[record["conclusion"]["status"]].format(tests=passed),
         attacks={name: list(_levels(each)) for name, each in verification["attacks"].items()},
         evaluation=list(_evaluation(verification["evaluation"])),
         models=list(dict.fromkeys(model for each in verification["evaluation"].values() for model in each)),

@@ -103,7 +103,7 @@ class ResolvedRun:
 
     def request_id(self, key: Key) -> str:
         """Return the id that `request.yaml` states, or one made from the rows."""
-        return self.request.details.id or f"request-{key.rows(self.request.everything)[:12]}"
+        return self.request.id_by(key)
 
 
 def resolve_run(options: ForgetOptions) -> ResolvedRun:

@@ -17,7 +17,7 @@ from vgid.config import RunConfig
 from vgid.data.augmentation import augmented_rows
 from vgid.data.example import Example
 from vgid.data.replay import REPLAY, Base, counts_by_kind, replay_rows
-from vgid.data.self_distilled import self_distilled_rows
+from vgid.data.self_distilled import Questions, answered_together, self_distilled_rows
 from vgid.errors import ConfigError
 from vgid.evaluation.generation import generate
 from vgid.evaluation.metrics import is_refusal
@@ -41,6 +41,8 @@ from vgid.training.gradient_step import cuts_by_tokens
 from vgid.training.trainer import Curves, count_steps, train
 from vgid.training.validation import EarlyStop, RecallCurves, split_subjects, split_validation
 
+ANSWERED_AT_ONCE = 128
+"""Questions that the base answers in one batch before training; chosen by hand, those that memory does not hold are halved."""
 SAMPLED_AT_ONCE = 64
 """Rows of which answers are sampled in one batch."""
 
@@ -175,10 +177,15 @@ def _additional_rows(
     """Rows that a method adds to the retain set: self-distilled ones, augmented ones, and replay rows."""
     seed, training = config.seed, config.training
     augmented = augmented_rows(forget, retain, method.augment, seed) if method.augment else []
-    distilled = self_distilled_rows(forget, retain, method.self_distilled, seed, partial(generate, loaded)) if method.self_distilled else []
-    base = Base(partial(generate, loaded), partial(_sample, loaded), partial(imagined_pictures, loaded.model, loaded.encoder), is_refusal)
+    answer = partial(generate, loaded, batch_size=ANSWERED_AT_ONCE)
+    base = Base(answer, partial(_sample, loaded), partial(imagined_pictures, loaded.model, loaded.encoder), is_refusal)
     met = count_steps(training, len(forget), len(retain)) * training.retain_rows if forget else 0
-    replayed = replay_rows(forget, retain, method.replay, seed, base, met) if method.replay and met else []
+    nothing = Questions([], lambda _: [])
+    asked = (
+        self_distilled_rows(forget, retain, method.self_distilled, seed) if method.self_distilled else nothing,
+        replay_rows(forget, retain, method.replay, seed, base, met) if method.replay and met else nothing,
+    )
+    distilled, replayed = answered_together(asked, answer)
     if replayed:
         log.info("the base was asked for rows to keep: %s", ", ".join(f"{n} {kind}" for kind, n in counts_by_kind(replayed).items()))
     return [*processes.from_first(distilled), *augmented, *processes.from_first(replayed)]

@@ -15,6 +15,7 @@ from transformers import TrainerCallback
 from vgid.data.batching import Encoder
 from vgid.data.example import STRANGER, Example
 from vgid.data.replay import replay_kind
+from vgid.evaluation.inference import by_length
 from vgid.evaluation.metrics import is_refusal
 from vgid.models.forward import answer_logits
 from vgid.outcome import Aside
@@ -73,12 +74,14 @@ def recalled(model: Any, encoder: Encoder, examples: Examples, batch_size: int =
     Returns:
         One flag for each row.
     """
-    out: list[bool] = []
+    out = [False] * len(examples)
     device = next(model.parameters()).device
-    for start in range(0, len(examples), batch_size):
-        batch = encoder.batch(examples[start : start + batch_size]).to(device)
-        right = answer_logits(model, batch).argmax(dim=-1) == batch.answers.targets
-        out += [bool(right[batch.owners == row].all()) for row in range(len(batch.ids))]
+    for places in by_length(examples, batch_size):
+        batch = encoder.batch([examples[place] for place in places]).to(device)
+        wrong = (answer_logits(model, batch).argmax(dim=-1) != batch.answers.targets).long()
+        counts = wrong.new_zeros(len(places)).index_add(0, batch.owners, wrong).tolist()
+        for place, count in zip(places, counts, strict=True):
+            out[place] = count == 0
     return out
 
 
