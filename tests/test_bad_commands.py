@@ -132,6 +132,7 @@ COMMANDS = [
     ("data enrich {forget} --model {model} --out {out} --without sleep", "there is no such kind of rows"),
     ("record verify {none}", "no such folder"),
     ("record verify {empty}", "there is no manifest"),
+    ("record replay {empty} --out {out}", "there is no record"),
     ("inspect --before {model} --after {model} --data {forget} --port 99999999", "Invalid value for '--port'"),
 ]
 

@@ -1,6 +1,7 @@
 """Retraining as a request: whose rows are refused, what the record says, and that a stopped run ends with the same weights."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from vgid.requests.forget import ForgetResult
 from vgid.requests.keys import read_key
 from vgid.requests.manifest import verify_record
 from vgid.requests.record import Exact
+from vgid.requests.replay import ReplayOptions, replay
 from vgid.requests.request import parse_request
 from vgid.requests.retrain import RetrainOptions, conclude, of_the_request, retrain
 
@@ -168,3 +170,26 @@ def test_the_command(retrained: tuple[Path, ForgetResult], random_folder: Path) 
     ended = CliRunner().invoke(app, [*words, *(word for setting in SETTINGS for word in ("--set", setting))])
     assert ended.exit_code == 3, ended.output
     assert "trained on" in ended.stdout and "did not learn its rows" in " ".join(ended.stdout.split())
+
+
+def test_it_is_replayed_from_its_record(retrained: tuple[Path, ForgetResult], tmp_path: Path) -> None:
+    """A finished copy stands in for the replay's folder, as in `test_replay.py`; rows that were left out may be gone by now."""
+    root, done = retrained
+    shutil.copytree(root / "out", tmp_path / "again")
+    options = ReplayOptions(root / "out", tmp_path / "again")
+    with Stages(quiet=True) as stages:
+        found = replay(options, stages=stages)
+    assert found.equal and found.replayed == done.sha256
+    write_examples(tmp_path / "cut.jsonl", load_examples(root / "train.jsonl")[:7])
+    with Stages(quiet=True) as stages, pytest.raises(DataError, match="retain: other rows"):
+        replay(replace(options, retain=tmp_path / "cut.jsonl"), stages=stages)
+
+
+@pytest.mark.slow
+def test_it_is_trained_again_from_its_record(retrained: tuple[Path, ForgetResult], tmp_path: Path) -> None:
+    """The whole run once more; rows left out in the first run are no longer among those given, and all is equal but that count."""
+    root = retrained[0]
+    write_examples(tmp_path / "clean.jsonl", load_examples(root / "train.jsonl")[:8])
+    with Stages(quiet=True) as stages:
+        found = replay(ReplayOptions(root / "out", tmp_path / "again", retain=tmp_path / "clean.jsonl"), stages=stages)
+    assert found.weights == {} and found.figures == {"exact.taken_out": (4, 0)}

@@ -8,11 +8,13 @@ from typing import Annotated
 
 import typer
 
-from vgid.commands.options import Json
+from vgid.commands.options import Json, Out, Overwrite, TrustRemoteCode
 from vgid.commands.root import app
 from vgid.commands.show import plain, show
+from vgid.errors import ConfigError
+from vgid.progress import launch_rank
 
-record_app = typer.Typer(help="Check, sign and describe deletion records.", no_args_is_help=True)
+record_app = typer.Typer(help="Check, sign, repeat and describe deletion records.", no_args_is_help=True)
 app.add_typer(record_app, name="record")
 Folder = Annotated[Path, typer.Argument(help="The folder that `vgid forget` wrote.", file_okay=False)]
 
@@ -52,6 +54,41 @@ def sign(
 
     signature = sign_record(folder, private_key)
     show({"signature": str(signature)}, False, [f"signature {plain(str(signature))}"])
+
+
+@record_app.command("replay")
+def replay(
+    folder: Folder,
+    out: Out,
+    request: Annotated[Path | None, typer.Option(help="The request's folder, where it has moved.", file_okay=False)] = None,
+    model: Annotated[str | None, typer.Option(help="Folder or hub id of the model before, where it has moved.")] = None,
+    retain: Annotated[Path | None, typer.Option(help="The rows to keep, where they have moved.")] = None,
+    reference: Annotated[str | None, typer.Option(help="The model that never saw the rows, where it has moved.")] = None,
+    key: Annotated[Path | None, typer.Option(help="The run's key, by default FOLDER.key; it becomes the replay's, too.")] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
+    """Run a recorded request again with the settings of its record, and compare weights and figures.
+
+    Inputs that are not the recorded ones are refused. The same command continues a replay that was stopped. Exit code 0: all is equal;
+    3: something differs; 1: a step failed, or the run was altered; 2: bad input.
+    """
+    from vgid.auditing.verdict import EXIT_CODE
+    from vgid.progress import Stages
+    from vgid.requests.replay import ReplayOptions
+    from vgid.requests.replay import replay as run_replay
+
+    if launch_rank() > 0:
+        raise ConfigError("vgid record replay runs in one process", fix="start it without a launcher")
+    options = ReplayOptions(folder, out, model, request, retain, reference, key, overwrite)
+    with Stages(quiet=as_json) as stages:
+        result = run_replay(options, stages=stages)
+    different = {"weights": [f"merged/{name}" for name in result.weights], "figures": list(result.figures)}
+    lines = [f"[red]✗[/] other {kind}: {plain(', '.join(names))}" for kind, names in different.items() if names]
+    show(result.as_json(), as_json, [*(lines or ["[green]✓[/] equal"]), f"  {plain(result.means)}"])
+    if not result.equal:
+        raise typer.Exit(EXIT_CODE)
 
 
 @record_app.command("schema")

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from vgid.auditing.policy import Policy
 from vgid.data.example import Example
 from vgid.data.sources import load_examples
 from vgid.reading import read_json
@@ -81,7 +82,7 @@ def build_record(run: ResolvedRun, key: Key, state: RunState) -> Record:
             copies=COPIES,
         ),
         data=data,
-        procedure=_procedure(run, state),
+        procedure=_procedure(run, key, state),
         verification=verification,
         sequence=sequence,
         conclusion=conclude(verification, sequence, next_steps(run, verification, _learning_rate(run)), data.enrichment, neutral=neutral),
@@ -156,7 +157,7 @@ def _data(run: ResolvedRun, key: Key) -> DataPart:
     )
 
 
-def _procedure(run: ResolvedRun, state: RunState) -> Procedure:
+def _procedure(run: ResolvedRun, key: Key, state: RunState) -> Procedure:
     results = read_json(run.work / "unlearn" / "results.json")
     return Procedure(
         method=results["method"],
@@ -166,14 +167,32 @@ def _procedure(run: ResolvedRun, state: RunState) -> Procedure:
         hardware=hardware(),
         training=results["training"],
         seconds={name: step["seconds"] for name, step in state.content["steps"].items()},
-        options=repeatable(run),
+        options={
+            "max_rows": run.options.max_rows,
+            "allow_unknown": run.options.allow_unknown,
+            "without": list(run.options.without),
+            "inputs": input_commitments(run.request, load_examples(run.options.retain) if run.options.retain else None, key),
+        },
     )
 
 
-def repeatable(run: ResolvedRun) -> dict[str, Any]:
-    """Options beside settings and policy that decide a run."""
-    options = run.options
-    return {"max_rows": options.max_rows, "allow_unknown": options.allow_unknown, "without": list(options.without)}
+def input_commitments(request: ParsedRequest, retain: Sequence[Example] | None, key: Key) -> dict[str, str | None]:
+    """Commit to what a run was given, so that it can be told whether a replay is given the same.
+
+    Args:
+        request: the request.
+        retain: the rows to keep that were given; None where there were none.
+        key: the run's key.
+
+    Returns:
+        Keyed digests, by name: `request` and `retain` of the rows in their order, on which the draw of rows depends, and `details` of all
+        that `request.yaml` states, names and scope too.
+    """
+    return {
+        "request": key.ordered(request.everything),
+        "details": key.value("details", request.details.model_dump(mode="json")),
+        "retain": None if retain is None else key.ordered(retain),
+    }
 
 
 def hardware() -> dict[str, str]:
@@ -185,13 +204,14 @@ def hardware() -> dict[str, str]:
 def _verification(run: ResolvedRun, state: RunState, results: Mapping[str, Any], audit: Mapping[str, Any]) -> Verification:
     attacks = {name: _attack(each) for name, each in audit["attacks"].items()}
     access = ", ".join(dict.fromkeys(each.access for each in attacks.values()))
-    own_policy = "the package's own"
+    policy = run.options.policy
+    source = "a record" if isinstance(policy, Policy) else policy.name if policy else "the package's own"
     verdict = audit["verdict"]
     return Verification(
         threat_model=f"Attackers with this access to the exported model: {access}; each attack has the budget that is named with it.",
         profile=audit["profile"],
         policy=audit["policy"],
-        policy_source=run.options.policy.name if run.options.policy else own_policy,
+        policy_source=source,
         policy_fixed=state.content["started"],
         reference=model_state(run.reference, str(run.options.reference), None) if run.reference else None,
         knowledge=Known(**audit["knowledge"]),

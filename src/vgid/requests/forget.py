@@ -140,6 +140,7 @@ def _open_state(run: ResolvedRun, key: Key, key_file: Path, inputs: dict[str, st
         "folders": {**previous.folders, request: str(run.request.folder.resolve())},
         "keys": {**previous.keys, request: str(key_file.resolve())},
         "models": {**{each.request: str(each.base_folder.resolve()) for each in previous.deletions}, request: str(run.model.resolve())},
+        "retain": {request: str(run.options.retain.resolve())} if run.options.retain else {},
     }
     return RunState(run.out, run.work / "state.json", inputs, notes)
 

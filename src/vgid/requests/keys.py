@@ -56,6 +56,10 @@ class Key:
         """Return a commitment to rows in any order, pictures included: the holder of key and rows can show that these were meant."""
         return self.mac("rows", *sorted(self.mac("row", *_parts(example)) for example in examples))
 
+    def ordered(self, examples: Iterable[Example]) -> str:
+        """Return a commitment to rows in this order, pictures included."""
+        return self.mac("ordered rows", *(self.mac("row", *_parts(example)) for example in examples))
+
     def value(self, use: str, value: Any) -> str:
         """Return the HMAC-SHA256 of a value's JSON, in hexadecimal."""
         return self.mac(use, json.dumps(value, sort_keys=True, default=str))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from vgid.auditing.policy import Profile
+from vgid.auditing.policy import Policy, Profile
 from vgid.config import RunConfig
 from vgid.enrichment import Kind
 
@@ -21,7 +21,7 @@ class ForgetOptions:
         config: settings of unlearning.
         retain: rows to keep; None takes neutral rows.
         reference: folder or hub id of a model that never saw the rows.
-        policy: YAML file of the audit's thresholds; None takes the package's own.
+        policy: YAML file of the audit's thresholds, or the policy itself; None takes the package's own.
         profile: effort of the audit's attacks.
         max_rows: rows to ask at most, in the preflight (None: 32), in the evaluation (None: 200) and in the audit (None: the profile's).
         after: folder of an earlier run, whose model this run starts from.
@@ -40,7 +40,7 @@ class ForgetOptions:
     config: RunConfig
     retain: Path | None = None
     reference: str | None = None
-    policy: Path | None = None
+    policy: Path | Policy | None = None
     profile: Profile = "quick"
     max_rows: int | None = None
     after: Path | None = None

@@ -95,7 +95,7 @@ def read_previous_deletions(after: Path, given: Sequence[Path]) -> PreviousDelet
     problems = verify_record(after, None).problems
     if problems:
         raise RunError("the earlier run was altered since its record was written", where=after, got="\n  ".join(["", *problems]))
-    deletions, notes = _deletions(after), _notes(after)
+    deletions, notes = _deletions(after), notes_of(after)
     keys = {deletions[-1].request: default_key(after.resolve()), **{name: Path(path) for name, path in notes.get("keys", {}).items()}}
     requests = [parse_request(folder) for folder in given]
     paths, found = {}, []
@@ -127,7 +127,7 @@ def model_before(run: Path, request: ParsedRequest) -> str:
     """
     if problems := verify_record(run, None).problems:
         raise RunError("the run to continue was altered since its record was written", where=run, got="\n  ".join(["", *problems]))
-    record, notes = read_record(run / RECORD), _notes(run)
+    record, notes = read_record(run / RECORD), notes_of(run)
     if record.exact is not None:
         raise ConfigError("a model that was trained again cannot be continued", where=run, fix="repeat vgid retrain with other settings")
     if record.sequence is not None:
@@ -143,7 +143,7 @@ def model_before(run: Path, request: ParsedRequest) -> str:
 
 def _deletions(after: Path) -> list[PreviousDeletion]:
     """Return what a record states about its own request and those before it, oldest first."""
-    record, models = read_record(after / RECORD), _notes(after).get("models", {})
+    record, models = read_record(after / RECORD), notes_of(after).get("models", {})
     if record.exact is not None:
         raise ConfigError(
             "a model that was trained again has no earlier requests", where=after, fix=f"start from it with --model {after / MERGED}"
@@ -157,10 +157,11 @@ def _deletions(after: Path) -> list[PreviousDeletion]:
     ]
 
 
-def _notes(after: Path) -> dict[str, Any]:
-    if not (after / STATE).is_file():
+def notes_of(run: Path) -> dict[str, Any]:
+    """Return where a run found its inputs: paths by kind and request id. Nothing, once `vgid purge` has removed them."""
+    if not (run / STATE).is_file():
         return {}
-    notes: dict[str, Any] = read_state(after / STATE)["notes"]
+    notes: dict[str, Any] = read_state(run / STATE)["notes"]
     return notes
 
 

@@ -140,7 +140,8 @@ def resolve_run(options: ForgetOptions) -> ResolvedRun:
     if options.retain is None and not config.neutral_retain:
         config = config.model_copy(update={"neutral_retain": NEUTRAL_ROWS})
     reference = model_folder(options.reference)[0] if options.reference else None
-    return ResolvedRun(options, request, previous, config, load_policy(options.policy, options.profile), model, name, revision, reference)
+    policy = options.policy if isinstance(options.policy, Policy) else load_policy(options.policy, options.profile)
+    return ResolvedRun(options, request, previous, config, policy, model, name, revision, reference)
 
 
 def _for_request(config: RunConfig, request: ParsedRequest) -> RunConfig:

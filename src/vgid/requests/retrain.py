@@ -26,7 +26,7 @@ from vgid.finetuning import FINE_TUNING, finetune
 from vgid.progress import Stages
 from vgid.reading import read_json
 from vgid.report.record import write_record
-from vgid.requests.build_record import AUDIT_AGAIN, artefacts, hardware, model_state, request_part
+from vgid.requests.build_record import AUDIT_AGAIN, artefacts, hardware, input_commitments, model_state, request_part
 from vgid.requests.files import CHECKS, MANIFEST, MERGED, PAGE, RECORD, WORK, digests, files_below, model_folder
 from vgid.requests.forget import ForgetResult, go_on, run_steps
 from vgid.requests.keys import Key
@@ -153,6 +153,7 @@ def retrain(options: RetrainOptions, *, stages: Stages) -> ForgetResult:
             "folders": {request_id: str(request.folder.resolve())},
             "keys": {request_id: str(key_file.resolve())},
             "models": {request_id: str(model.resolve())},
+            "retain": {request_id: str(options.retain.resolve())},
         }
         state = RunState(options.out, options.out / WORK / "state.json", inputs, notes)
         run = _Run(options, request, rows, found, model, revision, key, state, stages)
@@ -311,7 +312,11 @@ def _record(run: _Run) -> Record:
             hardware=hardware(),
             training=read_json(run.folder / "results.json")["training"],
             seconds={name: step["seconds"] for name, step in run.state.content["steps"].items()},
-            options={"max_rows": options.max_rows, "leave_out": options.leave_out},
+            options={
+                "max_rows": options.max_rows,
+                "leave_out": options.leave_out,
+                "inputs": input_commitments(request, run.rows, run.key),
+            },
         ),
         verification=_verification(run, splits, conclude(exact)),
         sequence=None,

@@ -1,0 +1,321 @@
+"""`vgid record replay` as a function: run a recorded request again from its record, and compare what comes out."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from vgid.auditing.policy import Policy
+from vgid.config import RunConfig, validate_config
+from vgid.data.example import Example
+from vgid.data.sources import load_examples
+from vgid.errors import ConfigError, DataError, OutputError, RunError
+from vgid.progress import Stages
+from vgid.requests.build_record import hardware, input_commitments
+from vgid.requests.files import RECORD, digests, files_below, model_folder, sha256
+from vgid.requests.forget import forget
+from vgid.requests.keys import Key, default_key, read_key
+from vgid.requests.manifest import verify_record
+from vgid.requests.model_card import NAME as MODEL_CARD
+from vgid.requests.options import ForgetOptions
+from vgid.requests.previous import notes_of
+from vgid.requests.record import ModelState, Record, read_record
+from vgid.requests.request import ParsedRequest, parse_request
+from vgid.requests.retrain import RetrainOptions, of_the_request, retrain
+from vgid.results import versions
+from vgid.run_folder import check_output
+
+log = logging.getLogger("vgid")
+Values = dict[str, Any]
+NOT_FIGURES = ("verification.policy_source", "verification.policy_fixed", "verification.reference.name")
+"""What may differ in a replay: where the policy came from, when it was fixed, and where the reference lies."""
+
+
+@dataclass(frozen=True)
+class ReplayOptions:
+    """The options of `vgid record replay`. What is None is looked for where the recorded run found it.
+
+    Attributes:
+        folder: folder of the recorded run.
+        out: folder of the replay.
+        model: folder or hub id of the model before.
+        request: the request folder.
+        retain: rows to keep.
+        reference: folder or hub id of the reference, where the run had one.
+        key: file with the recorded run's key, which becomes that of the replay.
+        overwrite: replace what an earlier run left in `out`.
+    """
+
+    folder: Path
+    out: Path
+    model: str | None = None
+    request: Path | None = None
+    retain: Path | None = None
+    reference: str | None = None
+    key: Path | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class ReplayResult:
+    """What a replay gave. Each difference is a pair: what is recorded, and what the replay gave.
+
+    Attributes:
+        recorded: SHA-256 of the recorded `record.json`.
+        replayed: SHA-256 of the replay's.
+        weights: files of the model after that differ, with their SHA-256; None where there is no such file.
+        figures: results that differ, by their place in the record.
+        environment: versions and hardware that differ.
+    """
+
+    recorded: str
+    replayed: str
+    weights: Mapping[str, tuple[Any, Any]]
+    figures: Mapping[str, tuple[Any, Any]]
+    environment: Mapping[str, tuple[Any, Any]]
+
+    @property
+    def equal(self) -> bool:
+        """Whether the same weights and figures came out."""
+        return not self.weights and not self.figures
+
+    @property
+    def means(self) -> str:
+        """What the comparison shows, in words."""
+        if self.equal:
+            return "The same weights and figures came out again."
+        if self.environment:
+            return f"Other hardware or library versions change bits: {_in_words(self.environment)}."
+        return (
+            "Hardware and library versions are those of the record, so the cause is another: changed code of the same version, "
+            "another number of threads, or operations of an accelerator that do not repeat."
+        )
+
+    def as_json(self) -> Values:
+        """Return the object that `vgid record replay --json` prints (schema `vgid.record-replay/1`)."""
+        parts = {"weights": self.weights, "figures": self.figures, "environment": self.environment}
+        found = {name: {place: {"recorded": old, "replayed": new} for place, (old, new) in each.items()} for name, each in parts.items()}
+        head = {"schema": "vgid.record-replay/1", "recorded": self.recorded, "replayed": self.replayed, "equal": self.equal}
+        return {**head, **found, "means": self.means}
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What the recorded run is given again, compared with its record."""
+
+    model: str
+    request: Path
+    retain: Path | None
+    reference: str | None
+
+
+def replay(options: ReplayOptions, *, stages: Stages) -> ReplayResult:
+    """Run a recorded request again with the settings of its record, and compare weights and figures with it.
+
+    Args:
+        options: what to do.
+        stages: shows and times what is done.
+
+    Returns:
+        What differs.
+
+    Raises:
+        ConfigError: the key is missing, the settings are not those of this version, or the run cannot be replayed.
+        DataError: there is no record, or an input is not found, or is not the recorded one.
+        ModelError: a model cannot be loaded.
+        OutputError: the folder holds another run, or cannot be written.
+        RunError: the recorded run was altered; or a step failed, and the same call continues from there.
+    """
+    folder, out = options.folder, Path(os.path.realpath(options.out))
+    record, notes = read_record(folder / RECORD), notes_of(folder)
+    if out.is_relative_to(os.path.realpath(folder)):
+        raise OutputError("the replay would be written into the recorded run", where=options.out, fix="choose another --out")
+    check_output(out, options.overwrite, resume=True, inputs=[folder, options.key])
+    key_file = options.key or Path(notes.get("keys", {}).get(record.request.id, default_key(folder.resolve())))
+    if not key_file.is_file():
+        raise ConfigError("the recorded run's key is missing, so rows cannot be compared", where=key_file, fix="give it with --key")
+    key = read_key(key_file)
+    if problems := verify_record(folder, key).problems:
+        raise RunError("the run was altered since its record was written", where=folder, got="\n  ".join(["", *problems]))
+    if "inputs" not in (record.procedure.options or {}):
+        raise ConfigError(
+            "the record does not hold what a replay needs",
+            where=folder / RECORD,
+            expected="procedure.options.inputs",
+            fix="repeat the request with vgid forget or vgid retrain",
+        )
+    if record.sequence is not None or record.model.continued is not None:
+        what = "came after others" if record.sequence is not None else "went on from another"
+        raise ConfigError(f"a run that {what} cannot be replayed", where=folder / RECORD, expected="a run that started with --model")
+    config = _config(folder / RECORD, record)
+    inputs = _inputs(options, record, notes, key)
+    now = _changed({**record.procedure.versions, **record.procedure.hardware}, {**versions(), **hardware()})
+    if now:
+        log.warning("other hardware or library versions than recorded may change bits: %s", _in_words(now))
+    given = record.procedure.options or {}
+    if record.exact is not None:
+        assert inputs.retain is not None  # retraining always has rows to train on
+        again = RetrainOptions(
+            inputs.model, inputs.request, inputs.retain, out, config, given["leave_out"], given["max_rows"], key_file, options.overwrite
+        )
+        done = retrain(again, stages=stages)
+    else:
+        done = forget(_as_options(record, inputs, out, config, key_file, options.overwrite), stages=stages)
+    return compare(record, Record(**done.record), recorded=sha256(folder / RECORD), replayed=done.sha256)
+
+
+def _as_options(record: Record, inputs: _Inputs, out: Path, config: RunConfig, key: Path, overwrite: bool) -> ForgetOptions:
+    given, found = record.procedure.options or {}, record.verification
+    assert found.profile != "none"  # that is retraining
+    return ForgetOptions(
+        model=inputs.model,
+        request=inputs.request,
+        out=out,
+        config=config,
+        retain=inputs.retain,
+        reference=inputs.reference,
+        policy=_policy(found.policy),
+        profile=found.profile,
+        max_rows=given["max_rows"],
+        allow_unknown=given["allow_unknown"],
+        key=key,
+        overwrite=overwrite,
+        without=tuple(given["without"]),
+    )
+
+
+def _policy(values: Mapping[str, Any]) -> Policy:
+    try:
+        return Policy(**values)
+    except ValidationError as error:
+        places = ", ".join(".".join(map(str, each["loc"])) for each in error.errors()[:5])
+        raise ConfigError("this version has other policies than that of the record", where="verification.policy", got=places) from None
+
+
+def _config(path: Path, record: Record) -> RunConfig:
+    """Return the recorded settings; none is left out, and none is added by this version.
+
+    Raises:
+        ConfigError: this version has others.
+    """
+    config = validate_config(record.procedure.config)
+    changed = _changed(_flat(record.procedure.config), _flat(config.model_dump(mode="json")))
+    if changed:
+        raise ConfigError(
+            "this version has other settings than the record",
+            where=path,
+            got=", ".join(changed),
+            fix=f"install the recorded version, vgid {record.procedure.versions.get('vgid', '')}",
+        )
+    return config
+
+
+def _inputs(options: ReplayOptions, record: Record, notes: Mapping[str, Any], key: Key) -> _Inputs:
+    """Find the inputs, and compare them with the record.
+
+    Raises:
+        ConfigError: the run did not have what is given.
+        DataError: an input is not found, or is not the recorded one; all of these together.
+    """
+    name, before, reference = record.request.id, record.model.before, record.verification.reference
+
+    def noted(kind: str, option: str) -> Path:
+        path = notes.get(kind, {}).get(name)
+        if path is None or not Path(path).exists():
+            why = "is no longer where the run found it" if path else "is not known: the run was purged, or was handed on"
+            raise DataError(f"where the recorded {option} lies {why}", where=options.folder, fix=f"give it with --{option}")
+        return Path(path)
+
+    for given, recorded, option in ((options.retain, record.data.retain == "given", "retain"), (options.reference, reference, "reference")):
+        if given is not None and not recorded:
+            raise ConfigError(f"the recorded run had no --{option}", where=f"--{option}", fix="leave it out")
+    request = parse_request(options.request or noted("folders", "request"))
+    retain = (options.retain or noted("retain", "retain")) if record.data.retain == "given" else None
+    model = options.model or (before.name if before.revision else notes.get("models", {}).get(name, before.name))
+    compared = options.reference or (reference.name if reference else None)
+    problems = [*_other_files("model", before, model), *_other_rows(record, request, retain, key)]
+    if reference and compared:
+        problems += _other_files("reference", reference, compared)
+    if problems:
+        raise DataError(
+            "inputs are not those of the record",
+            where=options.folder,
+            expected="the files and rows that the record's digests are of",
+            got="\n  ".join(["", *problems]),
+            fix="give the recorded ones with --model, --request, --retain or --reference",
+        )
+    return _Inputs(model, request.folder, retain, compared)
+
+
+def _other_files(what: str, recorded: ModelState, name: str) -> Iterator[str]:
+    folder = model_folder(name)[0]
+    found = {each["path"]: each["sha256"] for each in digests(folder, files_below(folder))}
+    for path, (old, new) in _changed({each.path: each.sha256 for each in recorded.files}, found).items():
+        yield f"{what}: {path} is {'missing' if new is None else 'not in the record' if old is None else 'another'}"
+
+
+def _other_rows(record: Record, request: ParsedRequest, retain: Path | None, key: Key) -> Iterator[str]:
+    rows: list[Example] | None = None
+    if retain is not None:
+        rows = load_examples(retain)
+        if (record.procedure.options or {}).get("leave_out"):
+            gone = {row.id for found in of_the_request(request, rows).values() for row in found}
+            rows = [row for row in rows if row.id not in gone]
+    found, recorded = input_commitments(request, rows, key), (record.procedure.options or {})["inputs"]
+    same = {
+        "request": key.rows(request.everything) == record.data.commitment,
+        "retain": rows is None or key.rows(rows) == record.data.retain_commitment,
+    }
+    for name, equal in same.items():
+        if found[name] != recorded[name]:
+            yield f"{name}: {'the same rows in another order' if equal else 'other rows'}"
+    if found["details"] != recorded["details"]:
+        yield "request: request.yaml states something else"
+
+
+def compare(record: Record, again: Record, *, recorded: str, replayed: str) -> ReplayResult:
+    """Compare the record of a replay with that of the run. The model card is left out; its figures are compared in the record.
+
+    Args:
+        record: the record of the run.
+        again: that of the replay.
+        recorded: SHA-256 of the record.
+        replayed: SHA-256 of the replay's.
+
+    Returns:
+        What differs.
+    """
+    weights = ({each.path: each.sha256 for each in found.model.after.files if each.path != MODEL_CARD} for found in (record, again))
+    environment = ({**found.procedure.versions, **found.procedure.hardware} for found in (record, again))
+    return ReplayResult(recorded, replayed, _changed(*weights), _changed(_figures(record), _figures(again)), _changed(*environment))
+
+
+def _figures(record: Record) -> Values:
+    content = record.as_json()
+    parts = {name: content[name] for name in ("data", "verification", "exact")}
+    parts |= {"conclusion": {"status": content["conclusion"]["status"]}, "procedure": {"training": content["procedure"]["training"]}}
+    return {place: value for place, value in _flat(parts).items() if place not in NOT_FIGURES}
+
+
+def _flat(values: Any, place: str = "") -> Values:
+    """Nested values by dotted place; empty containers are values, too."""
+    if isinstance(values, Mapping | list) and values:
+        items = values.items() if isinstance(values, Mapping) else enumerate(values)
+        return {name: value for key, each in items for name, value in _flat(each, f"{place}.{key}" if place else str(key)).items()}
+    return {place: values}
+
+
+def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Both values of all names that differ; None where a name is missing, which is no value."""
+    names = [name for name in {**old, **new} if (name in old, old.get(name)) != (name in new, new.get(name))]
+    return {name: (old.get(name), new.get(name)) for name in names}
+
+
+def _in_words(environment: Mapping[str, tuple[Any, Any]]) -> str:
+    return ", ".join(f"{name} {old} recorded and {new} here" for name, (old, new) in environment.items())
