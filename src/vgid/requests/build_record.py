@@ -177,7 +177,7 @@ def _procedure(run: ResolvedRun, key: Key, state: RunState) -> Procedure:
 
 
 def input_commitments(request: ParsedRequest, retain: Sequence[Example] | None, key: Key) -> dict[str, str | None]:
-    """Commit to what a run was given, so that it can be told whether a replay is given the same.
+    """Commit to what a run was given, so that a replay can check that it is given the same.
 
     Args:
         request: the request.
@@ -190,7 +190,7 @@ def input_commitments(request: ParsedRequest, retain: Sequence[Example] | None, 
     """
     return {
         "request": key.ordered(request.everything),
-        "details": key.value("details", request.details.model_dump(mode="json")),
+        "details": key.value("details", request.details.model_dump(mode="json", exclude_defaults=True)),
         "retain": None if retain is None else key.ordered(retain),
     }
 

@@ -312,7 +312,7 @@ def _flat(values: Any, place: str = "") -> Values:
 
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Both values of all names that differ; None where a name is missing, which is no value."""
+    """Both values of all names that differ; a missing name differs from one whose value is None, and is given as None."""
     names = [name for name in {**old, **new} if (name in old, old.get(name)) != (name in new, new.get(name))]
     return {name: (old.get(name), new.get(name)) for name in names}
 
