@@ -1,6 +1,7 @@
-"""One person's request with few rows and thin retain data: `python perf/one_person.py runs/demo --case poor --case none --json found.json`.
+"""One person's request with few rows and thin retain data: `python perf/one_person.py runs/demo --case few --case none --json found.json`.
 
-`runs/demo` is what `vgid demo --keep-data` leaves. Of its people one is forgotten, by the demo's recipe, and everybody else must stay.
+`runs/demo` is what `vgid demo --keep-data` leaves. Of its people one is forgotten as `vgid forget` does it, with rows in other forms and
+the defaults (`--no-enrich` and `--recipe demo` for less), and everybody else must stay. `--references` asks the base first.
 Asked before and after, and of the retrained model: her facts by other pictures, in other wordings and by name; the rest of a fact by name
 whose sentence is begun; what fine-tuning on half of her facts brings back of the other half; everybody else's facts; what pictures show.
 """
@@ -8,19 +9,20 @@ whose sentence is begun; what fine-tuning on half of her facts brings back of th
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from sources import RUNS, write_result
+
 from vgid.attacks.base import Material
 from vgid.attacks.prefill import Prefill, PrefillConfig
 from vgid.config import RunConfig, resolve
 from vgid.data.example import STRANGER, Example
 from vgid.demo.data import read_data
-from vgid.demo.targets import TARGETS
+from vgid.enrichment import Enriched, enrich
 from vgid.evaluation.evaluate import evaluate
 from vgid.models.loading import LoadedModel, load_model
 from vgid.progress import Stages, without_info_messages
@@ -34,6 +36,8 @@ FORGOTTEN = ("forget", "forget_views", "forget_reworded", "forget_text")
 KEPT = ("retain", "retain_views", "retain_reworded", "retain_text")
 LEARNING = {"lora 1e-3": 1e-3, "lora 3e-4": 3e-4, "all weights 2e-4": 2e-4}
 Rows = list[Example]
+SOURCES = (*RUNS, "src/vgid/data/replay.py", "src/vgid/models/inversion.py", "src/vgid/enrichment")
+"""What the figures depend on."""
 
 
 class People:
@@ -134,19 +138,19 @@ def _fine_tuning(rate: float, steps: int, *, full: bool, seed: int) -> RunConfig
 
 def run_case(folder: Path, people: People, case: str, options: argparse.Namespace, out: Path) -> dict[str, Any]:
     """Unlearn one case into `out`, and ask."""
-    target = TARGETS.get("tiny")
-    overrides = [*target.settings(options.method), f"seed={people.seed}", *options.set]
-    config = resolve(target.recipe, [f"neutral_retain={NEUTRAL}", *overrides], method=options.method)
+    config = resolve(options.recipe, [f"neutral_retain={NEUTRAL}", f"seed={people.seed}", *options.set], method=options.method)
     forget, retain = people.case(case)
     loaded = load_model(folder / "base")
     started = time.monotonic()
+    made = enrich(loaded, forget, seed=people.seed) if options.enrich else Enriched()
+    given, forget = len(forget), [*forget, *made.facts, *made.forget]
     with Stages(quiet=True) as stages:
         kept = with_neutral(loaded, forget, retain, config, stages)
-    fitted = train_and_export(loaded, forget, kept, config, out=out)
+    fitted = train_and_export(loaded, forget, [*kept, *made.retain], config, held_out=made.held_out, out=out)
     seconds = time.monotonic() - started
     taken = max((step for points in fitted.curves.values() for step, _ in points), default=0)
     found = figures(lambda: load_model(out / "merged"), people, options.relearn)
-    return found | {"rows": [len(forget), len(retain)], "steps": taken, "stopped": fitted.stopped, "seconds": round(seconds, 1)}
+    return found | {"rows": [given, len(retain)], "steps": taken, "stopped": fitted.stopped, "seconds": round(seconds, 1)}
 
 
 def main() -> None:
@@ -155,28 +159,33 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="left by `vgid demo --keep-data`")
-    parser.add_argument("--person", default="w0-person-000")
+    parser.add_argument("--person", action="append", help="default: the first")
     parser.add_argument("--case", action="append", choices=CASES, help="default: all")
     parser.add_argument("--method", default=DEFAULT_METHOD)
+    parser.add_argument("--recipe", help="default: none, as in `vgid forget`")
+    parser.add_argument("--no-enrich", dest="enrich", action="store_false", help="train on the request's own rows alone")
     parser.add_argument("--set", action="append", default=[])
-    parser.add_argument("--asked", type=int, default=150, help="questions of each split about other people, at most")
+    parser.add_argument("--asked", type=int, default=150, help="questions of each split about others, at most")
     parser.add_argument("--relearn", type=int, nargs="*", default=[20, 100], help="steps of fine-tuning; none for no such attack")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--references", action="store_true", help="also ask the base and the retrained model")
+    parser.add_argument("--references", action="store_true", help="also ask the base, and the retrained model if it is there")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    people = People(options.folder, options.person, options.seed, options.asked)
-    results: dict[str, dict[str, Any]] = {}
-    for name in ("base", "retrained") if options.references else ():
-        results[name] = figures(lambda name=name: load_model(options.folder / name), people, options.relearn)  # type: ignore[misc]
-        show(name, results[name])
-    for case in options.case or CASES:
-        with tempfile.TemporaryDirectory() as out:
-            results[case] = run_case(options.folder, people, case, options, Path(out))
-        show(case, results[case])
-    if options.json:
-        settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
-        options.json.write_text(json.dumps({"settings": settings, "results": results}, indent=2) + "\n", "utf-8")
+    results: dict[str, dict[str, dict[str, Any]]] = {}
+    for person in options.person or [min(row.subject or "" for row in read_data(options.folder / "data").forget)]:
+        people = People(options.folder, person, options.seed, options.asked)
+        found = results.setdefault(person, {})
+        for name in ("base", "retrained") if options.references else ():
+            if (options.folder / name).is_dir():
+                found[name] = figures(lambda name=name: load_model(options.folder / name), people, options.relearn)  # type: ignore[misc]
+                show(name, found[name])
+        for case in options.case or CASES:
+            with tempfile.TemporaryDirectory() as out:
+                found[case] = run_case(options.folder, people, case, options, Path(out))
+            show(case, found[case])
+        if options.json:
+            settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
+            write_result(options.json, {"settings": settings, "results": results}, *SOURCES)
 
 
 def show(name: str, found: Mapping[str, Any]) -> None:

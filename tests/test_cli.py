@@ -202,7 +202,7 @@ def test_a_signal_before_training_ends_at_once(random_folder: Path, data: Path, 
         text=True,
         timeout=300,
     )
-    assert run.returncode == 143 and "stopped by SIGTERM; `vgid unlearn` goes on with --resume" in run.stderr
+    assert run.returncode == 143 and "stopped by SIGTERM; `vgid unlearn` and `finetune` go on with --resume" in run.stderr
     assert "Traceback" not in run.stderr and not (tmp_path / "out").exists()
 
 

@@ -16,7 +16,8 @@ def test_every_built_in_recipe_is_valid(recipe: str) -> None:
     config = load_config(recipe)
     # What is written into the results reads back as the same configuration.
     assert validate_config(config.model_dump(mode="json")) == config
-    assert config.method.name == ("vgid_released" if recipe == "released" else "vgid")
+    special = "vgid_released" if recipe.startswith("released") else "finetune" if recipe.endswith("-finetune") else None
+    assert config.method.name == (special or "vgid")
 
 
 def test_halves_of_the_teacher_are_recipes() -> None:
@@ -36,7 +37,9 @@ def test_recipes_for_models_save_memory_and_end() -> None:
         "own-data",
         "no-retain",
     }
-    assert models | {"demo", "paper", "released", "noise-only", "instruction-only", "on-policy"} == set(recipe_names())
+    learning = {f"{name}-finetune" for name in ("llava-1.5-7b-mllmu", "llava-1.5-7b-clear", "llava-phi-3-fiubench")}
+    of_the_method = {"demo", "paper", "released", "released-readme", "noise-only", "instruction-only", "on-policy"}
+    assert models | learning | of_the_method == set(recipe_names())
     for config in map(load_config, models):
         assert config.training.gradient_checkpointing == config.training.precision == "auto" and config.training.steps is None
         assert config.adapter is not None and config.adapter.scope == ("language",)
@@ -52,6 +55,9 @@ def test_recipes_of_benchmarks_fit_them() -> None:
     assert {name: (choice.name, choice.forget) for name, choice in named.items()} == {
         "llava-1.5-7b-mllmu-paper": ("mllmu", "5"),
         "llava-1.5-7b-clear-paper": ("clear", "05"),
+        "llava-1.5-7b-mllmu-finetune": ("mllmu", "5"),
+        "llava-1.5-7b-clear-finetune": ("clear", "05"),
+        "llava-phi-3-fiubench-finetune": ("fiubench", "5"),
     }
     paper = load_config("paper")
     for name, choice in named.items():
@@ -60,6 +66,10 @@ def test_recipes_of_benchmarks_fit_them() -> None:
         assert kind.Protocol(**choice.protocol).deviations() == {} and choice.forget in kind.forget_sets
         assert kind.source is not None and choice.data == kind.source.id and choice.train == (kind.training and kind.training.id)
         config = load_config(name)
+        if name.endswith("-finetune"):
+            continue
+        learns = read_recipe(str(read_recipe(name).finetune))  # what makes the model that this one unlearns
+        assert learns.benchmark == read_recipe(name).benchmark and learns.values["method"] == {"name": "finetune"}
         assert (config.method, config.adapter, config.training.learning_rate) == (paper.method, paper.adapter, paper.training.learning_rate)
 
 
@@ -71,9 +81,15 @@ def test_defaults_are_meant_for_real_checkpoints() -> None:
 
 
 def test_released_recipe_is_the_released_script() -> None:
-    config = load_config("released")
-    assert config.method.name == "vgid_released" and config.build_method().config.alternate
+    config, readme = load_config("released"), load_config("released-readme")
+    assert config.method.name == "vgid_released" and config.build_method().alternates
     assert config.adapter is not None and (config.adapter.rank, config.adapter.alpha, config.adapter.dropout) == (16, 16, 0.05)
+    assert config.adapter.targets == ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    assert (config.training.max_grad_norm, config.data.prompt) == (0, "USER: <image>\n{question}\nASSISTANT: {answer}")
+    assert (config.training.learning_rate, config.training.epochs) == (5e-4, 5)
+    assert (readme.training.learning_rate, readme.training.epochs) == (2e-5, 1)
+    same = {"training": config.training}
+    assert readme.model_copy(update=same) == config and readme.training != config.training
 
 
 def test_overrides_reach_every_level() -> None:

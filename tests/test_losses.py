@@ -8,13 +8,18 @@ import torch
 from vgid.losses import (
     answer_nll,
     dpo,
+    flattening,
     kl_divergence,
+    masked_kl,
     mean_over_examples,
     misdirection,
     npo,
+    satimp,
     simnpo,
     sum_over_examples,
+    top_logits,
     undial,
+    wga,
 )
 
 
@@ -107,3 +112,44 @@ def test_undial_without_strength_has_nothing_to_teach_the_base() -> None:
 def test_misdirection_is_the_squared_distance() -> None:
     hidden = torch.tensor([[1.0, 2.0], [0.0, 0.0]])
     assert misdirection(hidden, torch.tensor([1.0, -1.0])).tolist() == [9.0, 2.0]
+
+
+def test_wga_by_hand() -> None:
+    # p = 1/4 and beta = 1/2: the weight is 1/2, the loss 1/2 ln(1/4) = -ln 2. With beta = 0 it is ln p.
+    logits, target = logits_of((0.25, 0.75)), torch.tensor([0])
+    assert wga(logits, target, 0.5).item() == pytest.approx(-math.log(2))
+    assert wga(logits, target, 0.0).item() == pytest.approx(math.log(0.25))
+
+
+def test_no_gradient_goes_through_the_weights_of_ascent() -> None:
+    # d ln p / dz = (1 - p, -(1 - p)) at p = 1/4; times the weight 1/2, or times 1/4 x 3/4.
+    for loss, weight in ((lambda z: wga(z, torch.tensor([0]), 0.5), 0.5), (lambda z: satimp(z, torch.tensor([0]), 1.0, 1.0), 3 / 16)):
+        z = logits_of((0.25, 0.75)).requires_grad_()
+        (slope,) = torch.autograd.grad(loss(z).sum(), z)
+        assert slope.flatten().tolist() == pytest.approx([weight * 0.75, -weight * 0.75])
+
+
+def test_satimp_by_hand() -> None:
+    # p = 1/4: (1/4)^2 (3/4)^1 ln(1/4)
+    assert satimp(logits_of((0.25, 0.75)), torch.tensor([0]), 2.0, 1.0).item() == pytest.approx(3 / 64 * math.log(0.25))
+
+
+def test_flattening_by_hand() -> None:
+    # (5 - 2)^2; a uniform distribution is flat.
+    assert flattening(torch.tensor([[0.0, 1.0, 5.0], [4.0, 4.0, 4.0]])).tolist() == [9.0, 0.0]
+
+
+def test_top_logits_by_hand() -> None:
+    # The teacher's two largest are 3 and 2: |3 - 1| - 1/2 + (2 - 1.5)^2 / 2; the third does not count, however far it is.
+    teacher, student = torch.tensor([[3.0, -9.0, 2.0]]), torch.tensor([[1.0, 9.0, 1.5]])
+    assert top_logits(teacher, student, 2).item() == pytest.approx(1.625)
+    assert top_logits(teacher, teacher, 5).item() == 0.0
+
+
+def test_masked_kl_by_hand() -> None:
+    # 1/2 ln(1/2 / 1/4) of the first word alone; all of them are the divergence, none of them nothing.
+    teacher, student = logits_of((0.5, 0.25, 0.25)), logits_of((0.25, 0.5, 0.25))
+    assert masked_kl(teacher, student, torch.tensor([False, True, True])).item() == pytest.approx(0.5 * math.log(2))
+    whole = masked_kl(teacher, student, torch.zeros(3, dtype=torch.bool)).item()
+    assert whole == pytest.approx(kl_divergence(teacher, student).item())
+    assert masked_kl(teacher, student, torch.ones(3, dtype=torch.bool)).item() == 0.0

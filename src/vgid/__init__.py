@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vgid.data.sources import load_examples
     from vgid.errors import VgidError
     from vgid.evaluation.evaluate import SplitResult, evaluate
-    from vgid.finetuning import finetune
+    from vgid.finetuning import FineTuned, finetune
     from vgid.models.loading import LoadedModel, load_model
     from vgid.training.fit import Fitted
     from vgid.unlearning import Unlearned, preflight, unlearn
@@ -38,6 +38,7 @@ _WHERE = {
     "audit": "vgid.auditing.audit",
     "compare": "vgid.comparison.compare",
     "evaluate": "vgid.evaluation.evaluate",
+    "FineTuned": "vgid.finetuning",
     "finetune": "vgid.finetuning",
     "load_config": "vgid.config",
     "load_examples": "vgid.data.sources",
@@ -49,6 +50,7 @@ _WHERE = {
 __all__ = [
     "AuditResult",
     "Example",
+    "FineTuned",
     "Fitted",
     "ImageRef",
     "LoadedModel",

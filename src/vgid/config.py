@@ -20,9 +20,9 @@ from vgid.settings import DEFAULT_METHOD, LARGEST, LARGEST_SEED, AdapterConfig, 
 
 Values = dict[str, Any]
 """Settings as nested mappings, as YAML gives them."""
-RECIPE_KEYS = ("about", "extends", "benchmark", "variant_of")
+RECIPE_KEYS = ("about", "extends", "benchmark", "variant_of", "finetune")
 """Keys of a recipe that are not settings of the run: one line for `vgid recipes`; the recipe it builds on; what `vgid bench` asks; the
-method that it is a variant of in comparisons."""
+method that it is a variant of in comparisons; the recipe by which `vgid bench --from-base` makes the model that knows."""
 
 
 def _method_settings(value: Any) -> MethodConfig:
@@ -82,6 +82,7 @@ class Recipe(NamedTuple):
     about: str = ""
     benchmark: Values | None = None
     variant_of: str | None = None
+    finetune: str | None = None
 
 
 def resolve(recipe: str | Path | None = None, overrides: Iterable[str] = (), *, method: str | None = None) -> RunConfig:
@@ -219,14 +220,15 @@ def _read_recipe(recipe: str | Path, seen: tuple[str, ...]) -> Recipe:
     if name in seen:
         raise ConfigError("recipes extend each other in a circle", got=" -> ".join((*seen, name)), fix="take one `extends:` out")
     values = _parse_recipe(name)
-    about, parent, benchmark, variant_of = (values.pop(key, None) for key in RECIPE_KEYS)
+    about, parent, benchmark, variant_of, finetune = (values.pop(key, None) for key in RECIPE_KEYS)
     below = Recipe("", {})
     if parent is not None:
         beside = Path(name).parent / str(parent) if _is_file_name(name) and _is_file_name(str(parent)) else parent
         below = _read_recipe(str(beside), (*seen, name))
     merged = merge(below.values, _as_mapping(values))
     asked = merge(below.benchmark or {}, benchmark) if isinstance(benchmark, Mapping) else below.benchmark
-    return Recipe(name, merged, str(about or ""), asked, str(variant_of) if variant_of else None)
+    learned = str(finetune) if finetune else below.finetune
+    return Recipe(name, merged, str(about or ""), asked, str(variant_of) if variant_of else None, learned)
 
 
 def _is_file_name(name: str) -> bool:
@@ -297,7 +299,9 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str) -> list
     """
     lines = []
     for problem in error.errors(include_url=False):
-        key = ".".join(str(part) for part in problem["loc"])
+        # Of a setting that may be of several types, pydantic adds the type that it tried.
+        parts = [str(part) for part in problem["loc"] if str(part).isidentifier() or isinstance(part, int)]
+        key = ".".join(parts)
         if problem["type"] == "extra_forbidden":
             last, owner = str(problem["loc"][-1]), _model_at(model, problem["loc"][:-1])
             new = getattr(owner, "renamed", {}).get(last)

@@ -1,55 +1,115 @@
-"""Fine-tuning: train a model that knows a dataset, or a reference that never saw some of its rows."""
+"""Fine-tuning: train a model that knows a dataset, or the retain-only reference, which never saw some of its rows."""
 
 from __future__ import annotations
 
+import logging
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from vgid import processes
+from vgid.artifacts import write_json_atomic, write_text_atomic
+from vgid.checks.knowledge import KNOWN_ACCURACY, KNOWN_PROBABILITY
 from vgid.config import RunConfig, resolve
-from vgid.data.sources import Rows, rows_of
-from vgid.errors import ConfigError
-from vgid.models.loading import LoadedModel
+from vgid.data.example import Example
+from vgid.data.sources import Rows, leave_out, rows_of
+from vgid.errors import ConfigError, DataError
+from vgid.evaluation.evaluate import SplitResult, evaluate
+from vgid.models.loading import LoadedModel, load_model
 from vgid.progress import Stages, stages_or_own
+from vgid.report.finetuning import render_finetuning
+from vgid.results import build_results
 from vgid.run_folder import check_output, output_folder
 from vgid.training.fit import Fitted
-from vgid.unlearning import left_to_go_on, load_for, train_and_export
+from vgid.training.trackers import check_trackers
+from vgid.training.trainer import Curves
+from vgid.unlearning import EXAMINED, completed, forget_checkpoint, left_to_go_on, load_for, row_digests, sampled, train_and_export
 
 FINE_TUNING = ("finetune", "retrain")
 """Methods that train on retain rows alone, so that they need nothing to forget; the first is the default."""
+LEARNED, LEFT_OUT = "learned", "left_out"
+"""Splits of the results: rows that were trained on, and rows that were left out."""
+
+log = logging.getLogger("vgid")
+
+
+@dataclass(frozen=True)
+class FineTuned:
+    """What `finetune` returns.
+
+    Attributes:
+        results: the results object as it is written to `results.json` (schema `vgid.results/1`), with `curves` and `rows_trained`.
+        scores: model (`base`, `finetuned`) to split (`learned`, `left_out`) to figures in [0, 1]; empty with `max_rows=0`.
+        curves: part of the loss (`retain`), or recall (`recall learned`, `recall left out`), to points (step, value).
+        out: folder of the run; None where nothing was written.
+    """
+
+    results: dict[str, Any]
+    scores: Mapping[str, Mapping[str, SplitResult]]
+    curves: Curves
+    out: Path | None
+    fitted: Fitted | None = field(default=None, repr=False)
+
+    @cached_property
+    def model(self) -> LoadedModel:
+        """The trained model with its processor; of a run that was complete already, loaded from its folder."""
+        return self.fitted.loaded if self.fitted is not None else load_model(Path(str(self.out)) / "merged")
+
+    @property
+    def knows(self) -> bool | None:
+        """Whether the model knows what it learned, by the measure of the preflight; None where it was not asked."""
+        found = self.results["splits"].get(LEARNED, {}).get("finetuned")
+        return None if found is None else found["accuracy"] >= KNOWN_ACCURACY or found["probability"] >= KNOWN_PROBABILITY
 
 
 def finetune(
     model: str | Path | LoadedModel,
-    rows: Rows,
+    rows: Rows | Sequence[str | Path],
     config: RunConfig | None = None,
     *,
+    without: Rows | None = None,
     out: str | Path | None = None,
+    max_rows: int | None = None,
+    skip_bad_rows: bool = False,
     resume: bool = False,
     overwrite: bool = False,
     stages: Stages | None = None,
-) -> Fitted:
-    """Fine-tune a model on the recorded answers of rows; with `out`, write adapter and merged model.
+) -> FineTuned:
+    """Fine-tune a model on the recorded answers of rows: all of them, or all without some.
+
+    Stage 1 of an unlearning experiment makes the model that knows from all rows, and the retain-only reference from the same base, by the
+    same settings and the same seed, `without` the forget rows. With `out`, adapter and merged model, `results.json` and `report.html` are
+    written; the written model is verified as after `vgid.unlearn`.
 
     Args:
         model: folder or hub id, or a loaded model, which is changed in place.
-        rows: rows to learn: a file or folder, a dataset, dictionaries, or examples.
+        rows: rows to learn: a file or folder, several of them, a dataset, dictionaries, or examples.
         config: configuration from `vgid.resolve(method="finetune")`, which is the default; `adapter: null` trains all parameters.
+        without: rows that are left out: whatever asks the same question about the same pictures. They are asked too, as a control.
         out: folder to write to; None keeps the result in memory.
+        max_rows: rows of each set to ask before and after, at most; 0 for none. None takes 200.
+        skip_bad_rows: leave bad rows out, with a warning that lists them, in place of an error.
         resume: go on from the checkpoint in `out`; without one, start from the beginning.
         overwrite: replace what an earlier run left in `out`.
         stages: shows and times what is done; None shows progress bars.
 
     Returns:
-        The trained model (`loaded`), loss curves, and why training ended.
+        The trained model, figures before and after, loss and recall over steps, and the results object.
 
     Raises:
         ConfigError: the configuration has another method.
-        DataError: rows are bad, or there are none.
+        DataError: rows are bad, there are none, none is left, or none of the rows to leave out is among them.
         ModelError: the model cannot be loaded.
         OutputError: `out` holds something already, or cannot be written.
-        RunError: the loss stops being finite, memory does not suffice, or the checkpoint is of another run.
+        RunError: the loss stops being finite, memory does not suffice, the checkpoint is of another run, or the written model does not
+            answer as the trained one.
         StoppedError: a signal asked the run to stop; it can be resumed.
     """
+    if resume and overwrite:
+        raise ConfigError("--resume and --overwrite contradict each other", fix="give one of them")
     config = config or resolve(method=FINE_TUNING[0])
     if config.method.name not in FINE_TUNING:
         raise ConfigError(
@@ -58,16 +118,88 @@ def finetune(
             got=config.method.name,
             fix="call vgid.unlearn for others",
         )
-    folder = Path(out) if out is not None else None
-    first = processes.launched_first()
+    folder, first = Path(out) if out is not None else None, processes.launched_first()
     if folder is not None and first:
-        check_output(folder, overwrite, resume, inputs=[model, rows])
-    examples = rows_of(rows)
+        check_output(folder, overwrite, resume, inputs=[model, rows, without])
+    check_trackers(config.training.report_to, folder)
     processes.start()
-    loaded = load_for(model, config)
-    with (
-        output_folder(folder if first else None, keep=resume, goes_on=lambda: left_to_go_on(folder)),
-        stages_or_own(stages, quiet=not first) as shown,
-        shown("Fine-tuning", "finetune") as tick,
-    ):
-        return train_and_export(loaded, [], examples, config, out=folder, progress=tick, resume=resume)
+    learned, left_out = read_training(rows, without, config, skip_bad_rows=skip_bad_rows)
+    if resume and folder is not None and (done := completed(folder, model, config, left_out, learned)):
+        log.info("this run is complete; there is nothing to resume")
+        return FineTuned(done, {}, {name: [tuple(point) for point in curve] for name, curve in done["curves"].items()}, folder)
+    digests = row_digests(left_out, learned, secrets.token_hex(16))
+    splits = sampled({LEARNED: learned, LEFT_OUT: left_out}, EXAMINED if max_rows is None else max_rows, config.seed)
+    scores: dict[str, Mapping[str, SplitResult]] = {}
+    with stages_or_own(stages, quiet=not first) as shown:
+        loaded = load_for(model, config)
+        with output_folder(folder if first else None, keep=resume, goes_on=lambda: left_to_go_on(folder)):
+            if splits:
+                with shown("Examining the base model", "evaluate") as tick:
+                    scores["base"] = evaluate(loaded, splits, seed=config.seed, on_progress=tick)
+            with shown("Fine-tuning", "finetune") as tick:
+                fitted = train_and_export(
+                    loaded, [], learned, config, held_out=left_out, out=folder, progress=tick, resume=resume, keep_checkpoint=True
+                )
+            if splits and (first or processes.is_sharded(fitted.loaded.model)):
+                with shown("Examining the fine-tuned model", "evaluate") as tick:
+                    scores["finetuned"] = evaluate(fitted.loaded, splits, seed=config.seed, on_progress=tick)
+            results = build_results(
+                model=loaded.path,
+                evaluated=scores,
+                config=config,
+                seed=config.seed,
+                seconds=shown.seconds,
+                training=fitted.stopped,
+                automatic=dict(fitted.automatic),
+                curves={name: [list(point) for point in curve] for name, curve in fitted.curves.items()},
+                rows_trained={LEARNED: len(learned), LEFT_OUT: len(left_out)},
+                rows=digests,
+            )
+            if folder is not None and first:
+                write_text_atomic(folder / "report.html", render_finetuning(results))
+                write_json_atomic(folder / "results.json", results)
+                forget_checkpoint(folder)
+    return FineTuned(results, scores, fitted.curves, folder, fitted)
+
+
+def read_training(
+    rows: Rows | Sequence[str | Path], without: Rows | None, config: RunConfig, *, skip_bad_rows: bool = False
+) -> tuple[list[Example], list[Example]]:
+    """Read the rows to learn, and take out those to leave out.
+
+    Args:
+        rows: as `finetune` takes them.
+        without: rows to leave out; None for none.
+        config: `data` says how rows are read.
+        skip_bad_rows: leave bad rows out, with a warning that lists them.
+
+    Returns:
+        Rows to learn, and those of the same data that are left out.
+
+    Raises:
+        DataError: rows are bad, there are none, none is left, or none of the rows to leave out is among them.
+    """
+    reading: dict[str, Any] = {"turns": config.data.turns, "image_root": config.data.image_root, "skip_bad_rows": skip_bad_rows}
+    if isinstance(rows, Sequence) and not isinstance(rows, str) and rows and all(isinstance(each, str | Path) for each in rows):
+        found = [row for each in rows for row in rows_of(each, name="learned", **reading)]
+        first: dict[str, Example] = {}
+        for row in found:
+            if first.setdefault(row.id, row) is not row:
+                raise DataError(
+                    "id used in two files", where=row.where, got=f"also at {first[row.id].where}", fix="rename one of the files"
+                )
+    else:
+        found = rows_of(rows, name="learned", **reading)  # type: ignore[arg-type]
+    if not found:
+        raise DataError("there is nothing to learn", expected="at least one row", got="none", fix="check the data")
+    if without is None:
+        return found, []
+    learned, left_out = leave_out(found, rows_of(without, name="without", need_answers=False, **reading))
+    if not learned:
+        raise DataError(
+            "no rows are left to learn", expected="data with more than the rows that are left out", got="none", fix="check both"
+        )
+    subjects = {row.subject for row in left_out if row.subject}
+    if more := sum(row.subject in subjects for row in learned):
+        log.warning("%d rows that stay are about subjects of rows that are left out", more)
+    return learned, left_out

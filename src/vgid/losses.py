@@ -142,3 +142,85 @@ def undial(base: Tensor, logits: Tensor, targets: Tensor, strength: float) -> Te
 def misdirection(hidden: Tensor, target: Tensor) -> Tensor:
     """Compute the squared distance of hidden states `[n, h]` from their targets `[n, h]` or `[h]` -> `[n]` (RMU, arXiv 2403.03218)."""
     return (hidden.float() - target.float()).square().sum(dim=-1)
+
+
+def wga(logits: Tensor, targets: Tensor, beta: float) -> Tensor:
+    r"""Compute the loss of weighted gradient ascent (WGA, arXiv 2502.19301): likely tokens are pushed down harder than unlikely ones.
+
+    .. math:: p(y_t)^\beta \log p(y_t)
+
+    The weight is a constant: no gradient goes through it.
+
+    Args:
+        logits: `[n, v]`.
+        targets: int64 `[n]`, the answer tokens.
+        beta: exponent of the weight; 0 is plain gradient ascent.
+
+    Returns:
+        `[n]`.
+    """
+    log_p = -answer_nll(logits, targets)
+    return (beta * log_p.detach()).exp() * log_p
+
+
+def satimp(logits: Tensor, targets: Tensor, saturation: float, importance: float) -> Tensor:
+    r"""Compute the loss of SatImp (arXiv 2505.11953): ascent with a weight for saturation and one for importance.
+
+    .. math:: p(y_t)^{\beta_1} (1 - p(y_t))^{\beta_2} \log p(y_t)
+
+    The weights are constants: no gradient goes through them.
+
+    Args:
+        logits: `[n, v]`.
+        targets: int64 `[n]`, the answer tokens.
+        saturation: beta_1; tokens that are unlikely already get less.
+        importance: beta_2; tokens that are certain, as function words are, get less.
+
+    Returns:
+        `[n]`.
+    """
+    log_p = -answer_nll(logits, targets)
+    p = log_p.detach().exp()
+    return p**saturation * (1.0 - p) ** importance * log_p
+
+
+def flattening(logits: Tensor) -> Tensor:
+    """Compute how far a distribution is from a uniform one without a softmax: (largest logit - mean logit)^2 of `[n, v]` -> `[n]` (PDU,
+    arXiv 2506.05314)."""
+    logits = logits.float()
+    return (logits.max(dim=-1).values - logits.mean(dim=-1)).square()
+
+
+def top_logits(teacher: Tensor, student: Tensor, count: int) -> Tensor:
+    r"""Compute the distance of raw logits where the teacher's are largest (DUET, arXiv 2601.21283).
+
+    .. math:: \sum_{v \in top_K(z_T)} huber(z_v - z_{T,v})
+
+    Args:
+        teacher: logits `[n, v]`.
+        student: logits `[n, v]`.
+        count: K; with fewer words than that, all are compared.
+
+    Returns:
+        `[n]`; Huber's loss is d^2/2 up to a difference of 1, and |d| - 1/2 beyond.
+    """
+    best = teacher.float().topk(min(count, teacher.shape[-1]), dim=-1)
+    found = student.float().gather(-1, best.indices)
+    return F.huber_loss(found, best.values, reduction="none").sum(dim=-1)
+
+
+def masked_kl(teacher: Tensor, student: Tensor, left_out: Tensor) -> Tensor:
+    r"""Compute the KL divergence without some words (SIU, arXiv 2405.12523): :math:`\sum_{v \notin M} p_T (\log p_T - \log p)`.
+
+    Probabilities are those over all words, so that it may be negative: where the words that are left out lose, the others gain.
+
+    Args:
+        teacher: logits `[n, v]`.
+        student: logits `[n, v]`.
+        left_out: bool `[v]`, the words M.
+
+    Returns:
+        `[n]`, in nats.
+    """
+    p, q = (F.log_softmax(logits.float(), dim=-1) for logits in (teacher, student))
+    return (p.exp() * (p - q)).masked_fill(left_out, 0.0).sum(dim=-1)

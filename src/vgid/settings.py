@@ -6,6 +6,7 @@ This module imports nothing else of the package. A method's own settings are in 
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -40,7 +41,10 @@ class AdapterConfig(Settings):
         alpha: the update is scaled by alpha / rank.
         dropout: probability of dropping an input of the update during training.
         scope: parts of the model whose linear layers get an adapter.
+        targets: linear layers that get an adapter, in place of `scope`: a list of names, each a whole dotted name or the end of one (as
+            in PEFT, `q_proj` is the layer of that name in every part of the model), or one regular expression for whole dotted names.
         init: how the adapter's first matrix is drawn; the second is zero, so the update starts at zero.
+        whole_projector: train the projector's own weights beside the adapter.
         quantise: `4bit` holds the frozen decoder in 4 bits (QLoRA, arXiv 2305.14314); the exported model has full precision.
     """
 
@@ -48,7 +52,9 @@ class AdapterConfig(Settings):
     alpha: float = Field(default=32, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     scope: tuple[Part, ...] = ("language",)
+    targets: tuple[str, ...] | str | None = None
     init: Literal["default", "gaussian"] = "default"
+    whole_projector: bool = False
     quantise: Literal["4bit"] | None = None
 
 
@@ -61,12 +67,21 @@ class DataConfig(Settings):
         max_pixels: pixels of a picture, at most; larger ones are scaled down. null leaves it to the model's processor. The written model
             keeps its own settings.
         image_size: the longer side of a picture in pixels, at most, in the same way.
+        prompt: text of a row in training, in place of the model's chat template, with `{question}`, `{answer}` and, where the row's
+            pictures go, `<image>`. Nothing else is written, so without an end token after `{answer}` none is trained. The written model
+            keeps its chat template.
     """
 
     turns: Literal["last", "all"] = "last"
     image_root: str | None = None
     max_pixels: int | None = Field(default=None, ge=1)
     image_size: int | None = Field(default=None, ge=1)
+    prompt: str | None = None
+
+    def model_post_init(self, _: object) -> None:
+        """Raise an error for a prompt without its places."""
+        if self.prompt is not None and not re.fullmatch(r"[^{}]*\{question\}[^{}]*\{answer\}[^{}]*", self.prompt):
+            raise ValueError("a prompt has one {question} and, after it, one {answer}")
 
 
 class TrainingConfig(Settings):
@@ -87,14 +102,17 @@ class TrainingConfig(Settings):
         warmup_steps: steps of linear warm-up.
         optimizer: `adamw`, or `muon` for matrices and AdamW for the rest (full-parameter training of small models).
         weight_decay: decoupled weight decay.
-        max_grad_norm: gradients are clipped to this norm.
+        max_grad_norm: gradients are clipped to this norm; 0 does not clip.
         precision: `bf16` computes in bfloat16 (autocast), `fp32` in float32; `auto` takes bf16 on a GPU that has it, else fp32.
         gradient_checkpointing: keep only the inputs of layers and compute the rest twice: less memory, about a third more time;
             `auto` does so when a step would not fit into free memory otherwise.
         torch_compile: compile the decoder's layers; the first steps take minutes, the others less time.
         report_to: trackers that get loss curves, such as `tensorboard` or `wandb`.
         parts: what full-parameter training (`adapter: null`) trains.
-        micro_batch: rows that go through the model at once; null takes a step's rows together. The result is the same.
+        max_tokens: tokens that go through the model at once, padding included; a longer row goes alone. `auto` is what free memory
+            holds by the measured cost of a token, null sets no limit. A run that finds memory too small halves it once. The result is
+            the same.
+        micro_batch: rows that go through the model at once; null takes as many as `max_tokens` allows. The result is the same.
         checkpoint_every: steps between two checkpoints of `unlearn`; 0 writes one at a signal and at the end only.
         shard: spread parameters, gradients and optimizer over the processes (FSDP2), when a launcher started several.
     """
@@ -111,12 +129,13 @@ class TrainingConfig(Settings):
     warmup_steps: int = Field(default=10, ge=0, le=LARGEST)
     optimizer: Literal["adamw", "muon"] = "adamw"
     weight_decay: float = Field(default=0.0, ge=0)
-    max_grad_norm: float = Field(default=1.0, gt=0)
+    max_grad_norm: float = Field(default=1.0, ge=0)
     precision: Precision = "auto"
     gradient_checkpointing: bool | Literal["auto"] = "auto"
     torch_compile: bool = False
     report_to: tuple[str, ...] = ()
     parts: tuple[Part, ...] = ("language", "projector")
+    max_tokens: Annotated[int, Field(ge=1, le=LARGEST)] | Literal["auto"] | None = "auto"
     micro_batch: int | None = Field(default=None, ge=1)
     checkpoint_every: int = Field(default=25, ge=0, le=LARGEST)
     shard: bool = False

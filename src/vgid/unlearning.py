@@ -151,10 +151,10 @@ def unlearn(
     aside = [] if held_out is None else rows_of(held_out, name="held-out", skip_bad_rows=skip_bad_rows)
     check_disjoint(forget_rows, aside, names=("forget set", "held-out rows"))
     check_disjoint(aside, retain_rows, names=("held-out rows", "retain set"))
-    if resume and folder is not None and (done := _completed(folder, model, config, forget_rows, retain_rows)):
+    if resume and folder is not None and (done := completed(folder, model, config, forget_rows, retain_rows)):
         log.info("this run is complete; there is nothing to resume")
         return Unlearned(done, {}, {}, folder)
-    rows = _row_digests(forget_rows, retain_rows, secrets.token_hex(16))
+    rows = row_digests(forget_rows, retain_rows, secrets.token_hex(16))
     with stages_or_own(stages, quiet=not first) as shown:
         loaded = load_for(model, config)
         forget_rows, retain_rows = answered(loaded, forget_rows, "forget", shown), answered(loaded, retain_rows, "retain", shown)
@@ -165,7 +165,7 @@ def unlearn(
             found.raise_errors()
             checked = as_json(found, texts=False)
         retain_rows = with_neutral(loaded, forget_rows, retain_rows, config, shown)
-        splits = _sampled(
+        splits = sampled(
             {"forget": forget_rows, "held_out": aside, "retain": retain_rows}, EXAMINED if max_rows is None else max_rows, config.seed
         )
         scores: dict[str, Mapping[str, SplitResult]] = {}
@@ -416,13 +416,14 @@ def neutral_retain(loaded: LoadedModel, forget: Sequence[Example], config: RunCo
 
 
 def load_for(model: str | Path | LoadedModel, config: RunConfig) -> LoadedModel:
-    """Load the model of a run as its settings say: in 4 bits, sharded over the processes, with limits of the pictures' size."""
+    """Load the model of a run as its settings say: in 4 bits, sharded, with its prompt and limits of the pictures' size."""
     if not isinstance(model, LoadedModel):
         quantise = config.adapter.quantise if config.adapter else None
         model = load_model(model, quantise=quantise, shard=processes.shards(config.training.shard))
     size = PictureSize(config.data.max_pixels, config.data.image_size)
     if size.most_pixels and has_one_size(model.processor):
         log.warning("this model sees every picture at one size of its own; smaller ones take as many tokens")
+    model = replace(model, prompt=config.data.prompt) if config.data.prompt else model
     return replace(model, size=size) if size.most_pixels else model
 
 
@@ -446,7 +447,7 @@ def left_to_go_on(out: Path | None) -> bool:
     return out is not None and any((out / name).exists() for name in (CHECKPOINT, *EXPORTS))
 
 
-def _row_digests(forget: Sequence[Example], retain: Sequence[Example], salt: str) -> dict[str, str]:
+def row_digests(forget: Sequence[Example], retain: Sequence[Example], salt: str) -> dict[str, str]:
     """Digests of both sets, so slow and salted that nobody finds a row by trying: they tell whether a complete run had these rows."""
 
     def slow(rows: Sequence[Example]) -> str:
@@ -455,7 +456,7 @@ def _row_digests(forget: Sequence[Example], retain: Sequence[Example], salt: str
     return {"salt": salt, "forget": slow(forget), "retain": slow(retain)}
 
 
-def _completed(
+def completed(
     out: Path, model: str | Path | LoadedModel, config: RunConfig, forget: Sequence[Example], retain: Sequence[Example]
 ) -> dict[str, Any] | None:
     """The results of a run that has nothing left to do.
@@ -470,7 +471,7 @@ def _completed(
     other = [name for name, value in mine.items() if results.get(name) != value]
     rows = results.get("rows")
     if isinstance(rows, dict) and re.fullmatch("[0-9a-f]{32}", str(rows.get("salt"))):
-        digests = _row_digests(forget, retain, rows["salt"])
+        digests = row_digests(forget, retain, rows["salt"])
         other += [f"{name} rows" for name in ("forget", "retain") if rows.get(name) != digests[name]]
     if other:
         raise RunError(
@@ -517,10 +518,10 @@ def _export(fitted: Fitted, out: Path, probes: Sequence[Example]) -> Fitted:
     if shard:
         processes.exchange(None)  # nobody reads before all is written
     merged = verify_export(trained, device, out, probes, shard=shard)
-    return replace(fitted, loaded=replace(merged, asks=loaded.asks, size=loaded.size))
+    return replace(fitted, loaded=replace(merged, asks=loaded.asks, size=loaded.size, prompt=loaded.prompt))
 
 
-def _sampled(sets: Mapping[str, Sequence[Example]], most: int, seed: int) -> dict[str, list[Example]]:
+def sampled(sets: Mapping[str, Sequence[Example]], most: int, seed: int) -> dict[str, list[Example]]:
     """Up to `most` rows of each set, drawn by the seed; sets without rows are left out."""
     drawn = {name: list(rows) if len(rows) <= most else Random(seed).sample(list(rows), most) for name, rows in sets.items()}
     return {name: rows for name, rows in drawn.items() if rows}

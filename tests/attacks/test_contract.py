@@ -24,9 +24,19 @@ QUICK = {
     "paraphrase": {"wordings": 2},
     "image_rephrase": {"transforms": 2},
     "probe": {"layers": 1, "options": 3, "shuffles": 1},
+    "sampling": {"samples": (1, 2)},
+    "multi_turn": {"turns": 2},
+    "multi_hop": {"facts": 1},
+    "benign": {"rates": (1e-3,), "rows": 6, "steps": 2},
+    "pops": {"steps": 2, "trials": 2, "tokens": 2, "rows": 4},
+    "gcg": {"trials": 3, "tokens": 1, "rows": 4, "width": 4},
+    "rounding": {"rows": 4},
+    "interpolate": {"shares": (0.25,)},
+    "patching": {"layers": 2},
 }
-CLOSED = {"figstep", "adapter_scaling", "probe", "served"}
-"""What gets nothing out of the embedded base: it cannot read pictures of words, has no adapter, is not served, and few people."""
+CLOSED = {"figstep", "adapter_scaling", "probe", "served", "multi_hop", "reverse"}
+"""What gets little out of the embedded base: it cannot read pictures of words, takes one step only and few other prompts, has no adapter,
+is not served, and knows few people."""
 
 
 def run(name: str, loaded: LoadedModel, given: Material):
@@ -35,7 +45,8 @@ def run(name: str, loaded: LoadedModel, given: Material):
 
 
 @pytest.mark.parametrize("name", list(ATTACKS))
-def test_every_attack(name: str, base: LoadedModel, known: Material) -> None:
+def test_every_attack(name: str, base: LoadedModel, known: Material, ignorant: LoadedModel) -> None:
+    known = replace(known, models={"base": lambda: base, "retrained": lambda: ignorant})
     before = {key: value.clone() for key, value in base.model.state_dict().items()}
     modes = [module.training for module in base.model.modules()]
     needs = [parameter.requires_grad for parameter in base.model.parameters()]

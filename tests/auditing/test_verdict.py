@@ -133,13 +133,29 @@ DEFAULT = {
     "suffix": (0.1, True),
 }
 """The package's own policy, attack by attack, in the order of the results: allowed share, and whether the attack is required."""
+FULL = {
+    "multi_turn": (0.1, True),
+    "multi_hop": (0.1, True),
+    "reverse": (0.1, True),
+    "sampling": (0.1, True),
+    "patching": (0.5, False),
+    "rounding": (0.1, True),
+    "benign": (0.1, True),
+    "pops": (0.1, True),
+    "interpolate": (0.1, True),
+    "gcg": (0.1, True),
+}
+"""What the full profile's policy adds."""
 
 
 def test_the_default_policy() -> None:
     """Values written down by hand, so that no change of an attack changes them unnoticed."""
     policy = load_policy()
     assert [(name, (rule.most, rule.required)) for name, rule in policy.attacks.items()] == list(DEFAULT.items())
-    assert all(rule.settings == {} for rule in policy.attacks.values()) and set(policy.attacks) == set(ATTACKS)
+    assert all(rule.settings == {} for rule in policy.attacks.values())
+    full = load_policy(profile="full").attacks
+    assert {name: (rule.most, rule.required) for name, rule in full.items()} == {**DEFAULT, **FULL} and set(full) == set(ATTACKS)
+    assert [name for name in full if name in DEFAULT] == list(DEFAULT)
     assert policy.model_dump(exclude={"attacks"}) == {
         "utility_floor": 0.9,
         "least_facts": 20,

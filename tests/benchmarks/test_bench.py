@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from tests.benchmarks import fixtures
 from vgid.benchmarking import bench
 from vgid.benchmarking.bench import BenchConfig, choose_benchmark, open_sources, read_training_rows, run_bench
+from vgid.benchmarking.store import model_fingerprint
 from vgid.benchmarks.base import BENCHMARKS
 from vgid.commands import app
 from vgid.config import load_config, read_recipe, resolve
@@ -91,6 +92,36 @@ def test_one_command_unlearns_and_asks(tmp_path: Path, folder: Path) -> None:
         assert secret not in page + (out / "results.json").read_text() + (out / "unlearned" / "results.json").read_text()
     with pytest.raises(OutputError, match="the output folder is not empty"):
         run(folder, config, out)
+
+
+@pytest.mark.slow
+def test_from_a_base_it_makes_the_model_that_knows_and_the_reference(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, out = mllmu(tmp_path / "data"), tmp_path / "out"
+    steps = ["training.steps=2", "training.retain_batch=2", "training.learning_rate=1e-3", "validation.every=0"]
+    learning = resolve(None, steps, method="finetune")
+    ask = bench.ask_models
+    with monkeypatch.context() as patched:
+        patched.setattr(bench, "_unlearn", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(folder, config, out, from_base=learning)
+    first = {path: path.stat().st_mtime_ns for path in out.glob("*/merged/model.safetensors")}
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(bench, "ask_models", lambda *given, **options: asked.update(given[1]) or ask(*given, **options))
+    results = run(folder, config, out, from_base=learning)
+    assert asked["base"][0] == str(out / "finetuned" / "merged") and asked["retrained"][0] == str(out / "reference" / "merged")
+    assert len(first) == 2 and all(path.stat().st_mtime_ns == then for path, then in first.items())  # they are not made twice
+    weights = {model_fingerprint(load_model(path)) for path in (folder, *(each[0] for each in asked.values()))}
+    assert len(weights) == 4
+    made = results["finetuning"]
+    assert made["base"] == str(folder) and made["finetuned"]["rows_trained"] == {"learned": 4, "left_out": 0}
+    assert made["reference"]["rows_trained"] == {"learned": 2, "left_out": 2} and len(made["reference"]["curves"]["retain"]) == 2
+    assert sorted(each.name for each in out.iterdir()) == [
+        ".vgid-run", "finetuned", "reference", "report.html", "results.json", "unlearned",
+    ]  # fmt: skip
+
+
+def _interrupted(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_stopped_run_goes_on(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

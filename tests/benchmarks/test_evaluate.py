@@ -206,7 +206,10 @@ def test_published_figures_stand_beside_ours(tmp_path: Path) -> None:
     page = render_benchmark(results)
     assert "arXiv 2610.10358, tables 5 to 7" in page and "Retain only" in page and "0.135" in page and "-0.371" in page
     assert [table.row_count for table in published_table(results)] == [12, 2]
-    assert [each["source"] for each in published_figures(MLLMU(locate(root), None, "5"))] == ["arXiv 2606.00105"]
+    assert [each["source"] for each in published_figures(MLLMU(locate(root), None, "5"))] == [
+        "arXiv 2606.00105",
+        "MLLMU-Bench's repository, issues 11 and 20",
+    ]
     assert published_figures(CLEAR(locate(root))) == []
 
 

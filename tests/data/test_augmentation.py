@@ -3,11 +3,13 @@
 from random import Random
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from tests.data.test_self_distilled import FORGET, RETAIN, row
 from vgid.data.augmentation import augment_picture, augmented_rows
-from vgid.data.example import STRANGER
+from vgid.data.example import STRANGER, ImageRef
+from vgid.data.self_distilled import similar_questions
 
 ALIKE = [
     row("a1", "Where does this person live?", 2, subject="r"),
@@ -34,6 +36,23 @@ def test_the_choice_and_the_pictures_follow_from_the_seed() -> None:
 
     assert made(3) == made(3) != made(4) and len(made(3)) == 2 and made(3, 0) == []
     assert augmented_rows(FORGET, [RETAIN[1], ALIKE[2]], 5, 0) == []
+
+
+def test_pictures_are_changed_when_they_are_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if they had been changed at once, one after the other; before, not one is read."""
+    opened: list[ImageRef] = []
+    read = ImageRef.open
+    monkeypatch.setattr(ImageRef, "open", lambda self: opened.append(self) or read(self))
+    augmented = augmented_rows(FORGET, [*RETAIN, *ALIKE], 9, 0)
+    assert not opened and len(augmented) == 3
+    rng = Random("moved/0")
+    similar_questions(FORGET, [*RETAIN, *ALIKE], rng)
+    origins = {each.question: each for each in (RETAIN[0], ALIKE[0], ALIKE[1])}
+    rng.sample(range(3), 3)  # which rows
+    for each in augmented:
+        at_once = augment_picture(origins[each.question].images[0].open(), rng)
+        assert each.images[0].open().tobytes() == at_once.tobytes()
+    assert len({each.images[0] for each in augmented}) == 3
 
 
 def test_what_comes_into_view_has_the_colour_of_the_corner() -> None:

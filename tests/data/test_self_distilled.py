@@ -5,7 +5,7 @@ from random import Random
 
 from tests.conftest import png
 from vgid.data.example import STRANGER, Example, ImageRef
-from vgid.data.self_distilled import dissimilar_questions, self_distilled_rows
+from vgid.data.self_distilled import Questions, answered_together, dissimilar_questions, self_distilled_rows
 
 PICTURES = [ImageRef(data=png(seed)) for seed in range(3)]
 
@@ -42,7 +42,7 @@ def test_answers_that_say_what_is_to_be_forgotten_are_left_out() -> None:
         said = {"What colour is the background?": "Red.", "Is there a hat?": "A judge in NEW  Delhi."}
         return ["" if row.subject == "q" and "a hat" in row.question else said[row.question] for row in rows]
 
-    found = self_distilled_rows(FORGET, RETAIN, 5, 0, answer)
+    (found,) = answered_together([self_distilled_rows(FORGET, RETAIN, 5, 0)], answer)
     # Two pictures, two questions that qualify; the answer with a secret and the empty one are dropped.
     assert len(asked) == 4 and not any(row.answer for row in asked)
     assert sorted((row.question, row.answer, row.subject, row.images[0] == PICTURES[0]) for row in found) == [
@@ -54,7 +54,7 @@ def test_answers_that_say_what_is_to_be_forgotten_are_left_out() -> None:
 
 def test_the_choice_follows_from_the_seed() -> None:
     def questions(seed: int) -> list[str]:
-        return [row.question for row in self_distilled_rows(FORGET, RETAIN, 1, seed, lambda rows: ["Red."] * len(rows))]
+        return [row.question for row in self_distilled_rows(FORGET, RETAIN, 1, seed).rows]
 
     assert questions(0) == questions(0) and len({tuple(questions(seed)) for seed in range(9)}) > 1
 
@@ -63,5 +63,18 @@ def test_without_pictures_or_questions_there_are_no_rows() -> None:
     def never(rows: Sequence[Example]) -> list[str]:
         raise AssertionError("nothing to ask")
 
-    assert self_distilled_rows([FORGET[3]], RETAIN, 2, 0, never) == []
-    assert self_distilled_rows(FORGET, [RETAIN[4]], 2, 0, never) == []
+    asked = [self_distilled_rows([FORGET[3]], RETAIN, 2, 0), self_distilled_rows(FORGET, [RETAIN[4]], 2, 0)]
+    assert answered_together(asked, never) == [[], []]
+
+
+def test_several_kinds_are_asked_together_and_told_apart() -> None:
+    calls: list[list[str]] = []
+
+    def answer(rows: Sequence[Example]) -> list[str]:
+        calls.append([row.id for row in rows])
+        return [f"to {row.id}" for row in rows]
+
+    kinds = [RETAIN[:2], [], RETAIN[2:]]
+    asked = [Questions(rows, lambda said, rows=rows: [f"{row.id} {text}" for row, text in zip(rows, said, strict=True)]) for rows in kinds]  # type: ignore[misc]
+    assert answered_together(asked, answer) == [[f"{row.id} to {row.id}" for row in rows] for rows in kinds]
+    assert calls == [[row.id for row in RETAIN]]

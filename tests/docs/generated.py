@@ -27,10 +27,10 @@ DATED = ("docs/LOG.md", "CHANGELOG.md")
 
 def attacks() -> str:
     """The attacks of the package's own policy, in its order: what each needs, what it may recover, and what it finds."""
-    lines = ["| attack | access | allowed share | finds |", "|---|---|---|---|"]
-    for name, rule in load_policy(None).attacks.items():
-        most = f"{rule.most:g}" if rule.required else f"{rule.most:g}, not required"
-        lines.append(f"| `{name}` | {ATTACKS.get(name).access} | {most} | {ATTACKS.get(name).finds} |")
+    lines = ["| attack | access | profile | allowed share | finds |", "|---|---|---|---|---|"]
+    for name, rule in load_policy(profile="full").attacks.items():
+        attack, most = ATTACKS.get(name), f"{rule.most:g}" if rule.required else f"{rule.most:g}, not required"
+        lines.append(f"| `{name}` | {attack.access} | {attack.profile} | {most} | {attack.finds} |")
     return "\n".join(lines) + "\n"
 
 

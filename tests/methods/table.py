@@ -72,12 +72,22 @@ TRAINED = (
     Row("mmunlearner", ("method.rows=3",), full=True),
     Row("mip_editor", QUICK_PATH, full=True),
     Row("retrain", full=True),
+    Row("wga"),
+    Row("satimp"),
+    Row("altpo", ("method.alternatives=1",)),
+    Row("duet"),
+    Row("viker", ("method.pictures=2",)),
+    Row("pdu"),
+    Row("vkd"),
+    Row("null_space", ("adapter.rank=4",)),
+    Row("siu"),
+    Row("aim", ("method.prompt_steps=2", "method.fisher_rows=2"), full=True),
 )
 """Methods with a loss on answer tokens, each in its usual way."""
 PADDED = (Row("vgid_released"),)
 """Methods that compare padding too, so that the loss of a row depends on its neighbours."""
-ALSO_FULL = tuple(replace(row, full=True) for row in TRAINED if not row.full and row.name != "smfa")
-OTHERS = (Row("manu"), Row("icu"), Row("untouched"))
+ALSO_FULL = tuple(replace(row, full=True) for row in TRAINED if not row.full and row.name not in ("smfa", "null_space"))
+OTHERS = (Row("manu"), Row("slug", ("method.parts=[language]", "method.target=0.98", "method.candidates=2")), Row("icu"), Row("untouched"))
 
 
 def forget_rows() -> list[Example]:

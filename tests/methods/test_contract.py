@@ -109,7 +109,7 @@ def test_only_positions_that_predict_answers_get_a_gradient(random_model: Loaded
     # Registered first, so that it sees all positions before the answers' are taken.
     random_model.model.get_output_embeddings().register_forward_pre_hook(see)
     method.loss(model, STEP).total.backward()
-    assert all(worst == 0.0 for worst in calls) and (calls or row.name == "rmu")
+    assert all(worst == 0.0 for worst in calls) and (calls or row.name in ("rmu", "null_space", "aim"))  # these compare states
 
 
 @pytest.mark.parametrize("row", (*TRAINED, *PADDED), ids=str)
@@ -227,7 +227,10 @@ def test_refusals_vary_by_step_and_row_and_by_nothing_else() -> None:
 # -- runs -----------------------------------------------------------------------------------------------------------------
 
 
-ALIKE = ("vgid", "ga", "grad_diff", "kl_min", "simnpo", "dpo", "undial", "finetune", "retrain")
+ALIKE = (
+    *("vgid", "ga", "grad_diff", "kl_min", "simnpo", "dpo", "undial", "finetune", "retrain"),
+    *("wga", "satimp", "altpo", "duet", "viker", "pdu", "vkd", "null_space", "slug", "siu", "aim"),
+)
 """Methods that run as others do, and differ in their loss only."""
 RUNS = [
     pytest.param(row, marks=pytest.mark.slow) if (row.full and row in ALSO_FULL) or row.name in ALIKE else row
@@ -259,7 +262,8 @@ def test_a_run_touches_its_scope_repeats_and_is_written_as_it_is(random_folder: 
     assert changed
     if adapted:  # the reference: the base beneath the adapter is what it was, bit by bit
         assert all(torch.equal(after[name], before[name]) for name in before)
-    allowed = {"manu": {"language", "vision"}, "mip_editor": {"language", "vision"}}
+    visual, both = {"vision", "projector"}, {"language", "vision"}
+    allowed = {"manu": both, "mip_editor": both, "aim": {"vision"}, "vkd": visual, "null_space": visual}
     scope = allowed.get(row.name, {"language", "projector"} if row.config.adapter is None else {"language"})
     assert {structure.part_of(name) for name in changed} <= scope
 
@@ -320,7 +324,7 @@ def test_weights_that_are_no_numbers_stop_the_run(random_model: LoadedModel, row
 # -- what is refused ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["finetune", "retrain", "mmunlearner", "manu", "mip_editor", "smfa"])
+@pytest.mark.parametrize("name", ["finetune", "retrain", "mmunlearner", "manu", "mip_editor", "smfa", "pdu", "null_space", "slug"])
 def test_methods_that_need_retain_data_say_so(random_model: LoadedModel, name: str) -> None:
     row = next(row for row in (*TRAINED, *OTHERS) if row.name == name)
     with pytest.raises(DataError, match=r"(?s)cannot do without retain data.*fix: give a retain set"):

@@ -40,6 +40,7 @@ class Family:
         packages: what the processor needs beyond our own requirements.
         refuses: kinds of rows it cannot take, and our message.
         layout: whether pixels are plain pictures, `[i, 3, height, width]`, so that a blur means something.
+        neurons: whether the decoder's feed-forward blocks are linear layers; experts are matrices of one parameter.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Family:
     packages: tuple[str, ...] = ()
     refuses: Mapping[str, str] = field(default_factory=dict)
     layout: bool = False
+    neurons: bool = True
 
     def __str__(self) -> str:
         return self.name
@@ -171,6 +173,14 @@ def llava() -> tuple[Any, Any]:
         image_seq_length=16,
     )
     return _finish(hf.LlavaForConditionalGeneration(config), tokenizer), processor
+
+
+def llava_with_experts() -> tuple[Any, Any]:
+    """A mixture of experts as its decoder: two of four for each token."""
+    dense, processor = llava()
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "decoder_sparse_step": 1, "head_dim": 16}
+    dense.config.text_config = hf.Qwen3MoeConfig(**_decoder(processor.tokenizer, **experts))
+    return _finish(hf.LlavaForConditionalGeneration(dense.config), processor.tokenizer), processor
 
 
 def llava_next() -> tuple[Any, Any]:
@@ -549,6 +559,7 @@ VIDEO = ("torchvision",)
 
 FAMILIES = (
     Family("LLaVA-1.5", llava, end="</s>", layout=True),
+    Family("LLaVA with a mixture of experts", llava_with_experts, end="</s>", layout=True, neurons=False),
     Family("Qwen2.5-VL", qwen2_5_vl, end="<|im_end|>", packages=VIDEO),
     Family("Qwen2-VL", qwen2_vl, end="<|im_end|>", packages=VIDEO),
     Family("Qwen3-VL", qwen3_vl, end="<|im_end|>", packages=VIDEO),

@@ -97,8 +97,8 @@ class SmallWorld:
         self, audited: LoadedModel, *attacks: str, forget: Sequence[Example] | None = None, reference: bool = True, **settings: Any
     ) -> dict[str, Any]:
         """The results of some attacks by the package's policy."""
-        rules = load_policy()
-        chosen = {name: rules.attacks[name].model_copy(update={"settings": settings}) for name in attacks or rules.attacks}
+        rules = load_policy(profile="full")
+        chosen = {name: rules.attacks[name].model_copy(update={"settings": settings}) for name in attacks or load_policy().attacks}
         policy = Policy(**{**rules.model_dump(), "utility_floor": UTILITY_FLOOR, "attacks": chosen})
         models = {"base": self.base, "audited": lambda: audited, **({"retrained": self.retrained} if reference else {})}
         return run_attacks(models, self.material(forget), policy)

@@ -17,6 +17,8 @@ from vgid.settings import Settings as Settings  # for attacks of other packages
 
 Access = Literal["black box", "scores", "hidden states", "weights"]
 """What the attacker needs: answers only; probabilities of given answers; hidden states; the weights themselves."""
+Profile = Literal["quick", "full"]
+"""How much work an audit is: minutes on a small model, or the budgets that were published."""
 Measure = Literal["facts", "membership"]
 """What an attack recovers: facts, scored 0 or 1 by row, or whether a row was learned, scored by a real number."""
 
@@ -50,6 +52,8 @@ class Material:
         served: the server that is said to serve the audited model.
         decoys: by id of a forget row, the row with other values in place of its own, for an audit of few people. Rows about one fact
             (`fact_key`) have the same values in the same order. Attacks score them as they score the true value.
+        models: functions that load the models of the audit, by role: `base`, the model before unlearning, and `retrained`, a reference
+            that never saw the forget rows, where there is one. For attackers who have them too.
     """
 
     forget: Sequence[Example]
@@ -62,6 +66,7 @@ class Material:
     views: Sequence[Example] = ()
     served: Endpoint | None = None
     decoys: Mapping[str, Sequence[Example]] = field(default_factory=dict)
+    models: Mapping[str, Callable[[], LoadedModel]] = field(default_factory=dict)
 
     @property
     def by_facts(self) -> bool:
@@ -157,6 +162,8 @@ class Attack(Generic[C]):
     """Whether an audit by the package's own policy can only pass if this attack does not fail."""
     position: ClassVar[int | None] = None
     """Place in the package's own policy, and so in its results: ascending, equal ones by name. None keeps the attack out of it."""
+    profile: ClassVar[Profile] = "quick"
+    """The smallest profile whose built-in policy runs the attack; a policy of the user may name it in any profile."""
 
     def __init__(self, config: C) -> None:
         self.config = config
@@ -178,7 +185,7 @@ ATTACKS: Registry[type[Attack[Any]]] = Registry(
     "attack",
     group="vgid.attacks",
     base=Attack,
-    must={"Config": Settings, "access": get_args(Access), "finds": str, "measures": get_args(Measure)},
+    must={"Config": Settings, "access": get_args(Access), "finds": str, "measures": get_args(Measure), "profile": get_args(Profile)},
 )
 
 

@@ -135,7 +135,7 @@ def relearned(loaded: LoadedModel, training: Sequence[Example], asked: Sequence[
 
     Args:
         loaded: the model; it is left unchanged.
-        training: rows to fine-tune on.
+        training: rows to fine-tune on; without any the model is asked as it is.
         asked: rows to ask about.
         budget: settings of the training.
         material: gives the seed and the number of questions that are asked at once.
@@ -155,6 +155,8 @@ def relearned(loaded: LoadedModel, training: Sequence[Example], asked: Sequence[
         "validation.every": 0,
         "seed": material.seed,
     }
+    if not training:
+        return ask_with_decoys(plain_copy(loaded), asked, lambda row: ways(row, material), material.decoys, material.batch_size)
     config = resolve(None, [f"{key}={value}" for key, value in settings.items()], method="finetune")
     copied = plain_copy(loaded)
     copied.model.requires_grad_(True)

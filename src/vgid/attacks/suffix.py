@@ -1,6 +1,6 @@
 """Append a few tokens to the question, optimised by random search on some people to make the model answer about others.
 
-The search follows arXiv 2404.02151; it needs only probabilities, and is weaker than a search by gradients (GCG, arXiv 2307.15043).
+The search follows arXiv 2404.02151; it needs only probabilities, and is weaker than the search by gradients (`vgid.attacks.gcg`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from vgid.attacks.asking import Found, ask_with_decoys, reveals_fact, reworded
-from vgid.attacks.base import ATTACKS, Attack, Material, Outcomes, Settings, sample_rows, split_facts, split_people
+from vgid.attacks.base import ATTACKS, Access, Attack, Material, Outcomes, Settings, sample_rows, split_facts, split_people
 from vgid.data.example import Example, subject_key
 from vgid.evaluation.scoring import score
 from vgid.models.loading import LoadedModel
@@ -39,7 +39,7 @@ class Suffix(Attack[SuffixConfig]):
     """Keep every replacement of a token that makes the answers about half of the forgotten people likelier; ask about the other half."""
 
     Config = SuffixConfig
-    access = "scores"
+    access: ClassVar[Access] = "scores"
     finds = "forgetting that holds for ordinary prompts only"
     tries = "Searching for words to add that bring the facts back"
     full: ClassVar = {"tokens": 20, "trials": 500, "rows": 32}
@@ -85,9 +85,7 @@ class Suffix(Attack[SuffixConfig]):
         Returns:
             The best suffix found, as text.
         """
-        rng, tokenizer = Random(f"suffix/{seed}"), loaded.encoder.tokenizer
-        special = set(tokenizer.all_special_ids) | set(loaded.encoder.image_marks)
-        words = [token for token in range(len(tokenizer)) if token not in special and tokenizer.decode([token]).strip().isalpha()]
+        rng, tokenizer, words = Random(f"suffix/{seed}"), loaded.encoder.tokenizer, readable_tokens(loaded)
 
         def loss(tokens: Sequence[int]) -> float:
             asked = [with_suffix(row, tokenizer.decode(tokens)) for row in rows]
@@ -101,6 +99,13 @@ class Suffix(Attack[SuffixConfig]):
             if (reached := loss(tried)) < lowest:
                 best, lowest = tried, reached
         return str(tokenizer.decode(best))
+
+
+def readable_tokens(loaded: LoadedModel) -> list[int]:
+    """Tokens of letters alone, of which a suffix is made."""
+    tokenizer = loaded.encoder.tokenizer
+    special = set(tokenizer.all_special_ids) | set(loaded.encoder.image_marks)
+    return [token for token in range(len(tokenizer)) if token not in special and tokenizer.decode([token]).strip().isalpha()]
 
 
 def with_suffix(row: Example, suffix: str) -> Example:

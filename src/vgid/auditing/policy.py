@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from vgid.attacks import ATTACKS, Attack
+from vgid.attacks.base import Profile as Profile
 from vgid.config import explain
 from vgid.errors import ConfigError
 from vgid.reading import LARGEST_YAML, parse_yaml, read_text
-
-Profile = Literal["quick", "full"]
-"""How much work an audit does: minutes on a small model, or the budgets that were published."""
 
 
 class Rule(BaseModel):
@@ -89,25 +87,39 @@ class Policy(BaseModel):
             raise ConfigError("the policy is not valid", got="\n  ".join(["", *problems])) from error
 
 
-def default_policy() -> Policy:
-    """The package's own policy: every attack that asks for a place in it, with the attack's own threshold.
+def default_policy(profile: Profile = "quick") -> Policy:
+    """The package's own policy for a profile: every attack that asks for a place in it, with the attack's own threshold.
+
+    Args:
+        profile: `full` adds the attacks that are too slow for a quick audit.
+
+    Returns:
+        The policy.
 
     Raises:
         ConfigError: an attack of another package has a threshold or settings that are not valid.
     """
     attacks = {name: ATTACKS.get(name) for name in ATTACKS}
-    ordered = sorted((attack.position, name) for name, attack in attacks.items() if attack.position is not None)
+    chosen = {name: attack for name, attack in attacks.items() if attack.profile in ("quick", profile)}
+    ordered = sorted((attack.position, name) for name, attack in chosen.items() if attack.position is not None)
     return _validated({"attacks": {name: {} for _, name in ordered}}, "the package's own policy")
 
 
-def load_policy(path: str | Path | None = None) -> Policy:
-    """Read a policy file; None gives the package's own policy.
+def load_policy(path: str | Path | None = None, profile: Profile = "quick") -> Policy:
+    """Read a policy file.
+
+    Args:
+        path: the file; None for the package's own policy.
+        profile: the profile of the audit; a policy file holds for all of them.
+
+    Returns:
+        The policy.
 
     Raises:
         ConfigError: no such file, not a YAML mapping, unknown keys or attacks, or values out of range.
     """
     if path is None:
-        return default_policy()
+        return default_policy(profile)
     if not Path(path).is_file():
         raise ConfigError("no such policy file", where=str(path), expected="a YAML file", fix="check the path")
     return read_policy(read_text(Path(path), ConfigError, largest=LARGEST_YAML), str(path))

@@ -67,6 +67,7 @@ def run_attacks(
         if on_progress is not None:
             on_progress(done, total)
 
+    material = replace(material, models={role: load for role, load in models.items() if role != "audited"})
     scores: dict[str, ModelScores] = {}
     for role in sorted(models, key=lambda role: role != "base"):  # the base first: it may have to say what decoys are
         loaded = models[role]()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from vgid import processes
 from vgid.artifacts import write_json_atomic
 from vgid.benchmarking.asking import check_items
-from vgid.benchmarking.evaluate import IDENTITY, ask_models, check_reference, check_resumable, is_unfinished, write_results
+from vgid.benchmarking.evaluate import FINETUNED, IDENTITY, ask_models, check_reference, check_resumable, is_unfinished, write_results
 from vgid.benchmarking.splits import open_benchmark, read_split
 from vgid.benchmarking.store import model_fingerprint
 from vgid.benchmarks.base import Benchmark, is_forget_split
@@ -21,7 +22,8 @@ from vgid.config import RunConfig, explain
 from vgid.data.example import Example
 from vgid.data.sources import check_disjoint
 from vgid.errors import ConfigError, StoppedError
-from vgid.models.loading import load_model
+from vgid.finetuning import finetune
+from vgid.models.loading import check_model_path, load_model
 from vgid.progress import Stages
 from vgid.reading import read_json
 from vgid.run_folder import discard, output_folder
@@ -32,6 +34,8 @@ from vgid.unlearning import forget_checkpoint, left_to_go_on, retain_needed, unl
 
 UNLEARNED = "unlearned"
 """Subfolder of the output folder for the run that unlearns."""
+REFERENCE = "reference"
+"""Subfolder for the model that learns all but the forget set, where the run makes it."""
 
 log = logging.getLogger("vgid")
 
@@ -135,6 +139,7 @@ def run_bench(
     out: Path,
     *,
     reference: str | None = None,
+    from_base: RunConfig | None = None,
     batch_size: int = 64,
     skip_bad_rows: bool = False,
     allow_unknown: bool = False,
@@ -145,10 +150,12 @@ def run_bench(
     """Unlearn, then ask the model before, after, and the reference; called again after it was stopped, go on where it was.
 
     Args:
-        model: folder or hub id of a model that has learned the benchmark's people.
+        model: folder or hub id of a model that has learned the benchmark's people; with `from_base`, of one that has not.
         config: the benchmark, and the run that unlearns.
         out: folder for `results.json`, `report.html` and the unlearned model.
         reference: folder or hub id of a model that never saw the forget set.
+        from_base: settings by which the model first learns the benchmark's people, and a reference, if none is given, all but the forget
+            set.
         batch_size: questions that are asked at once.
         skip_bad_rows: leave bad rows out, with a warning for each, in place of an error.
         allow_unknown: go on although the model does not know the forget set.
@@ -171,14 +178,23 @@ def run_bench(
     _check_method(run)
     check_trackers(run.training.report_to, out)
     sources = open_sources(config.benchmark)
-    check_reference(sources.evaluation, reference is not None)
+    check_reference(sources.evaluation, reference is not None or from_base is not None)
+    for each in (model, *([reference] if reference is not None else [])):
+        check_model_path(each)
     check_resumable(out, overwrite, [model, reference, *sources.evaluation.inputs, *sources.training.inputs])
     with stages("Reading the data", "read"):
         total, data = check_items(sources.evaluation)
         forget, retain = read_training_rows(sources.training, run, skip_bad_rows)
+    given = model
+    if from_base is not None:
+        model, reference = str(out / FINETUNED / "merged"), reference or str(out / REFERENCE / "merged")
+    runs = [out / name for name in (FINETUNED, REFERENCE, UNLEARNED)]
     models: dict[str, tuple[str, Path | None]] = {"base": (model, None), "unlearned": (str(out / UNLEARNED / "merged"), None)}
     models |= {"retrained": (reference, None)} if reference is not None else {}
-    with output_folder(out, keep=not overwrite and is_unfinished(out), goes_on=lambda: left_to_go_on(out / UNLEARNED)):
+    with output_folder(out, keep=not overwrite and is_unfinished(out), goes_on=lambda: any(map(left_to_go_on, runs))):
+        if from_base is not None:
+            own = reference == str(out / REFERENCE / "merged")
+            learning = _learn(given, sources.training, from_base, out, stages, make_reference=own, skip_bad_rows=skip_bad_rows)
         unlearning = _unlearn(model, forget, retain, run, out, stages, allow_unknown=allow_unknown)
         results = ask_models(sources.evaluation, models, out, total=total, data=data, seed=run.seed, batch_size=batch_size, stages=stages)
         results["notes"] += training_notes(forget, sources.evaluation)
@@ -188,6 +204,8 @@ def run_bench(
             "retain_rows": len(retain),
             **sources.training.origin(),
         }
+        if from_base is not None:
+            results["finetuning"] = learning
         write_results(results, out, keep_answers)
         discard(out / IDENTITY)
     return results
@@ -223,6 +241,24 @@ def read_training_rows(benchmark: Benchmark, config: RunConfig, skip_bad_rows: b
     return forget, retain
 
 
+def all_training_rows(benchmark: Benchmark, *, skip_bad_rows: bool = False) -> tuple[list[Example], list[Example]]:
+    """Read what a model must be trained on to know a benchmark's people.
+
+    Args:
+        benchmark: the benchmark over the data with the rows for unlearning.
+        skip_bad_rows: leave bad rows out, with a warning for each, in place of an error.
+
+    Returns:
+        All rows, and those to forget among them.
+
+    Raises:
+        DataError: rows are bad, there are none, or one is in both sets.
+    """
+    forget, retain = (read_split(benchmark, split, skip_bad_rows=skip_bad_rows) for split in benchmark.training_splits)
+    check_disjoint(forget, retain)
+    return [*forget, *retain], forget
+
+
 def _check_method(config: RunConfig) -> None:
     method = config.build_method()
     if method.kind == "inference":
@@ -237,6 +273,33 @@ def _check_method(config: RunConfig) -> None:
             got=f"{processes.count()} processes",
             fix="use `vgid unlearn` under the launcher, then `vgid evaluate --benchmark` without it",
         )
+
+
+def _learn(
+    base: str, benchmark: Benchmark, config: RunConfig, out: Path, stages: Stages, *, make_reference: bool, skip_bad_rows: bool
+) -> dict[str, Any]:
+    """Stage 1: the model that knows everybody, and the reference that never sees the forget set, both from the same base."""
+    rows, forget = all_training_rows(benchmark, skip_bad_rows=skip_bad_rows)
+    learned: dict[str, Any] = {"base": base}
+    for name in (FINETUNED, REFERENCE) if make_reference else (FINETUNED,):
+        with _goes_on():
+            done = finetune(
+                base, rows, config, without=forget if name == REFERENCE else None, out=out / name, max_rows=0, resume=True, stages=stages
+            )
+        learned[name] = {key: done.results[key] for key in ("config", "training", "rows_trained", "curves")}
+        del done
+        gc.collect()
+    return learned
+
+
+@contextmanager
+def _goes_on() -> Iterator[None]:
+    """`vgid bench` has no --resume: after a stop, the same command goes on."""
+    try:
+        yield
+    except StoppedError as stopped:
+        fix, number = "the same command goes on from here", stopped.exit_code - 128
+        raise StoppedError(stopped.problem, where=stopped.where, fix=fix, number=number) from stopped
 
 
 def _unlearn(
@@ -261,12 +324,8 @@ def _unlearn(
         results = read_json(folder / "results.json")
         forget_checkpoint(folder)
     else:
-        try:
+        with _goes_on():
             results = unlearn(loaded, forget, retain, config, out=folder, max_rows=0, resume=True, stages=stages, **options).results
-        except StoppedError as stopped:
-            # `vgid bench` has no --resume: the same command goes on.
-            fix, number = "the same command goes on from here", stopped.exit_code - 128
-            raise StoppedError(stopped.problem, where=stopped.where, fix=fix, number=number) from stopped
     del loaded
     gc.collect()
     return results

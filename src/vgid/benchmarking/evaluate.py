@@ -22,6 +22,8 @@ from vgid.run_folder import MARK, check_output, discard, output_folder
 
 SCHEMA = "vgid.benchmark/1"
 ANSWERS, IDENTITY = "answers", "identity.json"
+FINETUNED = "finetuned"
+"""Subfolder for the model that learns a benchmark's people, where a run makes it: its first step."""
 """What a run that was stopped leaves in its folder: the answers so far, and of `vgid bench` what the run depends on."""
 
 
@@ -219,7 +221,7 @@ def resumable_folder(out: Path | None, overwrite: bool) -> AbstractContextManage
 def is_unfinished(out: Path) -> bool:
     """Return whether a run of a benchmark was stopped in this folder."""
     inside = {child.name for child in out.iterdir()} if out.is_dir() else set()
-    return MARK in inside and bool(inside & {ANSWERS, IDENTITY}) and "results.json" not in inside
+    return MARK in inside and bool(inside & {ANSWERS, IDENTITY, FINETUNED}) and "results.json" not in inside
 
 
 def write_results(results: Mapping[str, Any], out: Path, keep_answers: bool) -> None:

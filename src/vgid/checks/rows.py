@@ -10,7 +10,6 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from vgid.data.batching import UNBOUNDED, Encoder
-from vgid.data.conversation import render_chat
 from vgid.data.example import Example
 from vgid.errors import DataError
 from vgid.models.structure import base_of
@@ -104,7 +103,7 @@ def measure(encoder: Encoder, examples: Sequence[Example], instruction: str | No
 
 def _count(encoder: Encoder, examples: Sequence[Example], instruction: str | None, rng: Random) -> tuple[list[int], list[int]]:
     """Tokens of every row, and image tokens per picture of every row that has some."""
-    rendered = [render_chat(encoder.processor, example, instruction) for example in examples]
+    rendered = [encoder.render(example, instruction) for example in examples]
     prompts, answers = (
         [len(ids) for ids in encoder.tokenizer([getattr(each, part) for each in rendered], add_special_tokens=False)["input_ids"]]
         for part in ("prompt", "answer")

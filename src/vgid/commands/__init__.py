@@ -15,7 +15,23 @@ from typing import NoReturn
 import typer
 from rich.console import Console
 
-from vgid.commands import audit, bench, compare, config, data, demo, evaluate, export, forget, inspect, methods, record, unlearn
+from vgid.commands import (
+    audit,
+    bench,
+    compare,
+    config,
+    data,
+    demo,
+    evaluate,
+    experiment,
+    export,
+    finetune,
+    forget,
+    inspect,
+    methods,
+    record,
+    unlearn,
+)
 from vgid.commands.options import RENAMED
 from vgid.commands.root import app
 from vgid.commands.show import plain
@@ -33,7 +49,9 @@ __all__ = [
     "data",
     "demo",
     "evaluate",
+    "experiment",
     "export",
+    "finetune",
     "forget",
     "inspect",
     "main",
@@ -80,7 +98,7 @@ def main() -> None:
     except _Stopped as stopped:
         name = signal.Signals(int(str(stopped)) - 128).name
         others = "`vgid forget`, `bench`, `compare` and `evaluate --benchmark` by themselves"
-        _tell(f"stopped by {name}; `vgid unlearn` goes on with --resume, {others}")
+        _tell(f"stopped by {name}; `vgid unlearn` and `finetune` go on with --resume, {others}")
         raise
 
 

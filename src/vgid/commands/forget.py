@@ -1,4 +1,4 @@
-"""`vgid forget` and `vgid purge`."""
+"""`vgid forget`, `vgid retrain` and `vgid purge`."""
 
 from __future__ import annotations
 
@@ -127,3 +127,44 @@ def purge(
         for path, what in items
     ]
     show(result.as_json(), as_json, [*lines, "Copies that a file system, a backup or a tracker has kept are not removed."])
+
+
+@app.command()
+def retrain(
+    model: Annotated[str, typer.Option(help="Folder or hub id of the base, from before the person was learned.")],
+    request: Annotated[Path, typer.Option(help="The request's folder: rows, and request.yaml if there is one.", file_okay=False)],
+    retain: Annotated[Path, typer.Option(help="The training rows, without the person's.")],
+    out: Out,
+    leave_out: Annotated[
+        bool, typer.Option("--leave-out", help="Take the person's rows out of the training rows; without it they are refused.")
+    ] = False,
+    recipe: Recipe = None,
+    settings: Set = None,
+    seed: RunSeed = None,
+    max_rows: Annotated[int | None, typer.Option(min=1, help="Rows of either set to ask before and after, at most.")] = None,
+    key: Annotated[Path | None, typer.Option(help="Secret key of the record, a file of yours; by default OUT.key, which is made.")] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
+    """Honour a deletion request exactly: train the base again without the person's rows, and write a record.
+
+    The same command continues a run that was stopped. Exit code 0: done; 3: done, but the model did not learn its rows, or answers the
+    request's; 1: a step failed; 2: bad input.
+    """
+    from vgid.auditing.verdict import EXIT_CODE
+    from vgid.commands.finetune import finetune_config
+    from vgid.progress import Stages
+    from vgid.requests.retrain import RetrainOptions
+    from vgid.requests.retrain import retrain as run_retrain
+    from vgid.requests.screen import exact_panel
+
+    if launch_rank() > 0:
+        raise ConfigError("vgid retrain runs in one process", fix="under a launcher, use vgid finetune --without")
+    config = finetune_config(recipe, settings or [], seed)
+    options = RetrainOptions(model, request, retain, out, config, leave_out, max_rows, key, overwrite)
+    with Stages(quiet=as_json) as stages:
+        result = run_retrain(options, stages=stages)
+    show(result.record, as_json, [exact_panel(result, out)])
+    if not result.passed:
+        raise typer.Exit(EXIT_CODE)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from random import Random
+from typing import NamedTuple
 
 from PIL import Image, ImageOps
 
@@ -42,26 +43,76 @@ def augmented_rows(forget: Sequence[Example], retain: Sequence[Example], count: 
     questions = similar_questions(forget, retain, rng)
     rows = [row for row in retain if row.images and row.question in questions]
     return [
-        replace(row, id=f"moved-{number}", images=tuple(_augmented(image, rng) for image in row.images), tags=(*row.tags, AUGMENTED))
+        replace(
+            row,
+            id=f"moved-{number}",
+            images=tuple(AugmentedImage(source=image, change=draw_change(rng)) for image in row.images),
+            tags=(*row.tags, AUGMENTED),
+        )
         for number, row in enumerate(rng.sample(rows, min(count, len(rows))))
     ]
 
 
-def _augmented(image: ImageRef, rng: Random) -> ImageRef:
-    out = io.BytesIO()
-    augment_picture(image.open(), rng).save(out, "png")
-    return ImageRef(data=out.getvalue())
+class Change(NamedTuple):
+    """A small change of a picture.
+
+    Attributes:
+        mirrored: left and right are exchanged.
+        degrees: rotation.
+        scale: factor of the size.
+        shift: horizontal and vertical shift, as parts of the sides.
+    """
+
+    mirrored: bool
+    degrees: float
+    scale: float
+    shift: tuple[float, float]
+
+
+def draw_change(rng: Random) -> Change:
+    """Draw a change."""
+    mirrored, degrees, scale = rng.random() < 0.5, rng.uniform(-MAX_ROTATION, MAX_ROTATION), rng.uniform(*SCALES)
+    return Change(mirrored, degrees, scale, (rng.uniform(-MAX_SHIFT, MAX_SHIFT), rng.uniform(-MAX_SHIFT, MAX_SHIFT)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentedImage(ImageRef):
+    """A changed picture, which is made when it is opened: a short run never looks at most of them, and photographs are large.
+
+    Attributes:
+        source: the picture that is changed.
+        change: how.
+    """
+
+    source: ImageRef
+    change: Change
+
+    def __post_init__(self) -> None:
+        """It has neither file nor bytes of its own."""
+
+    def __repr__(self) -> str:
+        return f"AugmentedImage({self.source!r})"
+
+    def read(self) -> bytes:
+        """Make the picture, as PNG."""
+        out = io.BytesIO()
+        changed(self.source.open(), self.change).save(out, "png")
+        return out.getvalue()
 
 
 def augment_picture(picture: Image.Image, rng: Random) -> Image.Image:
     """Mirror, rotate, scale and shift a picture; its size stays, and uncovered parts get the colour of its top left corner."""
+    return changed(picture, draw_change(rng))
+
+
+def changed(picture: Image.Image, change: Change) -> Image.Image:
+    """Change a picture in a given way; its size stays, and uncovered parts get the colour of its top left corner."""
     background = picture.getpixel((0, 0))
-    if rng.random() < 0.5:
+    if change.mirrored:
         picture = ImageOps.mirror(picture)
-    picture = picture.rotate(rng.uniform(-MAX_ROTATION, MAX_ROTATION), Image.Resampling.BICUBIC, fillcolor=background)
-    scale = rng.uniform(*SCALES)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    place = [round((old - new) / 2 + old * rng.uniform(-MAX_SHIFT, MAX_SHIFT)) for old, new in zip(picture.size, size, strict=True)]
+    picture = picture.rotate(change.degrees, Image.Resampling.BICUBIC, fillcolor=background)
+    size = (max(1, round(picture.width * change.scale)), max(1, round(picture.height * change.scale)))
+    place = [round((old - new) / 2 + old * shift) for old, new, shift in zip(picture.size, size, change.shift, strict=True)]
     augmented = Image.new("RGB", picture.size, background)
     augmented.paste(picture.resize(size, Image.Resampling.BICUBIC), (place[0], place[1]))
     return augmented

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from vgid.data.example import IMAGE, Example, Turn
@@ -90,9 +90,47 @@ def render_chat(processor: Any, example: Example, instruction: str | None = None
     turns = _kept_in_order(processor, messages(example, instruction), example)
     said = example.answer if answer is None else answer
     reply = {"role": "assistant", "content": [{"type": "text", "text": said}]}
-    prompt = _apply(processor, turns, add_generation_prompt=True)
-    whole = _apply(processor, [*turns, reply], add_generation_prompt=False)
+    prompt, whole = _apply(processor, (turns, True), ([*turns, reply], False))
     return Rendered(prompt, _answer_part(processor, prompt, whole, said))
+
+
+def render_form(processor: Any, form: str, example: Example, instruction: str | None = None, answer: str | None = None) -> Rendered:
+    """Render prompt and answer by a custom form, without the chat template.
+
+    Args:
+        processor: the model's processor; it says how a picture is written.
+        form: text with `{question}`, `{answer}` and `<image>`, where pictures go unless the question has marks of its own. Rows without
+            pictures lose the mark, and the line break after it.
+        example: the example to render.
+        instruction: text before the question; None for none.
+        answer: text of the answer; None for the recorded one.
+
+    Returns:
+        Prompt and answer as text. Spaces before the answer belong to it, since tokenizers join them with its first word.
+
+    Raises:
+        DataError: the row has earlier turns, for which the form has no place, or another number of marks than pictures.
+    """
+    if example.context:
+        raise DataError(
+            "a custom prompt has a place for one question only",
+            where=example.where or example.id,
+            expected="rows without earlier turns and system messages",
+            got=f"{len(example.context)} turns before the question",
+            fix="leave them out, or set data.prompt=null to use the model's chat template",
+        )
+    messages(example)  # checks the marks
+    question = f"{instruction}\n{example.question}" if instruction else example.question
+    shown = len(example.images) if IMAGE not in question else 0
+    text = re.sub(f"{IMAGE}(\n?)", lambda found: (IMAGE + found[1]) * shown, form)
+    text = text if IMAGE in form or not shown else IMAGE * shown + text
+    prompt, after = text.split("{answer}")
+    prompt = prompt.replace("{question}", question)
+    mark = _written_for_picture(processor).strip() if example.images and getattr(processor, "chat_template", None) else ""
+    mark = mark or getattr(processor, "image_token", IMAGE)
+    spaces = prompt[len(prompt.rstrip(" ")) :]
+    said = example.answer if answer is None else answer
+    return Rendered(prompt.rstrip(" ").replace(IMAGE, mark), spaces + said + after)
 
 
 def _kept_in_order(processor: Any, turns: list[dict[str, Any]], example: Example) -> list[dict[str, Any]]:
@@ -122,10 +160,7 @@ def _kept_in_order(processor: Any, turns: list[dict[str, Any]], example: Example
 def _written_for_picture(processor: Any) -> str:
     """What the template writes for one picture before a text."""
     text = {"type": "text", "text": _SENTINEL.format(0)}
-    without, shown = (
-        _apply(processor, [{"role": "user", "content": content}], add_generation_prompt=True)
-        for content in ([text], [{"type": "image"}, text])
-    )
+    without, shown = _apply(processor, *(([{"role": "user", "content": content}], True) for content in ([text], [{"type": "image"}, text])))
     before = next((place for place, (one, other) in enumerate(zip(without, shown, strict=False)) if one != other), len(without))
     return shown[before : before + len(shown) - len(without)]
 
@@ -140,7 +175,7 @@ def _is_in_order(processor: Any, form: list[dict[str, Any]], turns: list[dict[st
     names = {text: _SENTINEL.format(number) for number, text in enumerate(texts)}
     wanted = [names[part["text"]] if part["type"] == "text" else written for turn in turns for part in turn["content"]]
     try:
-        rendered = _apply(processor, [_renamed(turn, names, written) for turn in form], add_generation_prompt=True)
+        (rendered,) = _apply(processor, ([_renamed(turn, names, written) for turn in form], True))
     except ModelError as error:
         if error.problem == ENDLESS:
             raise
@@ -163,7 +198,8 @@ def _joined(content: list[dict[str, Any]], written: str) -> str:
     return "".join(part["text"] if part["type"] == "text" else written for part in content)
 
 
-def _apply(processor: Any, turns: list[dict[str, Any]], *, add_generation_prompt: bool) -> str:
+def _apply(processor: Any, *chats: tuple[list[dict[str, Any]], bool]) -> list[str]:
+    """The text of each chat, with the beginning of the assistant's turn where the flag is set: all in one call of the worker."""
     if not getattr(processor, "chat_template", None):
         raise ModelError(
             "the processor has no chat template",
@@ -172,7 +208,7 @@ def _apply(processor: Any, turns: list[dict[str, Any]], *, add_generation_prompt
             fix="use an instruction-tuned checkpoint, or set processor.chat_template",
         )
     try:
-        return str(_worker(processor)(turns, add_generation_prompt))
+        return [str(text) for text in _worker(processor)(chats)]
     except OverLimitError as error:
         _WORKERS.clear()
         raise ModelError(
@@ -202,8 +238,8 @@ def _worker(processor: Any) -> Worker:
     key = (str(os.getpid()), kind.__module__, kind.__qualname__, repr(processor.chat_template), repr(tokens))
     if key not in _WORKERS:
 
-        def render(turns: list[dict[str, Any]], add_generation_prompt: bool) -> str:
-            return str(processor.apply_chat_template(turns, add_generation_prompt=add_generation_prompt, tokenize=False))
+        def render(chats: Sequence[tuple[list[dict[str, Any]], bool]]) -> list[str]:
+            return [str(processor.apply_chat_template(turns, add_generation_prompt=begun, tokenize=False)) for turns, begun in chats]
 
         while len(_WORKERS) >= MOST_WORKERS:
             _WORKERS.pop(next(iter(_WORKERS))).close()

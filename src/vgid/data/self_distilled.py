@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence, Set
+from dataclasses import replace
 from random import Random
+from typing import NamedTuple
 
 from vgid.data.example import STRANGER, Example
 
@@ -24,15 +26,41 @@ Answer = Callable[[Sequence[Example]], Sequence[str]]
 """Gives the base's answer to each example."""
 
 
-def self_distilled_rows(forget: Sequence[Example], retain: Sequence[Example], per_picture: int, seed: int, answer: Answer) -> list[Example]:
-    """Ask the base questions of the retain set about the pictures of the forget set, and make rows of its answers.
+class Questions(NamedTuple):
+    """Questions to the base, and what becomes of its answers; so several kinds of questions can be asked together.
+
+    Attributes:
+        rows: rows without answers.
+        kept: from one answer for each row to the rows that are kept, with their answers.
+    """
+
+    rows: list[Example]
+    kept: Callable[[Sequence[str]], list[Example]]
+
+
+def answered_together(asked: Sequence[Questions], answer: Answer) -> list[list[Example]]:
+    """Ask all questions at once.
+
+    Args:
+        asked: several kinds of questions.
+        answer: gives the base's answers.
+
+    Returns:
+        The rows that are kept of each kind.
+    """
+    rows = [row for each in asked for row in each.rows]
+    said = iter(answer(rows) if rows else ())
+    return [each.kept([next(said) for _ in each.rows]) for each in asked]
+
+
+def self_distilled_rows(forget: Sequence[Example], retain: Sequence[Example], per_picture: int, seed: int) -> Questions:
+    """Choose questions of the retain set about the pictures of the forget set, which the base is to answer.
 
     Args:
         forget: rows to forget; their pictures are asked about.
         retain: rows to retain; their questions are asked.
         per_picture: number of questions about each picture, or fewer where fewer qualify.
         seed: random seed of the choice of questions.
-        answer: gives the base's answers.
 
     Returns:
         Rows tagged `SELF_DISTILLED`, with ids `anchor-PICTURE-QUESTION`; rows with an empty answer are left out, and those whose answer
@@ -46,11 +74,11 @@ def self_distilled_rows(forget: Sequence[Example], retain: Sequence[Example], pe
         for k, question in enumerate(rng.sample(questions, min(per_picture, len(questions))))
     ]
     secrets = {_words(fact) for row in forget for fact in (row.keywords or (row.answer,))}
-    return [
-        Example(row.id, row.question, said, row.images, row.subject, tags=row.tags)
-        for row, said in zip(rows, answer(rows) if rows else (), strict=True)
-        if said and not _tells(_words(said), secrets)
-    ]
+
+    def kept(said: Sequence[str]) -> list[Example]:
+        return [replace(row, answer=text) for row, text in zip(rows, said, strict=True) if text and not _tells(_words(text), secrets)]
+
+    return Questions(rows, kept)
 
 
 def dissimilar_questions(forget: Sequence[Example], retain: Sequence[Example], rng: Random) -> list[str]:

@@ -384,14 +384,10 @@ def check_disjoint(forget: Sequence[Example], retain: Sequence[Example], names: 
             attacks keep what they compute about a row under its id.
     """
 
-    def key(example: Example) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        texts = (*(turn.text for turn in example.context), example.question)
-        return tuple(ref.fingerprint for ref in example.images), tuple(" ".join(text.split()).casefold() for text in texts)
-
-    forgotten, ids = {key(example): example for example in forget}, {example.id: example for example in forget}
+    forgotten, ids = {_asked(example): example for example in forget}, {example.id: example for example in forget}
     problems = []
     for kept in retain:
-        if (found := forgotten.get(key(kept))) is not None:
+        if (found := forgotten.get(_asked(kept))) is not None:
             same, fix = "question about the same images", "remove it from one of them"
         elif (found := ids.get(kept.id)) is not None:
             same, fix = "id", "give every row a different id"
@@ -408,3 +404,41 @@ def check_disjoint(forget: Sequence[Example], retain: Sequence[Example], names: 
         )
     if problems:
         raise DataError.together(problems)
+
+
+def leave_out(rows: Sequence[Example], without: Sequence[Example]) -> tuple[list[Example], list[Example]]:
+    """Part rows into those that stay and those that others name: rows that ask the same about the same pictures.
+
+    Args:
+        rows: rows.
+        without: the rows to leave out; their ids and answers do not count.
+
+    Returns:
+        The rows that stay, and those that are left out.
+
+    Raises:
+        DataError: none of the rows to leave out is among the rows.
+    """
+    asked, named = [_asked(row) for row in rows], [_asked(row) for row in without]
+    there, gone = set(asked), set(named)
+    missing = [row for row, key in zip(without, named, strict=True) if key not in there]
+    if without and len(missing) == len(without):
+        raise DataError(
+            "none of the rows to leave out is in the data",
+            expected="rows with the same question about the same pictures",
+            got=f"{len(without)} others",
+            fix="give the rows of the data themselves; white space and letter case do not count",
+        )
+    if missing:
+        places = ", ".join(row.where or row.id for row in missing[:SHOWN])
+        log.warning("%d of %d rows to leave out are not in the data, the first at %s", len(missing), len(without), places)
+    parts: dict[bool, list[Example]] = {False: [], True: []}
+    for row, key in zip(rows, asked, strict=True):
+        parts[key in gone].append(row)
+    return parts[False], parts[True]
+
+
+def _asked(example: Example) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What a row asks, about which pictures; letter case and white space do not count."""
+    texts = (*(turn.text for turn in example.context), example.question)
+    return tuple(ref.fingerprint for ref in example.images), tuple(" ".join(text.split()).casefold() for text in texts)

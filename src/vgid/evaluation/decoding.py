@@ -1,4 +1,4 @@
-"""Greedy decoding of packed rows: a picture, and the words that its questions share, are read once for all of them.
+"""Decoding of packed rows: a picture, and the words that its questions share, are read once for all of them.
 
 Shapes: b packed rows, k questions in the longest row, s tokens read so far, t new tokens, v vocabulary, e examples.
 """
@@ -6,7 +6,7 @@ Shapes: b packed rows, k questions in the longest row, s tokens read so far, t n
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -21,6 +21,10 @@ from vgid.models.packing import masks, model_inputs, places_of
 
 SHARED_HEADS = "TRANSFORMERS_SDPA_FORCE_GQA"
 """Environment variable of transformers for grouped-query attention without copies of keys and values."""
+
+
+Choose = Callable[[int, Tensor], Tensor]
+"""Gives the next tokens `[e]` from the number of tokens so far and the logits `[e, v]`."""
 
 
 class Decoded(NamedTuple):
@@ -67,8 +71,17 @@ def shared_heads(device: torch.device) -> Iterator[None]:
 
 
 @torch.no_grad()
-def decode(model: Any, batch: Batch, *, max_new_tokens: int, ends: Collection[int], pad: int, keep_logits: bool = False) -> Decoded:
-    """Answer packed prompts greedily.
+def decode(
+    model: Any,
+    batch: Batch,
+    *,
+    max_new_tokens: int,
+    ends: Collection[int],
+    pad: int,
+    keep_logits: bool = False,
+    choose: Choose | None = None,
+) -> Decoded:
+    """Answer packed prompts.
 
     In every step, each packed row gets one new token of each of its questions, which attends to the prefix and to its own question. Rows
     whose questions are all answered are dropped.
@@ -80,6 +93,7 @@ def decode(model: Any, batch: Batch, *, max_new_tokens: int, ends: Collection[in
         ends: ids of the tokens that end an answer.
         pad: id of the token that fills up answers after their end.
         keep_logits: whether to return the logits of every step.
+        choose: chooses the tokens of a step; None takes the likeliest.
 
     Returns:
         Tokens in the order of the examples, and logits.
@@ -106,7 +120,10 @@ def decode(model: Any, batch: Batch, *, max_new_tokens: int, ends: Collection[in
     tokens: list[Tensor] = []
     logits: list[Tensor] = []
     for step in range(max_new_tokens):
-        chosen = scores.argmax(dim=-1).masked_fill(done, pad)  # [b, k]
+        chosen = scores.argmax(dim=-1)  # [b, k]
+        if choose is not None:
+            chosen[rows, slots] = choose(step, scores[rows, slots])
+        chosen = chosen.masked_fill(done, pad)
         tokens.append(chosen[rows, slots])
         if keep_logits:
             logits.append(scores[rows, slots])

@@ -1,4 +1,4 @@
-"""Generate a model's answers greedily, in batches."""
+"""Generate a model's answers in batches, greedily or by drawing tokens."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from functools import partial
 from typing import Any
 
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessorList
 
 from vgid.data.batching import Batch
 from vgid.data.example import Example
 from vgid.data.packing import Style, groups
 from vgid.errors import ConfigError
-from vgid.evaluation.decoding import Decoded, decode, shared_heads
+from vgid.evaluation.decoding import Choose, Decoded, decode, shared_heads
 from vgid.evaluation.inference import OnBatch, by_length, frozen
+from vgid.evaluation.sampling import DrawnTokens, Sampling
 from vgid.memory import as_many_as_fit
 from vgid.models.loading import LoadedModel
 from vgid.models.packing_check import TOLERANCE, find_style
@@ -39,8 +40,9 @@ def generate(
     on_batch: OnBatch | None = None,
     on_answers: OnAnswers | None = None,
     encode: Callable[[Sequence[Example]], Batch] | None = None,
+    sampling: Sampling | None = None,
 ) -> list[str]:
-    """Answer every example's question greedily, whatever sampling the checkpoint configures.
+    """Answer every example's question, greedily unless `sampling` is set, whatever sampling the checkpoint configures.
 
     Answers depend neither on the order of the examples nor on the batch size, except for rounding where two tokens are equally likely. The
     model is left as it was.
@@ -53,6 +55,7 @@ def generate(
         on_batch: called after every batch with the number of its examples.
         on_answers: called after every batch with its answers.
         encode: makes prompts, padded on the left, from examples; None for plain questions.
+        sampling: how tokens are drawn; what is drawn depends on its seed and on the example's id. None takes the likeliest token.
 
     Returns:
         The answers in the order of the examples: new tokens only, without special tokens and without white space at the ends.
@@ -67,7 +70,7 @@ def generate(
         style = decoding_style(loaded, model, examples) if encode is None else None
         for indices in by_length(examples, batch_size, style):
             rows = [examples[i] for i in indices]
-            said = as_many_as_fit(partial(_answer, loaded, model, style, prompts), rows)
+            said = as_many_as_fit(partial(_answer, loaded, model, style, prompts, sampling), rows)
             for index, answer in zip(indices, said, strict=True):
                 answers[index] = answer
             if on_answers is not None:
@@ -107,22 +110,42 @@ def decoding_style(loaded: LoadedModel, model: Any, examples: Sequence[Example])
 
 
 def _decode(
-    loaded: LoadedModel, model: Any, rows: Sequence[Example], style: Style, max_new_tokens: int, keep_logits: bool = False
+    loaded: LoadedModel,
+    model: Any,
+    rows: Sequence[Example],
+    style: Style,
+    max_new_tokens: int,
+    keep_logits: bool = False,
+    sampling: Sampling | None = None,
 ) -> Decoded:
     encoder, config = loaded.encoder, model.generation_config
     batch = encoder.pack([encoder.row(row, answer=None) for row in rows], rows, style).to(model.device)
     ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
-    return decode(model, batch, max_new_tokens=max_new_tokens, ends=ends, pad=config.pad_token_id, keep_logits=keep_logits)
+    choose: Choose | None = None
+    if sampling is not None:
+        numbers = sampling.numbers([row.id for row in rows], max_new_tokens)
+        choose = lambda step, scores: sampling.draw(scores, numbers[:, step])  # noqa: E731
+    return decode(model, batch, max_new_tokens=max_new_tokens, ends=ends, pad=config.pad_token_id, keep_logits=keep_logits, choose=choose)
 
 
 def _answer(
-    loaded: LoadedModel, model: Any, style: Style | None, prompts: Callable[[Sequence[Example]], Batch], rows: Sequence[Example]
+    loaded: LoadedModel,
+    model: Any,
+    style: Style | None,
+    prompts: Callable[[Sequence[Example]], Batch],
+    sampling: Sampling | None,
+    rows: Sequence[Example],
 ) -> list[str]:
+    most = model.generation_config.max_new_tokens
     if style is not None:
-        return _texts(loaded, _decode(loaded, model, rows, style, model.generation_config.max_new_tokens).tokens)
+        return _texts(loaded, _decode(loaded, model, rows, style, most, sampling=sampling).tokens)
     inputs = prompts(rows).to(model.device).model_inputs
-    tokens = model.generate(**inputs)  # [b, s + new]: left padded prompts, so new tokens start at the same position
-    return _texts(loaded, tokens[:, inputs["input_ids"].shape[1] :])
+    width = inputs["input_ids"].shape[1]
+    options = {}
+    if sampling is not None:
+        options["logits_processor"] = LogitsProcessorList([DrawnTokens(sampling, sampling.numbers([row.id for row in rows], most), width)])
+    tokens = model.generate(**inputs, **options)  # [b, s + new]: left padded prompts, so new tokens start at the same position
+    return _texts(loaded, tokens[:, width:])
 
 
 def _texts(loaded: LoadedModel, tokens: Any) -> list[str]:

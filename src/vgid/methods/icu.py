@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import model_validator
 
 from vgid.data.batching import EncodedRow, Encoder, Pictures
 from vgid.data.example import Example
@@ -27,12 +27,18 @@ class ICUConfig(MethodConfig):
     """Settings of ICU.
 
     Attributes:
-        instruction: name of a built-in instruction, or a text.
+        instruction: name of a built-in instruction, or a text; empty for none, where there is noise.
         noise: how pictures are perturbed; kind `none` leaves them alone.
     """
 
-    instruction: str = Field(default="forget", min_length=1)
+    instruction: str = "forget"
     noise: NoiseConfig = NoiseConfig(kind="none")
+
+    @model_validator(mode="after")
+    def _does_something(self) -> ICUConfig:
+        if not self.instruction and self.noise.kind == "none":
+            raise ValueError("method.instruction is empty and method.noise.kind is none, so that nothing would change; give one of them")
+        return self
 
     @property
     def text(self) -> str:

@@ -102,7 +102,10 @@ class MANU(Method[MANUConfig]):
     paper = "2502.15910"
     needs = ("retain data",)
     trains = False
-    search: ClassVar[Search] = {"method.share": Range(0.02, 0.5, log=True)}
+    search: ClassVar[Search] = {
+        "method.share": Range(0.02, 0.5, log=True),
+        "method.parts": (("language", "vision"), ("language",), ("vision",)),
+    }
 
     def prepare(self, model: Any, context: Context) -> None:
         """Look at both sets and prune.

@@ -3,7 +3,12 @@ r"""The released script of VGID's authors (arXiv 2606.00105), which is not the m
 .. math:: L = \alpha \sum_{s,v} KL(p_T \| p) / b \;\text{and}\; \beta \sum_{s,v} KL(p_0 \| p) / b \;\text{in turn}
 
 The teacher looks at noise and reads no instruction. The divergence is taken at all positions (picture, prompt and padding too), summed and
-divided by the number of rows; one optimizer step on forget rows is followed by one on retain rows.
+divided by the number of rows; one optimizer step on forget rows is followed by one on retain rows, so that an epoch shows every forget row
+once and as many retain rows.
+
+The rest of the script is in the recipes `released` (its defaults, 5e-4 for 5 epochs) and `released-readme` (its README, 2e-5 for 1 epoch):
+adapters by the ends of names, which the vision tower has too, the prompt without an end token, and gradients that are not clipped. Its
+teacher is a copy of the model in float16; with `teacher_precision: fp16` the base computes in float16 here, from the weights as they are.
 
 Shapes: b rows, s positions, v vocabulary.
 """
@@ -11,7 +16,7 @@ Shapes: b rows, s positions, v vocabulary.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -35,6 +40,7 @@ class VGIDReleasedConfig(MethodConfig):
         alpha: weight of the forget term.
         beta: weight of the retain term.
         alternate: one optimizer step on forget rows, the next on retain rows; false adds both up in every step.
+        teacher_precision: `fp16` lets the base compute in float16, as the script's teacher does; `same` as the model in training does.
     """
 
     noise: NoiseConfig = NoiseConfig(kind="uniform", space="normalised")
@@ -42,6 +48,7 @@ class VGIDReleasedConfig(MethodConfig):
     alpha: float = Field(default=1.0, ge=0.0)
     beta: float = Field(default=1.0, ge=0.0)
     alternate: bool = True
+    teacher_precision: Literal["same", "fp16"] = "same"
 
 
 @METHODS.register("vgid_released")
@@ -59,14 +66,18 @@ class VGIDReleased(Method[VGIDReleasedConfig]):
         found = Unsupported("padding counts in the loss, so rows cannot be taken apart or share a row", fix)
         return {"packing": found, "splitting": found}
 
+    @property
+    def alternates(self) -> bool:
+        """As configured."""
+        return self.config.alternate
+
     def loss(self, model: Any, batch: StepBatch) -> LossOutput:
-        """alpha x forget and beta x retain; with `alternate` only one of them, in turn."""
-        turns = {"forget": batch.step % 2 == 0, "retain": batch.step % 2 == 1} if self.config.alternate else {}
+        """alpha x forget + beta x retain; where steps take turns, a batch has one of them."""
         weights = {"forget": self.config.alpha, "retain": self.config.beta}
         parts = {
             side: self._divergence(model, rows, batch.step, forget=side == "forget")
             for side, rows in (("forget", batch.forget), ("retain", batch.retain))
-            if rows and weights[side] and turns.get(side, True)
+            if rows and weights[side]
         }
         total = sum((weights[name] * part for name, part in parts.items()), torch.zeros((), device=self.context.device))
         return LossOutput(total, {name: part.detach() for name, part in parts.items()})
@@ -74,7 +85,8 @@ class VGIDReleased(Method[VGIDReleasedConfig]):
     def _divergence(self, model: Any, examples: tuple[Example, ...], step: int, *, forget: bool) -> Tensor:
         batch = self.context.batch(examples)
         seen = self._teacher_batch(examples, step) if forget else batch
-        with reference(model, copy=self.context.reference_copy) as base:
+        half = self.config.teacher_precision == "fp16"
+        with reference(model, copy=self.context.reference_copy) as base, torch.autocast(self.context.device.type, torch.float16, half):
             target = all_logits(base, seen)
         return kl_divergence(target, all_logits(model, batch)).sum() / len(batch.ids)  # "batchmean" in the script
 

@@ -7,23 +7,24 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, inject_adapter_in_model
 from torch import nn
 
 from vgid.errors import ConfigError, ModelError
+from vgid.limits import CallError, OverLimitError, limited
 from vgid.memory import free_bytes
 from vgid.models.structure import base_of, inspect_model, linear_layers
 from vgid.processes import gather_nothing
-from vgid.settings import AdapterConfig
+from vgid.settings import AdapterConfig, Part
 
 log = logging.getLogger("vgid")
 
 
 def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int, log_targets: bool = True) -> PeftModel:
-    """Put adapters on the linear layers in scope, and freeze everything else.
+    """Put adapters on the linear layers in scope, and freeze everything else but a projector that is trained whole.
 
     Args:
         model: the model; its modules are replaced in place.
@@ -35,11 +36,13 @@ def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int, log_targe
         The model in PEFT's wrapper.
 
     Raises:
-        ModelError: the scope matches no linear layer, or the rank is larger than every layer's.
-        ConfigError: the adapter alone would not fit into free memory.
+        ModelError: the scope, or a name in the targets, matches no linear layer, the rank is larger than every layer's, or there is no
+            projector to train.
+        ConfigError: the adapter alone would not fit into free memory, the regular expression cannot be used, or the projector would be
+            trained twice.
     """
     gather_nothing(model)  # what is frozen below must be the shards
-    names = linear_layers(model, config.scope)
+    names = linear_layers(model, config.scope) if config.targets is None else target_layers(model, config.targets)
     if not names:
         found = inspect_model(model)
         raise ModelError(
@@ -49,16 +52,7 @@ def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int, log_targe
             fix="set adapter.scope to parts that have linear layers",
         )
     layers: list[Any] = [model.get_submodule(name) for name in names]
-    most = max(min(layer.in_features, layer.out_features) for layer in layers)
-    if config.rank > most:
-        raise ModelError(
-            "the rank of the adapter is larger than that of every layer",
-            where="adapter.rank",
-            expected=f"at most {most}",
-            got=str(config.rank),
-            fix="lower it, or train all parameters with adapter=null",
-        )
-    _check_room(layers, config.rank, next(model.parameters()).device)
+    _check_rank(layers, config.rank, next(model.parameters()).device)
     if log_targets:
         log.info("LoRA on %d linear layers: %s", len(names), summarise_names(names))
     lora = LoraConfig(
@@ -68,17 +62,53 @@ def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int, log_targe
         target_modules=names,
         init_lora_weights=True if config.init == "default" else config.init,
     )
+    projector = _projector(model, names) if config.whole_projector else []
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return get_peft_model(model, lora)
+        adapted = get_peft_model(model, lora)
+    for module in projector:
+        module.requires_grad_(True)
+    return adapted
 
 
-def _check_room(layers: Sequence[Any], rank: int, device: torch.device) -> None:
-    """A rank that every layer has may still take more memory than there is, before anything is estimated.
+def _projector(model: nn.Module, adapted: Sequence[str]) -> list[nn.Module]:
+    """The modules of the projector, which are trained themselves: PEFT's copies of modules would hide them from whatever looks for them.
 
     Raises:
+        ConfigError: the projector gets an adapter too.
+        ModelError: there is no projector.
+    """
+    structure = inspect_model(model)
+    if any(structure.part_of(name) == "projector" for name in adapted):
+        raise ConfigError(
+            "the projector cannot be trained whole and by an adapter",
+            expected="adapter.whole_projector=true, or an adapter on the projector",
+            got="both",
+            fix="take the projector out of adapter.scope and adapter.targets",
+        )
+    modules = dict(model.named_modules())
+    found = [modules[name] for name in structure.projector if name in modules]
+    if not any(True for module in found for _ in module.parameters()):
+        raise ModelError("the model has no projector to train", where="adapter.whole_projector", got=type(model).__name__)
+    return found
+
+
+def _check_rank(layers: Sequence[Any], rank: int, device: torch.device) -> None:
+    """Check that some layer has such a rank, and that the adapters alone would fit, before anything is estimated.
+
+    Raises:
+        ModelError: the rank is larger than every layer's.
         ConfigError: the adapters' float32 weights alone, without gradients, would not fit into free memory.
     """
+    most = max(min(layer.in_features, layer.out_features) for layer in layers)
+    if rank > most:
+        raise ModelError(
+            "the rank of the adapter is larger than that of every layer",
+            where="adapter.rank",
+            expected=f"at most {most}",
+            got=str(rank),
+            fix="lower it, or train all parameters with adapter=null",
+        )
     needed = 4 * rank * sum(layer.in_features + layer.out_features for layer in layers)
     free = free_bytes(device)
     if free is not None and needed > free:
@@ -89,6 +119,53 @@ def _check_room(layers: Sequence[Any], rank: int, device: torch.device) -> None:
             got=f"{needed / 2**30:.1f} GiB for rank {rank}",
             fix="set a lower adapter.rank",
         )
+
+
+def target_layers(model: nn.Module, targets: Sequence[str] | str) -> list[str]:
+    """Find the linear layers that names, or a regular expression, mean, in any part of the model; never the head.
+
+    Args:
+        model: the model.
+        targets: names, each a layer's whole dotted name or the end of one, or one regular expression for whole dotted names.
+
+    Returns:
+        Dotted names, in the model's order.
+
+    Raises:
+        ModelError: a name or the expression matches no linear layer; the nearest names are given.
+        ConfigError: the expression is not valid, or takes too long.
+    """
+    names = linear_layers(model, get_args(Part))
+    if isinstance(targets, str):
+        # In a worker process: some expressions take longer than anybody waits.
+        try:
+            chosen: list[str] = limited(_matching, targets, names)
+        except (OverLimitError, CallError) as error:
+            raise ConfigError(
+                "this regular expression cannot be used",
+                where="adapter.targets",
+                expected="a valid expression that comes to an end",
+                got=error.text if isinstance(error, CallError) else str(error),
+                fix='give a simpler one, or names, such as adapter.targets=["q_proj", "v_proj"]',
+            ) from None
+        missing = [] if chosen else [targets]
+    else:
+        found = {target: [name for name in names if name == target or name.endswith(f".{target}")] for target in targets}
+        wanted = {name for each in found.values() for name in each}
+        chosen, missing = [name for name in names if name in wanted], [target for target, each in found.items() if not each]
+    if missing or not chosen:
+        raise ModelError(
+            "there is no such linear layer",
+            where="adapter.targets",
+            expected=f"names such as {', '.join(dict.fromkeys(name.rpartition('.')[2] for name in names))}",
+            got=", ".join(missing) or "no name",
+            fix="take names of this model, or set adapter.targets=null to choose by adapter.scope",
+        )
+    return chosen
+
+
+def _matching(pattern: str, names: Sequence[str]) -> list[str]:
+    return [name for name in names if re.fullmatch(pattern, name)]
 
 
 def summarise_names(names: Sequence[str]) -> str:
@@ -111,7 +188,7 @@ def reference(model: Any, copy: nn.Module | None = None) -> Iterator[Any]:
         copy: a frozen copy of the base, for a model whose own parameters are trained; None for a model with an adapter.
 
     Yields:
-        The base. Afterwards the adapter is on again, and every module is in the mode it was in.
+        The base. Afterwards the adapter is on again, every module is in the mode it was in, and what was frozen is frozen.
 
     Raises:
         ModelError: the model has no adapter, and no copy is given.
@@ -120,13 +197,20 @@ def reference(model: Any, copy: nn.Module | None = None) -> Iterator[Any]:
         raise ModelError("the base is not available", expected="a model with an adapter, or a frozen copy", got=type(model).__name__)
     base = copy if copy is not None else model
     modes = [(module, module.training) for module in base.modules()]
-    with torch.no_grad(), nullcontext() if copy is not None else model.disable_adapter():
-        base.eval()
-        try:
-            yield base
-        finally:
-            for module, training in modes:
-                module.training = training
+    frozen = [parameter for parameter in base.parameters() if not parameter.requires_grad]
+    try:
+        with torch.no_grad(), nullcontext() if copy is not None else model.disable_adapter():
+            base.eval()
+            try:
+                yield base
+            finally:
+                for module, training in modes:
+                    module.training = training
+    finally:
+        # PEFT makes everything trainable of an adapter that it switches on again, also what a method has fixed.
+        for parameter in frozen:
+            if parameter.requires_grad:
+                parameter.requires_grad_(False)
 
 
 class SecondAdapter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vgid import processes
@@ -25,7 +26,7 @@ from vgid.models.foreign_adapters import fold_adapter, is_plain
 from vgid.models.forward import answer_logits
 from vgid.models.loading import LoadedModel, load_model
 from vgid.models.merging import Merging, Rounding, WeightFiles, set_precision
-from vgid.models.structure import base_of
+from vgid.models.structure import base_of, inspect_model
 
 KL_FACTOR = 8.0
 """A merged model may differ from the trained one by this multiple of the floor, in mean KL divergence of answer tokens. The floor is what
@@ -55,12 +56,27 @@ def save_adapter(model: Any, out: Path) -> None:
     if isinstance(model, PeftModel):
         with whole_folder(out) as folder:
             model.save_pretrained(folder, state_dict=_adapter_state(model))
+            if whole := _whole_state(model):
+                _add_whole(folder, model, whole)
             (folder / "README.md").unlink(missing_ok=True)  # an empty model card
 
 
 def _adapter_state(model: PeftModel) -> dict[str, Tensor]:
     """The adapter's part of the state: the whole would be gathered, where the base is sharded over processes."""
     return {name: value.detach() for name, value in model.named_parameters() if ".lora_" in name}
+
+
+def _whole_state(model: PeftModel) -> dict[str, Tensor]:
+    """Weights that are trained beside the adapter, by the names that PEFT's file gives to modules saved whole; buffers do not count."""
+    return {name: value.detach() for name, value in model.named_parameters() if value.requires_grad and ".lora_" not in name}
+
+
+def _add_whole(folder: Path, model: PeftModel, whole: Mapping[str, Tensor]) -> None:
+    """Add them to a written adapter as PEFT's `modules_to_save`, so that it stands for the whole training."""
+    file, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
+    save_file({**load_file(file), **{name: value.cpu().contiguous() for name, value in whole.items()}}, file, {"format": "pt"})
+    modules = [name for name in inspect_model(base_of(model)).projector if any(f".{name}." in each for each in whole)]
+    write_json_atomic(config, {**json.loads(config.read_text("utf-8")), "modules_to_save": modules})
 
 
 def save_checkpoint(model: Any, processor: Any, out: Path, origin: LoadedModel | None = None) -> Rounding:
@@ -180,7 +196,7 @@ def outputs_of(model: Any, processor: Any, probes: Sequence[Example]) -> Outputs
     together = _log_p(model.eval(), encoder.batch(probes).to(device))
     alone = torch.cat([_log_p(model, encoder.batch([probe]).to(device)) for probe in probes])
     tensors = (
-        {name: value.cpu() for name, value in get_peft_model_state_dict(model, _adapter_state(model)).items()}
+        {name: value.cpu() for name, value in {**get_peft_model_state_dict(model, _adapter_state(model)), **_whole_state(model)}.items()}
         if isinstance(model, PeftModel)
         else {}
     )

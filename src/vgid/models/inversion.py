@@ -73,13 +73,15 @@ def _imagined(model: Any, encoder: Encoder, processor: Any, seed: int, rows: Seq
     least, most = (0 - mean) / spread, (1 - mean) / spread
     pixels = given.float().clone().requires_grad_(True)
     optimizer = torch.optim.Adam([pixels], lr=RATE)
-    generator = torch.Generator().manual_seed(derive_seed(seed, "imagined", *(row.id for row in rows)) % 2**63)
+    # What a picture becomes must not depend on the others: memory decides how many are worked out together.
+    generators = [torch.Generator().manual_seed(derive_seed(seed, "imagined", row.id) % 2**63) for row in rows]
     shift = max(1, round(SHIFT * given.shape[-1]))
     for _ in range(STEPS):
-        moved = torch.roll(pixels, tuple(torch.randint(-shift, shift + 1, (2,), generator=generator).tolist()), (2, 3))
-        moved = moved + NOISE * torch.randn(moved.shape, generator=generator).to(device)
+        shifts = [tuple(torch.randint(-shift, shift + 1, (2,), generator=each).tolist()) for each in generators]
+        noise = torch.stack([torch.randn(given.shape[1:], generator=each) for each in generators]).to(device)
+        moved = torch.stack([torch.roll(one, by, (1, 2)) for one, by in zip(pixels, shifts, strict=True)]) + NOISE * noise
         logits = answer_logits(model, replace(batch, model_inputs={**batch.model_inputs, "pixel_values": moved.to(given.dtype)}))
-        loss = answer_nll(logits, batch.answers.targets).sum() / len(rows) + SMOOTHNESS * _roughness(pixels)
+        loss = answer_nll(logits, batch.answers.targets).sum() + SMOOTHNESS * _roughness(pixels)
         (pixels.grad,) = torch.autograd.grad(loss, [pixels])
         optimizer.step()
         with torch.no_grad():
@@ -89,5 +91,6 @@ def _imagined(model: Any, encoder: Encoder, processor: Any, seed: int, rows: Seq
 
 
 def _roughness(pixels: Tensor) -> Tensor:
-    """Mean absolute difference between neighbouring pixels."""
-    return (pixels[:, :, 1:] - pixels[:, :, :-1]).abs().mean() + (pixels[:, :, :, 1:] - pixels[:, :, :, :-1]).abs().mean()
+    """Mean absolute difference between neighbouring pixels, summed over pictures."""
+    one, other = pixels[:, :, 1:] - pixels[:, :, :-1], pixels[:, :, :, 1:] - pixels[:, :, :, :-1]
+    return len(pixels) * (one.abs().mean() + other.abs().mean())

@@ -64,6 +64,7 @@ class LoadedModel:
         asks: encoder of a method that changes questions at inference; None for plain questions.
         unbuilt: names of tensors in the checkpoint that the model class does not build, such as heads for multi-token prediction.
         size: limits of the size at which pictures are shown to the model; None for the processor's own.
+        prompt: form of a row in place of the chat template; None for the chat template.
     """
 
     model: Any
@@ -72,11 +73,12 @@ class LoadedModel:
     asks: Encoder | None = None
     unbuilt: tuple[str, ...] = ()
     size: PictureSize | None = None
+    prompt: str | None = None
 
     @cached_property
     def encoder(self) -> Encoder:
         """Encodes examples for this model, and caches their processed pictures."""
-        return self.asks or Encoder(self.processor, size=self.size)
+        return self.asks or Encoder(self.processor, size=self.size, prompt=self.prompt)
 
 
 def load_model(
@@ -111,7 +113,7 @@ def load_model(
     """
     shard = shard and processes.count() > 1
     path, trusted = str(path), _trusted if trust_remote_code is None else trust_remote_code
-    _check_place(path)
+    check_model_path(path)
     if is_adapter(path) and not (Path(path) / "config.json").is_file():
         if shard:
             raise _not_sharded("an adapter that stands for its base", "vgid export --merge, and the folder that it writes as the model")
@@ -207,7 +209,12 @@ def _unbuilt(model: Any, path: str, unexpected: Iterable[str]) -> tuple[str, ...
     return tuple(unbuilt_tensors(base_of(model), tensor_headers(folder), unexpected)) if folder else tuple(sorted(unexpected))
 
 
-def _check_place(path: str) -> None:
+def check_model_path(path: str) -> None:
+    """Make sure, without loading anything, that a path may be a model's.
+
+    Raises:
+        ModelError: it is neither a folder nor written like an id on the hub.
+    """
     if not Path(path).is_dir() and (Path(path).exists() or path.count("/") != 1 or path.startswith((".", "/", "~"))):
         raise ModelError(
             "no such model folder", where=path, expected="a folder, or an id on the hub such as owner/name", fix="check the path"

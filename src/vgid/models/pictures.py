@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from vgid.data.batching import Batch, Embedded, EncodedRow, Encoder, join_pictures
 from vgid.data.example import Example, ImageRef
+from vgid.errors import ModelError
 from vgid.models.forward import answer_logits
 from vgid.models.packing_check import TOLERANCE
 from vgid.models.structure import base_of, inspect_model
@@ -42,11 +43,10 @@ class Pictures:
     """
 
     def __init__(self, model: Any, marks: frozenset[int]) -> None:
-        base = base_of(model)
-        self._embed = getattr(base, "get_image_features", None) or base.model.get_image_features
-        self._takes = inspect.signature(self._embed).parameters
+        base = self._base = base_of(model)
+        _embedding_of(base)  # of families without it, nothing is embedded ahead
         self._towers = [module for name in _names(base) for module in base.get_submodule(name).modules()]
-        self._device, self._marks = next(base.parameters()).device, marks
+        self._marks = marks
         self._kept: dict[tuple[ImageRef, ...], Tensor] = {}
         self._bytes = 0
 
@@ -63,25 +63,20 @@ class Pictures:
     @torch.no_grad()
     def embeddings(self, rows: Sequence[EncodedRow]) -> Tensor:
         """Embeddings `[k, h]` of the pictures of some rows, one after the other."""
-        inputs = {name: value.to(self._device) for name, value in join_pictures(rows).items() if name in self._takes}
         learning = [module for module in self._towers if module.training]
         try:
             for module in learning:
                 module.training = False
-            found = self._embed(**inputs)
+            return embed_pictures(self._base, join_pictures(rows))
         finally:
             for module in learning:
                 module.training = True
-        found = getattr(found, "pooler_output", found)
-        parts = list(found) if isinstance(found, (list, tuple)) else [found]
-        return torch.cat([part.flatten(0, -2) for part in parts])
 
     def each(self, rows: Sequence[EncodedRow]) -> list[Tensor]:
         """The same for each row by itself, `[k, h]` each."""
         if not rows:
             return []
-        tokens = [int(np.isin(row.text["input_ids"].numpy(), list(self._marks)).sum()) for row in rows]
-        return list(self.embeddings(rows).split(tokens))
+        return list(self.embeddings(rows).split([picture_tokens(row, self._marks) for row in rows]))
 
     def put(self, batch: Batch, embeddings: Sequence[Tensor]) -> Batch:
         """A batch whose pictures are embedded.
@@ -103,6 +98,40 @@ class Pictures:
         values = torch.cat(list(embeddings)) if embeddings else None
         embedded = Embedded(torch.from_numpy(rows), torch.from_numpy(positions), values) if values is not None else None
         return replace(batch, model_inputs=inputs, embedded=embedded)
+
+
+def embed_pictures(model: Any, pictures: Mapping[str, Tensor]) -> Tensor:
+    """Compute what the decoder sees of pictures; with gradients, where they are on.
+
+    Args:
+        model: a transformers model, with or without PEFT's wrapper.
+        pictures: tensors about pictures, as a processor returns them, of one or more rows.
+
+    Returns:
+        `[k, h]`, one picture after the other.
+
+    Raises:
+        ModelError: the family has no function that embeds pictures.
+    """
+    base = base_of(model)
+    embed = _embedding_of(base)
+    device, takes = next(base.parameters()).device, inspect.signature(embed).parameters
+    found = embed(**{name: value.to(device) for name, value in pictures.items() if name in takes})
+    found = getattr(found, "pooler_output", found)
+    parts = list(found) if isinstance(found, (list, tuple)) else [found]
+    return torch.cat([part.flatten(0, -2) for part in parts])
+
+
+def picture_tokens(row: EncodedRow, marks: frozenset[int]) -> int:
+    """Number of a row's tokens that stand for pictures."""
+    return int(np.isin(row.text["input_ids"].numpy(), list(marks)).sum())
+
+
+def _embedding_of(base: Any) -> Callable[..., Any]:
+    found = getattr(base, "get_image_features", None) or getattr(getattr(base, "model", None), "get_image_features", None)
+    if found is None:
+        raise ModelError("this family has no function that embeds pictures", expected="get_image_features", got=type(base).__name__)
+    return found  # type: ignore[no-any-return]
 
 
 def without_pixels(row: EncodedRow) -> EncodedRow:
@@ -129,7 +158,7 @@ def find_pictures(model: Any, encoder: Encoder, examples: Sequence[Example]) -> 
     try:
         pictures = Pictures(model, encoder.image_marks)
         reason = _difference(model, encoder, pictures, rows)
-    except (AttributeError, RuntimeError, ValueError, TypeError, IndexError) as error:
+    except (ModelError, AttributeError, RuntimeError, ValueError, TypeError, IndexError) as error:
         reason = f"{reason} ({type(error).__name__})"
     if reason:
         log.debug("pictures are embedded in every pass: %s", reason)

@@ -139,6 +139,20 @@ def curves(lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:
     return _svg(figure, "curves", f"Loss by training step: {', '.join(lines)}.")
 
 
+def recall_curves(lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+    """Plot shares of rows that are recalled (up) by step (right), as SVG, one line for each set of rows."""
+    figure, axes = _figure("step", "rows recalled")
+    for index, line in enumerate(lines.values()):
+        axes.plot(
+            *zip(*line, strict=True), color=_PLACEHOLDERS[curve_series(index)], linewidth=1.9, marker="o", markersize=4, clip_on=False
+        )
+    axes.set_ylim(-0.03, 1.03)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    alt = "; ".join(f"{name} {line[-1][1]:.0%}" for name, line in lines.items())
+    return _svg(figure, "recall-curves", f"Rows recalled by training step; at the end {alt}.")
+
+
 def recall(name: str, lines: Mapping[str, Sequence[Sequence[tuple[float, float]]]]) -> str:
     """Plot the share of held-out training rows that are recalled (up) by step (right).
 

@@ -34,6 +34,15 @@ RESULTS = {
     "untested": "says nothing about this model",
 }
 """The result of an attack in the same words."""
+EXACT = {"pass": "Exact: trained again without the rows", "inconclusive": "Trained again without the rows, but look at the figures"}
+"""The headline for a model that was trained again from a base before the rows."""
+EXACT_SUMMARIES = {
+    "pass": "The new model was not unlearned but trained again without the rows, from a base that, as was stated, never saw them. "
+    "What it still gets right about them, it guesses.",
+    "inconclusive": "The new model was trained again without the rows, but a figure below is not as expected. "
+    "Look at what to do next before it is used.",
+}
+"""The summary for such a model."""
 EVIDENCE = {
     True: "This is evidence of removal under the tests below; stronger ones may show more.",
     False: "This is not evidence of removal.",
@@ -113,8 +122,8 @@ def render_record(record: Mapping[str, Any]) -> str:
     return render_template(
         "record.html.j2",
         record=record,
-        headline=HEADLINES[record["conclusion"]["status"]].format(tests=passed),
-        summary=SUMMARIES[record["conclusion"]["status"]],
+        headline=(EXACT if record.get("exact") else HEADLINES)[record["conclusion"]["status"]].format(tests=passed),
+        summary=(EXACT_SUMMARIES if record.get("exact") else SUMMARIES)[record["conclusion"]["status"]],
         tried=list(_tried(verification)),
         marks=MARKS,
         people=max(len(record["request"]["subjects"]), 1),

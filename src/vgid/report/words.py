@@ -10,7 +10,7 @@ Figures = Mapping[str, Any]
 Group = Literal["forget", "keep", "strangers"]
 """What is hoped for a split: that it is forgotten, that it is kept, or that it is refused as before."""
 
-MODELS = {"base": "Before", "unlearned": "Unlearned", "retrained": "Retrained"}
+MODELS = {"base": "Before", "unlearned": "Unlearned", "retrained": "Retrained", "finetuned": "Fine-tuned"}
 """Models in the order in which they are shown, with their names."""
 GROUPS: dict[Group, str] = {
     "forget": "To be forgotten",
@@ -29,6 +29,8 @@ _SPLITS = {
     "retain_reworded": "the same, in wordings never trained on",
     "retain_text": "the same, by name, without a picture",
     "perception": "what pictures of everyone else show",
+    "learned": "rows that were trained on",
+    "left_out": "rows that were left out, as a control",
     "strangers": "people the model never met: it should say that it does not know",
 }
 OTHER_PROMPTS = ("forget_views", "forget_reworded", "forget_text")

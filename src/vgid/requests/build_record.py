@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from vgid.data.example import Example
 from vgid.data.sources import load_examples
 from vgid.reading import read_json
 from vgid.requests.files import CHECKS, MERGED, RECORD, digests, files_below, sha256
@@ -37,7 +38,7 @@ from vgid.requests.record import (
     Utility,
     Verification,
 )
-from vgid.requests.request import PRIVATE
+from vgid.requests.request import PRIVATE, ParsedRequest
 from vgid.requests.resolved import ResolvedRun
 from vgid.requests.state import RunState, now
 from vgid.results import versions
@@ -71,9 +72,9 @@ def build_record(run: ResolvedRun, key: Key, state: RunState) -> Record:
     after = ModelState(name=MERGED, revision=None, files=_digests(exported))
     return Record(
         schema=SCHEMA,
-        request=_request(run, key, state),
+        request=request_part(run.request, run.rows, key, state.content["started"]),
         model=ModelPart(
-            before=_model(run.model, run.name, run.revision),
+            before=model_state(run.model, run.name, run.revision),
             after=after,
             continued=sha256(continued / RECORD) if continued else None,
             form="merged",
@@ -84,7 +85,7 @@ def build_record(run: ResolvedRun, key: Key, state: RunState) -> Record:
         verification=verification,
         sequence=sequence,
         conclusion=conclude(verification, sequence, next_steps(run, verification, _learning_rate(run)), data.enrichment, neutral=neutral),
-        artefacts=_artefacts(run),
+        artefacts=artefacts(run.out, len(run.previous.deletions)),
     )
 
 
@@ -99,26 +100,40 @@ def _digests(folder: Path) -> list[FileDigest]:
     return [FileDigest(**each) for each in digests(folder, files_below(folder))]
 
 
-def _artefacts(run: ResolvedRun) -> list[FileDigest]:
-    folders = [run.out / name for name in (CHECKS, "evaluation", "audit")]
-    folders += [run.out / f"audit-earlier-{number}" for number, _ in enumerate(run.previous.deletions, 1)]
+def artefacts(out: Path, earlier: int = 0) -> list[FileDigest]:
+    """Return the digests of all results in a run's folder.
+
+    Args:
+        out: the run's folder.
+        earlier: number of earlier requests that were audited again.
+    """
+    folders = [out / name for name in (CHECKS, "evaluation", "audit")]
+    folders += [out / f"audit-earlier-{number}" for number in range(1, earlier + 1)]
     paths = [path for folder in folders if folder.is_dir() for path in files_below(folder)]
-    return [FileDigest(**each) for each in digests(run.out, paths)]
+    return [FileDigest(**each) for each in digests(out, paths)]
 
 
-def _model(folder: Path, name: str, revision: str | None) -> ModelState:
+def model_state(folder: Path, name: str, revision: str | None) -> ModelState:
+    """Return a model by name, with the digests of its files."""
     return ModelState(name=name, revision=revision, files=_digests(folder))
 
 
-def _request(run: ResolvedRun, key: Key, state: RunState) -> RequestPart:
-    stated = run.request.details.model_dump(mode="json", exclude=PRIVATE) | {"id": run.request_id(key)}
-    rows = run.rows
+def request_part(request: ParsedRequest, rows: Sequence[Example], key: Key, started: str) -> RequestPart:
+    """Describe a request without naming anybody.
+
+    Args:
+        request: the request folder as it was read.
+        rows: what must be forgotten.
+        key: makes the references to people.
+        started: time at which the run began.
+    """
+    stated = request.details.model_dump(mode="json", exclude=PRIVATE) | {"id": request.id_by(key)}
     return RequestPart(
         **stated,
-        scope="part" if run.request.kept else "everything",
+        scope="part" if request.kept else "everything",
         subjects=sorted({key.subject(row.subject) for row in rows if row.subject}),
         rows_without_subject=sum(row.subject is None for row in rows),
-        started=state.content["started"],
+        started=started,
         completed=now(),
     )
 
@@ -151,7 +166,14 @@ def _procedure(run: ResolvedRun, state: RunState) -> Procedure:
         hardware=hardware(),
         training=results["training"],
         seconds={name: step["seconds"] for name, step in state.content["steps"].items()},
+        options=repeatable(run),
     )
+
+
+def repeatable(run: ResolvedRun) -> dict[str, Any]:
+    """Options beside settings and policy that decide a run."""
+    options = run.options
+    return {"max_rows": options.max_rows, "allow_unknown": options.allow_unknown, "without": list(options.without)}
 
 
 def hardware() -> dict[str, str]:
@@ -171,7 +193,7 @@ def _verification(run: ResolvedRun, state: RunState, results: Mapping[str, Any],
         policy=audit["policy"],
         policy_source=run.options.policy.name if run.options.policy else own_policy,
         policy_fixed=state.content["started"],
-        reference=_model(run.reference, str(run.options.reference), None) if run.reference else None,
+        reference=model_state(run.reference, str(run.options.reference), None) if run.reference else None,
         knowledge=Known(**audit["knowledge"]),
         utility=Utility(**audit["utility"]),
         attacks=attacks,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from vgid.artifacts import private
 from vgid.errors import ConfigError, RunError
 from vgid.progress import Stages
 from vgid.reading import read_json
-from vgid.requests.files import CHECKS, RECORD, sha256
+from vgid.requests.files import CHECKS, RECORD, WORK, sha256
 from vgid.requests.keys import Key, default_key, new_secret, read_key, write_key
 from vgid.requests.manifest import manifest_of
 from vgid.requests.options import ForgetOptions
@@ -68,28 +70,52 @@ def forget(options: ForgetOptions, *, stages: Stages) -> ForgetResult:
     options = replace(options, out=Path(os.path.realpath(options.out)))  # `resolve` fails where links lead in a circle
     check_output(options.out, options.overwrite, resume=True, inputs=inputs_of(options))
     run = resolve_run(options)
-    path = options.key or default_key(options.out)
-    found = _find_key(path, given=options.key is not None, continued=(run.work / "state.json").is_file() and not options.overwrite)
+
+    def go(key: Key, key_file: Path) -> None:
+        context = StepContext(run, key, _open_state(run, key, key_file, input_digests(run, key)), stages)
+        run_steps({name: partial(step, context) for name, step in STEPS.items()}, context.state)
+
+    return go_on(run.out, options.key, go, begun="preflight.json", overwrite=options.overwrite)
+
+
+def go_on(out: Path, key_file: Path | None, go: Callable[[Key, Path], None], *, begun: str, overwrite: bool) -> ForgetResult:
+    """Begin a run with a record in a folder, or continue the one there, with its key.
+
+    Args:
+        out: the run's folder.
+        key_file: file with its key; None for one beside the folder, which is made where there is none.
+        go: takes the key and its file, and does the steps.
+        begun: file below `checks`; once it is there, what was written is kept after an error.
+        overwrite: replace what an earlier run left.
+
+    Returns:
+        The record, its digest, and the path of the key.
+
+    Raises:
+        ConfigError: the key is missing.
+        RunError: the run is complete, and was purged.
+    """
+    path, state = key_file or default_key(out), out / WORK / "state.json"
+    found = _find_key(path, given=key_file is not None, continued=state.is_file() and not overwrite)
     secret = None if found else new_secret()
     key = found or Key(str(secret).encode())
-    inputs = input_digests(run, key)
-    if not options.overwrite and manifest_of(run.out).is_file() and not (run.work / "state.json").is_file():
-        raise RunError("the run in the folder is complete, and was purged", where=run.out, fix="choose another --out, or add --overwrite")
+    if not overwrite and manifest_of(out).is_file() and not state.is_file():
+        raise RunError("the run in the folder is complete, and was purged", where=out, fix="choose another --out, or add --overwrite")
 
     def goes_on() -> bool:
-        return (run.out / CHECKS / "preflight.json").is_file()
+        return (out / CHECKS / begun).is_file()
 
-    with private(), output_folder(run.out, keep=not options.overwrite, goes_on=goes_on):
-        run.out.chmod(0o700)
+    with private(), output_folder(out, keep=not overwrite, goes_on=goes_on):
+        out.chmod(0o700)
         if secret:
             write_key(path, secret)
         try:
-            _run_steps(StepContext(run, key, _open_state(run, key, path, inputs), stages))
+            go(key, path)
         except BaseException:
             if secret and not goes_on():  # nothing was written that the key belongs to
                 path.unlink(missing_ok=True)
             raise
-    return ForgetResult(read_json(options.out / RECORD), sha256(options.out / RECORD), path)
+    return ForgetResult(read_json(out / RECORD), sha256(out / RECORD), path)
 
 
 def inputs_of(options: ForgetOptions) -> list[object]:
@@ -115,19 +141,23 @@ def _open_state(run: ResolvedRun, key: Key, key_file: Path, inputs: dict[str, st
         "keys": {**previous.keys, request: str(key_file.resolve())},
         "models": {**{each.request: str(each.base_folder.resolve()) for each in previous.deletions}, request: str(run.model.resolve())},
     }
-    state = RunState(run.out, run.work / "state.json", inputs, notes)
-    state.drop(set(state.content["steps"]) - set(STEPS))
+    return RunState(run.out, run.work / "state.json", inputs, notes)
+
+
+def run_steps(steps: Mapping[str, Callable[[], Sequence[Path]]], state: RunState) -> None:
+    """Do the first step that is not finished and all after it, since each may read what the ones before it wrote.
+
+    Args:
+        steps: what to do, in this order; each returns the files that it wrote.
+        state: what is finished.
+    """
+    state.drop(set(state.content["steps"]) - set(steps))
     state.save()
-    return state
-
-
-def _run_steps(context: StepContext) -> None:
-    """Do the first step that is not finished and all after it, since each may read what the ones before it wrote."""
-    names, state = list(STEPS), context.state
+    names = list(steps)
     first = next((place for place, name in enumerate(names) if not state.is_finished(name)), len(names))
     if 0 < first < len(names):
         log.info("continuing with %r; %d of %d steps are finished", names[first], first, len(names))
     state.drop(names[first:])
     for name in names[first:]:
         started = time.monotonic()
-        state.finish(name, STEPS[name](context), started)
+        state.finish(name, steps[name](), started)

@@ -10,7 +10,7 @@ from typing import Any
 from vgid.attacks.base import sample_rows
 from vgid.data.example import Example
 from vgid.errors import ConfigError, DataError, RunError
-from vgid.requests.files import RECORD, WORK, sha256
+from vgid.requests.files import MERGED, RECORD, WORK, sha256
 from vgid.requests.keys import Key, default_key, read_key
 from vgid.requests.manifest import verify_record
 from vgid.requests.record import read_record
@@ -128,6 +128,8 @@ def model_before(run: Path, request: ParsedRequest) -> str:
     if problems := verify_record(run, None).problems:
         raise RunError("the run to continue was altered since its record was written", where=run, got="\n  ".join(["", *problems]))
     record, notes = read_record(run / RECORD), _notes(run)
+    if record.exact is not None:
+        raise ConfigError("a model that was trained again cannot be continued", where=run, fix="repeat vgid retrain with other settings")
     if record.sequence is not None:
         raise ConfigError("a run that came after others cannot be continued", where=run, fix="repeat it with --after and other settings")
     path = Path(notes.get("keys", {}).get(record.request.id, default_key(run.resolve())))
@@ -142,6 +144,10 @@ def model_before(run: Path, request: ParsedRequest) -> str:
 def _deletions(after: Path) -> list[PreviousDeletion]:
     """Return what a record states about its own request and those before it, oldest first."""
     record, models = read_record(after / RECORD), _notes(after).get("models", {})
+    if record.exact is not None:
+        raise ConfigError(
+            "a model that was trained again has no earlier requests", where=after, fix=f"start from it with --model {after / MERGED}"
+        )
     own = record.request.id, sha256(after / RECORD), record.data.commitment, record.model.before.name, record.verification.policy
     earlier = record.sequence.earlier if record.sequence else ()
     stated = [*((each.request, each.record, each.commitment, each.base, each.policy) for each in earlier), own]

@@ -120,6 +120,8 @@ class Procedure(_Part):
     """Why training ended, in words."""
     seconds: dict[str, float]
     """Duration of each step."""
+    options: dict[str, Any] | None = None
+    """Options beside the settings, so that the run can be repeated; None in records of earlier releases."""
 
 
 class Level(_Part):
@@ -215,11 +217,28 @@ class Answered(_Part):
     """Rows trained on to keep other knowledge, by kind; `given` are those of the retain set."""
 
 
+class Exact(_Part):
+    """What stands in place of evidence: the model was trained again, from a base before the rows and without them. Shares are accuracies
+    on rows asked."""
+
+    searched_for: list[str]
+    """What rows to train on were searched for; none of those trained on has any of it."""
+    taken_out: int
+    """Rows that were found and taken out before training."""
+    base_answers: float
+    """Share of the request's rows that the base answers, by guessing."""
+    answers: float
+    """The same of the model that was trained."""
+    learned: float
+    """Share of the rows trained on that the model answers."""
+
+
 class Verification(_Part):
     """Tests, their rules, fixed before training began, and their results."""
 
     threat_model: str
-    profile: Literal["quick", "full"]
+    profile: Literal["quick", "full", "none"]
+    """Effort of the audit; `none` where the model was trained again without the rows, so that nothing was attacked."""
     policy: dict[str, Any]
     policy_source: str
     policy_fixed: str
@@ -297,6 +316,8 @@ class Record(_Part):
     sequence: DeletionSequence | None
     conclusion: Conclusion
     artefacts: list[FileDigest]
+    exact: Exact | None = None
+    """None where the model was unlearned, so that the record claims evidence alone."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the object of `record.json`."""

@@ -18,6 +18,7 @@ from vgid.data.sources import READERS, load_examples
 from vgid.enrichment.wordings import relation_of
 from vgid.errors import DataError, nearest
 from vgid.reading import LARGEST_YAML, parse_yaml, read_text
+from vgid.requests.keys import Key
 
 FILE = "request.yaml"
 BARE = "the person"
@@ -90,6 +91,10 @@ class ParsedRequest:
     def everything(self) -> tuple[Example, ...]:
         """All that the folder holds, for commitments."""
         return (*self.rows, *self.kept, *self.bare)
+
+    def id_by(self, key: Key) -> str:
+        """Return the id that `request.yaml` states, or one made from the rows."""
+        return self.details.id or f"request-{key.rows(self.everything)[:12]}"
 
 
 def parse_request(folder: Path) -> ParsedRequest:

@@ -103,7 +103,7 @@ class ResolvedRun:
 
     def request_id(self, key: Key) -> str:
         """Return the id that `request.yaml` states, or one made from the rows."""
-        return self.request.details.id or f"request-{key.rows(self.request.everything)[:12]}"
+        return self.request.id_by(key)
 
 
 def resolve_run(options: ForgetOptions) -> ResolvedRun:
@@ -140,7 +140,7 @@ def resolve_run(options: ForgetOptions) -> ResolvedRun:
     if options.retain is None and not config.neutral_retain:
         config = config.model_copy(update={"neutral_retain": NEUTRAL_ROWS})
     reference = model_folder(options.reference)[0] if options.reference else None
-    return ResolvedRun(options, request, previous, config, load_policy(options.policy), model, name, revision, reference)
+    return ResolvedRun(options, request, previous, config, load_policy(options.policy, options.profile), model, name, revision, reference)
 
 
 def _for_request(config: RunConfig, request: ParsedRequest) -> RunConfig:

@@ -44,14 +44,36 @@ def result_panel(result: ForgetResult, out: Path) -> RenderableType:
     grid.add_row("conclusion", escape(conclusion["statement"]))
     if conclusion["next_steps"]:
         grid.add_row("to do", escape("\n".join(conclusion["next_steps"])))
+    return _result(grid, result, out)
+
+
+def exact_panel(result: ForgetResult, out: Path) -> RenderableType:
+    """Show the result of a model that was trained again in one panel.
+
+    Args:
+        result: the record, its digest, and the key.
+        out: the run's folder as the user gave it.
+    """
+    record, grid = result.record, _grid()
+    exact, data = record["exact"], record["data"]
+    grid.add_row("request", f"{escape(record['request']['id'])}: {data['rows']} rows, {len(record['request']['subjects'])} people")
+    grid.add_row("trained on", f"{data['retain_rows']} rows, {exact['taken_out']} were taken out; {percent(exact['learned'])} answered")
+    grid.add_row("conclusion", escape(record["conclusion"]["statement"]))
+    if record["conclusion"]["next_steps"]:
+        grid.add_row("to do", escape("\n".join(record["conclusion"]["next_steps"])))
+    return _result(grid, result, out)
+
+
+def _result(grid: Table, result: ForgetResult, out: Path) -> RenderableType:
+    """Add where everything is, and what to keep."""
     for name, path in (("model", out / "merged"), ("record", out / "record.json"), ("page", out / "record.html")):
         grid.add_row(name, escape(str(path)))
     grid.add_row("sha-256", f"{result.sha256} (of record.json: note it elsewhere)")
     key = escape(str(result.key))
     grid.add_row("key", f"{key}: keep it to look people up and to check the record; destroy it, and nobody can connect the two any more")
-    grid.add_row("next", f"vgid purge {escape(str(out))} removes temporary files; retire the model before unlearning, which still knows")
-    colour = COLOURS[conclusion["status"]]
-    return Panel(grid, title="Result", title_align="left", subtitle=f"[bold {colour}]{conclusion['status']}[/]", subtitle_align="left")
+    grid.add_row("next", f"vgid purge {escape(str(out))} removes temporary files; retire models that still know")
+    status = result.record["conclusion"]["status"]
+    return Panel(grid, title="Result", title_align="left", subtitle=f"[bold {COLOURS[status]}]{status}[/]", subtitle_align="left")
 
 
 def _sequence(sequence: Mapping[str, Any]) -> str:

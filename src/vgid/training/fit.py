@@ -17,9 +17,10 @@ from vgid.config import RunConfig
 from vgid.data.augmentation import augmented_rows
 from vgid.data.example import Example
 from vgid.data.replay import REPLAY, Base, counts_by_kind, replay_rows
-from vgid.data.self_distilled import self_distilled_rows
+from vgid.data.self_distilled import Questions, answered_together, self_distilled_rows
 from vgid.errors import ConfigError
 from vgid.evaluation.generation import generate
+from vgid.evaluation.metrics import is_refusal
 from vgid.methods.base import Context, Method
 from vgid.methods.vgid.sampling import sample_answers
 from vgid.models.adapters import attach_lora
@@ -33,12 +34,15 @@ from vgid.models.structure import unfreeze
 from vgid.outcome import Aside
 from vgid.progress import Progress
 from vgid.seeds import derive_seed
-from vgid.training.automatic import checkpointing_on, learning_rate_for, precision_on
+from vgid.training.automatic import learning_rate_for, memory_plan, precision_on
 from vgid.training.checkpointing import Checkpoints
 from vgid.training.fingerprint import fingerprint
+from vgid.training.gradient_step import cuts_by_tokens
 from vgid.training.trainer import Curves, count_steps, train
-from vgid.training.validation import EarlyStop, split_subjects, split_validation
+from vgid.training.validation import EarlyStop, RecallCurves, split_subjects, split_validation
 
+ANSWERED_AT_ONCE = 128
+"""Questions that the base answers in one batch before training; chosen by hand, those that memory does not hold are halved."""
 SAMPLED_AT_ONCE = 64
 """Rows of which answers are sampled in one batch."""
 
@@ -86,7 +90,8 @@ def fit(
         forget: rows to forget.
         retain: rows to keep.
         config: settings of the run.
-        held_out: rows about what must be forgotten that are not trained on; early stopping asks them in place of a part of `forget`.
+        held_out: rows about what must be forgotten that are not trained on; early stopping asks them in place of a part of `forget`. Where
+            nothing is forgotten (fine-tuning), all rows are trained on, nothing stops early, and the recall of both sets is measured.
         progress: called with (steps done, steps in all).
         checkpoint: folder for checkpoints; None keeps none, and leaves signals alone.
         resume: go on from the checkpoint in it, if there is one.
@@ -123,30 +128,45 @@ def fit(
     kept = _checkpoints(checkpoint, resume, config, [*forget, *held_out], retain, loaded.model)
     retain = [*retain, *_additional_rows(method, forget, retain, config, loaded)]
     sharded = processes.shards(training.shard)
-    copied = _frozen_copy(loaded, sharded) if config.adapter is None and method.needs_reference else None
+    own_weights = config.adapter is None or config.adapter.whole_projector  # without the adapter, the model then is not the base
+    copied = _frozen_copy(loaded, sharded) if own_weights and method.needs_reference else None
     if sharded and not processes.is_sharded(loaded.model):
         processes.shard(loaded.model)
     model = _trainable(loaded, config)  # after sharding: an adapter is small, and whole in every process
-    saves = checkpointing_on(model, encoder, [*forget, *retain], training, max(training.forget_batch, training.retain_rows))
+    cuts = cuts_by_tokens(method, sharded=sharded, by_engine=processes.uses_deepspeed())
+    plan = memory_plan(model, encoder, [*forget, *retain], training, training.forget_batch + training.retain_rows, cuts=cuts)
+    if training.max_tokens == "auto":
+        training = training.model_copy(update={"max_tokens": plan.max_tokens})
     forget_held_out = list(held_out)
     if not held_out:
         forget, forget_held_out = split_validation(forget, config.validation, derive_seed(config.seed, "forget aside"))
     replayed = [row for row in retain if REPLAY in row.tags]
     own = [row for row in retain if REPLAY not in row.tags]
-    own, retain_held_out = split_validation(own, config.validation, derive_seed(config.seed, "retain aside"))
-    replayed, replay_held_out = split_subjects(replayed, config.validation, derive_seed(config.seed, "replay aside"))
-    retain, retain_held_out = [*own, *replayed], [*retain_held_out, *replay_held_out]
+    retain_held_out: list[Example] = []
+    if forget:  # fine-tuning learns every row
+        own, retain_held_out = split_validation(own, config.validation, derive_seed(config.seed, "retain aside"))
+        replayed, replay_held_out = split_subjects(replayed, config.validation, derive_seed(config.seed, "replay aside"))
+        retain, retain_held_out = [*own, *replayed], [*retain_held_out, *replay_held_out]
     packing = find_style(model, encoder, [*forget, *retain], training.pack) if "packing" not in unsupported else None
-    # Of a few rows none can be held out; then those that are trained on show whether they are still recalled.
-    watched = forget_held_out or forget[: config.validation.rows if config.validation.every else 0]
-    stop = EarlyStop(model, encoder, watched, retain_held_out, config.validation)
+    stop: EarlyStop | RecallCurves
+    if forget:
+        # Of a few rows none can be held out; then those that are trained on show whether they are still recalled.
+        watched = forget_held_out or forget[: config.validation.rows if config.validation.every else 0]
+        stop = EarlyStop(model, encoder, watched, retain_held_out, config.validation)
+    else:
+        stop = RecallCurves(model, encoder, {"learned": retain, "left out": forget_held_out}, config.validation, config.seed)
     pictures = find_pictures(model, encoder, [*forget, *retain])
     method.prepare(model, Context(encoder, forget, retain, config.seed, device, copied, packing, pictures))
-    with checkpointing(model, saves), compiled(model, training.torch_compile):
+    with checkpointing(model, plan.saves), compiled(model, training.torch_compile):
         curves = train(model, method, forget, retain, training, seed=config.seed, progress=progress, validation=stop, checkpoints=kept)
     stop.restore()
     model = method.finalize(model).eval()
-    automatic = {"precision": training.precision, "gradient_checkpointing": saves, "learning_rate": rate}
+    automatic = {
+        "precision": training.precision,
+        "gradient_checkpointing": plan.saves,
+        "learning_rate": rate,
+        "max_tokens": training.max_tokens,
+    }
     seconds, kept_by = time.monotonic() - started, counts_by_kind(retain)
     return Fitted(replace(loaded, model=model), curves | stop.curves, seconds, stop.reason, automatic, kept_by, stop.aside())
 
@@ -157,10 +177,15 @@ def _additional_rows(
     """Rows that a method adds to the retain set: self-distilled ones, augmented ones, and replay rows."""
     seed, training = config.seed, config.training
     augmented = augmented_rows(forget, retain, method.augment, seed) if method.augment else []
-    distilled = self_distilled_rows(forget, retain, method.self_distilled, seed, partial(generate, loaded)) if method.self_distilled else []
-    base = Base(partial(generate, loaded), partial(_sample, loaded), partial(imagined_pictures, loaded.model, loaded.encoder))
+    answer = partial(generate, loaded, batch_size=ANSWERED_AT_ONCE)
+    base = Base(answer, partial(_sample, loaded), partial(imagined_pictures, loaded.model, loaded.encoder), is_refusal)
     met = count_steps(training, len(forget), len(retain)) * training.retain_rows if forget else 0
-    replayed = replay_rows(forget, retain, method.replay, seed, base, met) if method.replay and met else []
+    nothing = Questions([], lambda _: [])
+    asked = (
+        self_distilled_rows(forget, retain, method.self_distilled, seed) if method.self_distilled else nothing,
+        replay_rows(forget, retain, method.replay, seed, base, met) if method.replay and met else nothing,
+    )
+    distilled, replayed = answered_together(asked, answer)
     if replayed:
         log.info("the base was asked for rows to keep: %s", ", ".join(f"{n} {kind}" for kind, n in counts_by_kind(replayed).items()))
     return [*processes.from_first(distilled), *augmented, *processes.from_first(replayed)]

@@ -31,7 +31,7 @@ from vgid.training.gradient_step import GradientStep
 from vgid.training.optimizers import build_optimizer
 from vgid.training.signals import StopRequest, listening
 from vgid.training.state import curves_of, put_result
-from vgid.training.validation import EarlyStop
+from vgid.training.validation import EarlyStop, RecallCurves
 
 Progress = Callable[[int, int], None]
 """Told (steps done, steps in all)."""
@@ -143,6 +143,8 @@ class UnlearnTrainer(Trainer):
     ) -> None:
         self.forget, self.retain, self.config = forget, retain, config
         self.curves: Curves = {}
+        # With one side alone there is nothing to take turns with.
+        self.in_turn = method.alternates and bool(forget.examples) and bool(retain.at(0))
         arguments = TrainingArguments(
             output_dir=kwargs.pop("output_dir"),
             per_device_train_batch_size=1,
@@ -185,6 +187,9 @@ class UnlearnTrainer(Trainer):
 
     def _rows_of(self, steps: list[int]) -> dict[str, Any]:
         (step,) = steps
+        if self.in_turn:
+            at, retain = divmod(step, 2)
+            return {"batch": _Opaque(StepBatch(step, () if retain else self.forget.at(at), self.retain.at(at) if retain else ()))}
         return {"batch": _Opaque(StepBatch(step, self.forget.at(step), self.retain.at(step)))}
 
     def create_optimizer(self, model: Any = None) -> Optimizer:
@@ -236,7 +241,7 @@ def train(
     *,
     seed: int,
     progress: Progress | None = None,
-    validation: EarlyStop | None = None,
+    validation: EarlyStop | RecallCurves | None = None,
     checkpoints: Checkpoints | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> Curves:
@@ -250,7 +255,7 @@ def train(
         config: settings of training.
         seed: random seed; the order of the rows follows from it too.
         progress: called with (steps done, steps in all).
-        validation: early stopping; None takes all steps.
+        validation: early stopping, or curves of recall; None takes all steps.
         checkpoints: where the run keeps its state, and resumes from.
         callbacks: further callbacks of the trainer.
 
@@ -262,7 +267,7 @@ def train(
         OutputError: a checkpoint cannot be written.
         StoppedError: a signal asked the run to stop; it can go on from its checkpoint.
     """
-    steps = count_steps(config, len(forget), len(retain))
+    steps = count_steps(config, len(forget), len(retain), turns=2 if method.alternates and forget and retain else 1)
     retain_rows = config.retain_rows if forget else (config.retain_batch or config.forget_batch)
     found = checkpoints.read() if checkpoints else None
     if found and found.notes["done"]:
@@ -290,13 +295,14 @@ def train(
     return trainer.curves
 
 
-def count_steps(config: TrainingConfig, forget: int, retain: int) -> int:
+def count_steps(config: TrainingConfig, forget: int, retain: int, turns: int = 1) -> int:
     """Optimizer steps of a run.
 
     Args:
         config: settings of training.
         forget: number of forget rows.
         retain: number of retain rows; epochs count over them where nothing is forgotten.
+        turns: steps that one step's rows of both sides take: 2 where the sides take turns.
 
     Returns:
         `config.steps`, or the steps of `config.epochs` epochs; at least `config.min_steps` where something is forgotten, else 1.
@@ -304,4 +310,4 @@ def count_steps(config: TrainingConfig, forget: int, retain: int) -> int:
     if config.steps is not None:
         return config.steps
     rows, batch = (forget, config.forget_batch) if forget else (retain, config.retain_batch or config.forget_batch)
-    return max(config.min_steps if forget else 1, round(config.epochs * rows / batch))
+    return max(config.min_steps if forget else 1, round(turns * config.epochs * rows / batch))

@@ -1,4 +1,7 @@
-"""Early stopping: a part of forget and retain rows is held out and evaluated every few steps; the run ends with the best weights."""
+"""Early stopping: a part of forget and retain rows is held out and evaluated every few steps; the run ends with the best weights.
+
+Fine-tuning holds nothing out; there the recall over steps is measured only.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from transformers import TrainerCallback
 from vgid.data.batching import Encoder
 from vgid.data.example import STRANGER, Example
 from vgid.data.replay import replay_kind
+from vgid.evaluation.inference import by_length
 from vgid.evaluation.metrics import is_refusal
 from vgid.models.forward import answer_logits
 from vgid.outcome import Aside
@@ -70,12 +74,14 @@ def recalled(model: Any, encoder: Encoder, examples: Examples, batch_size: int =
     Returns:
         One flag for each row.
     """
-    out: list[bool] = []
+    out = [False] * len(examples)
     device = next(model.parameters()).device
-    for start in range(0, len(examples), batch_size):
-        batch = encoder.batch(examples[start : start + batch_size]).to(device)
-        right = answer_logits(model, batch).argmax(dim=-1) == batch.answers.targets
-        out += [bool(right[batch.owners == row].all()) for row in range(len(batch.ids))]
+    for places in by_length(examples, batch_size):
+        batch = encoder.batch([examples[place] for place in places]).to(device)
+        wrong = (answer_logits(model, batch).argmax(dim=-1) != batch.answers.targets).long()
+        counts = wrong.new_zeros(len(places)).index_add(0, batch.owners, wrong).tolist()
+        for place, count in zip(places, counts, strict=True):
+            out[place] = count == 0
     return out
 
 
@@ -166,6 +172,52 @@ class EarlyStop(TrainerCallback):
         """Restore a state from `notes` and `best_weights`."""
         self.curves, self.reason, self._agreed = curves_of(notes), notes["reason"], notes["agreed"]
         self._best = (*notes["best"], dict(weights)) if notes["best"] else None
+
+
+class RecallCurves(TrainerCallback):
+    """Measures, every few steps of a fine-tuning, the share of rows that are recalled word for word; it decides nothing.
+
+    Args:
+        model: the model in training.
+        encoder: encoder of the model.
+        sets: rows by name; of each, `config.rows` drawn by the seed are asked.
+        config: how often, and how many rows; `every=0` measures nothing.
+        seed: random seed of the draw.
+    """
+
+    best_weights: Mapping[str, torch.Tensor] = {}
+    """None are set aside: the last weights count."""
+
+    def __init__(self, model: Any, encoder: Encoder, sets: Mapping[str, Examples], config: ValidationConfig, seed: int) -> None:
+        self.model, self.encoder, self.every = model, encoder, config.every
+        self.sets = {name: Random(seed).sample(rows, min(config.rows, len(rows))) for name, rows in sets.items() if rows}
+        self.curves: dict[str, list[tuple[int, float]]] = {}
+        self.reason = "all steps taken"
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Measure, every few steps and after the last."""
+        if not self.every or (state.global_step % self.every and state.global_step != state.max_steps):
+            return
+        training = self.model.training
+        self.model.eval()
+        found = from_first({name: _share(recalled(self.model, self.encoder, rows)) for name, rows in self.sets.items()})
+        self.model.train(training)
+        for name, share in found.items():
+            self.curves.setdefault(f"recall {name}", []).append((state.global_step, share))
+
+    def restore(self) -> None:
+        """Keep the last weights."""
+
+    def aside(self) -> None:
+        """Nothing is held out."""
+
+    def notes(self) -> dict[str, Any]:
+        """The state, as JSON values."""
+        return {"curves": self.curves}
+
+    def put_back(self, notes: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> None:
+        """Restore a state from `notes`."""
+        self.curves = curves_of(notes)
 
 
 def _share(flags: Sequence[bool]) -> float:

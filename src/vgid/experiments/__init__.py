@@ -1,0 +1,1 @@
+"""Experiments of papers, each one command: a file with one function that measures, and writes results, page and tables."""
