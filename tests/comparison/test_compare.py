@@ -37,7 +37,7 @@ def drawn(out: Path, few: bool) -> None:
         write_examples(folder / "data" / f"{name}.jsonl", rows)
     for name in SPLITS:
         write_examples(folder / "data" / "splits" / f"{name}.jsonl", (forget if name.startswith("forget") else retain)[:2])
-    identity = {"seed": 0, "people": 3, "forget": 1, **surroundings()}
+    identity = {"seed": 0, "people": 3, "forget": 1, "examined": SPECK.questions_per_split, **surroundings()}
     (folder / "data.json").write_text(json.dumps({"identity": identity}))
     (out / MARK).write_text(f"{HEADER}\n")
 
