@@ -10,6 +10,7 @@ from vgid.losses import (
     dpo,
     flattening,
     kl_divergence,
+    masked_kl,
     mean_over_examples,
     misdirection,
     npo,
@@ -143,3 +144,12 @@ def test_top_logits_by_hand() -> None:
     teacher, student = torch.tensor([[3.0, -9.0, 2.0]]), torch.tensor([[1.0, 9.0, 1.5]])
     assert top_logits(teacher, student, 2).item() == pytest.approx(1.625)
     assert top_logits(teacher, teacher, 5).item() == 0.0
+
+
+def test_masked_kl_by_hand() -> None:
+    # 1/2 ln(1/2 / 1/4) of the first word alone; all of them are the divergence, none of them nothing.
+    teacher, student = logits_of((0.5, 0.25, 0.25)), logits_of((0.25, 0.5, 0.25))
+    assert masked_kl(teacher, student, torch.tensor([False, True, True])).item() == pytest.approx(0.5 * math.log(2))
+    whole = masked_kl(teacher, student, torch.zeros(3, dtype=torch.bool)).item()
+    assert whole == pytest.approx(kl_divergence(teacher, student).item())
+    assert masked_kl(teacher, student, torch.ones(3, dtype=torch.bool)).item() == 0.0

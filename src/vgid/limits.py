@@ -160,7 +160,7 @@ def _answer(function: Callable[..., Any], arguments: tuple[Any, ...], memory: in
         return "memory", f"it takes more than {memory >> 20} MiB"
     except Exception as error:
         return "error", _described(error)
-    if isinstance(value, str) and len(value) > LONGEST:
+    if sum(len(text) for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)) > LONGEST:
         return "memory", f"it makes a text of more than {LONGEST >> 20} million characters"
     return "value", value
 

@@ -207,3 +207,20 @@ def top_logits(teacher: Tensor, student: Tensor, count: int) -> Tensor:
     best = teacher.float().topk(min(count, teacher.shape[-1]), dim=-1)
     found = student.float().gather(-1, best.indices)
     return F.huber_loss(found, best.values, reduction="none").sum(dim=-1)
+
+
+def masked_kl(teacher: Tensor, student: Tensor, left_out: Tensor) -> Tensor:
+    r"""Compute the KL divergence without some words (SIU, arXiv 2405.12523): :math:`\sum_{v \notin M} p_T (\log p_T - \log p)`.
+
+    Probabilities are those over all words, so that it may be negative: where the words that are left out lose, the others gain.
+
+    Args:
+        teacher: logits `[n, v]`.
+        student: logits `[n, v]`.
+        left_out: bool `[v]`, the words M.
+
+    Returns:
+        `[n]`, in nats.
+    """
+    p, q = (F.log_softmax(logits.float(), dim=-1) for logits in (teacher, student))
+    return (p.exp() * (p - q)).masked_fill(left_out, 0.0).sum(dim=-1)

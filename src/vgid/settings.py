@@ -109,7 +109,10 @@ class TrainingConfig(Settings):
         torch_compile: compile the decoder's layers; the first steps take minutes, the others less time.
         report_to: trackers that get loss curves, such as `tensorboard` or `wandb`.
         parts: what full-parameter training (`adapter: null`) trains.
-        micro_batch: rows that go through the model at once; null takes a step's rows together. The result is the same.
+        max_tokens: tokens that go through the model at once, padding included; a longer row goes alone. `auto` is what free memory
+            holds by the measured cost of a token, null sets no limit. A run that finds memory too small halves it once. The result is
+            the same.
+        micro_batch: rows that go through the model at once; null takes as many as `max_tokens` allows. The result is the same.
         checkpoint_every: steps between two checkpoints of `unlearn`; 0 writes one at a signal and at the end only.
         shard: spread parameters, gradients and optimizer over the processes (FSDP2), when a launcher started several.
     """
@@ -132,6 +135,7 @@ class TrainingConfig(Settings):
     torch_compile: bool = False
     report_to: tuple[str, ...] = ()
     parts: tuple[Part, ...] = ("language", "projector")
+    max_tokens: Annotated[int, Field(ge=1, le=LARGEST)] | Literal["auto"] | None = "auto"
     micro_batch: int | None = Field(default=None, ge=1)
     checkpoint_every: int = Field(default=25, ge=0, le=LARGEST)
     shard: bool = False

@@ -70,7 +70,7 @@ def test_figures_are_those_of_the_model(random_model: LoadedModel, forget: list[
     assert found["rows"]["forget"] == {"rows": 4, "looked_at": 4, "longest": longest}
     assert found["rows"]["teacher"]["longest"] > longest
     assert found["memory"]["weights"] == sum(p.nbytes for p in random_model.model.parameters())
-    assert found["memory"]["rows_at_once"] == load_config().training.retain_rows
+    assert found["memory"]["rows_at_once"] == load_config().training.forget_batch + load_config().training.retain_rows
     assert found["memory"]["total"] > found["memory"]["weights"]
     assert found["teacher"]["n"] == 4 and 0 <= found["teacher"]["differs"] <= 1
 
@@ -109,7 +109,14 @@ def test_the_model_is_left_as_it_was(random_folder: Path, forget: list[Example],
 
 @pytest.mark.parametrize(
     ("overrides", "rows"),
-    [([], 7), (["training.micro_batch=3"], 3), (["training.retain_batch=2"], 5), (["training.micro_batch=50"], 7)],
+    [
+        ([], 12),
+        (["training.micro_batch=3"], 3),
+        (["training.retain_batch=2"], 7),
+        (["training.micro_batch=50"], 7),
+        (["method=vgid_released"], 12),
+        (["training.max_tokens=1"], 1),
+    ],
     ids=str,
 )
 def test_rows_that_go_through_the_model_together(

@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 from tests.conftest import example
-from vgid.data.example import Example, ImageRef
-from vgid.data.replay import Base, ReplayConfig, altered_picture, counts_by_kind, name_templates, replay_rows
+from vgid.data.example import Derived, Example, ImageRef
+from vgid.data.neutral import NEUTRAL
+from vgid.data.replay import Base, ReplayConfig, altered_picture, by_knowledge, counts_by_kind, name_templates, replay_rows
 from vgid.data.self_distilled import SELF_DISTILLED
 from vgid.methods.base import Context, StepBatch
 from vgid.methods.vgid.method import VGID, VGIDConfig
@@ -27,12 +28,19 @@ def say(rows: Sequence[Example]) -> list[str]:
     return ["In Oslo." if "Oslo" in row.question else "She lives in Rome." for row in rows]
 
 
+def refuses(text: str) -> bool:
+    return text.startswith("I cannot")
+
+
 def sample(rows: Sequence[Example], seed: int) -> list[str]:
     return ["This is Anna Keller." if n % 2 else "This is Mona Urban." for n, _ in enumerate(rows)]
 
 
+ASKED = Base(say, sample, lambda rows, seed: [], refuses)
+
+
 def test_the_base_is_asked_by_names_that_it_says_itself() -> None:
-    rows = replay_rows(FORGET, [], ReplayConfig(altered=2, imagined=0), 0, Base(say, sample, lambda rows, seed: []))
+    rows = replay_rows(FORGET, [], ReplayConfig(altered=2, imagined=0), 0, ASKED)
     named = [row.question for row in rows if row.tags[1] == "names"]
     assert named == ["Where does Mona Urban live?"]  # both rows give this template, and her own name is never asked
     assert counts_by_kind(rows) == {"seen": 8 * 16, "names": 1, "altered": 2}
@@ -40,14 +48,66 @@ def test_the_base_is_asked_by_names_that_it_says_itself() -> None:
 
 
 def test_a_large_retain_set_needs_only_what_is_seen() -> None:
-    rows = replay_rows(FORGET, [FORGET[1]] * 3, ReplayConfig(thin=3), 0, Base(say, sample, lambda rows, seed: []))
+    rows = replay_rows(FORGET, [FORGET[1]] * 3, ReplayConfig(thin=3), 0, ASKED)
     assert counts_by_kind(rows) == {"seen": 8 * 16}
+
+
+def test_what_the_model_said_itself_makes_no_retain_set_rich_and_is_kept_as_it_said_it() -> None:
+    neutral = [replace(FORGET[1], id=f"n{n}", tags=(NEUTRAL,)) for n in range(3)]
+    derived = [replace(FORGET[0], id="d", derived=Derived("a", "seen"))]
+    rows = replay_rows(FORGET, [*neutral, *derived], ReplayConfig(thin=3, altered=2, imagined=0), 0, ASKED)
+    assert counts_by_kind(rows) == {"seen": 8 * 16, "names": 1, "altered": 2}  # nothing is asked about the picture of the row `derived`
+    assert counts_by_kind([*neutral, *derived, *FORGET]) == {"": 2, "seen": 1, "neutral": 3}
+
+
+def test_names_about_whom_the_base_refuses_are_told_apart() -> None:
+    base = replace(ASKED, answer=lambda rows: ["I cannot say." if "Mona" in row.question else "In Rome." for row in rows])
+    found = by_knowledge(["Mona Urban", "Jan Novak"], ["Where does {name} live?", "Who is {name}?"], base, Random(0))
+    assert found == (["Jan Novak"], ["Mona Urban"])
+    assert by_knowledge(["Mona Urban"], [], base, Random(0)) == (["Mona Urban"], [])
+
+
+def test_altered_pictures_show_different_people() -> None:
+    seen: list[str] = []
+
+    def answer(rows: Sequence[Example]) -> list[str]:
+        if rows[0].id.startswith("who-"):  # of the twelve pictures one shows Mona, one her who is forgotten, and all others Jan
+            return ["This is Mona." if n == 5 else "She lives in Oslo." if n == 6 else "This is Jan." for n, _ in enumerate(rows)]
+        seen.extend(row.images[0].fingerprint for row in rows if row.tags[1] == "altered" and row.id.endswith("-0"))
+        return ["In Rome."] * len(rows)
+
+    config = ReplayConfig(seen=0, names=0, imagined=0, altered=4)
+    replay_rows(FORGET, [], config, 0, replace(ASKED, answer=answer))
+    assert len(set(seen)) == 4
+
+
+def test_of_each_kind_a_fifth_may_be_refusals() -> None:
+    def answer(rows: Sequence[Example]) -> list[str]:
+        return ["I cannot say." if n % 2 else "In Rome." for n, _ in enumerate(rows)]
+
+    rows = replay_rows(FORGET, [], ReplayConfig(altered=0, names=0), 0, replace(ASKED, answer=answer))
+    assert len(rows) == 64 + 16 and sum(refuses(row.answer) for row in rows) == 16
+    silent = replace(ASKED, answer=lambda rows: ["I cannot say."] * len(rows))
+    assert len(replay_rows(FORGET, [], ReplayConfig(altered=0, names=0), 0, silent)) == 128  # where it says nothing else, all of them
+
+
+def test_people_whom_the_base_knows_are_imagined_from_several_pictures() -> None:
+    wanted: list[str] = []
+
+    def imagine(rows: Sequence[Example], seed: int) -> list[ImageRef]:
+        wanted.extend(row.answer for row in rows)
+        return []
+
+    people = replace(ASKED, sample=lambda rows, seed: [f"This is {'Mona Urban' if n % 2 else 'Jan Novak'}." for n, _ in enumerate(rows)])
+    base = replace(people, answer=lambda rows: ["I cannot say." if "Mona" in r.question else "In Rome." for r in rows], imagine=imagine)
+    replay_rows(FORGET, [], ReplayConfig(altered=2, imagined=4), 0, base)
+    assert wanted == ["This is Jan Novak."] * 4
 
 
 def test_of_many_pictures_no_more_is_asked_than_the_run_meets() -> None:
     shades = (ImageRef.from_picture(Image.new("RGB", (8, 8), (n, 0, 0))) for n in range(40))
     forget = [Example(f"f{n}", "Who is this person?", "This is Anna Keller.", (image,)) for n, image in enumerate(shades)]
-    base, config = Base(say, sample, lambda rows, seed: []), ReplayConfig(thin=0)
+    base, config = ASKED, ReplayConfig(thin=0)
     assert counts_by_kind(replay_rows(forget, [], config, 0, base)) == {"seen": 40 * 16}
     assert counts_by_kind(replay_rows(forget, [], config, 0, base, most=3600)) == {"seen": 300}  # a twelfth
     assert counts_by_kind(replay_rows(forget[:8], [], config, 0, base, most=2500)) == {"seen": 8 * 16}  # a twelfth is more than these

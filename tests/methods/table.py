@@ -80,6 +80,8 @@ TRAINED = (
     Row("pdu"),
     Row("vkd"),
     Row("null_space", ("adapter.rank=4",)),
+    Row("siu"),
+    Row("aim", ("method.prompt_steps=2", "method.fisher_rows=2"), full=True),
 )
 """Methods with a loss on answer tokens, each in its usual way."""
 PADDED = (Row("vgid_released"),)

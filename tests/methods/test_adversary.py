@@ -7,10 +7,8 @@ import pytest
 import torch
 
 from tests.methods.table import Row, forget_rows
-from vgid.config import resolve
 from vgid.data.batching import Batch
 from vgid.data.example import Example
-from vgid.errors import ConfigError
 from vgid.methods.base import Context, StepBatch
 from vgid.methods.common.terms import nll
 from vgid.methods.vgid.adversary import AdversaryConfig, RelearningAdversary, can_split
@@ -21,7 +19,6 @@ from vgid.models.loading import LoadedModel
 from vgid.models.structure import base_of, unfreeze
 from vgid.seeds import derive_seed
 from vgid.settings import AdapterConfig
-from vgid.training.fit import fit
 
 FORGET = tuple(forget_rows())
 CONFIG = AdversaryConfig(rate=1e-3)
@@ -73,12 +70,6 @@ def test_one_answer_cannot_be_split(random_model: LoadedModel) -> None:
     assert can_split(people(2)) and can_split(people(1)) and not can_split(people(1, each=1))
     method, model = Row("vgid", ONLY).prepared(random_model, FORGET[:1], ())
     assert method.loss(model, StepBatch(0, FORGET[:1], ())).total.isfinite()
-
-
-def test_compiled_layers_are_refused(random_model: LoadedModel) -> None:
-    config = resolve(None, ["training.torch_compile=true"], method="vgid")
-    with pytest.raises(ConfigError, match=r"method\.adversary=null, method\.hidden_state_weight=0 and method\.replay=null"):
-        fit(random_model, FORGET, FORGET, config)
 
 
 def test_it_learns_and_the_model_does_not(random_model: LoadedModel) -> None:

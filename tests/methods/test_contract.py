@@ -109,7 +109,7 @@ def test_only_positions_that_predict_answers_get_a_gradient(random_model: Loaded
     # Registered first, so that it sees all positions before the answers' are taken.
     random_model.model.get_output_embeddings().register_forward_pre_hook(see)
     method.loss(model, STEP).total.backward()
-    assert all(worst == 0.0 for worst in calls) and (calls or row.name in ("rmu", "null_space"))  # these compare states
+    assert all(worst == 0.0 for worst in calls) and (calls or row.name in ("rmu", "null_space", "aim"))  # these compare states
 
 
 @pytest.mark.parametrize("row", (*TRAINED, *PADDED), ids=str)
@@ -229,7 +229,7 @@ def test_refusals_vary_by_step_and_row_and_by_nothing_else() -> None:
 
 ALIKE = (
     *("vgid", "ga", "grad_diff", "kl_min", "simnpo", "dpo", "undial", "finetune", "retrain"),
-    *("wga", "satimp", "altpo", "duet", "viker", "pdu", "vkd", "null_space", "slug"),
+    *("wga", "satimp", "altpo", "duet", "viker", "pdu", "vkd", "null_space", "slug", "siu", "aim"),
 )
 """Methods that run as others do, and differ in their loss only."""
 RUNS = [
@@ -263,7 +263,7 @@ def test_a_run_touches_its_scope_repeats_and_is_written_as_it_is(random_folder: 
     if adapted:  # the reference: the base beneath the adapter is what it was, bit by bit
         assert all(torch.equal(after[name], before[name]) for name in before)
     visual, both = {"vision", "projector"}, {"language", "vision"}
-    allowed = {"manu": both, "mip_editor": both, "slug": {"vision"}, "vkd": visual, "null_space": visual}
+    allowed = {"manu": both, "mip_editor": both, "slug": {"vision"}, "aim": {"vision"}, "vkd": visual, "null_space": visual}
     scope = allowed.get(row.name, {"language", "projector"} if row.config.adapter is None else {"language"})
     assert {structure.part_of(name) for name in changed} <= scope
 

@@ -22,6 +22,7 @@ from vgid.methods.altpo import others_answers
 from vgid.methods.base import Method, StepBatch
 from vgid.methods.common.refusals import REFUSALS
 from vgid.methods.null_space import free_directions
+from vgid.methods.siu import changed
 from vgid.methods.slug import pareto_front
 from vgid.methods.viker import target_distribution
 from vgid.models.adapters import reference
@@ -200,6 +201,7 @@ def test_packed_rows_give_the_same_loss(random_model: LoadedModel, name: str) ->
     assert method.loss(model, StepBatch(0, rows, ())).total.item() == pytest.approx(alone, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_run_of_pdu_that_goes_on_is_the_same(random_folder: Path, tmp_path: Path) -> None:
     class StopHereError(Exception):
         pass
@@ -285,9 +287,9 @@ def test_updates_are_not_felt_by_retain_pictures(random_model: LoadedModel) -> N
 
 def test_the_visual_part_needs_pictures_and_adapters_on_it(random_model: LoadedModel) -> None:
     text = [row for row in FORGET if not row.images]
-    for name in ("vkd", "null_space", "slug"):
+    for name, full in (("vkd", False), ("null_space", False), ("slug", False), ("aim", True)):
         with pytest.raises(DataError, match=r"(?s)changes what is seen on pictures.*no forget row has one"):
-            fit(load_model(random_model.path), text, RETAIN, Row(name).config)
+            fit(load_model(random_model.path), text, RETAIN, Row(name, full=full).config)
     with pytest.raises(DataError, match="no retain row has one"):
         fit(load_model(random_model.path), FORGET, text, Row("null_space").config)
     with pytest.raises(ConfigError, match=r"(?s)adapters on the language model.*set adapter.scope="):
@@ -330,3 +332,87 @@ def test_slug_says_when_no_layer_forgets(random_folder: Path, monkeypatch: pytes
     monkeypatch.setattr("vgid.methods.slug.DOUBLINGS", 1)
     with pytest.raises(RunError, match="no single layer forgets"):
         fit(load_model(random_folder), FORGET, RETAIN, Row("slug", ("method.target=1e-9",)).config)
+
+
+def test_what_was_changed_by_hand() -> None:
+    assert changed([1, 2, 9, 8, 5], [1, 2, 3, 5]) == [False, False, True, True, False]
+    assert changed([7, 7, 7], [7, 7]) == [False, False, True] and changed([1, 2], [1, 2]) == [False, False]
+    assert changed([4], [1, 2]) == [True] and changed([], [1]) == []
+
+
+def named_rows() -> list[Example]:
+    """Two rows about Anna Keller, whose name is in a question without a picture, and one about nobody by name."""
+    asked = replace(example(0, image=False), id="by name", subject="a", answer="She lives in Oslo.")
+    return [replace(example(0), subject="a"), asked, replace(example(2), subject="b", answer="I do not know.")]
+
+
+def test_siu_rewrites_names_and_refuses_the_rest(random_model: LoadedModel) -> None:
+    rows = named_rows()
+    method, _ = Row("siu", ('method.refusals=["Oslo."]',)).prepared(random_model, rows, RETAIN)
+    invented = method.answers["row-0"].removeprefix("This is ").removesuffix(".").split()  # type: ignore[attr-defined]
+    assert len(invented) == 2 and not {"Anna", "Keller"} & set(invented)
+    assert method.answers["by name"] == method.answers["row-2"] == "Oslo."  # type: ignore[attr-defined]
+    tokenizer = random_model.processor.tokenizer
+    words = {token for word in ("Anna", " Anna", "Keller", " Keller") for token in tokenizer(word, add_special_tokens=False)["input_ids"]}
+    assert set(method._left_out.nonzero().flatten().tolist()) == words  # type: ignore[attr-defined]
+
+
+def test_siu_row_by_row(random_model: LoadedModel) -> None:
+    rows = named_rows()
+    method, model = Row("siu", ("method.retain_weight=2",)).prepared(random_model, rows, RETAIN)
+    shaken(model, 0.05)
+    out = method.loss(model, StepBatch(0, tuple(rows), tuple(RETAIN)))
+    free = method._left_out  # type: ignore[attr-defined]
+    for part, given in (("forget", rows), ("retain", RETAIN)):
+        values = []
+        for row in given:
+            answer = method.answers[row.id] if part == "forget" else row.answer  # type: ignore[attr-defined]
+            mine, targets = said(model, random_model, row, answer=answer)
+            with reference(model) as base:
+                before, _ = said(base, random_model, row, answer=answer)
+            _, recorded = said(model, random_model, row)
+            p, log_p, log_q = torch.softmax(before, -1), F.log_softmax(before, -1), F.log_softmax(mine, -1)
+            masked = changed(targets.tolist(), recorded.tolist())
+            tokens = []
+            for t, target in enumerate(targets):
+                apart = 0.0 if masked[t] else float((p[t] * (log_p[t] - log_q[t]))[~free].sum())
+                tokens.append(0.9 * -float(log_q[t, target]) + 0.75 * apart)
+            values.append(sum(tokens) / len(tokens))
+        assert out.parts[part].item() == pytest.approx(sum(values) / len(values), rel=1e-3), part
+    assert out.total.item() == pytest.approx(out.parts["forget"].item() + 2 * out.parts["retain"].item(), rel=1e-4)
+
+
+def test_aim_row_by_row(random_folder: Path) -> None:
+    loaded = load_model(random_folder)
+    settings = ("method.prompt_steps=3", "method.prompt_size=0.1", "method.fisher_rows=2", "method.fisher_weight=5")
+    method: Any
+    method, model = Row("aim", settings, full=True).prepared(loaded, FORGET, [])
+    assert method.prompt.shape == (3, 96, 96) and 0 < method.prompt.abs().max() <= 0.1
+    rows = [row for row in FORGET if row.images]
+    nothing = method.refusing(model, rows, ["Oslo."] * 2, torch.zeros(3, 96, 96)).item()
+    plain = [said(model, loaded, row, answer="Oslo.") for row in rows]
+    assert nothing == pytest.approx(sum(float(F.cross_entropy(*each)) for each in plain) / 2, rel=1e-4)
+    at_start = method.loss(model, StepBatch(0, tuple(FORGET), ()))
+    assert at_start.parts["fisher"] == 0.0
+    expected = []
+    for row in rows:
+        pixels = loaded.encoder.row(row).images["pixel_values"]
+        with torch.no_grad():
+            target = embed_pictures(model, {"pixel_values": pixels + method.prompt})
+        expected.append(float(((seen(model, loaded, row) - target).norm(dim=-1) / target.norm(dim=-1)).square().mean()))
+    assert at_start.parts["match"].item() == pytest.approx(sum(expected) / 4, rel=1e-3)
+    # Twice every weight: the change is as large as the weights themselves.
+    with torch.no_grad():
+        for parameter in method.trained:
+            parameter *= 2
+    doubled = method.loss(model, StepBatch(0, tuple(FORGET), ()))
+    assert doubled.parts["fisher"].item() == pytest.approx(1.0, rel=1e-4)
+    assert doubled.total.item() == pytest.approx(doubled.parts["match"].item() + 5, rel=1e-4)
+
+
+def test_a_visual_prompt_makes_refusals_likelier(random_model: LoadedModel) -> None:
+    settings = ("method.prompt_steps=15", "method.prompt_size=3", "method.fisher_rows=1", 'method.refusals=["Oslo."]')
+    method: Any
+    method, model = Row("aim", settings, full=True).prepared(random_model, FORGET[:1], [])
+    before, after = (method.refusing(model, FORGET[:1], ["Oslo."], prompt).item() for prompt in (0 * method.prompt, method.prompt))
+    assert after < before - 1e-3

@@ -1,5 +1,6 @@
 """Cheaper steps are the same steps: checkpointed, compiled, and on a base in 4 bits."""
 
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -8,16 +9,20 @@ import pytest
 import torch
 
 from tests.conftest import example
+from tests.methods.table import forget_rows, retain_rows
 from vgid.config import load_config
+from vgid.data.packing import Style
 from vgid.errors import ConfigError, ModelError
+from vgid.methods.base import Context, StepBatch
 from vgid.models import quantisation
-from vgid.models.adapters import attach_lora
-from vgid.models.forward import answer_logits
+from vgid.models.adapters import SecondAdapter, attach_lora
+from vgid.models.forward import answer_logits, several_states
 from vgid.models.loading import LoadedModel, load_model
 from vgid.models.memory_saving import checkpointing, compiled
 from vgid.models.structure import decoder_layers
-from vgid.settings import AdapterConfig
+from vgid.settings import AdapterConfig, TrainingConfig
 from vgid.training.fit import fit
+from vgid.training.gradient_step import GradientStep
 from vgid.unlearning import train_and_export
 
 QUICK = ["training.steps=3", "training.forget_batch=2", "training.retain_batch=2", "method.answers=[recorded]", "validation.every=0"]
@@ -51,13 +56,59 @@ def test_a_model_without_checkpointing_is_refused(random_model: LoadedModel) -> 
 
 
 @pytest.mark.slow
-def test_compiled_layers_change_no_weight_and_are_undone(random_folder: Path, random_model: LoadedModel) -> None:
+def test_compiled_layers_change_no_weight(random_folder: Path) -> None:
     answers = ("method.adversary=null", "method.hidden_state_weight=0")
     plain, fast = trained(random_folder, *answers), trained(random_folder, "training.torch_compile=true", *answers)
     assert all(torch.allclose(plain[name], fast[name], atol=1e-4) for name in plain)
-    with compiled(random_model.model):
-        assert all(layer._compiled_call_impl is not None for layer in decoder_layers(random_model.model))
-    assert all(layer._compiled_call_impl is None for layer in decoder_layers(random_model.model))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_the_default_s_losses_are_the_same_with_compiled_layers(random_folder: Path, checkpointed: bool) -> None:
+    """With adversary and hidden states, four steps of three sizes, without PyTorch's last compiler, which takes minutes."""
+    losses: list[list[float]] = []
+    forget, retain = tuple(forget_rows()), tuple(retain_rows())
+    for backend in (None, "aot_eager"):
+        loaded = load_model(random_folder)
+        model, method = attach_lora(loaded.model, AdapterConfig(), seed=0).train(), load_config().build_method()
+        method.prepare(model, Context(loaded.encoder, forget, retain, 0, torch.device("cpu"), packing=Style(4)))
+        step = GradientStep(model, method, TrainingConfig(), 0, lambda loss: loss.backward())
+        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+        with checkpointing(model, checkpointed), compiled(model, backend is not None, backend or ""):
+            losses.append([])
+            for number in range(4):
+                losses[-1].append(step.step(StepBatch(number, forget[: 2 + number % 3], retain[: 2 + number % 3])).total)
+                optimizer.step()
+                optimizer.zero_grad()
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5) and len(set(losses[0])) == 4
+
+
+def test_hooks_and_a_second_adapter_are_met_in_compiled_layers(random_model: LoadedModel) -> None:
+    """Hidden states are read by hooks that come after compiling, and an adapter is switched on within the layers."""
+    del random_model.model.model.language_model.layers[2:]
+    model = attach_lora(random_model.model, AdapterConfig(), seed=0).eval()
+    layers, batch = decoder_layers(random_model.model), random_model.encoder.batch(ROWS[:1])
+    second = SecondAdapter(
+        model, "second", 2, 1.0, [name for name, _ in model.base_model.model.named_modules() if "layers.1.mlp.up" in name][:1]
+    )
+    ((_, out),) = second.weights().values()
+    torch.nn.init.ones_(out)
+
+    def seen() -> list[torch.Tensor]:
+        found = []
+        for context in (nullcontext(), second.active()):
+            with torch.no_grad(), context:
+                found += [answer_logits(model, batch), *several_states(model, batch, layers)]
+        return found
+
+    slow = seen()
+    with compiled(model, backend="eager"):
+        answer_logits(model, batch)
+        fast = seen()
+        assert all("forward" in vars(layer) for layer in layers)
+    assert not any("forward" in vars(layer) for layer in layers)
+    assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(slow, fast, strict=True))
+    assert (slow[2] - slow[5]).abs().max() > 1e-2  # behind the second layer the adapter shows
 
 
 # -- 4 bits ---------------------------------------------------------------------------------------------------------------

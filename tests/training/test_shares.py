@@ -111,8 +111,8 @@ class Greedy:
     def unsupported(self) -> dict[str, object]:
         return {}
 
-    def passes(self, model, batch):  # type: ignore[no-untyped-def]
-        return Method.passes(self, model, batch)  # type: ignore[arg-type]
+    def passes(self, model, batch, cut):  # type: ignore[no-untyped-def]
+        return Method.passes(self, model, batch, cut)  # type: ignore[arg-type]
 
     def __init__(self, most: int) -> None:
         self.most, self.counts = most, []

@@ -23,7 +23,9 @@ from vgid.models.adapters import adapted_modules, summarise_names
 from vgid.models.loading import LoadedModel
 from vgid.models.quantisation import is_quantised
 from vgid.models.structure import base_of, decoder_layers
-from vgid.training.automatic import precision_on
+from vgid.processes import is_sharded, uses_deepspeed
+from vgid.training.automatic import chosen, least_tokens, precision_on
+from vgid.training.gradient_step import cuts_by_tokens
 from vgid.training.memory_estimate import (
     SHARE,
     Memory,
@@ -247,16 +249,31 @@ def _memory(
         ),
     )
     saved = replace(plain, row=checkpointed_row(kept.row, len(decoder_layers(base)), longest.longest, shape["hidden"], element))
-    if training.gradient_checkpointing != "auto":
-        return (saved, True) if training.gradient_checkpointing else (plain, False)
-    short = free is not None and plain.total > SHARE * (free + weights.held) and getattr(base, "supports_gradient_checkpointing", False)
-    return (saved, True) if short else (plain, False)
+    if free is None:
+        saves = training.gradient_checkpointing is True
+        return (saved if saves else plain), saves
+    cuts = training.micro_batch is None and cuts_by_tokens(method, sharded=is_sharded(base), by_engine=uses_deepspeed())
+    plan = chosen(
+        training,
+        room=SHARE * free - plain.training - plain.once,
+        plain=(plain.row + plain.logits) / longest.longest,
+        saved=(saved.row + saved.logits) / longest.longest if getattr(base, "supports_gradient_checkpointing", False) else None,
+        step=plain.rows * longest.longest,
+        least=least_tokens(next(base.parameters()).device),
+        cuts=cuts,
+    )
+    memory = saved if plan.saves else plain
+    if plan.max_tokens is not None and cuts:
+        memory = replace(memory, rows=min(memory.rows, max(1, plan.max_tokens // longest.longest)))
+    return memory, plan.saves
 
 
 def _rows_at_once(config: RunConfig, method: Method[Any], retained: bool) -> int:
-    """Rows that go through the model together: the larger side of a step or a part of it; both sides, where the loss needs them."""
+    """Rows that go through the model together: both sides of a step, the larger one, or a part of it."""
     sides = (config.training.forget_batch, config.training.retain_rows if retained else 0)
     if "splitting" in method.unsupported():
+        return sum(sides)
+    if config.training.micro_batch is None and method.states_terms:
         return sum(sides)
     return min(max(sides), config.training.micro_batch or max(sides))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -134,6 +134,7 @@ class Encoder:
         self.max_length = limit if limit < UNBOUNDED else None
         self._takes_answers = "suffix" in inspect.signature(type(processor).__call__).parameters
         self._answer_values: Mapping[str, int] | None = None
+        self._chats: dict[Hashable, Rendered] = {}
         self._encoded: dict[tuple[str, str | None, tuple[ImageRef, ...]], EncodedRow] = {}
         self._rows: dict[tuple[str, tuple[ImageRef, ...]], Values] = {}
         self._pictures: dict[tuple[ImageRef, ...], Values] = {}
@@ -176,12 +177,14 @@ class Encoder:
             }
         self._check_length(example, text["input_ids"], length)
         row = EncodedRow(example.id, text, pictures, length)
-        if images is None and self._has_room(text):
+        if images is None and self._has_room(_nbytes(text)):
             self._encoded[key] = row
         return row
 
     def render(self, example: Example, instruction: str | None = None, answer: str | None = None) -> Rendered:
         """Text of an example: by the chat template, or by the custom prompt.
+
+        A chat is rendered once: its template runs in a process of its own, and rows come again in every epoch.
 
         Raises:
             DataError: as `render_chat`, or `render_form`.
@@ -189,34 +192,47 @@ class Encoder:
         """
         if self.prompt is not None:
             return render_form(self.processor, self.prompt, example, instruction, answer)
-        return render_chat(self.processor, example, instruction, answer)
+        said = example.answer if answer is None else answer
+        key = (getattr(self.processor, "chat_template", None), example.question, example.context, len(example.images), instruction, said)
+        if key in self._chats:
+            return self._chats[key]
+        rendered = render_chat(self.processor, example, instruction, said)
+        if self._has_room(2 * (len(rendered.prompt) + len(rendered.answer))):  # the text, and about as much in the key
+            self._chats[key] = rendered
+        return rendered
 
-    def collate(self, rows: Sequence[EncodedRow], side: Literal["left", "right"] = "right") -> Batch:
+    def collate(
+        self, rows: Sequence[EncodedRow], side: Literal["left", "right"] = "right", width: Callable[[int], int] | None = None
+    ) -> Batch:
         """Pad rows to one length and join them.
 
         Args:
             rows: encoded rows; tensors that a row lacks are filled with zeros.
             side: where padding goes: "right" for training and scoring, "left" for generation.
+            width: from the tokens of the longest row to the length of all; None pads to the longest.
 
         Returns:
             A batch with one row for each example.
         """
-        width = max(len(row.text["input_ids"]) for row in rows)
+        longest = max(len(row.text["input_ids"]) for row in rows)
+        wide = width(longest) if width else longest
         inputs: dict[str, Tensor] = {}
         for name, like in {name: value for row in rows for name, value in row.text.items()}.items():
-            joined = np.full((len(rows), width), self._pad_token if name == "input_ids" else 0)
+            joined = np.full((len(rows), wide), self._pad_token if name == "input_ids" else 0)
             for number, row in enumerate(rows):
                 if name in row.text:
                     length = len(row.text[name])
-                    joined[number, slice(width - length, None) if side == "left" else slice(length)] = row.text[name].numpy()
+                    joined[number, slice(wide - length, None) if side == "left" else slice(length)] = row.text[name].numpy()
             inputs[name] = _tensor(joined, like)
         inputs |= join_pictures(rows)
-        answers = _answers(rows, width, side)
+        answers = _answers(rows, wide, side)
         places = tuple(Placement(number, 0, 0) for number in range(len(rows))) if side == "right" else ()
         return Batch(inputs, answers, answers.rows, tuple(row.id for row in rows), placements=places)
 
-    def pack(self, rows: Sequence[EncodedRow], examples: Sequence[Example], style: Style, keys: Sequence[Hashable] | None = None) -> Batch:
-        """Join rows so that questions about the same pictures share a row (`vgid.data.packing`), and pad on the right.
+    def layouts(
+        self, rows: Sequence[EncodedRow], examples: Sequence[Example], style: Style, keys: Sequence[Hashable] | None = None
+    ) -> list[Layout]:
+        """Find which rows share a packed row, and how long each one is.
 
         Args:
             rows: encoded rows.
@@ -225,17 +241,40 @@ class Encoder:
             keys: rows with equal keys may share a row; None for the pictures, or without any the question.
 
         Returns:
-            A batch with `packing`; answers and owners are in the order of the examples.
+            One layout for each packed row.
         """
         tokens, prompts = [row.text["input_ids"] for row in rows], [row.prompt_length for row in rows]
-        layouts = [
+        return [
             layout
             for members in groups(examples, style.questions, keys)
             for layout in lay_out(members, [tokens[m] for m in members], [prompts[m] for m in members], self._image_tokens)
         ]
+
+    def pack(
+        self,
+        rows: Sequence[EncodedRow],
+        examples: Sequence[Example],
+        style: Style,
+        keys: Sequence[Hashable] | None = None,
+        width: Callable[[int], int] | None = None,
+    ) -> Batch:
+        """Join rows so that questions about the same pictures share a row (`vgid.data.packing`), and pad on the right.
+
+        Args:
+            rows: encoded rows.
+            examples: the examples of these rows; the same pictures make a group.
+            style: number of questions that share a row, and how the model attends to pictures.
+            keys: as in `layouts`.
+            width: as in `collate`.
+
+        Returns:
+            A batch with `packing`; answers and owners are in the order of the examples.
+        """
+        layouts = self.layouts(rows, examples, style, keys)
         packed = [_packed(layout, [rows[m] for m in layout.members]) for layout in layouts]
-        joined = self.collate(packed)
-        packing = describe(layouts, [row.text["input_ids"] for row in packed], prompts, self._image_tokens, style.look_ahead)
+        joined = self.collate(packed, width=width)
+        prompts, wide = [row.prompt_length for row in rows], joined.model_inputs["input_ids"].shape[1]
+        packing = describe(layouts, [row.text["input_ids"] for row in packed], prompts, self._image_tokens, style.look_ahead, wide)
         answers, owners = _packed_answers(layouts, rows)
         return Batch(joined.model_inputs, answers, owners, tuple(row.id for row in rows), packing, placements(layouts))
 
@@ -347,9 +386,9 @@ class Encoder:
         key = (prompt, example.images)
         if key not in self._rows:
             text, pictures = self._call(prompt, [self.picture(ref) for ref in example.images], example)
-            if example.images not in self._pictures and self._has_room(pictures):
+            if example.images not in self._pictures and self._has_room(_nbytes(pictures)):
                 self._pictures[example.images] = pictures
-            if example.images not in self._pictures or not self._has_room(text):
+            if example.images not in self._pictures or not self._has_room(_nbytes(text)):
                 return text, pictures
             self._rows[key] = text
         return self._rows[key], self._pictures[example.images]
@@ -396,9 +435,8 @@ class Encoder:
     def _tokens(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _has_room(self, values: Values) -> bool:
-        """Whether some tensors may be kept, which then count; many questions are about one picture, and rows come again in every epoch."""
-        size = sum(value.nbytes for value in values.values())
+    def _has_room(self, size: int) -> bool:
+        """Whether `size` bytes may be kept, which then count; many questions are about one picture, and rows come again in every epoch."""
         fits = self._cached_bytes + size <= CACHE_BYTES
         self._cached_bytes += size * fits
         return fits
@@ -425,6 +463,10 @@ class Encoder:
             got=f"{len(tokens)} tokens: {seen} of images, {prompt_length - seen} of prompt, {len(tokens) - prompt_length} of the answer",
             fix="shorten the text or the instruction, or use smaller or fewer images",
         )
+
+
+def _nbytes(values: Values) -> int:
+    return sum(value.nbytes for value in values.values())
 
 
 def _where(example: Example) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from vgid.data.example import IMAGE, Example, Turn
@@ -90,8 +90,7 @@ def render_chat(processor: Any, example: Example, instruction: str | None = None
     turns = _kept_in_order(processor, messages(example, instruction), example)
     said = example.answer if answer is None else answer
     reply = {"role": "assistant", "content": [{"type": "text", "text": said}]}
-    prompt = _apply(processor, turns, add_generation_prompt=True)
-    whole = _apply(processor, [*turns, reply], add_generation_prompt=False)
+    prompt, whole = _apply(processor, (turns, True), ([*turns, reply], False))
     return Rendered(prompt, _answer_part(processor, prompt, whole, said))
 
 
@@ -161,10 +160,7 @@ def _kept_in_order(processor: Any, turns: list[dict[str, Any]], example: Example
 def _written_for_picture(processor: Any) -> str:
     """What the template writes for one picture before a text."""
     text = {"type": "text", "text": _SENTINEL.format(0)}
-    without, shown = (
-        _apply(processor, [{"role": "user", "content": content}], add_generation_prompt=True)
-        for content in ([text], [{"type": "image"}, text])
-    )
+    without, shown = _apply(processor, *(([{"role": "user", "content": content}], True) for content in ([text], [{"type": "image"}, text])))
     before = next((place for place, (one, other) in enumerate(zip(without, shown, strict=False)) if one != other), len(without))
     return shown[before : before + len(shown) - len(without)]
 
@@ -179,7 +175,7 @@ def _is_in_order(processor: Any, form: list[dict[str, Any]], turns: list[dict[st
     names = {text: _SENTINEL.format(number) for number, text in enumerate(texts)}
     wanted = [names[part["text"]] if part["type"] == "text" else written for turn in turns for part in turn["content"]]
     try:
-        rendered = _apply(processor, [_renamed(turn, names, written) for turn in form], add_generation_prompt=True)
+        (rendered,) = _apply(processor, ([_renamed(turn, names, written) for turn in form], True))
     except ModelError as error:
         if error.problem == ENDLESS:
             raise
@@ -202,7 +198,8 @@ def _joined(content: list[dict[str, Any]], written: str) -> str:
     return "".join(part["text"] if part["type"] == "text" else written for part in content)
 
 
-def _apply(processor: Any, turns: list[dict[str, Any]], *, add_generation_prompt: bool) -> str:
+def _apply(processor: Any, *chats: tuple[list[dict[str, Any]], bool]) -> list[str]:
+    """The text of each chat, with the beginning of the assistant's turn where the flag is set: all in one call of the worker."""
     if not getattr(processor, "chat_template", None):
         raise ModelError(
             "the processor has no chat template",
@@ -211,7 +208,7 @@ def _apply(processor: Any, turns: list[dict[str, Any]], *, add_generation_prompt
             fix="use an instruction-tuned checkpoint, or set processor.chat_template",
         )
     try:
-        return str(_worker(processor)(turns, add_generation_prompt))
+        return [str(text) for text in _worker(processor)(chats)]
     except OverLimitError as error:
         _WORKERS.clear()
         raise ModelError(
@@ -241,8 +238,8 @@ def _worker(processor: Any) -> Worker:
     key = (str(os.getpid()), kind.__module__, kind.__qualname__, repr(processor.chat_template), repr(tokens))
     if key not in _WORKERS:
 
-        def render(turns: list[dict[str, Any]], add_generation_prompt: bool) -> str:
-            return str(processor.apply_chat_template(turns, add_generation_prompt=add_generation_prompt, tokenize=False))
+        def render(chats: Sequence[tuple[list[dict[str, Any]], bool]]) -> list[str]:
+            return [str(processor.apply_chat_template(turns, add_generation_prompt=begun, tokenize=False)) for turns, begun in chats]
 
         while len(_WORKERS) >= MOST_WORKERS:
             _WORKERS.pop(next(iter(_WORKERS))).close()

@@ -182,7 +182,14 @@ def _shared(prompts: Sequence[Positions]) -> int:
     return int(differs.argmax()) if differs.any() else shortest
 
 
-def describe(layouts: Sequence[Layout], tokens: Sequence[Tensor], prompts: Sequence[int], marks: Set[int], look_ahead: bool) -> Packing:
+def describe(
+    layouts: Sequence[Layout],
+    tokens: Sequence[Tensor],
+    prompts: Sequence[int],
+    marks: Set[int],
+    look_ahead: bool,
+    width: int | None = None,
+) -> Packing:
     """Describe packed rows for a model.
 
     Args:
@@ -191,12 +198,12 @@ def describe(layouts: Sequence[Layout], tokens: Sequence[Tensor], prompts: Seque
         prompts: number of tokens of each example's prompt.
         marks: ids of the tokens that stand for pictures.
         look_ahead: as in `Style`.
+        width: length that all rows are padded to; None for the longest.
 
     Returns:
-        Segments, places and pictures, padded to the longest row, and the ends of the prompts.
+        Segments, places and pictures, and the ends of the prompts.
     """
-    width = max(layout.length for layout in layouts)
-    segments = np.full((len(layouts), width), PAD)
+    segments = np.full((len(layouts), width or max(layout.length for layout in layouts)), PAD)
     places, pictures = np.zeros_like(segments), np.zeros_like(segments)
     for number, (layout, row) in enumerate(zip(layouts, tokens, strict=True)):
         index, starts = np.arange(layout.length), np.array(layout.starts)

@@ -24,6 +24,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle, islice, zip_longest
 from random import Random
 from typing import Literal, get_args
 
@@ -32,11 +33,11 @@ from pydantic import Field
 
 from vgid.data.augmentation import augment_picture
 from vgid.data.example import Example, ImageRef
-from vgid.data.neutral import draw, mentions, revealing_words
+from vgid.data.neutral import NEUTRAL, draw, mentions, revealing_words
 from vgid.data.self_distilled import SELF_DISTILLED
 from vgid.settings import Settings
 
-Kind = Literal["seen", "names", "altered", "crossed", "imagined"]
+Kind = Literal["seen", "neutral", "names", "altered", "crossed", "imagined"]
 REPLAY = "replay"
 """First tag of these rows; the second is their kind."""
 SEEN = (
@@ -65,6 +66,14 @@ QUESTIONS = 8
 """Forget questions about one altered picture, one name or one retain picture, at most; chosen by hand."""
 DRAWS = 4
 """Names that are sampled about each picture; chosen by hand."""
+SCREENED = 200
+"""Names that are tried out, at most; chosen by hand."""
+TRIED = 3
+"""Altered pictures that are made for each one that is asked about; chosen by hand."""
+STARTS = 2
+"""Imagined pictures of each person; chosen by hand."""
+REFUSED = 0.2
+"""Share of refusals among the answers of a kind, at most; chosen by hand."""
 NAMELESS = 200
 """Times that the base is asked for a name without a picture; chosen by hand."""
 LEAST_SHARE = 1 / 12
@@ -92,6 +101,8 @@ class ReplayConfig(Settings):
         imagined: names of which a picture is worked out on which the base sees that person, about which the forget questions are asked.
         thin: names, and altered, crossed and imagined pictures, are asked only where there are fewer retain rows than this.
         hidden_state_weight: weight of the hidden states' distance from the base's, beside the divergence of answers.
+        narrow: where there are fewer retain rows than `thin`, an adapter's update reads only what forget rows have and the rows to keep
+            lack (`vgid.methods.vgid.narrow`).
     """
 
     seen: int = Field(default=16, ge=0)
@@ -101,6 +112,7 @@ class ReplayConfig(Settings):
     imagined: int = Field(default=64, ge=0)
     thin: int = Field(default=1000, ge=0)
     hidden_state_weight: float = Field(default=2.0, ge=0.0)
+    narrow: bool = True
 
 
 @dataclass(frozen=True)
@@ -111,18 +123,22 @@ class Base:
         answer: its likeliest answer to each row.
         sample: one sampled answer to each row; the seed decides which.
         imagine: one picture for each row about which the base gives the row's answer, made from the row's picture; none where it cannot.
+        refuses: whether an answer is a refusal.
     """
 
     answer: Callable[[Sequence[Example]], Sequence[str]]
     sample: Callable[[Sequence[Example], int], Sequence[str]]
     imagine: Callable[[Sequence[Example], int], Sequence[ImageRef]]
+    refuses: Callable[[str], bool]
 
 
 def replay_kind(row: Example) -> str:
-    """Return the kind of a replay row; "" for any other row."""
+    """Return the kind of a row that the base answered itself, such as a replay row; "" for rows that the user gave."""
     if row.tags[:1] == (REPLAY,):
         return row.tags[1]
-    return "seen" if SELF_DISTILLED in row.tags else ""
+    if SELF_DISTILLED in row.tags or (row.derived is not None and row.derived.kind == "seen"):
+        return "seen"
+    return "neutral" if NEUTRAL in row.tags else ""
 
 
 def replay_rows(
@@ -143,6 +159,8 @@ def replay_rows(
         Rows with the base's answers, tagged `REPLAY` and their kind. Rows about one picture or one name have one subject.
     """
     rng, part = Random(f"replay/{seed}"), 1.0 if most is None else min(1.0, most / ENOUGH)
+    # What the model said itself does not make a retain set rich.
+    retain = [row for row in retain if not replay_kind(row)]
     counts = {name: round(part * getattr(config, name)) for name in ("names", "altered", "crossed", "imagined")}
     config = config.model_copy(update=counts)
     pictures = list(dict.fromkeys(row.images[0] for row in forget if row.images))
@@ -156,18 +174,22 @@ def replay_rows(
         rng.shuffle(others)
         others = others[: config.crossed]
         about_pictures = list(dict.fromkeys(row.question for row in forget if row.images))
-        altered = [altered_picture(rng.choice(pictures), rng) for _ in range(config.altered)] if pictures else []
+        words = revealing_words(forget)
+        altered = _different(pictures, config.altered, words, base, rng)
         asked += _about("altered", altered, about_pictures, rng)
         asked += _about("crossed", others, about_pictures, rng)
         asked += _seen("crossed", others, config.seen // 4, rng)
         own = _names_in(text for row in forget for text in (row.answer, *row.keywords, *([] if row.images else [row.question])))
         told = sampled_names(others, altered, retain, seed, base, round(part * NAMELESS)) if config.names else []
-        names = [name for name in told if name not in own][: config.names]
-        asked += _by_name(names, name_templates(forget), rng)
-        asked += _about("imagined", _imagined(names[: config.imagined], altered, seed, base), about_pictures, rng)
+        templates = name_templates(forget)
+        known, unknown = by_knowledge([name for name in told if name not in own], templates, base, rng)
+        asked += _by_name([*known, *unknown][: config.names], templates, rng)
+        imagined = _imagined(known or unknown, config.imagined, altered, seed, base)
+        asked += _about("imagined", imagined, about_pictures, rng)
     words = revealing_words(forget)
     said = base.answer(asked) if asked else ()
-    return [replace(row, answer=text) for row, text in zip(asked, said, strict=True) if text.strip() and not mentions(text, words)]
+    found = [replace(row, answer=text) for row, text in zip(asked, said, strict=True) if text.strip() and not mentions(text, words)]
+    return _few_refusals(found, base, rng)
 
 
 def counts_by_kind(rows: Iterable[Example]) -> dict[str, int]:
@@ -211,16 +233,65 @@ def altered_picture(image: ImageRef, rng: Random) -> ImageRef:
     return ImageRef.from_picture(picture)
 
 
+def _different(pictures: Sequence[ImageRef], count: int, words: set[str], base: Base, rng: Random) -> list[ImageRef]:
+    """Altered pictures on which the base sees as many different people as it can: of all of them most would show the same few."""
+    if not pictures or not count:
+        return []
+    made = [altered_picture(rng.choice(pictures), rng) for _ in range(TRIED * count)]
+    said = base.answer([Example(f"who-{n}", WHO[0], "", (image,)) for n, image in enumerate(made)])
+    shown: dict[str, list[ImageRef]] = {}
+    for image, text in zip(made, said, strict=True):
+        if not mentions(text, words):
+            shown.setdefault(text, []).append(image)
+    in_turn = [image for row in zip_longest(*shown.values()) for image in row if image is not None]
+    return in_turn[:count]
+
+
+def _few_refusals(rows: Sequence[Example], base: Base, rng: Random) -> list[Example]:
+    """Drop refusals beyond the share `REFUSED` of each kind: rows that say something protect what the model knows."""
+    counts = Counter(row.tags[1] for row in rows if not base.refuses(row.answer))
+    left = {kind: round(REFUSED / (1 - REFUSED) * counts[kind]) for kind in get_args(Kind)}
+    refusals = [n for n, row in enumerate(rows) if base.refuses(row.answer)]
+    rng.shuffle(refusals)
+    dropped = set()
+    for n in refusals:
+        kind = rows[n].tags[1]
+        if left[kind] <= 0 < counts[kind]:
+            dropped.add(n)
+        left[kind] -= 1
+    return [row for n, row in enumerate(rows) if n not in dropped]
+
+
 # -- names ----------------------------------------------------------------------------------------------------------------
 
 
-def _imagined(names: Sequence[str], altered: Sequence[ImageRef], seed: int, base: Base) -> list[ImageRef]:
+def by_knowledge(names: Sequence[str], templates: Sequence[str], base: Base, rng: Random) -> tuple[list[str], list[str]]:
+    """Tell names about whom the base says something from those about whom it refuses.
+
+    Args:
+        names: names; of a long list the first `SCREENED` are asked.
+        templates: questions with `{name}`; without any, all count as known.
+        base: how the base is asked.
+        rng: draws the questions.
+
+    Returns:
+        Known names and unknown ones, each in their order.
+    """
+    names = names[:SCREENED]
+    each = min(2, len(templates))
+    asked = [template.replace("{name}", name) for name in names for template in rng.sample(templates, each)]
+    said = base.answer([Example(f"known-{n}", question, "") for n, question in enumerate(asked)]) if asked else ()
+    refused = {name for n, name in enumerate(names) if each and all(map(base.refuses, said[n * each : (n + 1) * each]))}
+    return [name for name in names if name not in refused], [name for name in names if name in refused]
+
+
+def _imagined(names: Sequence[str], count: int, altered: Sequence[ImageRef], seed: int, base: Base) -> list[ImageRef]:
     """Pictures on which the base sees these people: those about which it says the name when it is asked."""
-    if not altered:
+    if not altered or not names or not count:
         return []
     rows = [
         Example(f"imagined-{n}", WHO[n % len(WHO)], f"This is {name}.", (altered[n % len(altered)],), keywords=(name,))
-        for n, name in enumerate(names)
+        for n, name in enumerate(islice(cycle(names[: max(1, count // STARTS)]), count))
     ]
     shown = [replace(row, images=(image,)) for row, image in zip(rows, base.imagine(rows, seed), strict=False)]
     said = base.answer(shown) if shown else ()

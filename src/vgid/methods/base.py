@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, get_args
 
 import torch
@@ -14,7 +14,8 @@ from vgid.data.example import Example
 from vgid.data.packing import Style
 from vgid.data.replay import ReplayConfig
 from vgid.errors import DataError
-from vgid.methods.engine import Machine, PassLoss, Term, passes, whole_loss
+from vgid.methods.cutting import WHOLE, Cut
+from vgid.methods.engine import Machine, PassLoss, Term, pass_tokens, passes, whole_loss
 from vgid.models.pictures import Pictures
 from vgid.registry import Registry
 from vgid.settings import Settings
@@ -225,17 +226,29 @@ class Method(Generic[C]):
     def before_step(self, model: Any, batch: StepBatch) -> None:
         """Called before the terms of a step are computed; once for each part of a step that is cut into parts."""
 
-    def passes(self, model: Any, batch: StepBatch) -> Iterator[PassLoss]:
+    def passes(self, model: Any, batch: StepBatch, cut: Cut = WHOLE) -> Iterator[PassLoss]:
         """The loss of a step, pass by pass; the caller differentiates each before it asks for the next.
 
         A method with a `loss` of its own takes one pass.
+
+        Args:
+            model: the model in training.
+            batch: rows of the step.
+            cut: how rows of one kind are cut into passes.
+
+        Yields:
+            The loss of each pass.
         """
         if not self.states_terms:
             out = self.loss(model, batch)
             yield PassLoss(out.total, out.parts, attacked=False)
             return
         self.before_step(model, batch)
-        yield from passes(model, self.terms(batch), self.machine())
+        yield from passes(model, self.terms(batch), replace(self.machine(), cut=cut))
+
+    def largest_pass(self, batch: StepBatch, cut: Cut) -> int:
+        """Tokens of the largest of the passes that `passes` takes, padding included."""
+        return max(pass_tokens(self.terms(batch), replace(self.machine(), cut=cut)), default=0)
 
     @property
     def states_terms(self) -> bool:

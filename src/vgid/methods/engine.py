@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from vgid.data.batching import Batch, EncodedRow, Encoder
 from vgid.data.example import Example
 from vgid.data.packing import Positions, Style
+from vgid.methods.cutting import WHOLE, Cut, bucket, of_similar_length, that_fit
 from vgid.models.adapters import reference
 from vgid.models.forward import answer_logits, logits_and_states
 from vgid.models.packing import with_positions
@@ -29,6 +30,8 @@ from vgid.models.pictures import Pictures, without_pixels
 
 Examples = tuple[Example, ...]
 Role = Literal["model", "base"]
+WITHOUT_GRADIENTS = 8
+"""Tokens of a pass of the base, for each that a pass with gradients may have: nothing is kept of its layers. Chosen by hand."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +166,7 @@ class Machine:
         layers: decoder layers of a model whose outputs terms compare.
         active: context in which the relearning adversary changes the model.
         pictures: embeddings of pictures, where vision tower and projector are frozen.
+        cut: how rows of one kind are cut into passes.
     """
 
     encoder: Encoder
@@ -172,6 +176,7 @@ class Machine:
     layers: Callable[[Any], Sequence[nn.Module]] | None = None
     active: Callable[[], AbstractContextManager[Any]] = nullcontext
     pictures: Pictures | None = None
+    cut: Cut = WHOLE
 
 
 @dataclass(eq=False)
@@ -194,7 +199,7 @@ class _Unit(NamedTuple):
 
 
 def passes(model: Any, terms: Sequence[Term], machine: Machine) -> Iterator[PassLoss]:
-    """Compute the loss of a step in as few passes with gradients as there are model states and kinds of rows.
+    """Compute the loss of a step in as few passes with gradients as there are model states and kinds of rows, if `machine.cut` allows.
 
     Between two values of the iterator the caller differentiates the first one: the state of the model lasts until then.
 
@@ -219,6 +224,20 @@ def passes(model: Any, terms: Sequence[Term], machine: Machine) -> Iterator[Pass
     for number, (attacked, units, joined) in enumerate(planned):
         with machine.active() if attacked else nullcontext():
             yield _run(model, collected, number, units, joined, targets, machine, attacked)
+
+
+def pass_tokens(terms: Sequence[Term], machine: Machine) -> list[int]:
+    """Tokens of each pass with gradients, padding included, as `passes` would take them.
+
+    Args:
+        terms: terms of the step.
+        machine: encoder, packing, and how rows are cut into passes.
+
+    Returns:
+        One number for each pass.
+    """
+    collected = _Collected(terms, machine)
+    return [_tokens(_own_requests(collected, units), machine) for _, units in collected.groups()]
 
 
 class _Collected:
@@ -262,7 +281,65 @@ class _Collected:
         for unit in self.units:
             term = self.terms[unit.term]
             found.setdefault((term.attacked, bool(term.rows[unit.place].images)), []).append(unit)
-        return [(attacked, units) for (attacked, _), units in sorted(found.items(), key=lambda item: (item[0][0], not item[0][1]))]
+        kinds = sorted(found.items(), key=lambda item: (item[0][0], not item[0][1]))
+        return [
+            (attacked, [units[number] for number in piece])
+            for (attacked, _), units in kinds
+            for piece in _pieces([_own_requests(self, [unit]) for unit in units], self._machine, self._machine.cut)
+        ]
+
+    def base_groups(self) -> list[list[_Request]]:
+        """What the base is asked together; it takes more tokens at once than a pass with gradients."""
+        most = self._machine.cut.most
+        cut = self._machine.cut._replace(most=most and most * WITHOUT_GRADIENTS)
+        kinds = [[each for each in self.base if bool(each.example.images) is seen] for seen in (True, False)]
+        return [
+            [requests[number] for number in piece]
+            for requests in kinds
+            for piece in _pieces([[request] for request in requests], self._machine, cut)
+        ]
+
+
+def _sharing(requests: Sequence[_Request]) -> list[Hashable]:
+    """Requests with equal keys may share a packed row."""
+    return [(each.key, each.example.images or each.example.question) for each in requests]
+
+
+def _lengths(requests: Sequence[_Request], machine: Machine) -> list[tuple[tuple[int, ...], int]]:
+    """The rows that requests make in one pass: places in `requests`, and tokens."""
+    rows = [each.row for each in requests]
+    if machine.packing is None:
+        return [((number,), len(row.text["input_ids"])) for number, row in enumerate(rows)]
+    layouts = machine.encoder.layouts(rows, [each.example for each in requests], machine.packing, _sharing(requests))
+    return [(layout.members, layout.length) for layout in layouts]
+
+
+def _tokens(requests: Sequence[_Request], machine: Machine) -> int:
+    """Tokens of some requests in one pass, padding included."""
+    found = _lengths(requests, machine)
+    longest = max(length for _, length in found)
+    return len(found) * (bucket(longest) if machine.cut.buckets else longest)
+
+
+def _pieces(items: Sequence[Sequence[_Request]], machine: Machine, cut: Cut) -> list[list[int]]:
+    """Cut items, each with requests that must be in the same pass, into passes: places in `items`, in order."""
+    if not items or (cut.most is None and cut.worth is None):
+        return [list(range(len(items)))] if items else []
+    requests = list({id(each): each for item in items for each in item}.values())
+    place = {id(each): number for number, each in enumerate(requests)}
+    rows = sorted(_lengths(requests, machine), key=lambda row: row[1])
+    row_of = {member: number for number, (members, _) in enumerate(rows) for member in members}
+    # Items of one packed row are neighbours; one with several rows goes with the longest.
+    at = [max(row_of[place[id(each)]] for each in item) for item in items]
+
+    def tokens(chosen: Sequence[int]) -> int:
+        return _tokens(list({id(each): each for number in chosen for each in items[number]}.values()), machine)
+
+    pieces = []
+    for alike in of_similar_length([length for _, length in rows], cut.worth):
+        chosen = sorted((number for number in range(len(items)) if at[number] in alike), key=lambda number: (at[number], number))
+        pieces += [sorted(piece) for piece in that_fit(chosen, tokens, cut.most)]
+    return pieces
 
 
 class _Joined:
@@ -271,10 +348,13 @@ class _Joined:
     def __init__(self, requests: Sequence[_Request], machine: Machine) -> None:
         rows, encoder = [each.row for each in requests], machine.encoder
         examples = [each.example for each in requests]
-        keys = [(each.key, each.example.images or each.example.question) for each in requests]
         pictures = machine.pictures
         shown = [without_pixels(row) for row in rows] if pictures else rows
-        batch = encoder.pack(shown, examples, machine.packing, keys) if machine.packing else encoder.collate(shown)
+        width = bucket if machine.cut.buckets else None
+        if machine.packing:
+            batch = encoder.pack(shown, examples, machine.packing, _sharing(requests), width)
+        else:
+            batch = encoder.collate(shown, width=width)
         lengths = [len(each.row.text["input_ids"]) - each.row.prompt_length for each in requests]
         self.place = {id(each): number for number, each in enumerate(requests)}
         self.starts = [0, *accumulate(lengths)]
@@ -324,14 +404,13 @@ class _Joined:
 
 
 class _BaseOutputs:
-    """What the frozen base says to all that a step asks it: one pass for rows with pictures, one for those without."""
+    """What the frozen base says to all that a step asks it, in as few passes as `machine.cut` allows."""
 
     def __init__(self, collected: _Collected, machine: Machine) -> None:
         self._collected, self._machine = collected, machine
         self._outputs: dict[int, tuple[Tensor, list[Tensor]]] = {}
         self._kept: dict[tuple[int, int, int], Tensor] = {}
-        kinds = [[each for each in collected.base if bool(each.example.images) is seen] for seen in (True, False)]
-        self._batches = [_Joined(requests, machine) for requests in kinds if requests]
+        self._batches = [_Joined(requests, machine) for requests in collected.base_groups()]
         self._by_request = {id(each): joined for joined in self._batches for each in joined.requests}
 
     def ask(self, model: Any, groups: Sequence[Sequence[_Unit]]) -> None:
@@ -357,10 +436,17 @@ class _BaseOutputs:
         """The batch that a request is in."""
         return self._by_request[id(request)]
 
-    def outputs(self, request: _Request) -> tuple[_Joined, Tensor, list[Tensor]]:
-        """The batch that a request is in, its logits and its layers' outputs."""
-        joined = self._by_request[id(request)]
-        return joined, *self._outputs[id(joined)]
+    def said(self, requests: Sequence[_Request], *, compared: bool) -> Said:
+        """What the base says about some requests, which may be in several batches."""
+        batches = {id(joined): joined for joined in map(self.joined, requests)}
+        if len(batches) == 1:
+            ((key, joined),) = batches.items()
+            return _said(joined, requests, *self._outputs[key], compared=compared)
+        places = {key: [n for n, each in enumerate(requests) if id(self.joined(each)) == key] for key in batches}
+        parts = [
+            _said(joined, [requests[n] for n in places[key]], *self._outputs[key], compared=compared) for key, joined in batches.items()
+        ]
+        return _in_order(parts, list(places.values()))
 
     def kept(self, group: int, term: int, place: int) -> Tensor:
         """Logits that are kept between steps, for a term's rows in a pass."""
@@ -408,10 +494,11 @@ def _run(
                 said.append(Said(targets.kept(group, number, index), none, none, len(mine)))
                 continue
             requests = [request for unit in mine if (request := unit.requests[index]) is not None]
-            # Rows of one kind, so that all are in one batch.
-            where, told, inner = (joined, logits, states) if ask.of == "model" else targets.outputs(requests[0])
             compared = term.compare is not None and index in term.compare
-            said.append(_said(where, requests, told, inner, compared=compared))
+            if ask.of == "model":
+                said.append(_said(joined, requests, logits, states, compared=compared))
+            else:
+                said.append(targets.said(requests, compared=compared))
         share = term.value(*said).sum() / (term.among if term.among is not None else len(term.rows))
         total = term.weight * share if total is None else total + term.weight * share
         parts[term.part] = parts[term.part] + share.detach() if term.part in parts else share.detach()
@@ -450,6 +537,24 @@ def _said(where: _Joined, requests: Sequence[_Request], logits: Tensor, states: 
         places, whose = where.moved(*_spread([where.state_starts[n] for n in numbers]))
         found = found._replace(states=tuple(each[places] for each in states), state_owners=whose)
     return found
+
+
+def _in_order(parts: Sequence[Said], places: Sequence[Sequence[int]]) -> Said:
+    """Put together what was said in several batches: the rows of each part are at these places of the whole."""
+
+    def whose(owners: Sequence[Tensor | None]) -> tuple[Tensor, Tensor]:
+        """The owner of each value in the whole, and the order that sorts values by owner; the values of an owner keep theirs."""
+        found = [own.new_tensor(at)[own] for own, at in zip(owners, places, strict=True) if own is not None]
+        return torch.cat(found).sort(stable=True)
+
+    owners, order = whose([part.owners for part in parts])
+    logits, targets = (torch.cat(values)[order] for values in ([part.logits for part in parts], [part.targets for part in parts]))
+    whole = Said(logits, targets, owners, sum(map(len, places)))
+    if not parts[0].states:
+        return whole
+    owners, order = whose([part.state_owners for part in parts])
+    states = tuple(torch.cat(layer)[order] for layer in zip(*(part.states for part in parts), strict=True))
+    return whole._replace(states=states, state_owners=owners)
 
 
 def _spread(spans: Sequence[tuple[int, int]]) -> tuple[Positions, Positions]:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
+
+import torch
 
 from vgid.errors import ModelError
 from vgid.models.structure import base_of, decoder_layers
+
+VARIANTS = 64
+"""Variants of a layer that are compiled at most; further ones run uncompiled. Base, student, attacked student and adversary are four, each
+with and without gradients, with pictures and without, and with lengths that are fixed at first and free later."""
 
 
 @contextmanager
@@ -42,18 +48,28 @@ def checkpointing(model: Any, on: bool = True) -> Iterator[None]:
 
 
 @contextmanager
-def compiled(model: Any, on: bool = True) -> Iterator[None]:
-    """Compile the decoder's layers with `torch.compile`, each in place: all else, hooks included, stays unchanged.
+def compiled(model: Any, on: bool = True, backend: str = "inductor") -> Iterator[None]:
+    """Compile what the decoder's layers do with `torch.compile`, each in place.
+
+    A layer's forward function is compiled, not its call: hooks on layers, by which hidden states are read, and gradient checkpointing stay
+    outside and are met in every pass. Switching adapters within a layer compiles another variant, and so does a hook within it.
 
     Args:
         model: the model, with or without PEFT's wrapper.
         on: False to change nothing.
+        backend: compiler, by PyTorch's name.
     """
     layers = decoder_layers(base_of(model)) if on else []
-    for layer in layers:
-        layer.compile()
-    try:
-        yield
-    finally:
+    settings = {
+        "skip_nnmodule_hook_guards": False,
+        "recompile_limit": VARIANTS,
+        "accumulated_recompile_limit": VARIANTS * max(1, len(layers)),
+    }
+    with torch._dynamo.config.patch(settings) if on else nullcontext():
         for layer in layers:
-            layer._compiled_call_impl = None  # what `compile` sets; PyTorch has no public way back
+            layer.forward = torch.compile(layer.forward, backend=backend)
+        try:
+            yield
+        finally:
+            for layer in layers:
+                del layer.forward  # the class's own comes back

@@ -15,7 +15,7 @@ from vgid.errors import RunError
 
 Fingerprint = Mapping[str, str]
 """Part of the run to its digest."""
-HARMLESS: dict[str, Any] = {"training": {"micro_batch", "checkpoint_every", "shard", "gradient_checkpointing"}}
+HARMLESS: dict[str, Any] = {"training": {"max_tokens", "micro_batch", "checkpoint_every", "shard", "gradient_checkpointing"}}
 """Settings that change how a run is carried out, but not its result."""
 LOOKED_AT = 8
 """Values of each parameter that go into the digest of a model; reading all of them would take as long as loading the model."""

@@ -20,6 +20,7 @@ from vgid.data.replay import REPLAY, Base, counts_by_kind, replay_rows
 from vgid.data.self_distilled import self_distilled_rows
 from vgid.errors import ConfigError
 from vgid.evaluation.generation import generate
+from vgid.evaluation.metrics import is_refusal
 from vgid.methods.base import Context, Method
 from vgid.methods.vgid.sampling import sample_answers
 from vgid.models.adapters import attach_lora
@@ -33,9 +34,10 @@ from vgid.models.structure import unfreeze
 from vgid.outcome import Aside
 from vgid.progress import Progress
 from vgid.seeds import derive_seed
-from vgid.training.automatic import checkpointing_on, learning_rate_for, precision_on
+from vgid.training.automatic import learning_rate_for, memory_plan, precision_on
 from vgid.training.checkpointing import Checkpoints
 from vgid.training.fingerprint import fingerprint
+from vgid.training.gradient_step import cuts_by_tokens
 from vgid.training.trainer import Curves, count_steps, train
 from vgid.training.validation import EarlyStop, RecallCurves, split_subjects, split_validation
 
@@ -129,7 +131,10 @@ def fit(
     if sharded and not processes.is_sharded(loaded.model):
         processes.shard(loaded.model)
     model = _trainable(loaded, config)  # after sharding: an adapter is small, and whole in every process
-    saves = checkpointing_on(model, encoder, [*forget, *retain], training, max(training.forget_batch, training.retain_rows))
+    cuts = cuts_by_tokens(method, sharded=sharded, by_engine=processes.uses_deepspeed())
+    plan = memory_plan(model, encoder, [*forget, *retain], training, training.forget_batch + training.retain_rows, cuts=cuts)
+    if training.max_tokens == "auto":
+        training = training.model_copy(update={"max_tokens": plan.max_tokens})
     forget_held_out = list(held_out)
     if not held_out:
         forget, forget_held_out = split_validation(forget, config.validation, derive_seed(config.seed, "forget aside"))
@@ -150,11 +155,16 @@ def fit(
         stop = RecallCurves(model, encoder, {"learned": retain, "left out": forget_held_out}, config.validation, config.seed)
     pictures = find_pictures(model, encoder, [*forget, *retain])
     method.prepare(model, Context(encoder, forget, retain, config.seed, device, copied, packing, pictures))
-    with checkpointing(model, saves), compiled(model, training.torch_compile):
+    with checkpointing(model, plan.saves), compiled(model, training.torch_compile):
         curves = train(model, method, forget, retain, training, seed=config.seed, progress=progress, validation=stop, checkpoints=kept)
     stop.restore()
     model = method.finalize(model).eval()
-    automatic = {"precision": training.precision, "gradient_checkpointing": saves, "learning_rate": rate}
+    automatic = {
+        "precision": training.precision,
+        "gradient_checkpointing": plan.saves,
+        "learning_rate": rate,
+        "max_tokens": training.max_tokens,
+    }
     seconds, kept_by = time.monotonic() - started, counts_by_kind(retain)
     return Fitted(replace(loaded, model=model), curves | stop.curves, seconds, stop.reason, automatic, kept_by, stop.aside())
 
@@ -166,7 +176,7 @@ def _additional_rows(
     seed, training = config.seed, config.training
     augmented = augmented_rows(forget, retain, method.augment, seed) if method.augment else []
     distilled = self_distilled_rows(forget, retain, method.self_distilled, seed, partial(generate, loaded)) if method.self_distilled else []
-    base = Base(partial(generate, loaded), partial(_sample, loaded), partial(imagined_pictures, loaded.model, loaded.encoder))
+    base = Base(partial(generate, loaded), partial(_sample, loaded), partial(imagined_pictures, loaded.model, loaded.encoder), is_refusal)
     met = count_steps(training, len(forget), len(retain)) * training.retain_rows if forget else 0
     replayed = replay_rows(forget, retain, method.replay, seed, base, met) if method.replay and met else []
     if replayed:

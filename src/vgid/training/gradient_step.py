@@ -16,6 +16,7 @@ from vgid import processes
 from vgid.errors import ConfigError, RunError
 from vgid.memory import free_memory, gigabytes, is_out_of_memory
 from vgid.methods.base import Method, StepBatch
+from vgid.methods.cutting import WORTH, Cut
 from vgid.methods.engine import PassLoss
 from vgid.seeds import derive_seed
 from vgid.settings import TrainingConfig
@@ -87,13 +88,13 @@ class GradientStep:
     Args:
         model: the model in training, not wrapped; its parameters may be sharded over processes.
         method: the prepared method, which gives the loss.
-        config: settings of training; `micro_batch` is read from it.
+        config: settings of training; `micro_batch` and `max_tokens` are read from it (`auto` is worked out before, here it means no limit).
         seed: random seed of the run; randomness within a step follows from it and the step.
         backward: the trainer's backward pass, which knows about loss scaling.
         by_engine: an engine such as DeepSpeed averages gradients over processes; it counts passes and so gets one for each step.
 
     Raises:
-        ConfigError: the method's loss cannot be taken apart, or takes other passes for other rows, but is to be.
+        ConfigError: the method's loss cannot be taken apart or cut by tokens, or takes other passes for other rows, but is to be.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class GradientStep:
     ) -> None:
         self.model, self.method, self.config, self.seed, self.backward, self.by_engine = model, method, config, seed, backward, by_engine
         self.micro_batch = config.micro_batch
+        self.max_tokens = config.max_tokens if isinstance(config.max_tokens, int) else None
         self.sharded = processes.is_sharded(model)
         # Of sharded parameters PyTorch itself averages gradients; an adapter is whole in every process.
         self.averaged = by_engine or any(processes.shard_of(p) is not p for p in model.parameters() if p.requires_grad)
@@ -113,6 +115,16 @@ class GradientStep:
                 expected="one process and training.micro_batch=null",
                 got=f"{processes.count()} processes, training.micro_batch={self.micro_batch}",
                 fix=unsupported["splitting"].fix,
+            )
+        # All processes that share a model take the same passes, and an engine takes one.
+        self.cuts = cuts_by_tokens(method, sharded=self.sharded, by_engine=by_engine)
+        if self.max_tokens is not None and not self.cuts:
+            raise ConfigError(
+                "a step of this run cannot be cut by tokens",
+                where="training.max_tokens",
+                expected="a loss that is stated in terms, in one process or under DDP",
+                got="parameters that are shared by processes" if self.sharded or by_engine else "a method with a loss of its own",
+                fix="set training.max_tokens=auto" + ("" if by_engine else ", and where memory is short training.micro_batch"),
             )
         if self.sharded and "sharding" in unsupported:
             raise ConfigError(
@@ -174,7 +186,7 @@ class GradientStep:
 
     def _losses(self, batch: StepBatch) -> Iterable[PassLoss]:
         if not self.by_engine:
-            return self.method.passes(self.model, batch)
+            return self.method.passes(self.model, batch, self._cut())
         out = self.method.loss(self.model, batch)  # an engine differentiates once, when all passes are done
         return [PassLoss(out.total, out.parts, attacked=False)]
 
@@ -188,17 +200,29 @@ class GradientStep:
             return parts_of(batch, self.micro_batch, *share, together=True, state=self.method.model_state)
         return parts_of(batch, self.micro_batch, *share)
 
+    def _cut(self) -> Cut:
+        if not self.cuts:
+            return Cut()
+        kind = next(self.model.parameters()).device.type
+        return Cut(self.max_tokens, WORTH.get(kind, WORTH["cuda"]), buckets=kind != "cpu" or self.config.torch_compile)
+
     def _halve(self, batch: StepBatch) -> None:
+        self.model.zero_grad(set_to_none=True)
+        free_memory()
+        if self.cuts and self.micro_batch is None:
+            tokens = max(self.method.largest_pass(part.batch, self._cut()) for part in self._parts(batch))
+            self.max_tokens, self._halved = max(1, tokens // 2), True
+            log.warning("memory does not hold %d tokens at once: from here on at most %d, in more passes", tokens, self.max_tokens)
+            return
         rows = max(len(part.batch.forget) + len(part.batch.retain) for part in self._parts(batch))
         self.micro_batch, self._halved = max(1, rows // 2), True
         log.warning("memory does not hold %d rows at once: from here on %d in twice as many passes", rows, self.micro_batch)
-        self.model.zero_grad(set_to_none=True)
-        free_memory()
 
     def _too_large(self, error: RuntimeError) -> RunError:
+        together = f"{self.max_tokens} tokens" if self.max_tokens else f"{self.micro_batch or 'all'} rows"
         return RunError(
             "memory does not suffice for a step",
-            expected=f"room for {self.micro_batch or 'all'} rows at once",
+            expected=f"room for {together} at once",
             got=f"{str(error).splitlines()[0]}\n  needed before any row: {_memory_needed(self.model, self.config)}",
             fix="set training.micro_batch=1, use smaller pictures, an adapter in place of all parameters, or more devices",
         )
@@ -206,6 +230,11 @@ class GradientStep:
     def _gradient_norm(self) -> float:
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         return float(processes.full_tensor(torch.nn.utils.get_total_norm(gradients))) if gradients else 0.0
+
+
+def cuts_by_tokens(method: Method[Any], *, sharded: bool, by_engine: bool) -> bool:
+    """Whether the rows of a step are cut into passes by their tokens: the engine does it, each process for itself."""
+    return method.states_terms and not sharded and not by_engine
 
 
 def _not_finite(what: str, value: float, batch: StepBatch, ids: list[str]) -> RunError:

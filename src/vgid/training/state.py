@@ -51,6 +51,7 @@ def capture(trainer: Any, validation: Evaluations | None, *, done: bool) -> Chec
         "scheduler": trainer.lr_scheduler.state_dict(),
         "scaler": scaler.state_dict() if scaler is not None else None,
         "micro_batch": trainer.gradient_step.micro_batch,
+        "max_tokens": trainer.gradient_step.max_tokens,
         "curves": trainer.curves,
         "looks": validation.notes() if validation else None,
     }
@@ -75,6 +76,8 @@ def put_back(trainer: Any, validation: Evaluations | None, checkpoint: Checkpoin
     if notes["scaler"] is not None and trainer.accelerator.scaler is not None:
         trainer.accelerator.scaler.load_state_dict(notes["scaler"])
     trainer.gradient_step.micro_batch = notes["micro_batch"]
+    # Free memory may have changed: other passes would round otherwise.
+    trainer.gradient_step.max_tokens = notes.get("max_tokens", trainer.gradient_step.max_tokens)
     trainer.curves = curves_of(notes)
     trainer.state.global_step = notes["step"]
 

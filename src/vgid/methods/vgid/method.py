@@ -41,20 +41,19 @@ from vgid.losses import Direction, kl_divergence
 from vgid.memory import as_many_as_fit
 from vgid.methods.base import (
     METHODS,
-    Capability,
     Context,
     Method,
     MethodConfig,
     Range,
     Search,
     StepBatch,
-    Unsupported,
 )
 from vgid.methods.common.targets import Targets
 from vgid.methods.common.terms import drift, likelihood
 from vgid.methods.engine import Ask, Machine, Said, Term, View, mean_by_owner, passes
 from vgid.methods.vgid.adversary import AdversaryConfig, RelearningAdversary, can_split
 from vgid.methods.vgid.names import Names, mask_names, names_in
+from vgid.methods.vgid.narrow import narrow
 from vgid.methods.vgid.sampling import sample_answers
 from vgid.models.adapters import reference
 from vgid.models.structure import base_of, decoder_layers
@@ -156,18 +155,6 @@ class VGID(Method[VGIDConfig]):
         """As configured."""
         return self.config.replay
 
-    def unsupported(self) -> Mapping[Capability, Unsupported]:
-        """Compiling does not go with the adversary or with hidden states."""
-        out: dict[Capability, Unsupported] = {}
-        weaker = "forgotten facts then come back more easily by fine-tuning"
-        if self.config.adversary or self.config.hidden_state_weight or self._replayed_states:
-            out["compiling"] = Unsupported(
-                "the relearning adversary and hidden states hook into layers, which compiled code may skip",
-                f"set training.torch_compile=false, or method.adversary=null, method.hidden_state_weight=0 and method.replay=null; "
-                f"{weaker}",
-            )
-        return out
-
     @property
     def rows_generated_at_once(self) -> int:
         """Rows of one batch of the teacher's own answers."""
@@ -185,10 +172,14 @@ class VGID(Method[VGIDConfig]):
         """
         super().prepare(model, context)
         self._sharded = False
+        replay = self.config.replay
+        if replay and replay.narrow and sum(not replay_kind(row) for row in context.retain) < replay.thin:
+            narrow(model, context.encoder, context.forget, context.retain, context.seed)
         settings = self.config.adversary if can_split(context.forget) else None
         self._adversary = RelearningAdversary(model, context.forget, settings, context.seed) if settings else None
         self._found: dict[int, list[nn.Module]] = {}
         self._own: dict[str, str] = {}
+        self._step_answers: dict[str, str] = {}
         asked = [*context.forget, *context.retain]
         self._kept = Targets(context.batch, asked)
         self._taught = {source: Targets(partial(self._as_teacher, source), asked) for source in ("recorded", "teacher")}
