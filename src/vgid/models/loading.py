@@ -169,7 +169,7 @@ def load_encoder(path: str | Path, size: PictureSize | None = None) -> Encoder:
         ModelError: as `load_model`.
     """
     path, trusted = str(path), _trusted
-    _check_place(path)
+    check_model_path(path)
     if is_adapter(path) and not (Path(path) / "config.json").is_file():
         return Encoder(load_model(path).processor, size=size)
     if Path(path).is_dir():
