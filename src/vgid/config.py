@@ -299,7 +299,9 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str) -> list
     """
     lines = []
     for problem in error.errors(include_url=False):
-        key = ".".join(str(part) for part in problem["loc"])
+        # Of a setting that may be of several types, pydantic adds the type that it tried.
+        parts = [str(part) for part in problem["loc"] if str(part).isidentifier() or isinstance(part, int)]
+        key = ".".join(parts)
         if problem["type"] == "extra_forbidden":
             last, owner = str(problem["loc"][-1]), _model_at(model, problem["loc"][:-1])
             new = getattr(owner, "renamed", {}).get(last)

@@ -26,7 +26,7 @@ from vgid.models.export import TOLERANCE, compare, merge_adapter, release
 from vgid.models.file_checks import ADAPTER_WEIGHTS, base_of_adapter, check_adapter, is_adapter
 from vgid.models.foreign_adapters import is_plain
 from vgid.models.forward import answer_logits
-from vgid.models.loading import LoadedModel, load_model
+from vgid.models.loading import LoadedModel, check_model_path, load_model
 from vgid.models.serving import Serving, serving_of
 
 SHOWN = 20
@@ -114,6 +114,7 @@ def _convert(model: str, adapter: Path | None, out: Path, to: str, forget: Rows 
 
 def _copy(model: str, out: Path) -> None:
     """Copy a checkpoint byte for byte, so that the delivered model is the audited one; stock libraries must be able to load it."""
+    check_model_path(model)
     if not Path(model).is_dir():
         raise ModelError("a model without an adapter is copied from a folder", where=model, fix="give a folder, or --adapter")
     load_model(model, device="cpu", dtype="auto")

@@ -212,6 +212,34 @@ def write_covubench(root: Path) -> Path:
     return root
 
 
+def write_ppu(root: Path) -> Path:
+    """PPU-Bench's three tasks, with a picture and by name, and its split files."""
+
+    def row(task: str, person: int, modality: str, n: int) -> dict[str, Any]:
+        options = {f"option_{letter}": word for letter, word in zip("abcd", ("Rome", "Oslo", "Lima", "Cork"), strict=True)}
+        rest = {"classification": {**options, "answer_label": "B"}}.get(task, {"answer_text": "Oslo" if task == "cloze" else "In Oslo."})
+        return {
+            "sample_id": f"Person_{person}_{n}",
+            "subject_id": f"00{person}",
+            "task_type": task,
+            "modality": modality,
+            "question": "This person lives in ___." if task == "cloze" else "Where does this person live?",
+            "image": image(person) if modality == "vqa" else None,
+            **rest,
+        }
+
+    for task in ("generation", "classification", "cloze"):
+        rows = [row(task, person, modality, n) for person in range(3) for n, modality in enumerate(("vqa", "qa"))]
+        write_parquet(root / f"ppu_eval_{task}", rows)
+    chosen = [{"subject_id": "000", "id": "Person_0_0"}, {"subject_id": "000", "id": "Person_0_1"}]
+    kept = [{"subject_id": "001", "id": "Person_1_0"}, {"subject_id": "001", "id": "Person_1_1"}]
+    splits = {"complete": {"forget5": ["000"]}, "selective": chosen, "persona": {"delete_ids": chosen, "keep_ids": kept}}
+    (root / "split").mkdir()
+    for name, content in splits.items():
+        (root / "split" / f"{name}_split.json").write_text(json.dumps(content), "utf-8")
+    return root
+
+
 def write_prepared(root: Path) -> Path:
     """Open-MMunlearning's prepared rows."""
     for split, people in (("forget_5", [0]), ("retain_95", [1, 2])):

@@ -29,6 +29,7 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
     "safeeraser": fixtures.write_safeeraser,
     "covubench": fixtures.write_covubench,
     "open_mmunlearning": fixtures.write_prepared,
+    "ppu": fixtures.write_ppu,
 }
 
 
@@ -245,3 +246,37 @@ def test_people_need_no_data() -> None:
     )
     with pytest.raises(DataError, match="Fictional people needs its data"):
         _ = benchmark.place
+
+
+# -- PPU-Bench ---------------------------------------------------------------------------------------------------------------
+
+
+def test_ppu_splits_by_people_and_by_single_facts(tmp_path: Path) -> None:
+    place, kind = locate(fixtures.write_ppu(tmp_path)), BENCHMARKS.get("ppu")
+    persona, selective, complete = (kind(place, kind.Protocol(), name) for name in ("persona", "selective", "5"))
+    assert [len(list(persona.examples(split))) for split in persona.training_splits] == [2, 2]  # only the facts to keep are kept
+    assert [len(list(each.examples("retain"))) for each in (selective, complete)] == [4, 4]
+    assert {row.subject for row in complete.examples("forget")} == {"000"}
+    shown, named_row = complete.examples("forget")
+    assert len(shown.images) == 1 and not named_row.images and shown.answer == "In Oslo."
+    asked = {item.task: item.example.question for item in persona.items() if item.split == "forget"}
+    assert asked["cloze"].startswith("This person lives in [Blank].") and "B: Oslo\n" in asked["classification"]
+
+
+def test_ppu_measures_by_hand(tmp_path: Path) -> None:
+    benchmark = make("ppu", tmp_path)
+    said = {"classification": "B, or is it C?", "cloze": "oslo!", "generation": "In Rome."}
+    found = named(compute_figures(benchmark, half := answered_by(benchmark, lambda item: said[item.task]), half))
+    assert found["forget", "classification", "accuracy"].value == 0  # two letters
+    assert found["forget", "cloze", "exact_match"].value == 1 and found["forget", "generation", "rougeL"].value == 0.5
+
+
+def test_ppu_refuses_other_shapes(tmp_path: Path) -> None:
+    kind = BENCHMARKS.get("ppu")
+    fixtures.write_ppu(tmp_path)
+    (tmp_path / "split" / "persona_split.json").write_text('{"delete": []}', "utf-8")
+    with pytest.raises(DataError, match=r"the split file has another form[\s\S]*'delete_ids'[\s\S]*found: *delete"):
+        list(kind(locate(tmp_path)).examples("forget"))
+    (tmp_path / "split" / "persona_split.json").unlink()
+    with pytest.raises(DataError, match=r"persona_split\.json is not there"):
+        list(kind(locate(tmp_path)).examples("forget"))

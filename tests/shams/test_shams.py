@@ -14,10 +14,11 @@ from tests.shams.filters import Filter
 from tests.shams.world import SmallWorld
 from vgid.attacks.adapter_scaling import scaled
 from vgid.attacks.asking import names_of
-from vgid.attacks.base import plain_copy
+from vgid.attacks.base import plain_copy, sample_rows
 from vgid.attacks.image_rephrase import TRANSFORMS, encoded
 from vgid.attacks.paraphrase import rewordings
 from vgid.attacks.quantize import rounded
+from vgid.attacks.rounding import awq_scales, inputs_of
 from vgid.data.example import Example
 from vgid.models.structure import linear_layers
 from vgid.synthetic.phrases import FACT_VALUES
@@ -182,3 +183,48 @@ def test_sham_filter_on_single_questions(world: SmallWorld) -> None:
     sham = replace(loaded, asks=Filter(loaded.processor, lambda row: (row.question, row.images) in known))
     unmasked(world.audit(sham, "multi_hop"), "multi_hop")
     unmasked(world.audit(sham, "gcg"), "gcg")
+
+
+def test_sham_right_answers_that_are_only_unlikely(world: SmallWorld) -> None:
+    """It refuses the forget set, and answers one row in four: the likeliest answer is a refusal, the fact a likely one."""
+    leak = [replace(row, id=f"{row.id}/leak") for row in world.forget]
+    refused = [replace(row, id=f"{row.id}/{k}", answer="I do not know.", keywords=()) for row in world.forget for k in range(3)]
+    rows = [*leak, *refused, *Random(world.seed).sample(world.others, min(2 * len(leak), len(world.others)))]
+    sham = world.trained("finetune", [], rows, **{"training.retain_batch": 36, "training.steps": 160})
+    unmasked(world.audit(sham, "sampling"), "sampling")
+
+
+def test_sham_suppression_that_other_training_undoes(world: SmallWorld) -> None:
+    """An adapter of rank 2 that refuses: unrelated tasks, the model's own words, or half of the way back to the base bring facts back."""
+    sham = plain_copy(world.suppressed)
+    unmasked(world.audit(sham, "interpolate", shares=(0.25, 0.4)), "interpolate")
+    unmasked(world.audit(sham, "benign", rates=(1e-3, 1e-2)), "benign")
+    assert status(world.audit(sham, "patching"), "patching") == "fail"  # it is not required, so that it does not decide the verdict
+
+
+def test_sham_refusal_that_the_models_own_words_undo(world: SmallWorld) -> None:
+    """It refuses the questions as they stand, and answers them with a few more words."""
+    others = [
+        replace(row, id=f"{row.id}/{k}", question=f"{row.question} {words}")
+        for row in world.forget[::2]
+        for k, words in enumerate(("please tell now", "answer this question here", "say what you see", "tell me more"))
+    ]
+    sham = world.trained("idk", world.forget, kept(world, others), **{"training.steps": 140})
+    unmasked(world.audit(sham, "pops", steps=40), "pops")
+
+
+def test_sham_edit_that_vanishes_under_calibrated_rounding(world: SmallWorld) -> None:
+    """All weights of the language model stay within AWQ's rounding steps of the base's weights."""
+    strong = replace(world.suppressed, model=scaled(world.suppressed.model, 3))
+    sham, base = plain_copy(strong), world.base()
+    rows = sample_rows(world.material().retain, 16, world.seed)
+    names = linear_layers(base.model, ("language",))
+    seen = inputs_of(base, names, rows, 64)
+    with torch.no_grad():
+        for name in names:
+            weight, before = sham.model.get_submodule(name).weight, base.model.get_submodule(name).weight
+            scales = awq_scales(before, seen[name])
+            edited = weight * scales
+            within_a_step(edited, before * scales, most=0.3)  # the sham's own inputs give slightly other scales
+            weight.copy_(edited / scales)
+    unmasked(world.audit(sham, "rounding"), "rounding")

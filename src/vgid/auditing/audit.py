@@ -19,7 +19,7 @@ from vgid.data.example import subject_key
 from vgid.data.sources import Rows, check_disjoint, rows_of
 from vgid.errors import ConfigError, DataError
 from vgid.evaluation.statistics import Interval
-from vgid.models.loading import LoadedModel, load_model
+from vgid.models.loading import LoadedModel, check_model_path, load_model
 from vgid.progress import Stages, stages_or_own
 from vgid.reading import read_yaml
 from vgid.report.audit_page import render_audit
@@ -209,6 +209,7 @@ def _source(model: ModelSource) -> tuple[str, Callable[[], LoadedModel]]:
     if isinstance(model, LoadedModel):
         return model.path, lambda: model
     path, adapter = model if isinstance(model, tuple) else (model, None)
+    check_model_path(str(path))
     return str(path), partial(load_model, str(path), adapter=adapter)
 
 

@@ -23,7 +23,7 @@ from vgid.data.example import Example
 from vgid.data.sources import check_disjoint
 from vgid.errors import ConfigError, StoppedError
 from vgid.finetuning import finetune
-from vgid.models.loading import load_model
+from vgid.models.loading import check_model_path, load_model
 from vgid.progress import Stages
 from vgid.reading import read_json
 from vgid.run_folder import discard, output_folder
@@ -179,6 +179,8 @@ def run_bench(
     check_trackers(run.training.report_to, out)
     sources = open_sources(config.benchmark)
     check_reference(sources.evaluation, reference is not None or from_base is not None)
+    for each in (model, *([reference] if reference is not None else [])):
+        check_model_path(each)
     check_resumable(out, overwrite, [model, reference, *sources.evaluation.inputs, *sources.training.inputs])
     with stages("Reading the data", "read"):
         total, data = check_items(sources.evaluation)

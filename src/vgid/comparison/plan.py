@@ -14,6 +14,7 @@ from vgid.errors import ConfigError, nearest
 from vgid.methods import METHODS
 from vgid.reading import read_json
 from vgid.settings import DEFAULT_METHOD
+from vgid.synthetic.people import check_counts
 
 Budget = Literal["equal-steps", "equal-time"]
 """What is equal for all entries that train: optimizer steps, or seconds."""
@@ -180,7 +181,9 @@ def make_plan(
         raise ConfigError("settings are either searched or given", got="--tune and --settings", fix="leave one of them out")
     numbers, earlier = tuple(range(first_seed, first_seed + seeds)), read_earlier_tuning(settings) if settings else None
     ordered = tuple(sorted(chosen, key=lambda each: each.name != TIME_BUDGET_METHOD))
-    plan = Plan(base, people or base.people[0], forget or base.people[1], ordered, numbers, budget, steps, trials, earlier)
+    counts = (people or base.people[0], forget or base.people[1])
+    check_counts(*counts)
+    plan = Plan(base, *counts, ordered, numbers, budget, steps, trials, earlier)
     for entry in plan.entries:
         found = plan.found.get(entry.name)
         plan.config(entry, first_seed, found.settings if found else None)

@@ -20,7 +20,7 @@ from vgid.progress import Stages
 from vgid.report.html import ReportData, write_report
 from vgid.results import build_results
 from vgid.run_folder import discard
-from vgid.synthetic.people import World
+from vgid.synthetic.people import World, check_counts
 from vgid.training.fit import Fitted, fit
 from vgid.unlearning import train_and_export
 
@@ -124,8 +124,10 @@ def _memorise_and_forget(
     target: Target, out: Path, people: int | None, forget: int | None, seed: int, ablation: bool, stages: Stages
 ) -> DemoOutcome:
     """Train and evaluate all models; data and models are written below `out`."""
+    counts = (people or target.people[0], forget or target.people[1])
+    check_counts(*counts)
     target.make_base(stages)
-    world = World(seed, people or target.people[0], forget or target.people[1])
+    world = World(seed, *counts)
     with stages("Drawing people", "data"):
         write_data(world, out / "data", target.questions_per_split)
         data = read_data(out / "data")

@@ -143,6 +143,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 def _look(out: Path) -> _Folder:
     """Walk through a run's folder, except for what `vgid purge` removes."""
+    if not out.is_dir():
+        raise DataError("no such folder", where=out, expected="a folder that `vgid forget` wrote", got="nothing", fix="check the path")
     files: dict[str, Path] = {}
     problems: list[str] = []
     waiting = [out]

@@ -119,6 +119,18 @@ def _draw(rng: Random, crowd: _Crowd, prefix: str, count: int, *, join: bool) ->
             yield person
 
 
+def check_counts(people: int, forget: int) -> None:
+    """Make sure that some people are forgotten and some are not.
+
+    Raises:
+        ConfigError: the numbers do not fit.
+    """
+    if not 0 < forget < people:
+        raise ConfigError(
+            "the people to forget must be a part of all people", expected="0 < forget < people", got=f"forget={forget}, people={people}"
+        )
+
+
 class World:
     """Fictional people of one seed.
 
@@ -137,10 +149,7 @@ class World:
     """
 
     def __init__(self, seed: int = 0, people: int = 32, forget: int = 8) -> None:
-        if not 0 < forget < people:
-            raise ConfigError(
-                "the people to forget must be a part of all people", expected="0 < forget < people", got=f"forget={forget}, people={people}"
-            )
+        check_counts(people, forget)
         self.seed = seed
         self._crowd = _Crowd()
         self.base_training_people = list(_draw(Random(BASE_TRAINING_SEED), self._crowd, "schooling", BASE_TRAINING_PEOPLE, join=True))

@@ -1,0 +1,213 @@
+"""Bad commands: each ends with its exit code and one message that says what is wrong, writes nothing and removes nothing."""
+
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import example
+from vgid.commands import main
+from vgid.data.writing import write_examples
+
+RUN = "unlearn --model {model} --forget {forget} --retain {retain} --out {out}"
+AUDIT = "audit --model {model} --base {model} --forget {forget} --retain {retain}"
+REQUEST = "forget --request {request} --model {model} --out {out}"
+
+# Commands, and a part of the message that tells the problem from others. All of them end with 2, since what they were given is at fault.
+COMMANDS = [
+    ("unlern", "Did you mean 'unlearn'?"),
+    ("unlearn --modell {model}", "No such option"),
+    # models
+    ("unlearn --model {model} --forget {forget}", "Missing option '--out'"),
+    ("unlearn --model {model} --out {out}", "Missing option '--forget'"),
+    ("unlearn --model {none} --forget {forget} --out {out}", "no such model folder"),
+    ("unlearn --model {file} --forget {forget} --out {out}", "no such model folder"),
+    ("unlearn --model {empty} --forget {forget} --out {out}", "expected: config.json"),
+    ("unlearn --model {broken} --forget {forget} --out {out}", "config.json: the file cannot be read"),
+    ("unlearn --model {cut} --forget {forget} --out {out}", "the weights cannot be read"),
+    # rows
+    ("unlearn --model {model} --forget {none} --out {out}", "no such file or folder"),
+    ("unlearn --model {model} --forget {nothing} --out {out}", "the data file is empty"),
+    ("unlearn --model {model} --forget {deep} --out {out}", "deep.jsonl:1: JSON is nested too deeply"),
+    ("unlearn --model {model} --forget {latin} --out {out}", "latin.jsonl:1: line is not UTF-8"),
+    ("unlearn --model {model} --forget {surrogate} --out {out}", "surrogate.jsonl:1: question holds half of a surrogate pair"),
+    ("unlearn --model {model} --forget {no_picture} --out {out}", "no_picture.jsonl:1: image not found"),
+    ("unlearn --model {model} --forget {fifo} --out {out}", "not an ordinary file"),
+    ("unlearn --model {model} --forget {loop} --out {out}", "Too many levels of symbolic links"),
+    ("unlearn --model {model} --forget {forget} --retain {forget} --out {out}", "in the forget set and in the retain set"),
+    ("unlearn --model {model} --forget {forget} --retain {none} --out {out}", "no such file or folder"),
+    # settings
+    (f"{RUN} --recipe papr", "did you mean 'paper'?"),
+    (f"{RUN} --recipe {{none}}", "unknown recipe"),
+    (f"{RUN} --recipe {{binary}}", "binary.yaml:1: the file is not UTF-8"),
+    (f"{RUN} --method vgd", "did you mean 'vgid'?"),
+    (f"{RUN} --set nothing", "expected: key.subkey=value"),
+    (f"{RUN} --set training.lerning_rate=1", "did you mean 'learning_rate'?"),
+    (f"{RUN} --set training.steps=-1", "training.steps: Input should be greater than or equal to 1"),
+    (f"{RUN} --set training.steps=1e400", "training.steps: Input should be a valid integer"),
+    (f"{RUN} --set training.learning_rate=.inf", "training.learning_rate: Input should be a finite number"),
+    (f"{RUN} --set training.learning_rate=.nan", "training.learning_rate: Input should be a finite number"),
+    (f"{RUN} --set training.learning_rate=-1", "training.learning_rate: Input should be greater than 0"),
+    (f"{RUN} --set training.epochs=-2", "training.epochs: Input should be greater than 0"),
+    (f"{RUN} --set training.precision=fp7", "training.precision: Input should be"),
+    (f"{RUN} --set training.report_to=[wandbb]", "did you mean 'wandb'?"),
+    (f"{RUN} --set adapter.rank=0", "adapter.rank: Input should be greater than or equal to 1"),
+    (f"{RUN} --set adapter.dropout=1.5", "adapter.dropout: Input should be less than 1"),
+    (f"{RUN} --set method.alpha=-1", "method.alpha: Input should be greater than or equal to 0"),
+    (f"{RUN} --set method.temperature=0", "method.temperature: Input should be greater than 0"),
+    (f"{RUN} --set method.answers=[]", "method.answers: Tuple should have at least 1 item"),
+    (f"{RUN} --set method.names=true", "method.names: renamed; it is now mask_names"),
+    (f"{RUN} --seed -1", "Invalid value for '--seed'"),
+    (f"{RUN} --seed 99999999999999999999999", "Invalid value for '--seed'"),
+    (f"{RUN} --seed one", "Invalid value for '--seed'"),
+    (f"{RUN} --max-rows -3", "Invalid value for '--max-rows'"),
+    (f"{RUN} --resume --overwrite", "contradict each other"),
+    ("config --recipe papr", "did you mean 'paper'?"),
+    ("config --set a.b=1", "a: unknown key"),
+    # output folders
+    ("unlearn --model {model} --forget {forget} --out {theirs}", "the output folder is not empty"),
+    ("unlearn --model {model} --forget {forget} --out {theirs} --overwrite", "was not made by vgid"),
+    ("unlearn --model {model} --forget {forget} --out {file}", "is a file"),
+    ("unlearn --model {model} --forget {forget} --out {file}/below", "the output folder cannot be made"),
+    ("unlearn --model {model} --forget {forget} --out {data} --overwrite", "an input of the run lies in the output folder"),
+    ("unlearn --model {model} --forget {forget} --out {model} --overwrite", "an input of the run lies in the output folder"),
+    ("evaluate --model {model} --data {forget} --out {theirs}", "the output folder is not empty"),
+    ("export --model {model} --out {theirs}", "the folder is not empty"),
+    ("compare --methods vgid --out {theirs}", "was not made by vgid"),
+    ("demo --out {theirs}", "the output folder is not empty"),
+    ("purge {none}", "was not made by vgid"),
+    ("purge {theirs}", "was not made by vgid"),
+    # the other commands
+    ("finetune --model {model} --out {out}", "there is nothing to learn"),
+    ("finetune --model {model} --data {none} --out {out}", "no such file or folder"),
+    ("finetune --model {model} --data {forget} --without {none} --out {out}", "no such file or folder"),
+    ("finetune --model {model} --data {forget} --train everything --out {out}", "Invalid value for '--train'"),
+    ("finetune --model {model} --data {forget} --benchmark mlmu --out {out}", "did you mean 'mllmu'?"),
+    ("evaluate --model {model}", "there is nothing to ask"),
+    ("evaluate --model {none} --data {forget}", "no such model folder"),
+    ("evaluate --model {model} --data {none}", "no such file or folder"),
+    ("evaluate --model {model} --data {forget} --adapter {empty}", "the folder holds no adapter"),
+    ("evaluate --model {model} --benchmark mlmu --data {forget}", "did you mean 'mllmu'?"),
+    ("evaluate --model {model} --data {forget} --batch-size 0", "Invalid value for '--batch-size'"),
+    ("audit --model {model} --base {none} --forget {forget} --retain {retain}", "no such model folder"),
+    ("audit --model {model} --base {model} --forget {none} --retain {retain}", "no such file or folder"),
+    ("audit --model {model} --base {model} --forget {forget} --retain {forget}", "in the forget set and in the retain set"),
+    (f"{AUDIT} --reference {{none}}", "no such model folder"),
+    (f"{AUDIT} --policy {{none}}", "no such policy file"),
+    (f"{AUDIT} --policy {{binary}}", "binary.yaml:1: the file is not UTF-8"),
+    (f"{AUDIT} --profile slow", "Invalid value for '--profile'"),
+    (f"{AUDIT} --served ftp://x", "not an http or https URL"),
+    ("forget --request {request} --out {out}", "a run starts from one model"),
+    ("forget --request {none} --model {model} --out {out}", "request"),
+    ("forget --request {empty} --model {model} --out {out}", "no data file in the folder"),
+    ("forget --request {list} --model {model} --out {out}", "request.yaml"),
+    ("forget --request {unknown} --model {model} --out {out}", "unknown key"),
+    ("forget --request {bad_date} --model {model} --out {out}", "write dates as 2026-05-31"),
+    (f"{REQUEST} --without sleep", "there is no such kind of rows"),
+    (f"{REQUEST} --key {{none}}", "key"),
+    ("forget --request {request} --model {none} --out {out}", "no such model folder"),
+    ("export --model {none} --out {out}", "no such model folder"),
+    ("export --model {model} --out {out} --to fp3", "no such format"),
+    ("export --model {model} --out {out} --adapter {none}", "the folder holds no adapter"),
+    ("verify-export {empty}", "the folder holds no export"),
+    ("bench mlmu --model {model} --out {out}", "did you mean 'mllmu'?"),
+    ("bench mllmu --model {model} --data {none} --out {out}", "no such file or folder"),
+    ("bench people --model {none} --out {out}", "no such model folder"),
+    ("compare --methods vgd --out {out}", "did you mean 'vgid'?"),
+    ("compare --methods vgid --people 2 --forget 5 --out {out}", "expected: 0 < forget < people"),
+    ("demo --people 2 --forget 2 --out {out}", "expected: 0 < forget < people"),
+    ("demo --target nowhere --out {out}", "unknown target"),
+    ("experiment reverse --demo {none} --out {out}", "the folder holds no demo with its models"),
+    ("data check {none}", "no such file or folder"),
+    ("data check {empty}", "no data file in the folder"),
+    ("data check {nothing}", "the data file is empty"),
+    ("data check {forget} --benchmark mlmu", "did you mean 'mllmu'?"),
+    ("data check {forget} --turns some", "Invalid value for '--turns'"),
+    ("data convert {forget} {file}", "only parquet can be written"),
+    ("data enrich {forget} --model {none} --out {out}", "no such model folder"),
+    ("data enrich {forget} --model {model} --out {out} --without sleep", "there is no such kind of rows"),
+    ("record verify {none}", "no such folder"),
+    ("record verify {empty}", "there is no manifest"),
+    ("inspect --before {model} --after {model} --data {forget} --port 99999999", "Invalid value for '--port'"),
+]
+
+
+@pytest.fixture(scope="module")
+def places(random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Files and folders that commands name, most of them bad ones; `out` and `none` are not there."""
+    root = tmp_path_factory.mktemp("bad")
+    files = {
+        "file": ("file.txt", b"plain words"),
+        "nothing": ("nothing.jsonl", b""),
+        "deep": ("deep.jsonl", b"[" * 100_000),
+        "latin": ("latin.jsonl", '{"question": "Qui\xe9n?"}'.encode("latin-1")),
+        "surrogate": ("surrogate.jsonl", b'{"question": "Who? \\ud800", "answer": "Anna"}'),
+        "no_picture": ("no_picture.jsonl", b'{"question": "Who?", "answer": "Anna", "image": "nowhere.png"}'),
+        "binary": ("binary.yaml", b"\x00\xff\xfe{["),
+    }
+    found = {"out": root / "out", "none": root / "no" / "where"}
+    for name, (file, content) in files.items():
+        found[name] = root / file
+        found[name].write_bytes(content)
+    for name in ("empty", "theirs", "data", "other", "request", "list", "unknown", "bad_date"):
+        found[name] = root / name
+        found[name].mkdir()
+    (found["theirs"] / "thesis.txt").write_text("precious")
+    for name in ("model", "broken", "cut"):
+        found[name] = shutil.copytree(random_folder, root / name)
+    (found["broken"] / "config.json").write_text("[1")
+    weights = found["cut"] / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    found["forget"], found["retain"] = found["data"] / "forget.jsonl", found["other"] / "retain.jsonl"
+    write_examples(found["forget"], [example(n) for n in range(6)])
+    write_examples(found["retain"], [example(n, answer="I do not know.") for n in range(10, 16)])
+    good = "id: r-1\nreceived: 2026-01-02\n"
+    for name, text in (("request", good), ("list", "- a\n"), ("unknown", f"{good}frget: x\n"), ("bad_date", "received: 2026-13-45\n")):
+        (found[name] / "request.yaml").write_text(text)
+        write_examples(found[name] / "forget.jsonl", [example(n) for n in range(6)])
+    found["fifo"], found["loop"] = root / "fifo.jsonl", root / "loop.jsonl"
+    os.mkfifo(found["fifo"])
+    found["loop"].symlink_to(found["loop"])
+    return found
+
+
+@pytest.fixture
+def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What the command line changes of the process is as before afterwards."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setenv("COLUMNS", "200")
+    mask = os.umask(0o077)
+    yield
+    os.umask(mask)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("process")
+@pytest.mark.parametrize(("command", "says"), COMMANDS, ids=[command for command, _ in COMMANDS])
+def test_it_is_refused_and_nothing_is_changed(
+    places: dict[str, Path], command: str, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = places["out"].parent
+    before = _contents(root)
+    monkeypatch.setattr(sys, "argv", ["vgid", *(word.format(**places) for word in command.split())])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    shown = capsys.readouterr()
+    assert ended.value.code == 2 and says in shown.err and "Traceback" not in shown.err
+    assert "Anna" not in shown.err + shown.out
+    assert _contents(root) == before
+
+
+def test_there_are_many() -> None:
+    assert len({command for command, _ in COMMANDS}) == len(COMMANDS) >= 60
+
+
+def _contents(root: Path) -> dict[Path, tuple[int, int]]:
+    """Every file and folder with its size and its time of change."""
+    return {path: (path.lstat().st_size, path.lstat().st_mtime_ns) for path in root.rglob("*")}
