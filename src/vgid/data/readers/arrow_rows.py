@@ -57,6 +57,8 @@ def saved_rows(folder: Path) -> Rows:
             with pa.memory_map(str(file)) as source, pa.ipc.open_stream(source) as stream:
                 columns = _readable(stream.schema, file)
                 for batch in stream:
+                    # Offsets of texts and lists are read from the file as they are: wrong ones would end the process.
+                    batch.validate(full=True)
                     for start in range(0, batch.num_rows, READ_AT_ONCE):
                         yield batch.select(columns).slice(start, READ_AT_ONCE)
 
