@@ -149,8 +149,8 @@ def _tried(verification: Mapping[str, Any]) -> Iterator[Tried]:
         reason = (attack["reason"] or "").partition(":")[0] if status in ("inconclusive", "untested") else ""
         membership = level["control"] == {}  # its rates are areas under a curve, not shares of facts
         before, after = (None if membership else rates.get(role) for role in ("base", "audited"))
-        shown = ["" if rate is None else percent(rate, 0) for rate in (before, after)]
-        yield Tried(attack.get("tries") or name, name, *shown, round(100 * (after or 0)), status, RESULTS[status], reason)
+        old, new = ("" if rate is None else percent(rate, 0) for rate in (before, after))
+        yield Tried(attack.get("tries") or name, name, old, new, round(100 * (after or 0)), status, RESULTS[status], reason)
 
 
 def _levels(attack: Mapping[str, Any]) -> Iterator[RecordLevel]:
