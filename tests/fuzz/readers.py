@@ -289,7 +289,7 @@ READERS: dict[str, Reader] = {
     "rows in gzip": Reader("rows.jsonl.gz", "gzip", _examples("rows.jsonl.gz"), lambda _: [gzip.compress(_lines(*ROWS))]),
     "rows of CSV": Reader("rows.csv", "bytes", _examples("rows.csv"), _csv(",")),
     "rows of TSV": Reader("rows.tsv", "bytes", _examples("rows.tsv"), _csv("\t")),
-    "rows of parquet": Reader("rows.parquet", "bytes", _examples("rows.parquet"), _parquet, 2),
+    "rows of parquet": Reader("rows.parquet", "bytes", _examples("rows.parquet"), _parquet, 20),
     "rows in a tar file": Reader("rows.tar", "tar", _examples("rows.tar"), _tars),
     "rows in a packed tar file": Reader("rows.tgz", "bytes", _examples("rows.tgz"), lambda _: [gzip.compress(_tars(_)[0])]),
     "rows of save_to_disk": Reader("saved/data.arrow", "bytes", _examples("saved"), lambda _: [_arrow()]),
