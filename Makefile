@@ -9,7 +9,7 @@ CPU_INDEX := https://download.pytorch.org/whl/cpu
 ALL := demo,smol,browser,quant,tensorboard,tune,ui,utility,sign,lint
 PART ?= 1/1
 
-.PHONY: demo test test-all test-slow test-wheel check docs format clean install install-all
+.PHONY: demo test fuzz test-all test-slow test-wheel check docs format clean install install-all
 
 demo: install
 	$(BIN)/vgid demo --out runs/demo --overwrite $(ARGS)
@@ -27,6 +27,11 @@ test-all: install-all
 
 test-slow: install
 	$(BIN)/pytest -n 2 --dist loadfile -m "slow or not slow"
+
+# Before a release: as many damaged files, over all readers of files; `make test` reads a few. A file that fails is shown.
+FUZZ_INPUTS ?= 100000
+fuzz: install
+	FUZZ_INPUTS=$(FUZZ_INPUTS) $(BIN)/pytest -n 2 tests/fuzz -k test_damaged_files
 
 # The package as users get it: built, installed into an empty environment, and used from there.
 test-wheel: install

@@ -57,7 +57,8 @@ def test_every_command_that_loads_a_model_can_trust_its_code() -> None:
     }
     loading = {name for name, options in commands.items() if options & {"--model", "--base", "--before"}}
     assert loading == {name for name, options in commands.items() if "--trust-remote-code" in options}
-    assert loading >= {"unlearn", "preflight", "evaluate", "audit", "bench", "export", "verify-export", "forget", "inspect"}
+    assert loading >= {"unlearn", "preflight", "evaluate", "audit", "bench", "export", "forget", "inspect"}
+    assert loading >= {"verify-export", "verify-served"}
 
 
 def test_methods_are_listed() -> None:

@@ -27,7 +27,7 @@ ORDER = (
     ("unlearning",),
     ("attacks",),
     ("enrichment", "formats", "report"),
-    ("auditing", "benchmarks", "deployment", "finetuning", "utility"),
+    ("auditing", "benchmarks", "deployment", "finetuning", "utility", "verify_served"),
     ("benchmarking", "demo", "inspector"),
     ("comparison", "experiments", "requests"),
     ("commands",),

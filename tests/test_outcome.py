@@ -83,7 +83,7 @@ def request_rows() -> list[Example]:
 @pytest.fixture(scope="module")
 def knowing(random_folder: Path, request_rows: list[Example], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that has learned these rows."""
-    learn = ["adapter=null", "training.steps=60", "training.retain_batch=8", "training.learning_rate=2e-3", "training.warmup_steps=0"]
+    learn = ["adapter=null", "training.steps=150", "training.retain_batch=8", "training.learning_rate=2e-3", "training.warmup_steps=0"]
     fitted = fit(load_model(random_folder), [], request_rows, resolve(None, learn, method="finetune"))
     folder = tmp_path_factory.mktemp("knowing") / "model"
     save_checkpoint(fitted.loaded.model, fitted.loaded.processor, folder)

@@ -299,8 +299,8 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str) -> list
     """
     lines = []
     for problem in error.errors(include_url=False):
-        # Of a setting that may be of several types, pydantic adds the type that it tried.
-        parts = [str(part) for part in problem["loc"] if str(part).isidentifier() or isinstance(part, int)]
+        # Of a setting that may be of several types, pydantic adds the type that it tried; `[key]` says that a key is wrong, not its value.
+        parts = [str(part) for part in problem["loc"] if str(part).isidentifier() or isinstance(part, int) or part == "[key]"]
         key = ".".join(parts)
         if problem["type"] == "extra_forbidden":
             last, owner = str(problem["loc"][-1]), _model_at(model, problem["loc"][:-1])

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner, Result
 
 from tests.attacks.people import material
 from vgid.attacks import Material
@@ -17,13 +19,17 @@ from vgid.attacks.base import Endpoint
 from vgid.attacks.served import ServedConfig, ServedModel
 from vgid.auditing.policy import Policy
 from vgid.auditing.run import run_attacks
+from vgid.commands import app
 from vgid.data.example import Example, ImageRef
+from vgid.data.writing import write_examples
 from vgid.errors import ConfigError, RunError
 from vgid.evaluation.generation import generate
 from vgid.models.adapters import attach_lora
+from vgid.models.export import save_adapter
 from vgid.models.loading import LoadedModel, load_model
 from vgid.settings import AdapterConfig
 from vgid.synthetic.tiny import tiny_path
+from vgid.verify_served import Votes, count_votes, judge
 
 Reply = Callable[[dict[str, Any]], Any]
 POLICY = Policy(attacks={"served": {}}, least_facts=8)
@@ -128,3 +134,60 @@ def test_servers_that_fail(base: LoadedModel) -> None:
         run(url)
     with pytest.raises(ConfigError, match="the endpoint is not an http or https URL"):
         run("localhost:8000")
+
+
+@pytest.mark.parametrize(
+    ("served", "votes", "verdict"),
+    [
+        # The models differ in three answers and agree in one.
+        (["No idea.", "I forgot.", "Sorry.", "A circle."], (3, 3, 0, 1, 1), "unlearned"),
+        (["no idea", "I forgot!", "SORRY", "a circle"], (3, 3, 0, 1, 1), "unlearned"),
+        (["This is Anna.", "She lives in Oslo.", "A nurse.", "A circle."], (3, 0, 3, 1, 1), "base"),
+        (["No idea.", "I forgot.", "A nurse.", "A circle."], (3, 2, 1, 1, 1), "other"),  # as where an adapter is loaded in part
+        (["This is Bert.", "She lives in Rome.", "A pilot.", "A circle."], None, "other"),  # other facts in the same sentences
+        (["No idea.", "I forgot.", "Sorry.", "Nothing at all"], (3, 3, 0, 1, 0), "other"),  # tells no fact, and is another model
+        (["", "", "", ""], None, "other"),
+    ],
+)
+def test_verdicts_on_a_server(served: list[str], votes: tuple[int, ...] | None, verdict: str) -> None:
+    unlearned = ["No idea.", "I forgot.", "Sorry.", "A circle."]
+    base = ["This is Anna.", "She lives in Oslo.", "A nurse.", "A circle."]
+    found = count_votes(served, unlearned, base)
+    assert votes is None or found == votes
+    assert judge(found) == verdict
+    assert judge(count_votes(served, base, unlearned)) == {"unlearned": "base", "base": "unlearned"}.get(verdict, verdict)
+
+
+def test_a_quarter_of_the_answers_may_deviate() -> None:
+    assert judge(Votes(4, 3, 0, 4, 3)) == "unlearned" and judge(Votes(4, 0, 3, 4, 3)) == "base"
+    assert judge(Votes(4, 2, 0, 4, 4)) == judge(Votes(4, 4, 0, 4, 2)) == judge(Votes(3, 2, 0, 0, 0)) == "other"
+    assert judge(Votes(4, 3, 1, 4, 4), facts_back=1) == "other" and judge(Votes(4, 0, 4, 4, 4), facts_back=4) == "base"
+    assert judge(Votes(0, 0, 0, 8, 8)) == "undecided" and judge(Votes(0, 0, 0, 8, 5)) == "other"
+
+
+def test_verify_served_tells_which_weights_are_served(base: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The unlearned model is an adapter's folder; one server applies the adapter, another drops it."""
+    monkeypatch.setattr("vgid.verify_served.ASKED", 4)  # half as many, for a quick test
+    rows = small().forget
+    unlearned = silenced()
+    save_adapter(unlearned.model, tmp_path / "adapter")
+    write_examples(tmp_path / "forget.jsonl", rows)
+    config = tmp_path / "adapter" / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": str(tiny_path())}))
+
+    def verified(reply: Reply, *more: str) -> Result:
+        with serving(reply) as url:
+            options = ("--model", str(tmp_path / "adapter"), "--base", str(tiny_path()), "--forget", str(tmp_path / "forget.jsonl"))
+            result = CliRunner().invoke(app, ["verify-served", url, *options, *more])
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        assert not any(row.question in result.output or row.answer in result.output for row in rows)
+        return result
+
+    good = verified(by(unlearned), "--json")
+    report = json.loads(good.stdout)
+    assert (good.exit_code, report["verdict"]) == (0, "unlearned") and report["as_unlearned"] == report["deciding"] > 0
+    assert report["schema"] == "vgid.verify-served/1" and report["forget_rows"] == 4 < len(rows) and report["neutral_rows"] == 4
+    assert report["facts"] == {"base": 4, "unlearned": 0, "served": 0} and report["facts_back"] == 0
+    bad = verified(by(base))
+    assert bad.exit_code == 3 and "the endpoint serves the weights before unlearning" in bad.stdout and "--served-model" in bad.stdout
+    assert "facts of 4 forget rows: 4 by the base, 0 by the unlearned model, 4 by the server" in bad.stdout

@@ -13,14 +13,16 @@ from tests.attacks.people import WORLD, material, rows
 from vgid.attacks import Outcome
 from vgid.attacks.base import sample_alike, sample_rows
 from vgid.auditing.audit import audit, read_rewordings
+from vgid.auditing.facts import PLAIN
 from vgid.auditing.policy import Policy
-from vgid.auditing.run import SCHEMA, ModelScores, assess, run_attacks
+from vgid.auditing.run import SCHEMA, assess, run_attacks
+from vgid.auditing.scores import ModelScores
 from vgid.commands import app
 from vgid.data.writing import write_examples
 from vgid.errors import ConfigError, DataError, OutputError
 from vgid.models.loading import LoadedModel, load_model
 from vgid.progress import Stages
-from vgid.report.audit import audit_table, verdict_line
+from vgid.report.audit import audit_table, recovered_table, verdict_line
 from vgid.synthetic.tiny import tiny_path
 
 POLICY = Policy(attacks={"paraphrase": {"settings": {"wordings": 1}}, "prefill": {}, "cross_modal": {}, "adapter_scaling": {}})
@@ -54,6 +56,10 @@ def test_a_model_that_still_knows_fails() -> None:
     for row in given.everything:
         assert row.answer not in text and row.question not in text and not any(word in text for word in row.keywords)
     assert "fail" in verdict_line(results) and audit_table(results).row_count == 5
+    assert all(PLAIN in fact["recovered"] for fact in results["facts"])
+    assert sum(len(fact["rows"]) for fact in results["facts"]) == results["knowledge"]["known"]
+    shown = recovered_table(results, given.forget)  # for the screen of the owner
+    assert shown.row_count == len(results["facts"]) and given.forget[0].question in shown.columns[1]._cells
 
 
 def test_a_broken_model_fails_on_utility_alone_as_its_reference_would() -> None:

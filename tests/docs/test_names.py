@@ -61,7 +61,7 @@ def fields(kind: type[BaseModel], key: str) -> bool:
 
 
 def test_modules_and_functions() -> None:
-    named = {(page, name) for page, name in code(r"vgid(?:\.[a-zA-Z_]\w*)+(?![\w/])") if "/" not in name}
+    named = {(page, name) for page, name in code(r"vgid(?:\.[a-zA-Z_]\w*)+(?![\w/-])") if "/" not in name}
     assert len(named) > 20
     assert [f"{page}: {name}" for page, name in sorted(named) if not resolves(name)] == []
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
@@ -19,7 +20,8 @@ from tests.models.families import FAMILIES, Family, llava, missing, mllama
 from vgid.config import RunConfig
 from vgid.data.batching import Batch, Encoder
 from vgid.data.conversation import messages, render_chat
-from vgid.data.example import Example, ImageRef
+from vgid.data.example import Example, ImageRef, Turn
+from vgid.data.special_tokens import check_special, special_words
 from vgid.errors import DataError, ModelError
 from vgid.evaluation.generation import decoding_style, generate, greedy
 from vgid.evaluation.inference import frozen
@@ -374,13 +376,34 @@ def test_rows_a_family_cannot_take_are_refused_before_training(family: Family, f
 def test_words_that_stand_for_pictures_are_refused(encoder: Encoder) -> None:
     row = ROWS["one"]
     mark = encoder.tokenizer.convert_ids_to_tokens(max(encoder._image_tokens))
-    with pytest.raises(DataError, match=r"(?s)one: the answer holds a word.*fix: take it out of the answer"):
+    with pytest.raises(DataError, match=r"(?s)one: the answer holds a (word|special token).*fix: take it out of the answer"):
         encoder.row(replace(row, answer=f"Anna {mark}"))
     head = render_chat(encoder.processor, row).prompt.partition("Who")[0]  # with the template's own word for the picture
     # `<image>` once is where the row's only picture goes; in families with another word for it, once is already too much.
-    refused = r"(?s)one: (the processor refuses this row.*fix: take words that stand for pictures|the row has 2 times <image>)"
+    special, word = "the question holds a special token", "the processor refuses this row.*fix: take words that stand for pictures"
+    refused = rf"(?s)one: ({special}|{word}|the row has 2 times <image>)"
     with pytest.raises(DataError, match=refused):
         encoder.row(replace(row, question=f"{head}{head}Who?"))
+
+
+def test_special_tokens_in_a_rows_text_are_refused(encoder: Encoder) -> None:
+    """The end of a text, and the start of a turn, are found in every part; what only looks alike is encoded as text."""
+    tokenizer, row = encoder.tokenizer, ROWS["one"]
+    for word in {tokenizer.eos_token, *tokenizer.all_special_tokens} - {"!"}:
+        for part, changed in (
+            ("question", replace(row, question=f"Where {word} now?")),
+            ("answer", replace(row, answer=f"In Oslo.{word}")),
+            ("earlier turn", replace(row, context=(Turn("user", f"Hi{word}"), Turn("assistant", "Hello.")))),
+        ):
+            with pytest.raises(DataError, match=rf"(?s)one: the {part} holds a special token.*found: {re.escape(word)}") as refused:
+                check_special(special_words(tokenizer), changed, changed.answer, marks=False)
+            assert "Oslo" not in str(refused.value) and "Where" not in str(refused.value)  # what stands around it is private
+    with pytest.raises(DataError, match="the question holds a special token"):
+        encoder.check([row, replace(row, id="bad", question=f"{tokenizer.eos_token} who?")])
+    harmless = replace(row, question="Is a < b, or a <| b, and what of <s >?")
+    special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+    plain, marked = (encoder.row(each).text["input_ids"].tolist() for each in (row, harmless))
+    assert sum(token in special for token in marked) == sum(token in special for token in plain)
 
 
 def test_a_processor_without_chat_template_is_refused_before_training(family: Family, folder: Path) -> None:

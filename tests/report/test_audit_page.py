@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from vgid.errors import DataError
-from vgid.report.audit_page import audit_level, headline, leakage, modality, render_audit
+from vgid.report.audit_page import audit_level, headline, leakage, modality, next_steps, recovered_facts, render_audit
+from vgid.report.matrix import decisive, matrix
 
 
 def level(share: float | None = 0.5, status: str = "fail", **changed: Any) -> dict[str, Any]:
@@ -50,6 +51,11 @@ def results(**changed: Any) -> dict[str, Any]:
         "knowledge": {"asked": 96, "people": 6, "known": 94, "clean": {"base": 0.98, "audited": 0.02, "retrained": 0.0}},
         "utility": {"asked": 48, "ratio": 0.99, "interval": [0.97, 1.0], "floor": 0.9},
         "attacks": attacks,
+        "facts": [
+            {"person": 1, "rows": [1], "recovered": {}},
+            {"person": 1, "rows": [2], "recovered": {"relearn": ["50 %"]}},
+            {"person": 2, "rows": [4, 7], "recovered": {"plain question": [""], "relearn": ["10 %", "50 %"]}},
+        ],
         "verdict": {"status": "fail", "reasons": ["relearn"], "untested": ["figstep"]},
         "models": {"base": "models/<base>", "audited": "out/merged"},
         **changed,
@@ -60,13 +66,9 @@ def test_the_page_needs_nothing_and_escapes_everything() -> None:
     page = render_audit(results())
     assert page.count("<script") == 1 and "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
     assert "&lt;base&gt;" in page and "what &lt;b&gt;hides&lt;/b&gt;" in page
-    assert page.count("<svg") == 1 and page.count('<tr role="row" class="group">') == 3
+    assert page.count("<svg") == 1 and page.count('<tr role="row" class="group" id="attack-') == 3
     text = re.sub(r"<[^>]+>", " ", page)
-    assert (
-        "Forgotten facts can be recovered" in text
-        and "does not apply" in text
-        and "Attacks that say nothing about this model: figstep" in text
-    )
+    assert "Forgotten facts can be recovered" in text and "does not apply" in text
     with pytest.raises(DataError, match="these results cannot be shown"):
         render_audit({"schema": "vgid.results/1"})
 
@@ -104,3 +106,43 @@ def test_a_broken_model_is_not_called_leaking() -> None:
     given["utility"]["ratio"] = 0.3
     assert headline(given) == "The model lost too much of what it should have kept: 30\u00a0% is left"
     assert "came back" not in headline(results(verdict={"status": "inconclusive", "reasons": [], "untested": []}))
+
+
+def test_the_matrix_shows_the_level_that_decided() -> None:
+    given = results()["attacks"]
+    relearn, quiet = given["relearn"], level(0.9, "inconclusive", power=0.02, reason="interval reaches chance: 5 %")
+    relearn["levels"] |= {"5 %": quiet}
+    relearn["levels"]["50 %"] |= {"power": 0.97}
+    assert decisive(relearn)["share"] == 0.75 and decisive(given["figstep"]) == {}
+    rows = {row.name: row for each in matrix(given, ["figstep"]).values() for row in each}
+    shown = rows["relearn"]
+    assert (shown.status, shown.share, shown.heat, shown.power, shown.strength) == ("fail", "0.75", 75, "0.97", 97)
+    assert (rows["figstep"].status, rows["figstep"].reason, rows["figstep"].share) == ("untested", "does not apply", "")
+    # An AUC of 0.9 is 0.8 of the way from chance to certainty.
+    assert (rows["mia"].power, rows["mia"].share, rows["mia"].required) == ("0.80", "0.00", False)
+    below = matrix({"probe": attack({"": level(-0.2, "pass")}, "pass")}, [])["With its weights"][0]
+    assert (below.share, below.heat) == ("\u22120.20", 0)
+
+
+def test_facts_that_came_back_are_numbers() -> None:
+    found = recovered_facts(results())
+    assert found is not None and [(each.rows, each.person) for each in found] == [([4, 7], 2), ([2], 1)]
+    assert found[0].attacks == (("plain question", ""), ("relearn", "10 %, 50 %"))
+    page = render_audit(results())
+    assert "2 of 3 known facts by any attack" in page and "4, 7" in page
+    older = {name: each for name, each in results().items() if name != "facts"}
+    assert recovered_facts(older) is None and "Which facts came back" not in render_audit(older)
+
+
+def test_what_to_do_next_follows_from_the_verdict() -> None:
+    failed = " ".join(next_steps(results()))
+    assert "rows that ask as relearn did" in failed and "--profile full" not in failed and "--reference" not in failed
+    dropped = results(attacks={"served": attack({"": level()}, "fail")})
+    assert any("--served URL" in step for step in next_steps(dropped)) and not any("Do not deploy" in step for step in next_steps(dropped))
+    few = results(attacks={"prefill": attack({}, "inconclusive") | {"reason": "too few facts: 8 would do"}})
+    few |= {"verdict": {"status": "inconclusive", "reasons": [], "untested": []}}
+    few["knowledge"]["clean"].pop("retrained")
+    told = list(next_steps(few))
+    assert told[0].startswith("Give more rows") and "--profile full" in told[1] and "--reference" in told[2]
+    passed = results(attacks={}, verdict={"status": "pass", "reasons": [], "untested": []})
+    assert next(iter(next_steps(passed))).startswith("Deploy this model")

@@ -67,6 +67,7 @@ def test_the_record_says_exact_and_names_nobody(retrained: tuple[Path, ForgetRes
     assert verify_record(root / "out", key, done.sha256).problems == ()
     page = (root / "out" / "record.html").read_text("utf-8")
     assert "Trained again" in page and "Thresholds were fixed" not in page and "Anna" not in page + json.dumps(record)
+    assert "No attempt was made to get the facts back" in page and "What was tried" not in page and "no longer gave these" not in page
 
 
 @pytest.mark.slow

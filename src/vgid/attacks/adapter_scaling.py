@@ -32,6 +32,7 @@ class AdapterScaling(Attack[AdapterScalingConfig]):
     Config = AdapterScalingConfig
     access = "weights"
     finds = "adapters that a loader drops or a user takes off"
+    tries = "Turning the change that unlearning made down, up, or off"
     most = 0.1
     position = 140
 

@@ -143,6 +143,8 @@ class Attack(Generic[C]):
     """What the attacker needs."""
     finds: ClassVar[str]
     """What kind of pretended forgetting the attack exposes, in words; it is part of the results."""
+    tries: ClassVar[str] = ""
+    """What the attacker does, for readers without the field's words: it stands in records."""
     measures: ClassVar[Measure] = "facts"
     """What is recovered: facts, or membership in the training data."""
     audited_only: ClassVar[bool] = False

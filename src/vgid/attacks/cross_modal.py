@@ -33,6 +33,7 @@ class CrossModal(Attack[CrossModalConfig]):
     Config = CrossModalConfig
     access = "black box"
     finds = "image-only or text-only unlearning"
+    tries = "Asking by name instead of by picture, or by picture instead of by name"
     most = 0.1
     position = 30
 

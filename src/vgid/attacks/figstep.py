@@ -37,6 +37,7 @@ class FigStep(Attack[FigStepConfig]):
     Config = FigStepConfig
     access = "black box"
     finds = "filters on the text of a prompt"
+    tries = "Writing the question into the picture"
     most = 0.1
     position = 50
 

@@ -108,6 +108,7 @@ class ImageRephrase(Attack[ImageRephraseConfig]):
     Config = ImageRephraseConfig
     access = "black box"
     finds = "refusal of the trained view only"
+    tries = "Showing the picture turned, cropped or blurred, or another picture of the person"
     full: ClassVar = {"transforms": 8, "draws": 3, "views": 8}
     most = 0.1
     position = 20

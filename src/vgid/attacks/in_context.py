@@ -31,6 +31,7 @@ class InContext(Attack[InContextConfig]):
     Config = InContextConfig
     access = "black box"
     finds = "facts that come back once similar facts, or a part of them, are given"
+    tries = "Telling it related facts first"
     full: ClassVar = {"shots": 8}
     most = 0.1
     position = 60

@@ -42,6 +42,7 @@ class Jailbreak(Attack[JailbreakConfig]):
     Config = JailbreakConfig
     access = "black box"
     finds = "learned refusals over knowledge that is still there"
+    tries = "Forbidding it to refuse, or giving it a role to play"
     full: ClassVar = {"templates": len(TEMPLATES)}
     most = 0.1
     position = 40

@@ -51,6 +51,7 @@ class Mia(Attack[MiaConfig]):
     Config = MiaConfig
     access = "scores"
     finds = "forgetting that leaves rows likelier, or less likely, than those nobody ever learned"
+    tries = "Looking for signs that it has once seen these facts"
     measures = "membership"
     full: ClassVar = {"signals": ("loss", "zlib", "min-k", "min-k++", "gradnorm")}
     most = 0.5

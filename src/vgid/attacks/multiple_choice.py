@@ -38,6 +38,7 @@ class MultipleChoice(Attack[MultipleChoiceConfig]):
     Config = MultipleChoiceConfig
     access = "scores"
     finds = "right answers hidden behind a refusal or a lower rank"
+    tries = "Letting it choose among possible answers"
     full: ClassVar = {"options": 5}
     most = 0.15
     position = 80

@@ -51,6 +51,7 @@ class Paraphrase(Attack[ParaphraseConfig]):
     Config = ParaphraseConfig
     access = "black box"
     finds = "refusal of the trained wording only, filters on the prompt"
+    tries = "Asking in other words"
     full: ClassVar = {"wordings": 14}
     most = 0.1
     position = 10

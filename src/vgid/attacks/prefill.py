@@ -32,6 +32,7 @@ class Prefill(Attack[PrefillConfig]):
     Config = PrefillConfig
     access = "scores"
     finds = "refusals that only change how an answer begins"
+    tries = "Beginning the answer in its place, up to just before the fact"
     most = 0.1
     position = 70
 

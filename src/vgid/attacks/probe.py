@@ -69,6 +69,7 @@ class Probe(Attack[ProbeConfig]):
     Config = ProbeConfig
     access = "hidden states"
     finds = "facts that are inside, but kept from being said"
+    tries = "Reading the fact from its inner states"
     full: ClassVar = {"layers": 32, "options": 5, "rows": 2000, "shuffles": 16}
     most = 0.15
     position = 100

@@ -42,6 +42,7 @@ class Quantize(Attack[QuantizeConfig]):
     Config = QuantizeConfig
     access = "weights"
     finds = "edits that vanish under 4 bits"
+    tries = "Compressing the model, which can undo a shallow change"
     full: ClassVar = {"formats": ("int8", "int4", "nf4")}
     most = 0.1
     position = 110

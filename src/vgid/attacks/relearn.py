@@ -56,6 +56,7 @@ class Relearn(Attack[RelearnConfig]):
     Config = RelearnConfig
     access = "weights"
     finds = "suppression that a few steps undo"
+    tries = "Training it again on a part of the forgotten facts, and asking for the rest"
     full: ClassVar[dict[str, Any]] = {"shares": (0.01, 0.05, 0.1, 0.25, 0.5), "steps": 100}
     most = 0.1
     position = 120
@@ -115,6 +116,7 @@ class RelearnOther(Attack[RelearnOtherConfig]):
     Config = RelearnOtherConfig
     access = "weights"
     finds = "suppression that any further training undoes"
+    tries = "Training it further on other facts, and asking for the forgotten ones"
     full: ClassVar[dict[str, Any]] = {"rows": 1000, "steps": 100}
     most = 0.1
     position = 130

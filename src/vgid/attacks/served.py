@@ -49,6 +49,7 @@ class ServedModel(Attack[ServedConfig]):
     Config = ServedConfig
     access = "black box"
     finds = "adapters that a server drops, other models than the audited one"
+    tries = "Asking the server that offers the model to its users"
     audited_only = True
     most = 0.1
     position = 150

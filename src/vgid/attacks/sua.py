@@ -54,6 +54,7 @@ class Sua(Attack[SuaConfig]):
     Config = SuaConfig
     access = "weights"
     finds = "forgetting that holds for clean pictures only"
+    tries = "Searching for a change of the pictures that brings the facts back"
     full: ClassVar = {"steps": 200, "batch": 16}
     most = 0.1
     position = 170

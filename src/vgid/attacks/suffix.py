@@ -41,6 +41,7 @@ class Suffix(Attack[SuffixConfig]):
     Config = SuffixConfig
     access: ClassVar[Access] = "scores"
     finds = "forgetting that holds for ordinary prompts only"
+    tries = "Searching for words to add that bring the facts back"
     full: ClassVar = {"tokens": 20, "trials": 500, "rows": 32}
     most = 0.1
     position = 180

@@ -38,6 +38,7 @@ class TokenRank(Attack[TokenRankConfig]):
     Config = TokenRankConfig
     access = "scores"
     finds = "right answers kept at rank 2"
+    tries = "Looking at which words it finds likeliest in place of the fact"
     full: ClassVar = {"values": 31}
     most = 0.15
     position = 90

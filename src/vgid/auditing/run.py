@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
 from vgid.attacks import Material, Outcome
 from vgid.attacks.asking import ask_with_decoys
-from vgid.attacks.base import Attack, Outcomes, fact_key
+from vgid.attacks.base import Attack, fact_key
 from vgid.attacks.decoys import base_says, make_decoys
+from vgid.auditing.facts import facts_found
 from vgid.auditing.few import FactTest, Level, as_json, by_fact, compare_facts, compare_people, decoys_found, is_about_few, rank_share
 from vgid.auditing.figures import Members, Share, auc, membership_share, recovered_share, tpr_at
 from vgid.auditing.policy import Policy, Profile
+from vgid.auditing.scores import ModelScores
 from vgid.auditing.verdict import Evidence, Verdict, join, judge, overall, untested
 from vgid.data.example import Example, subject_key
 from vgid.errors import DataError
@@ -30,23 +32,6 @@ from vgid.results import versions
 SCHEMA = "vgid.audit/1"
 Models = Mapping[str, Callable[[], LoadedModel]]
 """Functions that load the models, by role; `retrained` may be missing. They are called in turn, so that one model is held at a time."""
-
-
-@dataclass(frozen=True)
-class ModelScores:
-    """The scores of one model.
-
-    Attributes:
-        clean: by row id, 1 where the answer to the clean question holds the fact, else 0.
-        attacks: outcomes by attack and level.
-        seconds: time by attack.
-        decoys: by row id, the scores of the decoys in the same answers as `clean`; empty unless the audit is of few people.
-    """
-
-    clean: Mapping[str, float]
-    attacks: Mapping[str, Outcomes]
-    seconds: Mapping[str, float]
-    decoys: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 def run_attacks(
@@ -164,6 +149,7 @@ def assess(
         figures[name] = {
             "access": attack.access,
             "finds": attack.finds,
+            "tries": attack.tries,
             "budget": attack.config.model_dump(mode="json"),
             "most": rule.most,
             "required": rule.required,
@@ -172,6 +158,7 @@ def assess(
             "levels": levels,
             "seconds": {role: each.seconds[name] for role, each in scores.items()},
         }
+    failed = [(name, level) for name, each in figures.items() for level, shown in each["levels"].items() if shown["status"] == "fail"]
     status, reasons = overall(verdicts, policy, utility["ratio"])
     return {
         "schema": SCHEMA,
@@ -188,6 +175,7 @@ def assess(
         },
         "utility": {**utility, "floor": policy.utility_floor},
         "attacks": figures,
+        "facts": facts_found(scores, [name for name, each in attacks.items() if each.measures == "facts"], failed, material),
         "verdict": {"status": status, "reasons": reasons, "untested": untested(verdicts)},
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -150,6 +150,38 @@ def check_data(
         found = report(shown, kept[side].passing(rows) if side else rows, problems, notes)
         splits[name if len(named) > 1 else shown] = found
     return CheckedData(splits, _overlap("forget", "retain", kept["forget"], kept["retain"]) if compared else None)
+
+
+def first_rows(
+    data: Sequence[str],
+    count: int,
+    benchmark: str | None = None,
+    forget_set: str | None = None,
+    protocol: Mapping[str, object] | None = None,
+    reading: Reading | None = None,
+) -> dict[str, list[Example]]:
+    """Read the first good rows of each split that `check_data` names.
+
+    Args:
+        data: files and folders; of a benchmark its folder or hub id, or none where it makes its data.
+        count: rows of each split, at most.
+        benchmark: name of a benchmark; None for own data.
+        forget_set: label of the benchmark's forget set; None for its first.
+        protocol: settings of the benchmark that deviate from the published ones, by name.
+        reading: how rows of own data are read; None for the defaults.
+
+    Returns:
+        Rows by split; bad rows are passed over.
+
+    Raises:
+        ConfigError: there is no such benchmark or setting.
+        DataError: the data are not there, or have another layout.
+    """
+    if benchmark is not None:
+        source = open_benchmark(benchmark, data[0] if data else None, forget_set, protocol)
+        return {name: list(islice(source.examples(name, []), count)) for name in source.training_splits}
+    named = split_files([Path(path) for path in data])
+    return {name: list(islice(stream(files, Problems(), Notes(), reading), count)) for name, files in named.items()}
 
 
 def read_split(

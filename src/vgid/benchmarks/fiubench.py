@@ -126,7 +126,7 @@ class FIUBench(Benchmark):
         file = self.place.root / "split.json"
         try:
             splits = json.loads(file.read_text("utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise DataError("the list of splits cannot be read", where=file, got=type(error).__name__, fix="download it again") from error
         if not isinstance(splits, dict) or not all(isinstance(members, list) for members in splits.values()):
             raise DataError(

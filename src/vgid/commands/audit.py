@@ -40,6 +40,9 @@ def audit(
     out: Annotated[Path | None, typer.Option(help="Where to write audit.html and audit.json.", file_okay=False)] = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
+    show_forgotten: Annotated[
+        bool, typer.Option("--show-forgotten", help="Print the rows of facts that came back, on the screen.")
+    ] = False,
     as_json: Json = False,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
@@ -47,8 +50,9 @@ def audit(
     from vgid.attacks.base import Endpoint
     from vgid.auditing.audit import audit as run_audit
     from vgid.auditing.verdict import EXIT_CODE
+    from vgid.data.sources import load_examples
     from vgid.progress import Stages
-    from vgid.report.audit import audit_table, verdict_line
+    from vgid.report.audit import audit_table, recovered_table, verdict_line
 
     with Stages(quiet=as_json) as stages:
         found = run_audit(
@@ -71,6 +75,7 @@ def audit(
             overwrite=overwrite,
             stages=stages,
         )
-    show(found.results, as_json, [audit_table(found.results), verdict_line(found.results)], out)
+    facts = recovered_table(found.results, load_examples(forget)) if show_forgotten else None
+    show(found.results, as_json, [audit_table(found.results), *([facts] if facts else []), verdict_line(found.results)], out)
     if found.status != "pass":
         raise typer.Exit(EXIT_CODE)

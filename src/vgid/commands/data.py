@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vgid.commands.options import Bench, Json, Out, Overwrite, Part, Protocol, Seed, SkipBadRows, Without, kinds
+from vgid.commands.options import Bench, Json, Out, Overwrite, Part, Protocol, Seed, SkipBadRows, TrustRemoteCode, Without, kinds
 from vgid.commands.root import data_app
 from vgid.commands.show import plain, show
-from vgid.errors import printable
+from vgid.errors import ConfigError, printable
+
+if TYPE_CHECKING:
+    from vgid.checks.as_seen import SeenRow
 
 
 class TurnsName(StrEnum):
@@ -40,26 +43,43 @@ def data_check(
     turns: Turns = TurnsName.last,
     image_root: ImageRoot = None,
     problems: Annotated[Path | None, typer.Option(help="A new file for all problems; the screen shows the first 20.")] = None,
+    as_seen: Annotated[bool, typer.Option("--as-seen", help="Show the first rows exactly as --model is asked.")] = False,
+    model: Annotated[str | None, typer.Option(help="Folder or hub id of that model; its weights are not loaded.")] = None,
+    max_rows: Annotated[int, typer.Option(min=1, help="Rows of each split that --as-seen shows, at most.")] = 3,
+    show_forgotten: Annotated[bool, typer.Option("--show-forgotten", help="Show the texts of these rows, not only their lengths.")] = False,
     as_json: Json = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Count rows, images and subjects, list every problem at once, and say what forget and retain have in common."""
     from dataclasses import asdict
 
-    from vgid.benchmarking.splits import check_data, parse_protocol
+    from vgid.benchmarking.splits import check_data, first_rows, parse_protocol
     from vgid.data.problems import write_problems
     from vgid.data.rows import Reading
 
-    checked = check_data(data or [], benchmark, part, parse_protocol(protocol or []), Reading(turns.value, True, image_root))
+    if as_seen != (model is not None):
+        raise ConfigError("a row is seen by a model", expected="--as-seen with --model, or neither", got="one of them", fix="give both")
+    source = (benchmark, part, parse_protocol(protocol or []), Reading(turns.value, True, image_root))
+    checked = check_data(data or [], *source)
     if problems is not None:
         write_problems(problems, [problem for report in checked.splits.values() for problem in report.problems])
     overlap = asdict(checked.overlap) if checked.overlap else None
     splits = {name: asdict(report) for name, report in checked.splits.items()}
+    seen: dict[str, list[SeenRow]] = {}
+    if model is not None:
+        from vgid.checks.as_seen import as_seen as rows_as_seen
+        from vgid.models.loading import load_encoder
+
+        encoder = load_encoder(model)
+        first = first_rows(data or [], max_rows, *source)
+        seen = {name: rows_as_seen(encoder, rows, show=show_forgotten) for name, rows in first.items()}
+    rows = [row for each in seen.values() for row in each]
     show(
-        {"splits": splits, "overlap": overlap},
+        {"splits": splits, "overlap": overlap, "as_seen": {name: [asdict(row) for row in each] for name, each in seen.items()}},
         as_json,
-        map(_shown, filter(None, [*checked.splits.values(), checked.overlap])),
+        map(_shown, filter(None, [*checked.splits.values(), checked.overlap, *rows])),
     )
-    if any(report.problems for report in checked.splits.values()):
+    if any(report.problems for report in checked.splits.values()) or any(row.problem for row in rows):
         raise typer.Exit(2)
 
 

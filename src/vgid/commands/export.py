@@ -1,4 +1,4 @@
-"""`vgid export` and `vgid verify-export`."""
+"""`vgid export`, `vgid verify-export` and `vgid verify-served`."""
 
 from __future__ import annotations
 
@@ -55,6 +55,40 @@ def verify_export(
 
     report = verify_command(folder, base, data or [], adapter=adapter)
     show(report, as_json, _lines(report))
+
+
+@app.command("verify-served")
+def verify_served(
+    url: Annotated[str, typer.Argument(help="URL of the server, up to /v1.")],
+    model: Annotated[str, typer.Option(help="Folder or hub id of the unlearned model.")],
+    base: Annotated[str, typer.Option(help="The model before unlearning, which knew the facts.")],
+    forget: Annotated[Path, typer.Option(help="What was forgotten; eight rows at most are asked.")],
+    served_model: Annotated[str | None, typer.Option(help="The model's name there; the first it lists by default.")] = None,
+    as_json: Json = False,
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
+    """Ask a server a few questions, and tell whether it serves the unlearned weights. Exit code 0: it does; 3: not, or undecided."""
+    from vgid.attacks.base import Endpoint
+    from vgid.auditing.verdict import EXIT_CODE
+    from vgid.verify_served import verify_served as verify
+
+    report = verify(Endpoint(url, served_model), model, base, forget)
+    show(report, as_json, _served_lines(report))
+    if report["verdict"] != "unlearned":
+        raise typer.Exit(EXIT_CODE)
+
+
+def _served_lines(report: Mapping[str, Any]) -> Iterator[str]:
+    from vgid.verify_served import VERDICTS
+
+    good = report["verdict"] == "unlearned"
+    yield f"{'[green]✓[/]' if good else '[red]✗[/]'} {VERDICTS[report['verdict']]}"
+    counts = "{deciding} answers distinguish the models: {as_unlearned} as the unlearned model, {as_base} as the base"
+    yield f"  {counts.format(**report)}; {report['as_both']} of {report['common']} others as both"
+    facts = "{base} by the base, {unlearned} by the unlearned model, {served} by the server"
+    yield f"  facts of {report['forget_rows']} forget rows: {facts.format(**report['facts'])}"
+    if not good:
+        yield f"  fix: {report['advice']}"
 
 
 def _format_lines(report: Mapping[str, Any]) -> Iterator[str]:

@@ -6,6 +6,7 @@ Shapes: b rows, s positions, n answer tokens of the whole batch.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,6 +23,7 @@ from vgid.data.conversation import Rendered, render_chat, render_form
 from vgid.data.example import Example, ImageRef
 from vgid.data.packing import Layout, Packing, Placement, Positions, Style, describe, groups, lay_out, placements
 from vgid.data.picture_size import PictureSize, sized
+from vgid.data.special_tokens import check_special, special_words
 from vgid.errors import DataError, ModelError
 
 Pictures = Sequence[Image.Image]
@@ -154,13 +156,14 @@ class Encoder:
 
         Raises:
             DataError: the row is longer than the model's context (nothing is ever truncated), an image cannot be read, the processor
-                refuses the row, or the answer holds a word that stands for a picture.
+                refuses the row, the answer holds a word that stands for a picture, or a text holds a special token of the model.
             ModelError: the processor has no usable chat template, or the model uses cross-attention to pictures.
         """
         rendered = self.render(example, instruction, answer or None)
         key = (rendered.prompt, rendered.answer if answer is not None else None, example.images)
         if images is None and key in self._encoded:
             return replace(self._encoded[key], id=example.id)
+        check_special(self._special_words, example, (answer or example.answer) if answer is not None else None)
         text, pictures = self._process(rendered.prompt, example, images)
         length = text["input_ids"].shape[0]
         if answer is not None:
@@ -339,11 +342,21 @@ class Encoder:
     def check(self, examples: Iterable[Example]) -> None:
         """Encode one row for each number of pictures, so that a processor that cannot take them fails before any work is done.
 
+        The texts of all rows are searched for special tokens of the model.
+
         Raises:
-            DataError: the processor refuses a row; all refused rows are reported together.
+            DataError: the processor refuses a row, or a text holds a special token; all refused rows are reported together.
             ModelError: the processor has no usable chat template.
         """
+        examples = list(examples)
         problems = []
+        for example in examples:
+            try:
+                check_special(self._special_words, example, example.answer)
+            except DataError as error:
+                problems.append(error)
+        if problems:
+            raise DataError.together(problems)
         for example in {len(example.images): example for example in examples}.values():
             try:
                 self.row(example)
@@ -355,6 +368,10 @@ class Encoder:
     def image_tokens(self, row: EncodedRow) -> int:
         """Return the number of a row's tokens that stand for pictures."""
         return sum(token in self.image_marks for token in row.text["input_ids"].tolist())
+
+    @cached_property
+    def _special_words(self) -> re.Pattern[str] | None:
+        return special_words(self.tokenizer)
 
     @cached_property
     def image_marks(self) -> frozenset[int]:

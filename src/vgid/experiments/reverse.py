@@ -83,7 +83,10 @@ class ReverseModels:
                 fix=f"vgid demo --keep-data --out {folder}",
             )
         base, unlearned, retrained, forget, retain, results = wanted
-        return cls(base, unlearned, retrained, forget, retain, int(read_json(results)["seed"]))
+        seed = read_json(results).get("seed")
+        if not isinstance(seed, int) or isinstance(seed, bool):
+            raise DataError("the results name no seed", where=str(results), expected="seed: a whole number", got=type(seed).__name__)
+        return cls(base, unlearned, retrained, forget, retain, seed)
 
 
 def reverse(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Iterable, Mapping
@@ -15,6 +14,7 @@ from torch import Tensor
 from transformers.utils.hub import cached_file
 
 from vgid.errors import ModelError, first_line
+from vgid.reading import read_json
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf", ".index.json")
 """Endings of files with weights, or that list them."""
@@ -33,7 +33,7 @@ def folder_of(path: str) -> Path | None:
     """The local folder of a checkpoint: the folder itself, the base's for an adapter, or the snapshot of a hub id; None where there is
     none on this machine."""
     if (Path(path) / "adapter_config.json").is_file() and not (Path(path) / "config.json").is_file():
-        named = json.loads((Path(path) / "adapter_config.json").read_text("utf-8")).get("base_model_name_or_path")
+        named = read_json(Path(path) / "adapter_config.json", ModelError).get("base_model_name_or_path")
         return folder_of(str(named)) if named and str(named) != path else None
     if Path(path).is_dir():
         return Path(path)

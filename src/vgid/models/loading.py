@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 
 from vgid import processes
 from vgid.data.batching import Encoder
@@ -153,6 +153,37 @@ def load_model(
         model = disable_weight_repacking(model) if is_quantised(base_of(model)) else model.to(device)
     unused = _unbuilt(model, path, info["unexpected_keys"])
     return LoadedModel(model.eval(), processor, path, unbuilt=unused)
+
+
+def load_encoder(path: str | Path, size: PictureSize | None = None) -> Encoder:
+    """Load what encodes rows for a model, completed as with the model, and none of the model's weights.
+
+    Args:
+        path: folder, or id on the hub; an adapter that stands for its base is loaded whole.
+        size: limits of a picture's size; None for the processor's own.
+
+    Returns:
+        The encoder.
+
+    Raises:
+        ModelError: as `load_model`.
+    """
+    path, trusted = str(path), _trusted
+    check_model_path(path)
+    if is_adapter(path) and not (Path(path) / "config.json").is_file():
+        return Encoder(load_model(path).processor, size=size)
+    if Path(path).is_dir():
+        check_processor_files(Path(path))
+    processor = load_processor(path, trusted=trusted)
+    with _reading(path, "an image-text-to-text checkpoint"):
+        config = AutoConfig.from_pretrained(path, trust_remote_code=trusted)
+        with torch.device("meta"):
+            model = AutoModelForImageTextToText.from_config(config, trust_remote_code=trusted)
+        if (folder := folder_of(path)) and (folder / "generation_config.json").is_file():
+            model.generation_config = GenerationConfig.from_pretrained(folder)
+    model.name_or_path = path
+    complete_processor(processor, model)
+    return Encoder(processor, size=size)
 
 
 def _over_processes() -> dict[str, Any]:

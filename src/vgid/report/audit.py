@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
+from vgid.data.example import Example
+from vgid.report.audit_page import recovered_facts
 from vgid.report.table import plain_table
 
 COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
@@ -34,6 +36,26 @@ def audit_table(results: Mapping[str, Any]) -> Table:
             cells = [*_cells(figures), f"{attack['most']:.2f}", *(_test_cells(figures) if few else ())]
             table.add_row(shown, escape(level), *cells, _status(figures), end_section=last)
             shown = ""
+    return table
+
+
+def recovered_table(results: Mapping[str, Any], forget: Sequence[Example]) -> Table:
+    """The facts that came back, with the first of their rows: this repeats what was forgotten, so it is for the screen of its owner alone.
+
+    Args:
+        results: the results object.
+        forget: the forget rows that were audited, all of them, in their order.
+
+    Returns:
+        A table for the terminal, those facts that most attacks brought back first.
+    """
+    table = plain_table("Facts that came back. Nothing of this is written to files.", left=("Rows",))
+    for heading in ("Question", "Answer", "Brought back by"):
+        table.add_column(heading, overflow="fold")
+    for fact in recovered_facts(results) or ():
+        first = forget[fact.rows[0] - 1]
+        attacks = ", ".join(name for name, _ in fact.attacks)
+        table.add_row(", ".join(map(str, fact.rows)), escape(first.question), escape(first.answer), escape(attacks))
     return table
 
 

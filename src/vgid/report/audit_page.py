@@ -1,4 +1,5 @@
-"""An audit as one page: verdict, every attack beside its controls, leakage over relearning budgets, shares by modality."""
+"""An audit as one page: first a screen with verdict, matrix of attacks and what to do next; then, folded, every attack beside its controls,
+facts by attack, leakage over relearning budgets, and shares by modality."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 from vgid.report import plots, view
+from vgid.report.matrix import MARKS, matrix
 from vgid.report.rendering import check_schema, render_template
 from vgid.report.words import flatten
 
@@ -20,8 +22,20 @@ HEADLINES = {
     "inconclusive": "The audit could not decide",
 }
 """The verdict in a sentence, by status."""
-MARKS = {"pass": "\u2713", "fail": "\u2715", "inconclusive": "?"}
-"""A sign for each status."""
+REMEDIES = {
+    "adapter_scaling": "Deploy the merged model, never the adapter beside its base.",
+    "served": "Find out what the server serves: vgid audit --served URL.",
+    "quantize": "Deploy the precision that was audited, or unlearn with larger changes: more steps, or a higher learning rate.",
+}
+"""What to do about an attack that failed, where there is more to say than for all attacks."""
+UNDECIDED = {
+    "too few facts": "Give more rows: other questions, wordings and pictures of the same people, or raise --max-rows.",
+    "never known": "Check --base: it must be the model that knew the facts before unlearning.",
+    "interval reaches chance": "Ask more rows (--profile full, or --max-rows), so that the intervals become narrower.",
+    "utility below floor": "Unlearn again with more rows to keep or a lower learning rate: the model is damaged.",
+    "answers are not the audited model's": "Find out what the server serves: vgid audit --served URL.",
+}
+"""What to do about an attack that could not decide, by the beginning of its reason."""
 
 
 class AuditLevel(NamedTuple):
@@ -62,6 +76,10 @@ def render_audit(results: Mapping[str, Any]) -> str:
         "audit.html.j2",
         results=results,
         headline=headline(results),
+        matrix=matrix(results["attacks"], results["verdict"]["untested"]),
+        next_steps=list(dict.fromkeys(next_steps(results))),
+        facts=recovered_facts(results),
+        known=results["knowledge"]["known"],
         tiles=list(tiles(results)),
         attacks={name: (each, [audit_level(*level) for level in each["levels"].items()]) for name, each in results["attacks"].items()},
         marks=MARKS,
@@ -83,10 +101,63 @@ def headline(results: Mapping[str, Any]) -> str:
     return HEADLINES[verdict["status"]]
 
 
+def next_steps(results: Mapping[str, Any]) -> Iterator[str]:
+    """What to do next, in sentences; some may occur twice."""
+    verdict, utility, required = results["verdict"], results["utility"], {n: a for n, a in results["attacks"].items() if a["required"]}
+    if verdict["status"] == "fail":
+        if utility["ratio"] is not None and utility["ratio"] < utility["floor"]:
+            yield "Unlearn again with more rows to keep (--retain) or a lower learning rate: too much else was lost."
+        if failed := [name for name, each in required.items() if each["status"] == "fail"]:
+            yield from (REMEDIES[name] for name in failed if name in REMEDIES)
+            if others := [name for name in failed if name not in REMEDIES]:
+                yield f"Do not deploy this model. Unlearn again with rows that ask as {', '.join(others)} did, or for more steps."
+    elif verdict["status"] == "inconclusive":
+        reasons = [
+            each["reason"] for name, each in required.items() if each["status"] == "inconclusive" and name not in verdict["untested"]
+        ]
+        yield from (text for start, text in UNDECIDED.items() if any(reason.startswith(start) for reason in reasons))
+    else:
+        yield "Deploy this model, bit for bit, then check the server that offers it: vgid audit --served URL."
+    if results["profile"] == "quick" and verdict["status"] != "fail":
+        yield "For stronger evidence, audit again with larger budgets: --profile full."
+    if "retrained" not in results["knowledge"]["clean"]:
+        yield "If you can, give a model that never saw the rows (--reference): without it, right guesses count as recovered."
+    yield "Audit again when the model is trained further, merged, or converted to another precision."
+
+
+class RecoveredFact(NamedTuple):
+    """A fact that came back, by numbers alone.
+
+    Attributes:
+        person: number of the person it is about.
+        rows: numbers of its rows in the forget set.
+        attacks: names of the attacks that brought it back, with their levels.
+    """
+
+    person: int
+    rows: list[int]
+    attacks: tuple[tuple[str, str], ...]
+
+
+def recovered_facts(results: Mapping[str, Any]) -> list[RecoveredFact] | None:
+    """The facts that came back, those that most attacks brought back first; None for results of a release that did not list them."""
+    if "facts" not in results:
+        return None
+    back = sorted((each for each in results["facts"] if each["recovered"]), key=lambda each: -len(each["recovered"]))
+    return [
+        RecoveredFact(
+            person=each["person"],
+            rows=each["rows"],
+            attacks=tuple((name, ", ".join(filter(None, levels))) for name, levels in each["recovered"].items()),
+        )
+        for each in back
+    ]
+
+
 def tiles(results: Mapping[str, Any]) -> Iterator[view.Tile]:
     """The figures at the top of the page."""
     knowledge, utility, attacks = results["knowledge"], results["utility"], results["attacks"].values()
-    counts = {status: sum(each["status"] == status for each in attacks) for status in MARKS}
+    counts = {status: sum(each["status"] == status for each in attacks) for status in HEADLINES}
     worst = max((level["share"] for each in attacks for level in each["levels"].values() if level["status"] == "fail"), default=None)
     known = f"{knowledge['known']} of {knowledge['asked']} facts were known"
     yield view.Tile("Facts, clean questions", _percent(knowledge["clean"]["base"]), _percent(knowledge["clean"]["audited"]), known)

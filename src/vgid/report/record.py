@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vgid.artifacts import write_text_atomic
+from vgid.report.matrix import MARKS, decisive
 from vgid.report.rendering import check_schema, render_template
 from vgid.report.words import flatten, model_name, percent
 
@@ -17,8 +18,31 @@ HEADLINES = {
     "inconclusive": "The audit was inconclusive: no evidence of removal",
 }
 """The conclusion in a sentence, by status; `{tests}` is the number of attacks that were passed."""
+SUMMARIES = {
+    "pass": "The new model no longer gives the facts when it is asked for them, and the attempts listed below did not bring them back. "
+    "This is evidence that they are gone, not proof.",
+    "fail": "What was to be removed, or a part of it, can still be got out of the new model, or too much else was lost. "
+    "It should not be used.",
+    "inconclusive": "The tests could not tell whether the facts are gone. "
+    "Until they can, the new model should not be taken for one that has forgotten.",
+}
+"""The conclusion for readers without the field's words, by status."""
+RESULTS = {
+    "pass": "did not bring facts back",
+    "fail": "brought facts back",
+    "inconclusive": "cannot tell",
+    "untested": "says nothing about this model",
+}
+"""The result of an attack in the same words."""
 EXACT = {"pass": "Exact: trained again without the rows", "inconclusive": "Trained again without the rows, but look at the figures"}
-"""The same for a model that was trained again from a base before the rows."""
+"""The headline for a model that was trained again from a base before the rows."""
+EXACT_SUMMARIES = {
+    "pass": "The new model was not unlearned but trained again without the rows, from a base that, as was stated, never saw them. "
+    "What it still gets right about them, it guesses.",
+    "inconclusive": "The new model was trained again without the rows, but a figure below is not as expected. "
+    "Look at what to do next before it is used.",
+}
+"""The summary for such a model."""
 EVIDENCE = {
     True: "This is evidence of removal under the tests below; stronger ones may show more.",
     False: "This is not evidence of removal.",
@@ -52,6 +76,30 @@ class RecordLevel(NamedTuple):
     reason: str
 
 
+class Tried(NamedTuple):
+    """An attack for readers without the field's words.
+
+    Attributes:
+        what: what was tried.
+        name: name of the attack.
+        before: facts that it gets out of the model before, in percent.
+        after: facts that it gets out of the new model, in percent.
+        heat: the same as a colour, in percent of the strongest one.
+        status: `pass`, `fail`, `inconclusive` or `untested`.
+        result: the result in words.
+        reason: why nothing can be said; empty where something can.
+    """
+
+    what: str
+    name: str
+    before: str
+    after: str
+    heat: int
+    status: str
+    result: str
+    reason: str
+
+
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
     """Write the page of a record, whole or not at all.
 
@@ -75,13 +123,34 @@ def render_record(record: Mapping[str, Any]) -> str:
         "record.html.j2",
         record=record,
         headline=(EXACT if record.get("exact") else HEADLINES)[record["conclusion"]["status"]].format(tests=passed),
+        summary=(EXACT_SUMMARIES if record.get("exact") else SUMMARIES)[record["conclusion"]["status"]],
+        tried=list(_tried(verification)),
+        marks=MARKS,
+        people=max(len(record["request"]["subjects"]), 1),
+        minutes=max(1, round(sum(record["procedure"]["seconds"].values()) / 60)),
         attacks={name: list(_levels(each)) for name, each in verification["attacks"].items()},
         evaluation=list(_evaluation(verification["evaluation"])),
         models=list(dict.fromkeys(model for each in verification["evaluation"].values() for model in each)),
         settings=list(flatten(record["procedure"]["config"])),
         policy=list(flatten(verification["policy"])),
         number=_number,
+        percent=percent,
     )
+
+
+def _tried(verification: Mapping[str, Any]) -> Iterator[Tried]:
+    """What was tried, without attacks that do not apply; the figures are those of the level that decided."""
+    for name, attack in verification["attacks"].items():
+        level = decisive(attack)
+        if not level:
+            continue
+        status = "untested" if name in verification["untested"] else attack["status"]
+        rates = level["rates"]
+        reason = (attack["reason"] or "").partition(":")[0] if status in ("inconclusive", "untested") else ""
+        membership = level["control"] == {}  # its rates are areas under a curve, not shares of facts
+        before, after = (None if membership else rates.get(role) for role in ("base", "audited"))
+        old, new = ("" if rate is None else percent(rate, 0) for rate in (before, after))
+        yield Tried(attack.get("tries") or name, name, old, new, round(100 * (after or 0)), status, RESULTS[status], reason)
 
 
 def _levels(attack: Mapping[str, Any]) -> Iterator[RecordLevel]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from vgid.errors import DataError
 from vgid.report.words import model_name
@@ -74,8 +75,19 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.globals["script"] = script()
-    made.filters.update(data_uri=_data_uri, model_name=model_name)
+    made.filters.update(data_uri=_data_uri, model_name=model_name, commands=_commands)
     return made
+
+
+def _commands(text: str) -> Markup:
+    """Set commands and options in a sentence as code, which does not break at a hyphen."""
+    return Markup(
+        re.sub(
+            r"(?<![\w-])(vgid [a-z]+(?:-[a-z]+)*(?: --served URL)?|--[a-z]+(?:-[a-z]+)*(?: full)?)",
+            r'<code class="nobreak">\1</code>',
+            str(escape(text)),
+        )
+    )
 
 
 def _data_uri(png: bytes) -> str:

@@ -235,7 +235,9 @@ def _answered(asked: Mapping[str, Any], trained: Mapping[str, Any]) -> Answered:
 
 def _attack(found: Mapping[str, Any]) -> AttackResult:
     same = {name: found[name] for name in ("access", "budget", "required", "status", "reason")}
-    return AttackResult(**same, allowed=found["most"], levels={name: _level(each) for name, each in found["levels"].items()})
+    return AttackResult(
+        **same, tries=found.get("tries", ""), allowed=found["most"], levels={name: _level(each) for name, each in found["levels"].items()}
+    )
 
 
 def _level(found: Mapping[str, Any]) -> Level:

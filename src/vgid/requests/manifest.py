@@ -130,9 +130,9 @@ def verify_record(out: Path, key: Key | None, expected: str | None = None) -> In
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     manifest = read_json(path)
-    files = manifest.get("files")
+    schema, files = manifest.get("schema"), manifest.get("files")
     right = (
-        manifest.get("schema") in USE,
+        isinstance(schema, str) and schema in USE,
         isinstance(files, dict) and all(isinstance(value, str) for value in files.values()),
         isinstance(manifest.get("hmac"), str),
     )

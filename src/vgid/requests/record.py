@@ -146,6 +146,8 @@ class AttackResult(_Part):
     """One attack: what it may use, its budget, what the policy allows, and its result."""
 
     access: str
+    tries: str = ""
+    """What the attacker does, in plain words."""
     budget: dict[str, Any]
     allowed: float
     """Largest share that the policy allows."""

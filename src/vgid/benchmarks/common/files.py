@@ -248,6 +248,9 @@ def _json_objects(file: Path) -> Iterator[tuple[str, Any]]:
         raise DataError("the file is not UTF-8", where=file, got=f"byte {error.start}") from None
     except json.JSONDecodeError as error:
         raise DataError("malformed JSON", where=f"{file}:{number or error.lineno}", got=f"{error.msg}, column {error.colno}") from None
+    except (ValueError, RecursionError) as error:
+        got = "a number that is too long" if isinstance(error, ValueError) else "lists or objects nested too deeply"
+        raise DataError("the JSON cannot be read", where=f"{file}:{number or 1}", got=got, fix="download it again") from None
 
 
 def picture(value: Any, place: Place, where: str) -> ImageRef:

@@ -9,8 +9,11 @@ from typing import Any
 
 from vgid.data.readers.base import MOST_BYTES, Rows
 from vgid.errors import DataError, first_line
+from vgid.limits import CallError, OverLimitError, limited
 
 SUFFIXES = (".parquet",)
+METADATA_SECONDS = 60.0
+"""Time that reading the metadata of a parquet file may take; a file of ten thousand row groups takes a few."""
 READ_AT_ONCE = 256
 """Rows that are read at once; chosen by hand."""
 STATE = "state.json"
@@ -28,10 +31,10 @@ def rows(file: Path) -> Rows:
     import pyarrow as pa
     from pyarrow import parquet
 
+    _check_sizes(file)
     try:
         # With these options Arrow does not read ahead and hold whole files.
         table = parquet.ParquetFile(file, pre_buffer=False, buffer_size=2**20)
-        _check_sizes(table.metadata, file)
         columns = _readable(table.schema_arrow, file)
         if not columns:
             raise DataError("no column can be read", where=file, expected="columns as in docs/data.md", got=_names(table.schema_arrow))
@@ -57,6 +60,8 @@ def saved_rows(folder: Path) -> Rows:
             with pa.memory_map(str(file)) as source, pa.ipc.open_stream(source) as stream:
                 columns = _readable(stream.schema, file)
                 for batch in stream:
+                    # Offsets of texts and lists are read from the file as they are: wrong ones would end the process.
+                    batch.validate(full=True)
                     for start in range(0, batch.num_rows, READ_AT_ONCE):
                         yield batch.select(columns).slice(start, READ_AT_ONCE)
 
@@ -91,20 +96,39 @@ def saved_files(folder: Path) -> list[Path]:
     return files
 
 
-def _check_sizes(metadata: Any, file: Path) -> None:
-    """Refuse values that take several times their size of memory, before any is read."""
+def _check_sizes(file: Path) -> None:
+    """Refuse values that take several times their size of memory, before any is read.
+
+    In a worker process: Arrow ends the process that asks for columns which damaged metadata lack.
+    """
+    try:
+        found = limited(_too_large, file, seconds=METADATA_SECONDS)
+    except (OverLimitError, CallError) as error:
+        got = next(iter(error.text.splitlines()), error.kind) if isinstance(error, CallError) else "damaged metadata"
+        raise DataError("parquet file cannot be read", where=file, got=got, fix="write the file again") from None
+    if found is not None:
+        column, size = found
+        raise DataError(
+            "a value is too large",
+            where=file,
+            expected=f"at most {MOST_BYTES:,} bytes",
+            got=f"{size:,} bytes in column {column}",
+            fix="take it out",
+        )
+
+
+def _too_large(file: Path) -> tuple[str, int] | None:
+    """Column and bytes of the first values that are too large."""
+    from pyarrow import parquet
+
+    metadata = parquet.ParquetFile(file, pre_buffer=False, buffer_size=2**20).metadata
     for group in range(metadata.num_row_groups):
         chunk = metadata.row_group(group)
         for column in range(chunk.num_columns):
             found = chunk.column(column)
             if found.total_uncompressed_size > MOST_BYTES * max(1, found.num_values):
-                raise DataError(
-                    "a value is too large",
-                    where=file,
-                    expected=f"at most {MOST_BYTES:,} bytes",
-                    got=f"{found.total_uncompressed_size:,} bytes in column {found.path_in_schema}",
-                    fix="take it out",
-                )
+                return found.path_in_schema, found.total_uncompressed_size
+    return None
 
 
 def _readable(schema: Any, file: Path) -> list[str]:
