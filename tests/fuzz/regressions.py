@@ -9,6 +9,7 @@ REGRESSIONS: tuple[tuple[str, bytes], ...] = (
     ("rows of a benchmark", _LONG_NUMBER),
     ("rows of a benchmark", b"[" + _LONG_NUMBER + b"]"),
     ("rows of a benchmark", b"[" * DEEP),
+    ("rows in a packed tar file", b"\x1f\x8b\x08"),
     ("manifest", b'{"schema": ["vgid.manifest/1"], "files": {}, "hmac": ""}'),
     ("results of a demo", b"{}"),
     ("results of a demo", b'{"seed": "0"}'),

@@ -34,7 +34,7 @@ def rows(file: Path) -> Rows:
         with tarfile.open(file, "r|*") as archive:
             for number, members in enumerate(_samples(archive), 1):
                 yield number, _parsed(members, f"{file}:{number}")
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+    except (tarfile.TarError, OSError, EOFError, TypeError, zlib.error) as error:  # a TypeError where the gzip header is cut off
         raise DataError("tar file cannot be read", where=file, got=type(error).__name__, fix="write the file again") from error
 
 
