@@ -237,11 +237,14 @@ def test_a_killed_command_goes_on_and_gives_the_same_results(tmp_path: Path, fol
 def test_the_command_line(tmp_path: Path) -> None:
     runner = CliRunner()
     for arguments, message in (
-        (["bench", "--model", "x", "--out", str(tmp_path / "o")], "there is no benchmark to run"),
-        (["bench", "clear", "--recipe", "llava-1.5-7b-mllmu-paper", "--model", "x", "--out", str(tmp_path / "o")], "for another benchmark"),
-        (["bench", "mllmu", "--model", "x", "--out", str(tmp_path / "o")], "MLLMU-Bench needs its data"),
+        (["bench", "--model", "o/x", "--out", str(tmp_path / "o")], "there is no benchmark to run"),
         (
-            ["bench", "mllmu", "--data", str(tmp_path), "--protocol", "shots=1", "--model", "x", "--out", str(tmp_path / "o")],
+            ["bench", "clear", "--recipe", "llava-1.5-7b-mllmu-paper", "--model", "o/x", "--out", str(tmp_path / "o")],
+            "for another benchmark",
+        ),
+        (["bench", "mllmu", "--model", "o/x", "--out", str(tmp_path / "o")], "MLLMU-Bench needs its data"),
+        (
+            ["bench", "mllmu", "--data", str(tmp_path), "--protocol", "shots=1", "--model", "o/x", "--out", str(tmp_path / "o")],
             "has no such settings",
         ),
     ):

@@ -94,6 +94,7 @@ def test_reused_targets_give_the_same_loss_and_gradients(random_model: LoadedMod
         hidden_state_weight=0.0,
         guess_penalty=0.0,
         adversary=None,  # type: ignore[arg-type]
+        replay=None,  # narrow updates begin from an adapter that has not been trained
     )
     method = VGID(config)
     method.prepare(model, Context(random_model.encoder, forget, keep, 5, torch.device("cpu")))
