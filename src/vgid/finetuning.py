@@ -5,10 +5,8 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from vgid import processes
 from vgid.artifacts import write_json_atomic, write_text_atomic
@@ -18,15 +16,24 @@ from vgid.data.example import Example
 from vgid.data.sources import Rows, leave_out, rows_of
 from vgid.errors import ConfigError, DataError
 from vgid.evaluation.evaluate import SplitResult, evaluate
-from vgid.models.loading import LoadedModel, load_model
+from vgid.models.loading import LoadedModel
 from vgid.progress import Stages, stages_or_own
 from vgid.report.finetuning import render_finetuning
 from vgid.results import build_results
-from vgid.run_folder import check_output, output_folder
-from vgid.training.fit import Fitted
-from vgid.training.trackers import check_trackers
-from vgid.training.trainer import Curves
-from vgid.unlearning import EXAMINED, completed, forget_checkpoint, left_to_go_on, load_for, row_digests, sampled, train_and_export
+from vgid.run_folder import output_folder
+from vgid.unlearning import (
+    EXAMINED,
+    Trained,
+    begin,
+    completed,
+    forget_checkpoint,
+    left_to_go_on,
+    load_for,
+    reading_options,
+    row_digests,
+    sampled,
+    train_and_export,
+)
 
 FINE_TUNING = ("finetune", "retrain")
 """Methods that train on retain rows alone, so that they need nothing to forget; the first is the default."""
@@ -37,7 +44,7 @@ log = logging.getLogger("vgid")
 
 
 @dataclass(frozen=True)
-class FineTuned:
+class FineTuned(Trained):
     """What `finetune` returns.
 
     Attributes:
@@ -45,18 +52,8 @@ class FineTuned:
         scores: model (`base`, `finetuned`) to split (`learned`, `left_out`) to figures in [0, 1]; empty with `max_rows=0`.
         curves: part of the loss (`retain`), or recall (`recall learned`, `recall left out`), to points (step, value).
         out: folder of the run; None where nothing was written.
+        model: the fine-tuned model with its processor.
     """
-
-    results: dict[str, Any]
-    scores: Mapping[str, Mapping[str, SplitResult]]
-    curves: Curves
-    out: Path | None
-    fitted: Fitted | None = field(default=None, repr=False)
-
-    @cached_property
-    def model(self) -> LoadedModel:
-        """The trained model with its processor; of a run that was complete already, loaded from its folder."""
-        return self.fitted.loaded if self.fitted is not None else load_model(Path(str(self.out)) / "merged")
 
     @property
     def knows(self) -> bool | None:
@@ -108,8 +105,6 @@ def finetune(
             answer as the trained one.
         StoppedError: a signal asked the run to stop; it can be resumed.
     """
-    if resume and overwrite:
-        raise ConfigError("--resume and --overwrite contradict each other", fix="give one of them")
     config = config or resolve(method=FINE_TUNING[0])
     if config.method.name not in FINE_TUNING:
         raise ConfigError(
@@ -118,11 +113,8 @@ def finetune(
             got=config.method.name,
             fix="call vgid.unlearn for others",
         )
-    folder, first = Path(out) if out is not None else None, processes.launched_first()
-    if folder is not None and first:
-        check_output(folder, overwrite, resume, inputs=[model, rows, without])
-    check_trackers(config.training.report_to, folder)
-    processes.start()
+    folder = Path(out) if out is not None else None
+    first = begin(config, folder, overwrite=overwrite, resume=resume, inputs=[model, rows, without])
     learned, left_out = read_training(rows, without, config, skip_bad_rows=skip_bad_rows)
     if resume and folder is not None and (done := completed(folder, model, config, left_out, learned)):
         log.info("this run is complete; there is nothing to resume")
@@ -179,7 +171,7 @@ def read_training(
     Raises:
         DataError: rows are bad, there are none, none is left, or none of the rows to leave out is among them.
     """
-    reading: dict[str, Any] = {"turns": config.data.turns, "image_root": config.data.image_root, "skip_bad_rows": skip_bad_rows}
+    reading = reading_options(config, skip_bad_rows)
     if isinstance(rows, Sequence) and not isinstance(rows, str) and rows and all(isinstance(each, str | Path) for each in rows):
         found = [row for each in rows for row in rows_of(each, name="learned", **reading)]
         first: dict[str, Example] = {}

@@ -54,14 +54,15 @@ log = logging.getLogger("vgid")
 
 
 @dataclass(frozen=True)
-class Unlearned:
-    """What `unlearn` returns.
+class Trained:
+    """What a run leaves: `Unlearned` or `FineTuned`.
 
     Attributes:
         results: the results object as it is written to `results.json` (schema `vgid.results/1`).
-        scores: model (`base`, `unlearned`) to split (`forget`, `retain`) to figures in [0, 1]; empty with `max_rows=0`.
-        curves: part of the loss, or recall of a held-out part, to points (step, value).
+        scores: model to split to figures in [0, 1]; empty with `max_rows=0`.
+        curves: part of the loss, or recall of some rows, to points (step, value).
         out: folder of the run; None where nothing was written.
+        fitted: what training gave; None for a run that was complete already.
     """
 
     results: dict[str, Any]
@@ -72,10 +73,21 @@ class Unlearned:
 
     @cached_property
     def model(self) -> LoadedModel:
-        """The unlearned model with its processor; of a run that was complete already, loaded from its folder."""
-        if self.fitted is not None:
-            return self.fitted.loaded
-        return load_model(Path(str(self.out)) / "merged")
+        """The trained model with its processor; of a run that was complete already, loaded from its folder."""
+        return self.fitted.loaded if self.fitted is not None else load_model(Path(str(self.out)) / "merged")
+
+
+@dataclass(frozen=True)
+class Unlearned(Trained):
+    """What `unlearn` returns.
+
+    Attributes:
+        results: the results object as it is written to `results.json` (schema `vgid.results/1`).
+        scores: model (`base`, `unlearned`) to split (`forget`, `held_out`, `retain`) to figures in [0, 1]; empty with `max_rows=0`.
+        curves: part of the loss, or recall of a held-out part, to points (step, value).
+        out: folder of the run; None where nothing was written.
+        model: the unlearned model with its processor.
+    """
 
     @property
     def outcome(self) -> Outcome:
@@ -139,16 +151,10 @@ def unlearn(
             answer as the trained one.
         StoppedError: a signal asked the run to stop; it can be resumed.
     """
-    if resume and overwrite:
-        raise ConfigError("--resume and --overwrite contradict each other", fix="give one of them")
     config, folder = config or RunConfig(), Path(out) if out is not None else None
-    first = processes.launched_first()
-    if folder is not None and first:
-        check_output(folder, overwrite, resume, inputs=[model, forget, retain, held_out])
-    check_trackers(config.training.report_to, folder)
-    processes.start()
+    first = begin(config, folder, overwrite=overwrite, resume=resume, inputs=[model, forget, retain, held_out])
     forget_rows, retain_rows = read_rows(forget, retain, config, skip_bad_rows=skip_bad_rows)
-    aside = [] if held_out is None else rows_of(held_out, name="held-out", skip_bad_rows=skip_bad_rows)
+    aside = [] if held_out is None else rows_of(held_out, name="held-out", **reading_options(config, skip_bad_rows))
     check_disjoint(forget_rows, aside, names=("forget set", "held-out rows"))
     check_disjoint(aside, retain_rows, names=("held-out rows", "retain set"))
     if resume and folder is not None and (done := completed(folder, model, config, forget_rows, retain_rows)):
@@ -250,6 +256,38 @@ def preflight(
         return _preflight(loaded, forget_rows, retain_rows, config, shown, **options)
 
 
+def begin(config: RunConfig, folder: Path | None, *, overwrite: bool, resume: bool, inputs: Sequence[object]) -> bool:
+    """Check what can be checked before anything is read, and start the processes of a launcher.
+
+    Args:
+        config: settings of the run.
+        folder: its output folder; None where nothing is written.
+        overwrite: whether it replaces what an earlier run left there.
+        resume: whether it goes on from there.
+        inputs: what it reads, none of which may lie in the folder.
+
+    Returns:
+        Whether this is the first process, which writes.
+
+    Raises:
+        ConfigError: the two options contradict each other, or a tracker is not installed.
+        OutputError: the folder cannot be written to.
+    """
+    if resume and overwrite:
+        raise ConfigError("--resume and --overwrite contradict each other", fix="give one of them")
+    first = processes.launched_first()
+    if folder is not None and first:
+        check_output(folder, overwrite, resume, inputs=inputs)
+    check_trackers(config.training.report_to, folder)
+    processes.start()
+    return first
+
+
+def reading_options(config: RunConfig, skip_bad_rows: bool) -> dict[str, Any]:
+    """Return the options of `rows_of` with which every set of a run is read."""
+    return {"turns": config.data.turns, "image_root": config.data.image_root, "skip_bad_rows": skip_bad_rows}
+
+
 def read_rows(forget: Rows, retain: Rows | None, config: RunConfig, *, skip_bad_rows: bool = False) -> tuple[list[Example], list[Example]]:
     """Read both sets; of the retain set no more rows than the run can use.
 
@@ -265,7 +303,7 @@ def read_rows(forget: Rows, retain: Rows | None, config: RunConfig, *, skip_bad_
     Raises:
         DataError: rows are bad, there is nothing to forget, or a row is in both sets.
     """
-    reading: dict[str, Any] = {"turns": config.data.turns, "image_root": config.data.image_root, "skip_bad_rows": skip_bad_rows}
+    reading = reading_options(config, skip_bad_rows)
     forget_rows = rows_of(forget, name="forget", need_answers=False, **reading)
     if not forget_rows:
         raise DataError("there is nothing to forget", expected="at least one forget row", got="none", fix="check the forget data")

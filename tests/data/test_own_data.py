@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from tests.conftest import example, png
 from vgid.benchmarking.splits import check_data, convert_data
 from vgid.commands import app
-from vgid.config import RunConfig
+from vgid.config import RunConfig, resolve
 from vgid.data.example import Example
 from vgid.data.sources import load_examples, split_files
 from vgid.errors import DataError
@@ -22,7 +22,7 @@ from vgid.models.loading import load_model
 from vgid.progress import Stages
 from vgid.results import read_splits
 from vgid.synthetic.tiny import tiny_path
-from vgid.unlearning import answered, read_rows
+from vgid.unlearning import answered, read_rows, unlearn
 
 
 def fact(number: int) -> tuple[str, str]:
@@ -102,6 +102,15 @@ def test_rows_in_memory_are_read_by_runs_too() -> None:
     rows = read_rows(forget, retain, RunConfig())
     assert [[row.id for row in each] for each in rows] == [["forget-1", "forget-2"], ["retain-1", "retain-2"]]
     assert read_rows(*rows, RunConfig()) == rows
+
+
+def test_held_out_rows_are_read_by_the_settings_too(tmp_path: Path) -> None:
+    """With every answer of a conversation as a row, its first question is one of the forget set."""
+    said = [{"role": role, "content": text} for n in (0, 1) for role, text in zip(("user", "assistant"), fact(n), strict=True)]
+    (tmp_path / "held_out.jsonl").write_text(json.dumps({"messages": said}))
+    forget = [dict(zip(("question", "answer"), fact(0), strict=True))]
+    with pytest.raises(DataError, match="question about the same images is in the forget set and in the held-out rows"):
+        unlearn(tmp_path / "no model", forget, None, resolve(None, ["data.turns=all"]), held_out=tmp_path / "held_out.jsonl")
 
 
 def test_rows_without_an_answer_get_the_model_s_own(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
