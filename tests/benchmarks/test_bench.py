@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from tests.benchmarks import fixtures
 from vgid.benchmarking import bench
-from vgid.benchmarking.bench import BenchConfig, choose_benchmark, open_sources, read_training_rows, run_bench
+from vgid.benchmarking.bench import BenchConfig, choose_benchmark, open_sources, open_training, read_training_rows, run_bench
 from vgid.benchmarking.store import model_fingerprint
 from vgid.benchmarks.base import BENCHMARKS
 from vgid.commands import app
@@ -72,6 +72,8 @@ def test_rows_for_unlearning_may_be_elsewhere(tmp_path: Path) -> None:
     assert len(retain) == 8 and next(sources.evaluation.items()).split == "forget"
     fewer = config.model_copy(update={"validation": config.validation.model_copy(update={"rows": 1})})
     assert len(read_training_rows(sources.training, fewer, skip_bad_rows=False)[1]) == 2 * 2 + 1
+    alone = open_training(chosen.benchmark.model_copy(update={"data": str(tmp_path / "nowhere")}))  # fine-tuning asks no questions
+    assert read_training_rows(alone, config, skip_bad_rows=False)[0] == forget
 
 
 def test_one_command_unlearns_and_asks(tmp_path: Path, folder: Path) -> None:

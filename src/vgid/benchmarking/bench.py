@@ -129,8 +129,18 @@ def open_sources(choice: BenchmarkChoice) -> BenchmarkSources:
         DataError: the data are not there.
     """
     evaluation = open_benchmark(choice.name, choice.data, choice.forget, choice.protocol)
-    training = evaluation if choice.train is None else open_benchmark(choice.name, choice.train, choice.forget, choice.protocol)
-    return BenchmarkSources(evaluation, training)
+    return BenchmarkSources(evaluation, evaluation if choice.train is None else open_training(choice))
+
+
+def open_training(choice: BenchmarkChoice) -> Benchmark:
+    """Open a benchmark over its data for unlearning alone; those with the questions are not fetched, where they are elsewhere.
+
+    Raises:
+        ConfigError: there is no such benchmark or setting.
+        DataError: the data are not there.
+    """
+    place = choice.data if choice.train is None else choice.train
+    return open_benchmark(choice.name, place, choice.forget, choice.protocol)
 
 
 def run_bench(

@@ -8,11 +8,13 @@ import typer
 
 from vgid.commands.options import (
     Bench,
+    Examined,
     Json,
     Out,
     Overwrite,
     Part,
     Recipe,
+    Resume,
     RunSeed,
     Set,
     SkipBadRows,
@@ -56,11 +58,9 @@ def finetune(
     recipe: Recipe = None,
     settings: Set = None,
     seed: RunSeed = None,
-    max_rows: Annotated[
-        int | None, typer.Option(min=0, help="Rows of each set to ask before and after, at most (200); 0 for none.", show_default=False)
-    ] = None,
+    max_rows: Examined = None,
     skip_bad_rows: SkipBadRows = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that was stopped in --out, if there is one.")] = False,
+    resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
     trust_remote_code: TrustRemoteCode = False,
@@ -138,9 +138,9 @@ def _benchmark_rows(
     skip_bad_rows: bool,
 ) -> tuple[list[Example], list[Example]]:
     """All training rows of a benchmark, and those of its forget set."""
-    from vgid.benchmarking.bench import all_training_rows, choose_benchmark, open_sources
+    from vgid.benchmarking.bench import all_training_rows, choose_benchmark, open_training
 
     if data and len(data) > 1:
         raise ConfigError("a benchmark lies in one place", expected="one --data", got=f"{len(data)}")
     choice = choose_benchmark(config, benchmark, {"data": data[0] if data else None, "forget": part}, {}, named).benchmark
-    return all_training_rows(open_sources(choice).training, skip_bad_rows=skip_bad_rows)
+    return all_training_rows(open_training(choice), skip_bad_rows=skip_bad_rows)

@@ -25,6 +25,7 @@ TrustRemoteCode = Annotated[
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results; must be new or empty.", file_okay=False)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run left in the folder.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run that was stopped in --out, if there is one.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the results object alone on stdout.")]
 Recipe = Annotated[str | None, typer.Option(help="Built-in recipe (see `vgid recipes`) or a YAML file.")]
 Method = Annotated[str | None, typer.Option(help="Method (see `vgid methods`), with settings that fit it.")]
@@ -32,6 +33,10 @@ Set = Annotated[list[str] | None, typer.Option("--set", help="Change one setting
 Protocol = Annotated[list[str] | None, typer.Option("--protocol", help="Change one setting of the benchmark: a=b. Repeatable.")]
 AllowUnknown = Annotated[bool, typer.Option("--allow-unknown", help="Go on although the model does not know the forget set.")]
 SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Leave bad rows out, and list them.")]
+Examined = Annotated[
+    int | None,
+    typer.Option("--max-rows", min=0, help="Rows of each set to ask before and after, at most (200); 0 for none.", show_default=False),
+]
 Bench = Annotated[str | None, typer.Option("--benchmark", help="Read the data as a benchmark, such as mllmu or clear.")]
 Part = Annotated[str | None, typer.Option("--forget-part", help="Which forget set of the benchmark, such as 5 or 10.")]
 LARGEST_SEED = 2**32 - 1

@@ -7,7 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vgid.commands.options import AllowUnknown, Json, Method, Out, Overwrite, Recipe, RunSeed, Set, SkipBadRows, TrustRemoteCode, run_config
+from vgid.commands.options import (
+    AllowUnknown,
+    Examined,
+    Json,
+    Method,
+    Out,
+    Overwrite,
+    Recipe,
+    Resume,
+    RunSeed,
+    Set,
+    SkipBadRows,
+    TrustRemoteCode,
+    run_config,
+)
 from vgid.commands.root import app
 from vgid.commands.show import show
 from vgid.progress import launch_rank
@@ -33,11 +47,9 @@ def unlearn(
     recipe: Recipe = None,
     settings: Set = None,
     seed: RunSeed = None,
-    max_rows: Annotated[
-        int | None, typer.Option(min=0, help="Rows of each set to ask before and after, at most (200); 0 for none.", show_default=False)
-    ] = None,
+    max_rows: Examined = None,
     skip_bad_rows: SkipBadRows = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that was stopped in --out, if there is one.")] = False,
+    resume: Resume = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Preflight only: check everything, write nothing.")] = False,
     allow_unknown: AllowUnknown = False,
     overwrite: Overwrite = False,
