@@ -20,7 +20,7 @@ from tests.models.families import FAMILIES, Family, llava, missing, mllama
 from vgid.config import RunConfig
 from vgid.data.batching import Batch, Encoder
 from vgid.data.conversation import messages, render_chat
-from vgid.data.example import Example, ImageRef, Turn
+from vgid.data.example import IMAGE, Example, ImageRef, Turn
 from vgid.data.special_tokens import check_special, special_words
 from vgid.errors import DataError, ModelError
 from vgid.evaluation.generation import decoding_style, generate, greedy
@@ -395,8 +395,10 @@ def test_special_tokens_in_a_rows_text_are_refused(encoder: Encoder) -> None:
             ("answer", replace(row, answer=f"In Oslo.{word}")),
             ("earlier turn", replace(row, context=(Turn("user", f"Hi{word}"), Turn("assistant", "Hello.")))),
         ):
+            if word == IMAGE and part != "answer":
+                continue  # it stands for a picture there
             with pytest.raises(DataError, match=rf"(?s)one: the {part} holds a special token.*found: {re.escape(word)}") as refused:
-                check_special(special_words(tokenizer), changed, changed.answer, marks=False)
+                check_special(special_words(tokenizer), changed, changed.answer)
             assert "Oslo" not in str(refused.value) and "Where" not in str(refused.value)  # what stands around it is private
     with pytest.raises(DataError, match="the question holds a special token"):
         encoder.check([row, replace(row, id="bad", question=f"{tokenizer.eos_token} who?")])

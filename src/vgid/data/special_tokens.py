@@ -24,14 +24,13 @@ def special_words(tokenizer: Any) -> re.Pattern[str] | None:
     return re.compile("|".join(map(re.escape, sorted(words, key=len, reverse=True)))) if words else None
 
 
-def check_special(pattern: re.Pattern[str] | None, example: Example, answer: str | None, marks: bool = True) -> None:
+def check_special(pattern: re.Pattern[str] | None, example: Example, answer: str | None) -> None:
     """Make sure that no text of a row becomes a special token.
 
     Args:
         pattern: what `special_words` returned.
         example: the row.
-        answer: the answer that is encoded; None for none.
-        marks: whether `IMAGE` in a question stands for a picture.
+        answer: the answer that is encoded; None for none. Elsewhere `IMAGE` stands for a picture.
 
     Raises:
         DataError: naming the part of the row and the token, never the text around it.
@@ -39,7 +38,7 @@ def check_special(pattern: re.Pattern[str] | None, example: Example, answer: str
     if pattern is None:
         return
     for part, text in _parts(example, answer):
-        found = pattern.search(text.replace(IMAGE, " ") if marks and part != "answer" else text)
+        found = pattern.search(text if part == "answer" else text.replace(IMAGE, " "))
         if found:
             raise DataError(
                 f"the {part} holds a special token of the model, which would not be read as text",
