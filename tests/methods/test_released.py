@@ -108,6 +108,7 @@ def test_no_end_token_is_trained(random_model: LoadedModel) -> None:
     ends = random_model.processor.tokenizer.eos_token_id
     assert random_model.encoder.row(FORGET[0]).text["input_ids"][-1] == ends
     row = encoder.row(FORGET[0])
+    assert encoder.render(FORGET[0]) is encoder.render(FORGET[0])  # written once, since the template is asked for the picture's word
     assert ends not in row.text["input_ids"] and encoder.limited(None).prompt == FORM
     # One text, tokenized as a whole, as the script does.
     whole = random_model.processor.tokenizer("\nWho is this person?\nASSISTANT: This is Anna Keller.", add_special_tokens=False)[

@@ -184,19 +184,21 @@ class Encoder:
     def render(self, example: Example, instruction: str | None = None, answer: str | None = None) -> Rendered:
         """Text of an example: by the chat template, or by the custom prompt.
 
-        A chat is rendered once: its template runs in a process of its own, and rows come again in every epoch.
+        A row is rendered once: the template runs in a process of its own, also to say what a custom prompt writes for a picture, and rows
+        come again in every epoch.
 
         Raises:
             DataError: as `render_chat`, or `render_form`.
             ModelError: as `render_chat`.
         """
-        if self.prompt is not None:
-            return render_form(self.processor, self.prompt, example, instruction, answer)
         said = example.answer if answer is None else answer
         key = (getattr(self.processor, "chat_template", None), example.question, example.context, len(example.images), instruction, said)
         if key in self._chats:
             return self._chats[key]
-        rendered = render_chat(self.processor, example, instruction, said)
+        if self.prompt is None:
+            rendered = render_chat(self.processor, example, instruction, said)
+        else:
+            rendered = render_form(self.processor, self.prompt, example, instruction, said)
         if self._has_room(2 * (len(rendered.prompt) + len(rendered.answer))):  # the text, and about as much in the key
             self._chats[key] = rendered
         return rendered
