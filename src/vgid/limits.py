@@ -5,6 +5,7 @@ The worker is forked, so it has everything that the process has; limits hold on 
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import sys
@@ -138,6 +139,7 @@ def _serve(pipe: Any, function: Callable[..., Any], seconds: float, memory: int)
     try:
         for stream in range(3):
             os.dup2(os.open(os.devnull, os.O_RDWR), stream)
+        faulthandler.disable()  # it may write elsewhere, and the parent tells how the worker ended
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)  # the parent decides when the worker ends
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
