@@ -14,8 +14,10 @@ from vgid.data.example import Example, ImageRef
 from vgid.models.loading import LoadedModel, load_model
 from vgid.synthetic.tiny import build_model, build_processor, build_tokenizer
 
-# Tests run side by side in processes; more threads each would only get in each other's way.
-torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
+# Tests run side by side in processes; more threads each, or in the commands that they start, would only get in each other's way.
+THREADS = max(1, (os.cpu_count() or 2) // 2)
+torch.set_num_threads(THREADS)
+os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
 
 SENTENCES = ("Who is this person?", "This is Anna Keller.", "She lives in Oslo.", "Forget what you know.", "I do not know.")
 
