@@ -14,6 +14,7 @@ from vgid.data.batching import Batch, Encoder
 from vgid.errors import ConfigError, DataError, RunError
 from vgid.methods import METHODS
 from vgid.methods.base import StepBatch
+from vgid.methods.cutting import Cut
 from vgid.models.export import save_checkpoint
 from vgid.models.forward import answer_logits
 from vgid.models.loading import LoadedModel, load_model
@@ -72,6 +73,9 @@ def test_a_batch_is_the_mean_of_its_rows(random_model: LoadedModel, row: Row) ->
     assert together.total.isfinite() and together.parts
     for name, part in together.parts.items():
         assert part.item() == pytest.approx(sum(out.parts[name].item() for out in alone) / 4, rel=2e-4, abs=1e-6), name
+    cut = [out.parts for out in method.passes(model, STEP, Cut(most=1))]  # each row in a pass of its own, where rows are cut
+    for name, part in together.parts.items():
+        assert sum(parts[name].item() for parts in cut if name in parts) == pytest.approx(part.item(), rel=2e-4, abs=1e-6), name
 
 
 @pytest.mark.parametrize("row", TRAINED, ids=str)

@@ -79,6 +79,7 @@ class Said(NamedTuple):
         targets: int64 `[n]`, the answer tokens.
         owners: int64 `[n]`, in [0, b): the row of each answer token.
         rows: b.
+        places: which rows of the term these are: places in `Term.rows`, since a pass may hold some of a term's rows only.
         states: outputs `[t, h]` of the layers that the term compares, at aligned positions; empty without.
         state_owners: int64 `[t]`, the row of each aligned position.
     """
@@ -87,6 +88,7 @@ class Said(NamedTuple):
     targets: Tensor
     owners: Tensor
     rows: int
+    places: tuple[int, ...] = ()
     states: tuple[Tensor, ...] = ()
     state_owners: Tensor | None = None
 
@@ -499,7 +501,9 @@ def _run(
                 said.append(_said(joined, requests, logits, states, compared=compared))
             else:
                 said.append(targets.said(requests, compared=compared))
-        share = term.value(*said).sum() / (term.among if term.among is not None else len(term.rows))
+        places = tuple(unit.place for unit in mine)
+        values = term.value(*(each._replace(places=places) for each in said))
+        share = values.sum() / (term.among if term.among is not None else len(term.rows))
         total = term.weight * share if total is None else total + term.weight * share
         parts[term.part] = parts[term.part] + share.detach() if term.part in parts else share.detach()
     assert total is not None

@@ -123,25 +123,20 @@ class SIU(Method[SIUConfig]):
         self._said.load_state_dict(state)
 
     def terms(self, batch: StepBatch) -> list[Term]:
-        """Both sides in the same way; rows with pictures and those without are terms of their own, so that their order is known."""
-        terms = []
-        for part, rows, weight in (("forget", batch.forget, 1.0), ("retain", batch.retain, self.config.retain_weight)):
-            for seen in (True, False):
-                alike = tuple(row for row in rows if bool(row.images) is seen)
-                if alike and weight:
-                    terms.append(replace(self._term(part, alike, forgotten=part == "forget"), weight=weight, among=len(rows)))
-        return terms
+        """Both sides in the same way; a side without rows is left out."""
+        sides = (("forget", batch.forget, 1.0), ("retain", batch.retain, self.config.retain_weight))
+        return [replace(self._term(part, rows), weight=weight) for part, rows, weight in sides if rows and weight]
 
-    def _term(self, part: str, rows: tuple[Example, ...], *, forgotten: bool) -> Term:
-        encoder = self.context.encoder
+    def _term(self, part: str, rows: tuple[Example, ...]) -> Term:
+        encoder, forgotten = self.context.encoder, part == "forget"
         told = tuple(replace(row, answer=self.answers[row.id]) for row in rows) if forgotten else rows
-        masks = []
+        masks: list[list[bool]] = []
         for new, old in zip(told, rows, strict=True):
             tokens = [(row := encoder.row(each)).text["input_ids"][row.prompt_length :].tolist() for each in (new, old)]
-            masks += [not other for other in changed(*tokens)] if forgotten else [True] * len(tokens[0])
-        kept = torch.tensor(masks, device=self.context.device)
+            masks.append([not other for other in changed(*tokens)] if forgotten else [True] * len(tokens[0]))
 
         def value(said: Said, base: Said) -> Tensor:
+            kept = torch.tensor([mask for place in said.places for mask in masks[place]], device=self.context.device)
             apart = masked_kl(base.logits, said.logits, self._left_out) * kept
             values = self.config.likelihood_weight * answer_nll(said.logits, said.targets) + self.config.divergence_weight * apart
             return said.mean(values)
