@@ -38,12 +38,20 @@ def rows() -> tuple[list[Example], list[Example]]:
     return [example(n, image=n > 0) for n in range(3)], other
 
 
-def test_an_adapter_reads_what_forget_rows_have(random_model: LoadedModel, rows: tuple[list[Example], list[Example]]) -> None:
+@pytest.mark.parametrize("memory", [16, 1], ids="room for {} rows".format)
+def test_an_adapter_reads_what_forget_rows_have(random_model: LoadedModel, rows: tuple[list[Example], list[Example]], memory: int) -> None:
     forget, retain = rows
     encoder = random_model.encoder
     model = attach_lora(random_model.model, AdapterConfig(rank=4, scope=("language", "projector")), seed=0).eval()
     before = answer_logits(model, encoder.batch(forget))
+
+    def refuse(_: Any, __: Any, named: dict[str, Any]) -> None:
+        if len(named["input_ids"]) > memory:
+            raise torch.OutOfMemoryError
+
+    hook = random_model.model.register_forward_pre_hook(refuse, with_kwargs=True)
     narrow(model, encoder, forget, retain, seed=1)
+    hook.remove()
     assert torch.equal(answer_logits(model, encoder.batch(forget)), before)  # the second matrices are zero
     layers = {name: layer for name, layer in model.named_modules() if hasattr(layer, "lora_A")}
     for name, layer in layers.items():

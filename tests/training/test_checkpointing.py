@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from tests.training.worker import FORGET, RETAIN, SETTINGS
 from vgid.config import load_config, resolve
 from vgid.errors import ConfigError, OutputError, RunError, StoppedError
+from vgid.methods.vgid.narrow import contrast
 from vgid.models.loading import load_model
 from vgid.run_folder import note, noting, output_folder
 from vgid.training.checkpointing import Checkpoint, Checkpoints
@@ -107,8 +108,16 @@ def final(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "merged" / "model.safetensors")
 
 
-@pytest.mark.parametrize("settings", [["training.schedule=linear"], ["adapter=null", "training.optimizer=muon", "training.micro_batch=4"]])
-def test_stopped_twice_by_signals_a_run_ends_as_one_that_never_stopped(random_folder: Path, tmp_path: Path, settings: list[str]) -> None:
+NARROW = "method.replay={seen: 0, names: 0, altered: 0, crossed: 0, imagined: 0}"
+"""Nothing is replayed, but an adapter's first matrices are set and fixed before training."""
+
+
+@pytest.mark.parametrize(
+    "settings", [["training.schedule=linear", NARROW], ["adapter=null", "training.optimizer=muon", "training.micro_batch=4"]]
+)
+def test_stopped_twice_by_signals_a_run_ends_as_one_that_never_stopped(
+    random_folder: Path, tmp_path: Path, settings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = load_config(None, [*QUICK, *settings])
     straight = train_in_folder(load_model(random_folder), FORGET, RETAIN, config, out=tmp_path / "straight")
     for step, number, name in ((1, signal.SIGINT, "SIGINT"), (3, signal.SIGTERM, "SIGTERM")):
@@ -117,6 +126,8 @@ def test_stopped_twice_by_signals_a_run_ends_as_one_that_never_stopped(random_fo
                 load_model(random_folder), FORGET, RETAIN, config, out=tmp_path / "out", progress=Stop(step, number), resume=True
             )
         assert stopped.value.exit_code == 128 + number
+        # Another machine may find an adapter's first matrices with other signs, which are as good as long as they stay.
+        monkeypatch.setattr("vgid.methods.vgid.narrow.contrast", lambda *given: -contrast(*given))
     last = Stop(99)
     again = train_in_folder(load_model(random_folder), FORGET, RETAIN, config, out=tmp_path / "out", progress=last, resume=True)
     assert last.seen == [4] and again.curves == straight.curves and again.stopped == straight.stopped

@@ -38,7 +38,7 @@ def capture(trainer: Any, validation: Evaluations | None, *, done: bool) -> Chec
         The checkpoint.
     """
     model, optimizer = trainer.model, bare(trainer.optimizer)
-    tensors = {f"weights/{name}": _stored(p) for name, p in model.named_parameters() if p.requires_grad}
+    tensors = {f"weights/{name}": _stored(p) for name, p in model.named_parameters() if p.requires_grad or _is_adapter(name)}
     best = validation.best_weights if validation else {}
     tensors |= {f"best/{name}": _stored(value) for name, value in best.items()}
     if not done:
@@ -120,6 +120,15 @@ def optimizer_tensors(optimizer: Any, model: torch.nn.Module) -> dict[str, Tenso
         for part, _, name, parameter in _parameters(optimizer, model)
         for key, value in part.state.get(parameter, {}).items()
     }
+
+
+def _is_adapter(name: str) -> bool:
+    """Whether a parameter is one of the adapter's own; a second adapter, such as an adversary's, is in its method's state.
+
+    What a method has fixed of the adapter before training (`vgid.methods.vgid.narrow`) is kept too: worked out again on another machine it
+    may have other signs, and what was trained behind it would mean something else.
+    """
+    return ".lora_" in name and ".default." in name
 
 
 def put_optimizer_tensors(optimizer: Any, model: torch.nn.Module, tensors: Tensors) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from vgid.data.batching import Encoder
 from vgid.data.example import Example
+from vgid.memory import as_many_as_fit
 from vgid.models.forward import answer_logits
 from vgid.processes import from_first
 from vgid.seeds import derive_seed
@@ -58,12 +59,18 @@ def narrow(model: Any, encoder: Encoder, forget: Sequence[Example], retain: Sequ
     sides = []
     for side, rows in (("forget", forget), ("retain", retain)):
         sides.append(_inputs(model, layers, encoder, rows, tokens, Random(derive_seed(seed, "narrow", side))))
-    found = {}
-    for name in sides[0].keys() & sides[1].keys():  # rows without pictures leave a projector's layers out; they stay as they are
-        layer = layers[name]
+    found: dict[str, Tensor] = {}
+    last = ""
+    for name, layer in layers.items():
+        if not all(name in side for side in sides):  # rows without pictures leave a projector's layers out; they stay as they are
+            continue
+        # Queries, keys and values read the same, as do gates and what they open: worked out once.
+        if last and all(torch.equal(side[name], side[last]) for side in sides):
+            found[name] = found[last]
+            continue
         (matrix,) = layer.lora_A.values()
         hers, others = (side[name].to(matrix.weight.device, torch.float32) for side in sides)
-        found[name] = contrast(hers, others, len(matrix.weight)).to("cpu")
+        found[name], last = contrast(hers, others, len(matrix.weight)).to("cpu"), name
     for name, value in from_first(found).items():  # all processes must have the same, to the last bit
         (matrix,) = layers[name].lora_A.values()
         with torch.no_grad():
@@ -110,10 +117,19 @@ def _inputs(
     training = model.training
     model.eval()
     try:
-        for part in batches:
-            batch = encoder.batch(part).to(next(model.parameters()).device)
-            with _watching(layers, kept, batch.model_inputs.get("attention_mask"), each, rng.getrandbits(32)):
-                answer_logits(model, batch)
+        for rows_at_once in batches:
+            seed = rng.getrandbits(32)
+
+            def look(part: Sequence[Example], seed: int = seed, of: int = len(rows_at_once)) -> Sequence[Example]:
+                seen: dict[str, list[Tensor]] = {name: [] for name in layers}
+                batch = encoder.batch(part).to(next(model.parameters()).device)
+                with _watching(layers, seen, batch.model_inputs.get("attention_mask"), -(-each * len(part) // of), seed):
+                    answer_logits(model, batch)
+                for name, found in seen.items():
+                    kept[name] += found
+                return part
+
+            as_many_as_fit(look, rows_at_once)
     finally:
         model.train(training)
     return {name: torch.cat(found) for name, found in kept.items() if found}
