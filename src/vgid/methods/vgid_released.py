@@ -16,6 +16,7 @@ Shapes: b rows, s positions, v vocabulary.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -86,7 +87,9 @@ class VGIDReleased(Method[VGIDReleasedConfig]):
         batch = self.context.batch(examples)
         seen = self._teacher_batch(examples, step) if forget else batch
         half = self.config.teacher_precision == "fp16"
-        with reference(model, copy=self.context.reference_copy) as base, torch.autocast(self.context.device.type, torch.float16, half):
+        # Not `enabled=half`, which would switch off the run's own precision.
+        precision = torch.autocast(self.context.device.type, torch.float16) if half else nullcontext()
+        with reference(model, copy=self.context.reference_copy) as base, precision:
             target = all_logits(base, seen)
         return kl_divergence(target, all_logits(model, batch)).sum() / len(batch.ids)  # "batchmean" in the script
 
