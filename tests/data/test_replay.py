@@ -123,6 +123,8 @@ def test_of_many_pictures_no_more_is_asked_than_the_run_meets() -> None:
 def test_altering_keeps_the_size_and_follows_from_the_seed() -> None:
     first, again = (altered_picture(PICTURE, Random(3)) for _ in range(2))
     assert first.open().size == (24, 24) and first.read() == again.read() != PICTURE.read()
+    large = ImageRef.from_picture(Image.new("RGB", (2048, 512), (200, 30, 30)))
+    assert altered_picture(large, Random(3)).open().size == (1024, 256)
 
 
 def test_every_kind_has_its_share_and_given_rows_alone_keep_their_order() -> None:

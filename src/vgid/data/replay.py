@@ -34,6 +34,7 @@ from pydantic import Field
 from vgid.data.augmentation import augment_picture
 from vgid.data.example import Example, ImageRef
 from vgid.data.neutral import NEUTRAL, draw, mentions, revealing_words
+from vgid.data.picture_size import PictureSize
 from vgid.data.self_distilled import SELF_DISTILLED, Questions
 from vgid.settings import Settings
 
@@ -76,6 +77,9 @@ REFUSED = 0.2
 """Share of refusals among the answers of a kind, at most; chosen by hand."""
 NAMELESS = 200
 """Times that the base is asked for a name without a picture; chosen by hand."""
+LONGEST = 1024
+"""The longer side of pictures that are made here, in pixels, at most: hundreds are made, and of a camera's photographs each would take
+seconds and megabytes. Chosen by hand."""
 LEAST_SHARE = 1 / 12
 """Share of each step's retain rows that goes to each kind of replay rows, at least; chosen by hand."""
 ENOUGH = 2500
@@ -163,6 +167,7 @@ def replay_rows(
     retain = [row for row in retain if not replay_kind(row)]
     counts = {name: round(part * getattr(config, name)) for name in ("names", "altered", "crossed", "imagined")}
     config = config.model_copy(update=counts)
+    words = revealing_words(forget)
     pictures = list(dict.fromkeys(row.images[0] for row in forget if row.images))
     views = round(part * VIEWS)
     asked = list(_seen("seen", _views(pictures, views, rng), config.seen, rng))
@@ -174,7 +179,6 @@ def replay_rows(
         rng.shuffle(others)
         others = others[: config.crossed]
         about_pictures = list(dict.fromkeys(row.question for row in forget if row.images))
-        words = revealing_words(forget)
         altered = _different(pictures, config.altered, words, base, rng)
         asked += _about("altered", altered, about_pictures, rng)
         asked += _about("crossed", others, about_pictures, rng)
@@ -186,7 +190,6 @@ def replay_rows(
         asked += _by_name([*known, *unknown][: config.names], templates, rng)
         imagined = _imagined(known or unknown, config.imagined, altered, seed, base)
         asked += _about("imagined", imagined, about_pictures, rng)
-    words = revealing_words(forget)
 
     def kept(said: Sequence[str]) -> list[Example]:
         found = [replace(row, answer=text) for row, text in zip(asked, said, strict=True) if text.strip() and not mentions(text, words)]
@@ -207,7 +210,11 @@ def counts_by_kind(rows: Iterable[Example]) -> dict[str, int]:
 def _views(pictures: Sequence[ImageRef], least: int, rng: Random) -> list[ImageRef]:
     """The pictures, and where they are few, views of them that are changed a little."""
     more = [rng.choice(pictures) for _ in range(least - len(pictures))] if pictures else []
-    return [*pictures, *(ImageRef.from_picture(augment_picture(image.open(), rng)) for image in more)]
+    return [*pictures, *(ImageRef.from_picture(augment_picture(_opened(image), rng)) for image in more)]
+
+
+def _opened(image: ImageRef) -> Image.Image:
+    return PictureSize(side=LONGEST).scaled(image.open())
 
 
 def altered_picture(image: ImageRef, rng: Random) -> ImageRef:
@@ -218,9 +225,9 @@ def altered_picture(image: ImageRef, rng: Random) -> ImageRef:
         rng: draws the changes.
 
     Returns:
-        The new picture, of the same size, as PNG in memory.
+        The new picture, of the same size or `LONGEST`, as PNG in memory.
     """
-    picture = augment_picture(image.open().convert("RGB"), rng)
+    picture = augment_picture(_opened(image), rng)
     hue, saturation, value = picture.convert("HSV").split()
     turn = rng.randrange(256)
     picture = Image.merge("HSV", (hue.point([(x + turn) % 256 for x in range(256)]), saturation, value)).convert("RGB")
@@ -362,7 +369,7 @@ def _seen(kind: Kind, pictures: Sequence[ImageRef], count: int, rng: Random) -> 
 
 def _about(kind: Kind, pictures: Sequence[ImageRef], questions: Sequence[str], rng: Random) -> Iterator[Example]:
     for n, image in enumerate(pictures):
-        changed = ImageRef.from_picture(augment_picture(image.open(), rng))
+        changed = ImageRef.from_picture(augment_picture(_opened(image), rng))
         for k, question in enumerate(rng.sample(questions, min(QUESTIONS, len(questions)))):
             # Half of them about the picture changed a little, so that not one exact picture is kept.
             shown = changed if k % 2 else image

@@ -134,7 +134,9 @@ def fit(
         processes.shard(loaded.model)
     model = _trainable(loaded, config)  # after sharding: an adapter is small, and whole in every process
     cuts = cuts_by_tokens(method, sharded=sharded, by_engine=processes.uses_deepspeed())
-    plan = memory_plan(model, encoder, [*forget, *retain], training, training.forget_batch + training.retain_rows, cuts=cuts)
+    at_once = training.forget_batch + training.retain_rows
+    at_once = min(at_once, training.micro_batch or at_once)
+    plan = memory_plan(model, encoder, [*forget, *retain], training, at_once, cuts=cuts)
     if training.max_tokens == "auto":
         training = training.model_copy(update={"max_tokens": plan.max_tokens})
     forget_held_out = list(held_out)
