@@ -112,6 +112,8 @@ def test_all_problems_at_once_with_the_nearest_names() -> None:
     assert "method.nois: unknown key; did you mean 'noise'?" in text
     assert "validation.every: Input should be greater than or equal to 0, got -1" in text
     assert "sed: unknown key; did you mean 'seed'?" in text
+    with pytest.raises(ConfigError, match=r"training.learning-rate: unknown key; did you mean 'learning_rate'\?"):
+        load_config(None, ["training.learning-rate=1"])
 
 
 @pytest.mark.parametrize(

@@ -301,8 +301,11 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str) -> list
     for problem in error.errors(include_url=False):
         # Of a setting that may be of several types, pydantic adds the type that it tried; `[key]` says that a key is wrong, not its value.
         parts = [str(part) for part in problem["loc"] if str(part).isidentifier() or isinstance(part, int) or part == "[key]"]
+        unknown = problem["type"] == "extra_forbidden"
+        if unknown and not str(problem["loc"][-1]).isidentifier():  # such as one with a hyphen
+            parts.append(str(problem["loc"][-1]))
         key = ".".join(parts)
-        if problem["type"] == "extra_forbidden":
+        if unknown:
             last, owner = str(problem["loc"][-1]), _model_at(model, problem["loc"][:-1])
             new = getattr(owner, "renamed", {}).get(last)
             close = nearest(last, list(owner.model_fields))

@@ -183,6 +183,14 @@ def test_altpo_of_the_base_itself(random_folder: Path) -> None:
     assert found[0] == found[1] and all(found[0].values())
 
 
+def test_saying_nothing_is_no_alternative(random_model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vgid.methods.altpo.sample_answers", lambda *given: [" "] * len(given[3]))
+    method: Any
+    method, _ = Row("altpo", ("method.alternatives=1",)).prepared(random_model, FORGET[:1], RETAIN)
+    ((said,),) = method.alternatives.values()
+    assert said in {row.answer for row in RETAIN}
+
+
 def test_alternatives_are_of_the_same_kind_where_there_are_some() -> None:
     row = replace(FORGET[3], keywords=("Oslo",))
     asked = replace(row, id="x", answer="In Bergen.", subject="x")

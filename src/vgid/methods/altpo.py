@@ -101,7 +101,7 @@ class AltPO(ForgetAndRetain[AltPOConfig]):
                 for number in range(self.config.alternatives):
                     seed = derive_seed(context.seed, "altpo", start, number)
                     for row, answer in zip(rows, as_many_as_fit(lambda part: self._ask(base, part, seed), rows), strict=True):  # noqa: B023
-                        if answer not in said[row.id] and not key_fact(answer, row.keywords, row.answer):
+                        if answer.strip() and answer not in said[row.id] and not key_fact(answer, row.keywords, row.answer):
                             said[row.id].append(answer)
         everyone = [*context.retain, *context.forget]
         alone = [row for row in context.forget if not said[row.id]]

@@ -19,13 +19,9 @@ class GradDiff(ForgetAndRetain[RetainConfig]):
     Config = RetainConfig
     paper = "2401.06121"
     needs: ClassVar[tuple[str, ...]] = ("retain data",)
+    forget_uses_base = False
     defaults: ClassVar[Defaults] = {"training.learning_rate": 2e-5}
     search: ClassVar[Search] = {"training.learning_rate": Range(1e-4, 5e-3, log=True), "method.retain_weight": Range(0.5, 8.0, log=True)}
-
-    @property
-    def needs_reference(self) -> bool:
-        """For KL on the retain set only."""
-        return self.config.retain_loss == "kl"
 
     def forget(self, batch: StepBatch) -> Term:
         """Minus the likelihood loss."""

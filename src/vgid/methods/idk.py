@@ -20,12 +20,8 @@ class IDK(ForgetAndRetain[RefusalConfig]):
     Config = RefusalConfig
     paper = "2401.06121"
     needs = ("retain data", "refusals (built in)")
+    forget_uses_base = False
     search: ClassVar[Search] = {"training.learning_rate": Range(1e-4, 5e-3, log=True), "method.retain_weight": Range(0.5, 8.0, log=True)}
-
-    @property
-    def needs_reference(self) -> bool:
-        """For KL on the retain set only."""
-        return self.config.retain_loss == "kl"
 
     def forget(self, batch: StepBatch) -> Term:
         """Likelihood loss of refusals, drawn anew at each step."""

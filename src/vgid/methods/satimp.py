@@ -40,6 +40,7 @@ class SatImp(ForgetAndRetain[SatImpConfig]):
     Config = SatImpConfig
     paper = "2505.11953"
     needs = ("retain data",)
+    forget_uses_base = False
     defaults: ClassVar[Defaults] = {"training.learning_rate": 1e-5}
     search: ClassVar[Search] = {
         "training.learning_rate": Range(1e-5, 5e-3, log=True),
@@ -47,11 +48,6 @@ class SatImp(ForgetAndRetain[SatImpConfig]):
         "method.importance": Range(0.1, 2.0, log=True),
         "method.retain_weight": Range(0.05, 8.0, log=True),
     }
-
-    @property
-    def needs_reference(self) -> bool:
-        """For KL on the retain set only."""
-        return self.config.retain_loss == "kl"
 
     def forget(self, batch: StepBatch) -> Term:
         """Weighted log-probabilities, to be lowered."""

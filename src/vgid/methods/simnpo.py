@@ -35,17 +35,13 @@ class SimNPO(ForgetAndRetain[SimNPOConfig]):
     Config = SimNPOConfig
     paper = "2410.07163"
     needs = ("retain data",)
+    forget_uses_base = False
     search: ClassVar[Search] = {
         "training.learning_rate": Range(1e-5, 2e-3, log=True),
         "method.beta": Range(0.5, 5.0, log=True),
         "method.margin": Range(0.0, 2.0),
         "method.retain_weight": Range(0.5, 8.0, log=True),
     }
-
-    @property
-    def needs_reference(self) -> bool:
-        """For KL on the retain set only."""
-        return self.config.retain_loss == "kl"
 
     def forget(self, batch: StepBatch) -> Term:
         """The SimNPO loss of each forget row."""

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from vgid.data.batching import EncodedRow
 from vgid.data.example import Example, ImageRef, altered
-from vgid.losses import answer_nll
+from vgid.losses import answer_nll, kl_divergence
 from vgid.methods.base import METHODS, Context, Range, Search, StepBatch
 from vgid.methods.common.terms import ForgetAndRetain, RetainConfig
 from vgid.methods.engine import Ask, Said, Term, View
@@ -87,8 +87,7 @@ class ViKeR(ForgetAndRetain[ViKeRConfig]):
             values = -self.config.ascent_weight * answer_nll(said.logits, said.targets)
             if irrelevant:
                 target = target_distribution([each.logits for each in irrelevant])
-                apart = (target.exp() * (target - F.log_softmax(said.logits.float(), dim=-1))).sum(dim=-1)
-                values = values + self.config.target_weight * apart
+                values = values + self.config.target_weight * kl_divergence(target, said.logits)
             return said.mean(values)
 
         return Term("forget", rows, (Ask("model"), *views), value)

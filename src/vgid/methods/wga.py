@@ -36,17 +36,13 @@ class WGA(ForgetAndRetain[WGAConfig]):
     Config = WGAConfig
     paper = "2502.19301"
     needs = ("retain data",)
+    forget_uses_base = False
     defaults: ClassVar[Defaults] = {"training.learning_rate": 1e-5}
     search: ClassVar[Search] = {
         "training.learning_rate": Range(1e-5, 5e-3, log=True),
         "method.beta": Range(0.1, 5.0, log=True),
         "method.retain_weight": Range(0.5, 8.0, log=True),
     }
-
-    @property
-    def needs_reference(self) -> bool:
-        """For KL on the retain set only."""
-        return self.config.retain_loss == "kl"
 
     def forget(self, batch: StepBatch) -> Term:
         """Weighted log-probabilities, to be lowered."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field
 from torch import Tensor
@@ -57,6 +57,14 @@ R = TypeVar("R", bound=RetainConfig)
 
 class ForgetAndRetain(Method[R]):
     """A method with a loss of a forget term plus lambda x a retain term."""
+
+    forget_uses_base: ClassVar[bool] = True
+    """Whether the forget term looks at the untouched base."""
+
+    @property
+    def needs_reference(self) -> bool:
+        """For the forget term, or for KL on the retain set."""
+        return self.forget_uses_base or self.config.retain_loss == "kl"
 
     def prepare(self, model: Any, context: Context) -> None:
         """Get ready to keep what the base says."""
