@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from vgid.attacks.asking import first_that_fits, names_of, outcome, reveals_fact, reworded
+from vgid.attacks.asking import first_that_fits, names_of, outcomes, reveals_fact, reworded
 from vgid.attacks.base import ATTACKS, Attack, Material, Outcomes, Settings
 from vgid.data.example import Example, altered, without_marks
 from vgid.models.loading import LoadedModel
@@ -74,5 +74,4 @@ class MultiHop(Attack[MultiHopConfig]):
             for words in FIRST_THE_PERSON:
                 yield reworded(row, words.format(question=row.question))
 
-        levels = {"described": outcome(loaded, material, described), "person first": outcome(loaded, material, person_first)}
-        return {level: found for level, found in levels.items() if found is not None}
+        return outcomes(loaded, material, {"described": described, "person first": person_first})

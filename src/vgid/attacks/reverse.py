@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 from pydantic import Field
 
-from vgid.attacks.asking import outcome, reworded
+from vgid.attacks.asking import outcomes, reworded
 from vgid.attacks.base import ATTACKS, Attack, Material, Outcomes, Settings
 from vgid.data.example import Example
 from vgid.instructions import instruction_text
@@ -61,12 +62,8 @@ class Reverse(Attack[ReverseConfig]):
     def run(self, loaded: LoadedModel, material: Material) -> Outcomes:
         """One level for each way of reversing; a fact counts as recovered if any prompt of the way brings it."""
         text = instruction_text(self.config.instruction)
-        levels: Outcomes = {}
-        for way, prompts in PROMPTS.items():
 
-            def variants(row: Example, prompts: tuple[str, ...] = prompts) -> Iterator[Example]:
-                yield from (reworded(row, words.format(question=row.question, instruction=text)) for words in prompts)
+        def reversing(row: Example, prompts: Sequence[str]) -> Iterator[Example]:
+            yield from (reworded(row, words.format(question=row.question, instruction=text)) for words in prompts)
 
-            found = outcome(loaded, material, variants)
-            levels |= {way: found} if found else {}
-        return levels
+        return outcomes(loaded, material, {way: partial(reversing, prompts=prompts) for way, prompts in PROMPTS.items()})
