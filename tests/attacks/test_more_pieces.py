@@ -1,5 +1,6 @@
 """Parts of the attacks of the full profile, against values worked out by hand and slow twins."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -224,4 +225,9 @@ def test_patching_needs_both_models(base: LoadedModel, known: Material, ignorant
     few = replace(known, forget=known.forget[:3], retain=known.retain[:3], models=models, pool=known.everything)
     [found] = attack(attack.Config(layers=2)).run(ignorant, few).values()
     assert set(found.forget.values()) == {0.0}
+    shorter = copy.deepcopy(ignorant.model)
+    shorter.get_decoder().layers = shorter.get_decoder().layers[:-1]
+    for role in models:
+        other = replace(few, models={**models, role: lambda: replace(ignorant, model=shorter)})
+        assert attack(attack.Config(layers=2)).run(ignorant, other) == {}, "states of another architecture do not fit"
     assert ATTACKS.get("interpolate")(ATTACKS.get("interpolate").Config()).run(base, known) == {}
