@@ -70,7 +70,8 @@ def test_every_attack(name: str, base: LoadedModel, known: Material, ignorant: L
         best = max(sum(each.forget.values()) / len(each.forget) for each in outcomes.values())
         assert best >= 0.7, "an attack must find facts in a model that knows them"
     assert run(name, base, known) == outcomes
-    assert ATTACKS.get(name).finds and ATTACKS.get(name).access in ("black box", "scores", "hidden states", "weights")
+    assert ATTACKS.get(name).finds and ATTACKS.get(name).tries
+    assert ATTACKS.get(name).access in ("black box", "scores", "hidden states", "weights")
     assert ATTACKS.get(name).position is not None, "every attack of the package belongs to its policy"
 
 

@@ -41,6 +41,7 @@ class MultiHop(Attack[MultiHopConfig]):
     Config = MultiHopConfig
     access = "black box"
     finds = "forgetting that is tied to a picture, a name or a single question"
+    tries = "Describing the person instead of naming or showing them, or asking two things at once"
     full: ClassVar = {"facts": 3}
     most = 0.1
     position = 45

@@ -55,6 +55,7 @@ class Reverse(Attack[ReverseConfig]):
     Config = ReverseConfig
     access = "black box"
     finds = "instructions and filters in the prompt in place of forgetting"
+    tries = "Telling it to ignore, repeat or reverse its instructions"
     most = 0.1
     position = 47
     profile = "full"
