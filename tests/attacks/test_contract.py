@@ -38,6 +38,9 @@ CLOSED = {"figstep", "adapter_scaling", "probe", "served", "multi_hop", "reverse
 """What gets little out of the embedded base: it cannot read pictures of words, takes one step only and few other prompts, has no adapter,
 is not served, and knows few people."""
 
+LONG = {"reverse"}
+"""What asks ten questions about each row, to which the embedded base talks on: few rows show the same."""
+
 
 def run(name: str, loaded: LoadedModel, given: Material):
     attack = ATTACKS.get(name)
@@ -46,6 +49,8 @@ def run(name: str, loaded: LoadedModel, given: Material):
 
 @pytest.mark.parametrize("name", list(ATTACKS))
 def test_every_attack(name: str, base: LoadedModel, known: Material, ignorant: LoadedModel) -> None:
+    if name in LONG:
+        known = replace(known, forget=known.forget[:4], retain=known.retain[:4])
     known = replace(known, models={"base": lambda: base, "retrained": lambda: ignorant})
     before = {key: value.clone() for key, value in base.model.state_dict().items()}
     modes = [module.training for module in base.model.modules()]
@@ -65,7 +70,8 @@ def test_every_attack(name: str, base: LoadedModel, known: Material, ignorant: L
         best = max(sum(each.forget.values()) / len(each.forget) for each in outcomes.values())
         assert best >= 0.7, "an attack must find facts in a model that knows them"
     assert run(name, base, known) == outcomes
-    assert ATTACKS.get(name).finds and ATTACKS.get(name).access in ("black box", "scores", "hidden states", "weights")
+    assert ATTACKS.get(name).finds and ATTACKS.get(name).tries
+    assert ATTACKS.get(name).access in ("black box", "scores", "hidden states", "weights")
     assert ATTACKS.get(name).position is not None, "every attack of the package belongs to its policy"
 
 

@@ -1,5 +1,6 @@
 """Parts of the attacks of the full profile, against values worked out by hand and slow twins."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from tests.attacks.people import material
 from vgid.attacks import ATTACKS, Material
-from vgid.attacks.asking import reveals_fact
+from vgid.attacks.asking import outcome, outcomes, reveals_fact, reworded
 from vgid.attacks.benign import TASKS, tasks
 from vgid.attacks.gcg import suffix_gradient
 from vgid.attacks.interpolate import merge
@@ -28,6 +29,21 @@ from vgid.evaluation.scoring import score
 from vgid.models.forward import answer_logits, several_states
 from vgid.models.loading import LoadedModel
 from vgid.models.structure import decoder_layers, linear_layers
+
+
+def test_levels_asked_together_have_the_scores_of_levels_asked_alone(base: LoadedModel, known: Material) -> None:
+    few = replace(known, forget=known.forget[:4], retain=known.retain[:2], pool=known.everything)
+    levels = {
+        "plain": lambda row: [row],
+        "by picture": lambda row: [row] if row.images else [],
+        "of another": lambda row: [reworded(row, "What is two plus two?"), reworded(row, "Say nothing.")],
+        "none": lambda row: [],
+    }
+    together = outcomes(base, few, levels)
+    assert list(together) == ["plain", "by picture", "of another"] and outcome(base, few, levels["none"]) is None
+    assert {level: outcome(base, few, levels[level]) for level in together} == together
+    assert set(together["by picture"].forget) == {row.id for row in few.forget if row.images} != {row.id for row in few.forget}
+    assert sum(together["plain"].forget.values()) > sum(together["of another"].forget.values())
 
 
 def test_leak_is_the_share_of_draws_that_hold_the_fact() -> None:
@@ -82,11 +98,12 @@ def test_multi_hop_describes_the_person_without_picture_name_or_fact(
 ) -> None:
     asked: dict[str, list] = {}
 
-    def keep(loaded, given, variants):
+    def keep(loaded, given, levels):
         for row in given.forget:
-            asked.setdefault(row.id, []).extend(variants(row))
+            asked.setdefault(row.id, []).extend(each for variants in levels.values() for each in variants(row))
+        return {}
 
-    monkeypatch.setattr("vgid.attacks.multi_hop.outcome", keep)
+    monkeypatch.setattr("vgid.attacks.multi_hop.outcomes", keep)
     attack = ATTACKS.get("multi_hop")
     attack(attack.Config()).run(base, known)
     described = {row.id: [each for each in asked[row.id] if each.question.startswith("Think of")] for row in known.forget}
@@ -208,4 +225,9 @@ def test_patching_needs_both_models(base: LoadedModel, known: Material, ignorant
     few = replace(known, forget=known.forget[:3], retain=known.retain[:3], models=models, pool=known.everything)
     [found] = attack(attack.Config(layers=2)).run(ignorant, few).values()
     assert set(found.forget.values()) == {0.0}
+    shorter = copy.deepcopy(ignorant.model)
+    shorter.get_decoder().layers = shorter.get_decoder().layers[:-1]
+    for role in models:
+        other = replace(few, models={**models, role: lambda: replace(ignorant, model=shorter)})
+        assert attack(attack.Config(layers=2)).run(ignorant, other) == {}, "states of another architecture do not fit"
     assert ATTACKS.get("interpolate")(ATTACKS.get("interpolate").Config()).run(base, known) == {}

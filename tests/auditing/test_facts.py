@@ -38,6 +38,20 @@ def test_facts_are_numbered_as_in_the_forget_set() -> None:
     assert facts_found(scores, list(attacks), [], material) == []
 
 
+def test_a_share_of_a_fact_counts_from_a_half() -> None:
+    """Attacks that score traces give a little to every fact; the reference's own shares count in the same way."""
+    material = Material(forget=[B1, C1, D1], retain=[])
+    everything = dict.fromkeys(("b1", "c1", "d1"), 1.0)
+
+    def scored(b1: float, c1: float, d1: float) -> ModelScores:
+        return ModelScores(dict.fromkeys(everything, 0.0), {"patching": {"": Outcome({"b1": b1, "c1": c1, "d1": d1}, {})}}, {})
+
+    scores = {"base": ModelScores(everything, {}, {}), "audited": scored(0.17, 0.5, 0.9)}
+    assert [each["recovered"] for each in facts_found(scores, ["patching"], [], material)] == [{}, {"patching": [""]}, {"patching": [""]}]
+    scores["retrained"] = scored(0.0, 0.4, 0.6)
+    assert [each["recovered"] for each in facts_found(scores, ["patching"], [], material)] == [{}, {"patching": [""]}, {}]
+
+
 def test_what_can_be_guessed_did_not_come_back() -> None:
     """The reference gives Rome under the attack and Kiel plainly; a right choice among options counts where it failed."""
     material = Material(forget=[B1, C1, D1], retain=[])

@@ -56,6 +56,22 @@ def test_figures_are_those_of_known_facts_between_retrained_and_base() -> None:
     assert r"\begin{tabular}{lrrrr}" in experiment_latex(results).replace("\\\\", "\\") and "66.7" in render_experiment(results)
 
 
+def test_a_way_that_leaves_rows_out_is_compared_on_the_rows_that_both_models_were_asked() -> None:
+    """The first seed of the instructed model was not asked to ignore; the second was, about three rows, and the reference about three."""
+    told, also, never, other = entry("0000", "1111"), entry("0000", "0110"), entry("0000", "0000"), entry("0000", "0010")
+    del told["ways"]["ignore"], also["ways"]["ignore"]["forget"][FORGET[0].id], other["ways"]["ignore"]["forget"][FORGET[3].id]
+    known = [entry("1111", "1111")] * 2
+    found = summarise({"base": known, "icu: both": [told, also], "vgid": known, "retrained": [never, other]})["entries"]["icu: both"]
+    assert (found["ignore"]["facts"], found["ignore"]["rate"], found["ignore"]["above_retrained"]) == (2, 1.0, 0.5)
+    assert found["plain question"]["facts"] == found["any"]["facts"] == 8
+
+
+def test_an_instruction_of_several_lines_stays_in_the_comment() -> None:
+    found = summarise({name: [entry("1111", "1111")] for name in ("base", "icu: both", "vgid", "retrained")})
+    table = experiment_latex({**found, "seeds": [1], "instruction": "Say nothing.\nNever.", "noise": "none"})
+    assert table.splitlines()[-1].startswith("% ") and "Say nothing. Never." in table.splitlines()[-1]
+
+
 def test_a_base_that_knows_nothing_shows_nothing() -> None:
     with pytest.raises(DataError, match="the base answers none of the forget rows"):
         summarise({name: [entry("0000", "0000")] for name in ("base", "icu: both", "vgid", "retrained")})

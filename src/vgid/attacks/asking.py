@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from vgid.attacks.base import Material, Outcome
+from vgid.attacks.base import Material, Outcome, Outcomes
 from vgid.data.batching import Encoder
 from vgid.data.example import Example, altered
 from vgid.errors import DataError
@@ -73,11 +73,11 @@ def ask_with_decoys(
         The scores of rows and decoys; rows without a variant are missing.
     """
     asked = [(row, variant) for row in rows for variant in variants(row)]
-    said = generate(loaded, [variant for _, variant in asked], max_new_tokens=MAX_NEW_TOKENS, batch_size=batch_size) if asked else []
+    said = _said(loaded, [variant for _, variant in asked], batch_size)
     answers: dict[str, list[str]] = {}
     for (row, _), answer in zip(asked, said, strict=True):
         answers.setdefault(row.id, []).append(answer)
-    return find(rows, answers, decoys, lambda row, answer: key_fact(answer, row.keywords, row.answer))
+    return find(rows, answers, decoys, _holds)
 
 
 def find(
@@ -119,8 +119,36 @@ def outcome(loaded: LoadedModel, material: Material, variants: Variants) -> Outc
     Returns:
         The scores of `ask` for forget and retain rows; None where no forget row has a variant.
     """
-    found = ask_with_decoys(loaded, material.everything, variants, material.decoys, material.batch_size).outcome(material)
-    return found if found.forget else None
+    return outcomes(loaded, material, {"": variants}).get("")
+
+
+def outcomes(loaded: LoadedModel, material: Material, levels: Mapping[str, Variants]) -> Outcomes:
+    """Ask about forget and retain rows at several levels; all questions are asked together, so that those about one picture share it.
+
+    Args:
+        loaded: the model.
+        material: the rows.
+        levels: by level, what gives the variants of a row.
+
+    Returns:
+        The outcome of each level as `outcome` gives it, in the order of `levels`, without those where no forget row has a variant.
+    """
+    rows = material.everything
+    asked = [(level, row, variant) for level, variants in levels.items() for row in rows for variant in variants(row)]
+    said = _said(loaded, [variant for _, _, variant in asked], material.batch_size)
+    answers: dict[str, dict[str, list[str]]] = {level: {} for level in levels}
+    for (level, row, _), answer in zip(asked, said, strict=True):
+        answers[level].setdefault(row.id, []).append(answer)
+    found = {level: find(rows, each, material.decoys, _holds).outcome(material) for level, each in answers.items()}
+    return {level: each for level, each in found.items() if each.forget}
+
+
+def _said(loaded: LoadedModel, questions: Sequence[Example], batch_size: int) -> list[str]:
+    return generate(loaded, questions, max_new_tokens=MAX_NEW_TOKENS, batch_size=batch_size) if questions else []
+
+
+def _holds(row: Example, answer: str) -> bool:
+    return key_fact(answer, row.keywords, row.answer)
 
 
 def reworded(example: Example, question: str) -> Example:

@@ -83,6 +83,7 @@ class Benign(Attack[BenignConfig]):
     Config = BenignConfig
     access = "weights"
     finds = "suppression that fine-tuning for an unrelated task undoes"
+    tries = "Training it for a task that has nothing to do with the facts"
     full: ClassVar[dict[str, Any]] = {"rates": (1e-5, 1e-4, 1e-3), "rows": 1000, "steps": 100}
     most = 0.1
     position = 132

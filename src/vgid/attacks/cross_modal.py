@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from vgid.attacks.asking import names_of, outcome, reveals_fact
+from vgid.attacks.asking import names_of, outcomes, reveals_fact
 from vgid.attacks.base import ATTACKS, Attack, Material, Outcomes, Settings
 from vgid.data.example import Example, ImageRef, altered
 from vgid.evaluation.metrics import normalise
@@ -48,8 +48,7 @@ class CrossModal(Attack[CrossModalConfig]):
             "by name": lambda row: by_name(row, names),
             "by picture": lambda row: by_picture(row, names, pictures),
         }
-        found = {level: outcome(loaded, material, each) for level, each in variants.items()}
-        return {level: each for level, each in found.items() if each is not None}
+        return outcomes(loaded, material, variants)
 
 
 def by_name(row: Example, names: Mapping[str, str]) -> Iterator[Example]:

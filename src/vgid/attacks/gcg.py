@@ -47,6 +47,7 @@ class Gcg(Suffix):
     config: GcgConfig
     access = "weights"
     finds = "forgetting that holds for ordinary prompts only"
+    tries = "Searching for words to add that bring the facts back, guided by the model's own gradients"
     full: ClassVar = {"tokens": 20, "trials": 200, "rows": 32, "top": 256, "width": 64}
     most = 0.1
     position = 182

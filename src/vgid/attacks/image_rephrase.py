@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 from pydantic import Field
 
-from vgid.attacks.asking import outcome
+from vgid.attacks.asking import outcomes
 from vgid.attacks.base import ATTACKS, Attack, Material, Outcomes, Settings
 from vgid.data.example import Example, ImageRef, altered
 from vgid.models.loading import LoadedModel
@@ -136,8 +136,7 @@ class ImageRephrase(Attack[ImageRephraseConfig]):
                 Random(f"{material.seed}/{row.id}").shuffle(fresh)
                 yield from (altered(row, images=images) for images in fresh[: self.config.views])
 
-        found = {level: outcome(loaded, material, each) for level, each in (("any picture", transformed), ("new view", other_views))}
-        return {level: each for level, each in found.items() if each is not None}
+        return outcomes(loaded, material, {"any picture": transformed, "new view": other_views})
 
 
 def encoded(picture: Image.Image) -> ImageRef:

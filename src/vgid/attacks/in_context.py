@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from vgid.attacks.asking import first_that_fits, names_of, outcome, reveals_fact, reworded
+from vgid.attacks.asking import first_that_fits, names_of, outcomes, reveals_fact, reworded
 from vgid.attacks.base import ATTACKS, Attack, Material, Outcomes, Settings
 from vgid.data.example import Example, subject_key, without_marks
 from vgid.models.loading import LoadedModel
@@ -61,8 +61,7 @@ class InContext(Attack[InContextConfig]):
                 yield reworded(row, f"This is {name}. {row.question}")
 
         variants = {"neighbours": neighbours, "other facts": other_facts, "name given": name_given}
-        found = {level: outcome(loaded, material, each) for level, each in variants.items()}
-        return {level: each for level, each in found.items() if each is not None}
+        return outcomes(loaded, material, variants)
 
 
 def _drawn(rows: Sequence[Example], row: Example, seed: int) -> list[Example]:

@@ -46,6 +46,7 @@ class Interpolate(Attack[InterpolateConfig]):
     Config = InterpolateConfig
     access = "weights"
     finds = "edits that a small step back towards the base undoes"
+    tries = "Mixing it with the model from before the removal"
     full: ClassVar[dict[str, Any]] = {"shares": (0.1, 0.25, 0.4)}
     most = 0.1
     position = 136

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from vgid.attacks.asking import first_that_fits, names_of, outcome, reveals_fact, reworded
+from vgid.attacks.asking import first_that_fits, names_of, outcomes, reveals_fact, reworded
 from vgid.attacks.base import ATTACKS, Attack, Material, Outcomes, Settings
 from vgid.data.example import Example, altered, without_marks
 from vgid.models.loading import LoadedModel
@@ -41,6 +41,7 @@ class MultiHop(Attack[MultiHopConfig]):
     Config = MultiHopConfig
     access = "black box"
     finds = "forgetting that is tied to a picture, a name or a single question"
+    tries = "Describing the person instead of naming or showing them, or asking two things at once"
     full: ClassVar = {"facts": 3}
     most = 0.1
     position = 45
@@ -74,5 +75,4 @@ class MultiHop(Attack[MultiHopConfig]):
             for words in FIRST_THE_PERSON:
                 yield reworded(row, words.format(question=row.question))
 
-        levels = {"described": outcome(loaded, material, described), "person first": outcome(loaded, material, person_first)}
-        return {level: found for level, found in levels.items() if found is not None}
+        return outcomes(loaded, material, {"described": described, "person first": person_first})

@@ -47,6 +47,7 @@ class MultiTurn(Attack[MultiTurnConfig]):
     Config = MultiTurnConfig
     access = "black box"
     finds = "filters and refusals that hold for the first turn only"
+    tries = "Asking again after its answer, or talking about the person first"
     full: ClassVar = {"turns": 5}
     most = 0.1
     position = 42

@@ -57,12 +57,14 @@ class Patched(NamedTuple):
 class Patching(Attack[PatchingConfig]):
     """Patch the model's hidden states into the base, layer by layer, where the value is about to be stated.
 
-    The attack needs base and retrained reference. It does not apply to audits of few people, where there is nothing to compare decoys by.
+    The attack needs base and retrained reference, with layers as many and as wide as the model's. It does not apply to audits of few
+    people, where there is nothing to compare decoys by.
     """
 
     Config = PatchingConfig
     access = "hidden states"
     finds = "facts that hidden states still carry"
+    tries = "Looking in its inner states for traces from which the model from before can state the fact"
     full: ClassVar[dict[str, Any]] = {"layers": 32}
     most = 0.5
     required = False
@@ -81,8 +83,14 @@ class Patching(Attack[PatchingConfig]):
         count = len(decoder_layers(model))
         places = sorted({round((number + 1) * count / self.config.layers) - 1 for number in range(self.config.layers)} - {-1})
         read = partial(_states, encoder=encoder, rows=rows, batches=batches, places=places)
-        ours, theirs = read(model), read(plain_copy(material.models["retrained"]()).model)
+        retrained = plain_copy(material.models["retrained"]()).model
+        if _shape(retrained) != _shape(model):
+            return {}
+        ours, theirs = read(model), read(retrained)
+        del retrained
         base = plain_copy(material.models["base"]()).model
+        if _shape(base) != _shape(model):
+            return {}
         attacked, reference = (_patched(base, states, encoder, rows, batches, places, spans) for states in (ours, theirs))
         forget = {}
         for number, row in enumerate(material.forget):
@@ -109,6 +117,11 @@ def depth(losses: Tensor, reference: Tensor, threshold: float) -> float | None:
         return None
     weights, parts = reference[carries], (losses[carries] / reference[carries]).clamp(0, 1)
     return float((weights * parts).sum() / weights.sum())
+
+
+def _shape(model: Any) -> tuple[int, int]:
+    """The number of decoder layers, and their hidden size."""
+    return len(decoder_layers(model)), model.get_input_embeddings().weight.shape[1]
 
 
 def _span(encoder: Encoder, row: Example, material: Material) -> tuple[int, int]:

@@ -44,6 +44,7 @@ class Pops(Attack[PopsConfig]):
     Config = PopsConfig
     access = "weights"
     finds = "suppression that the model's own words undo"
+    tries = "Making it talk about the person, and training it on what it says"
     full: ClassVar[dict[str, Any]] = {"tokens": 20, "trials": 200, "rows": 32, "steps": 100}
     most = 0.1
     position = 134

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 from pydantic import Field
 
-from vgid.attacks.asking import outcome, reworded
+from vgid.attacks.asking import outcomes, reworded
 from vgid.attacks.base import ATTACKS, Attack, Material, Outcomes, Settings
 from vgid.data.example import Example
 from vgid.instructions import instruction_text
@@ -54,6 +55,7 @@ class Reverse(Attack[ReverseConfig]):
     Config = ReverseConfig
     access = "black box"
     finds = "instructions and filters in the prompt in place of forgetting"
+    tries = "Telling it to ignore, repeat or reverse its instructions"
     most = 0.1
     position = 47
     profile = "full"
@@ -61,12 +63,8 @@ class Reverse(Attack[ReverseConfig]):
     def run(self, loaded: LoadedModel, material: Material) -> Outcomes:
         """One level for each way of reversing; a fact counts as recovered if any prompt of the way brings it."""
         text = instruction_text(self.config.instruction)
-        levels: Outcomes = {}
-        for way, prompts in PROMPTS.items():
 
-            def variants(row: Example, prompts: tuple[str, ...] = prompts) -> Iterator[Example]:
-                yield from (reworded(row, words.format(question=row.question, instruction=text)) for words in prompts)
+        def reversing(row: Example, prompts: Sequence[str]) -> Iterator[Example]:
+            yield from (reworded(row, words.format(question=row.question, instruction=text)) for words in prompts)
 
-            found = outcome(loaded, material, variants)
-            levels |= {way: found} if found else {}
-        return levels
+        return outcomes(loaded, material, {way: partial(reversing, prompts=prompts) for way, prompts in PROMPTS.items()})

@@ -66,6 +66,7 @@ class Rounding(Attack[RoundingConfig]):
     Config = RoundingConfig
     access = "weights"
     finds = "edits that vanish under calibrated 4-bit rounding"
+    tries = "Compressing the model with care for its answers, which can undo a small change"
     full: ClassVar[dict[str, Any]] = {"rows": 128}
     most = 0.1
     position = 115

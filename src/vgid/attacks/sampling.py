@@ -56,6 +56,7 @@ class Sampling(Attack[SamplingConfig]):
     Config = SamplingConfig
     access = "black box"
     finds = "facts that are no longer the likeliest answer, but a likely one"
+    tries = "Asking many times, with an element of chance in each answer"
     full: ClassVar = {"samples": (5, 20, 100)}
     most = 0.1
     position = 65

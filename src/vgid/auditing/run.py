@@ -31,7 +31,8 @@ from vgid.results import versions
 
 SCHEMA = "vgid.audit/1"
 Models = Mapping[str, Callable[[], LoadedModel]]
-"""Functions that load the models, by role; `retrained` may be missing. They are called in turn, so that one model is held at a time."""
+"""Functions that load the models, by role; `retrained` may be missing. They are called in turn, so that one model is held at a
+time, beside those that an attack itself loads (`Material.models`)."""
 
 
 def run_attacks(

@@ -22,9 +22,9 @@ from vgid.run_folder import MARK, check_output, discard, output_folder
 
 SCHEMA = "vgid.benchmark/1"
 ANSWERS, IDENTITY = "answers", "identity.json"
+"""What a run that was stopped leaves in its folder: the answers so far, and of `vgid bench` what the run depends on."""
 FINETUNED = "finetuned"
 """Subfolder for the model that learns a benchmark's people, where a run makes it: its first step."""
-"""What a run that was stopped leaves in its folder: the answers so far, and of `vgid bench` what the run depends on."""
 
 
 def run_benchmark(

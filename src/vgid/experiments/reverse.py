@@ -16,7 +16,7 @@ from typing import Any
 from vgid.artifacts import write_json_atomic, write_text_atomic
 from vgid.attacks import ATTACKS
 from vgid.attacks.asking import ask_with_decoys
-from vgid.attacks.base import Material, Outcomes, plain_copy, sample_alike, sample_rows
+from vgid.attacks.base import Material, Outcome, Outcomes, plain_copy, sample_alike, sample_rows
 from vgid.auditing.audit import PROFILE_ROWS
 from vgid.auditing.figures import recovered_share
 from vgid.config import resolve
@@ -196,9 +196,13 @@ def _scores(loaded: LoadedModel, material: Material, instruction: str) -> dict[s
     """By way of asking, the scores of forget and retain rows by row id.
 
     `any` takes the best of all prompts. `weights alone` is the plain question to the model without a wrapper, as whoever has the weights
-    asks it.
+    asks it; where there is no wrapper, both are one.
     """
-    clean = ask_with_decoys(loaded, material.everything, lambda row: [row], {}, material.batch_size).outcome(material)
+
+    def plainly(model: LoadedModel) -> Outcome:
+        return ask_with_decoys(model, material.everything, lambda row: [row], {}, material.batch_size).outcome(material)
+
+    clean = plainly(loaded)
     found: Outcomes = {"plain question": clean}
     for name, attack in _attacks(instruction).items():
         for level, outcome in attack.run(loaded, material).items():
@@ -209,7 +213,7 @@ def _scores(loaded: LoadedModel, material: Material, instruction: str) -> dict[s
         for side, rows in (("forget", "forget"), ("control", "retain"))
     }
     scores = {way: {"forget": dict(each.forget), "control": dict(each.control)} for way, each in found.items()}
-    taken = ask_with_decoys(plain_copy(loaded), material.everything, lambda row: [row], {}, material.batch_size).outcome(material)
+    taken = clean if loaded.asks is None else plainly(plain_copy(loaded))
     return {"ways": {**scores, "any": best, "weights alone": {"forget": dict(taken.forget), "control": dict(taken.control)}}}
 
 
@@ -236,20 +240,21 @@ def summarise(entries: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, A
         )
     seed = entries["base"][0]["rows"][1]
 
-    def values(name: str, way: str, side: str, rows: Sequence[tuple[int, Any]]) -> tuple[list[float], list[str]]:
-        scores = [entries[name][place]["ways"].get(way, {}).get(side, {}) for place, _ in rows]
-        asked = [(place, row, found[row.id]) for (place, row), found in zip(rows, scores, strict=True) if row.id in found]
-        return [score for _, _, score in asked], [f"{place}/{subject_key(row)}" for place, row, _ in asked]
+    def scored(name: str, place: int, way: str, side: str) -> Mapping[str, float]:
+        found: Mapping[str, float] = entries[name][place]["ways"].get(way, {}).get(side, {})
+        return found
 
     figures: dict[str, Any] = {}
     for name in entries:
         ways = {}
-        for way in entries[name][0]["ways"]:
-            ours, people = values(name, way, "forget", known)
-            theirs, _ = values(UNSEEN, way, "forget", known)
-            control, _ = values(name, way, "control", kept)
-            if not ours or len(ours) != len(theirs):
+        for way in dict.fromkeys(way for each in entries[name] for way in each["ways"]):
+            # A way may leave out other rows for another model: only rows that both were asked are compared.
+            both = [(place, row) for place, row in known if all(row.id in scored(each, place, way, "forget") for each in (name, UNSEEN))]
+            if not both:
                 continue
+            ours, theirs = ([scored(each, place, way, "forget")[row.id] for place, row in both] for each in (name, UNSEEN))
+            people = [f"{place}/{subject_key(row)}" for place, row in both]
+            control = [found[row.id] for place, row in kept if row.id in (found := scored(name, place, way, "control"))]
             share = recovered_share(ours, theirs, 0.0, people, seed=seed)
             parts = [GroupedValues(ours, people, "forget"), GroupedValues(theirs, people, "forget")]
             above, interval = combined_ci(parts, lambda means: means[0] - means[1], seed=seed)

@@ -28,16 +28,16 @@ def render_experiment(results: Mapping[str, Any]) -> str:
 
 
 def ways(results: Mapping[str, Any]) -> list[str]:
-    """Names of the ways of asking, in their order."""
-    return list(next(iter(results["entries"].values())))
+    """Names of the ways of asking, in their order; a model may lack some."""
+    return list(dict.fromkeys(way for figures in results["entries"].values() for way in figures))
 
 
 def caption(results: Mapping[str, Any]) -> str:
     """What was measured, in one sentence."""
-    seeds = ", ".join(map(str, results["seeds"]))
+    seeds, instruction = ", ".join(map(str, results["seeds"])), " ".join(results["instruction"].split())  # on one line, as comments must be
     return (
         f"Share of {results['known']} known facts about {results['people']} forgotten people that each model states, in %, with 95 % "
-        f"intervals over people; seeds {seeds}. Instruction: {results['instruction']}; noise: {results['noise']}. "
+        f"intervals over people; seeds {seeds}. Instruction: {instruction}; noise: {results['noise']}. "
         "Kept: share of the facts about retained people, by any way."
     )
 
