@@ -14,7 +14,7 @@ import typer
 from tests.conftest import example, png
 from vgid.commands import app
 from vgid.data.sources import load_examples
-from vgid.data.writing import write_examples
+from vgid.data.writing import write_examples, write_parquet
 
 
 def vgid(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -155,6 +155,12 @@ def test_folders_of_others_are_never_replaced(random_folder: Path, data: Path, t
     files = ("--forget", data / "forget.jsonl", "--out", precious, "--overwrite")
     run = vgid("unlearn", "--model", random_folder, *files)
     assert run.returncode == 2 and "was not made by vgid" in run.stderr and (precious / "thesis.txt").exists()
+
+
+def test_a_parquet_file_is_the_first_that_a_process_reads(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "rows.parquet", [example(n) for n in range(3)])
+    run = vgid("data", "check", tmp_path / "rows.parquet")
+    assert run.returncode == 0 and "3 good rows, 0 problems" in run.stdout, run.stderr
 
 
 def test_skip_bad_rows_lists_them(data: Path, caplog: pytest.LogCaptureFixture) -> None:
