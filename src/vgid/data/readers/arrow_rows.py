@@ -9,11 +9,13 @@ from typing import Any
 
 from vgid.data.readers.base import MOST_BYTES, Rows
 from vgid.errors import DataError, first_line
-from vgid.limits import CallError, OverLimitError, limited
+from vgid.limits import MEMORY, CallError, OverLimitError, limited
 
 SUFFIXES = (".parquet",)
 METADATA_SECONDS = 60.0
 """Time that reading the metadata of a parquet file may take; a file of ten thousand row groups takes a few."""
+RESERVED_BYTES = 2**30
+"""Addresses that Arrow reserves when a process first asks it for memory, without taking the memory; limits count addresses."""
 READ_AT_ONCE = 256
 """Rows that are read at once; chosen by hand."""
 STATE = "state.json"
@@ -102,7 +104,7 @@ def _check_sizes(file: Path) -> None:
     In a worker process: Arrow ends the process that asks for columns which damaged metadata lack.
     """
     try:
-        found = limited(_too_large, file, seconds=METADATA_SECONDS)
+        found = limited(_too_large, file, seconds=METADATA_SECONDS, memory=MEMORY + RESERVED_BYTES)
     except (OverLimitError, CallError) as error:
         got = next(iter(error.text.splitlines()), error.kind) if isinstance(error, CallError) else "damaged metadata"
         raise DataError("parquet file cannot be read", where=file, got=got, fix="write the file again") from None
