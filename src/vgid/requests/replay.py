@@ -152,13 +152,13 @@ def replay(options: ReplayOptions, *, stages: Stages) -> ReplayResult:
         )
     if record.sequence is not None or record.model.continued is not None:
         what = "came after others" if record.sequence is not None else "went on from another"
-        again = "--after" if record.sequence is not None else "--continue"
+        option = "--after" if record.sequence is not None else "--continue"
         raise ConfigError(
             f"a run that {what} cannot be replayed",
             where=folder / RECORD,
             expected="a run that started with --model",
-            got=f"a run that started with {again}",
-            fix=f"replay the run that it started from, then run vgid forget {again} with that replay's folder",
+            got=f"a run that started with {option}",
+            fix=f"replay the run that it started from, then run vgid forget {option} with that replay's folder",
         )
     config = _config(folder / RECORD, record)
     inputs = _inputs(options, record, notes, key)
