@@ -5,13 +5,21 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import typer
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.conftest import example
-from vgid.commands import main
+from vgid.artifacts import write_text_atomic
+from vgid.commands import app, main
 from vgid.data.writing import write_examples
+from vgid.errors import OutputError
+from vgid.requests.purge import TEMPORARY
+from vgid.run_folder import output_folder
 
 RUN = "unlearn --model {model} --forget {forget} --retain {retain} --out {out}"
 AUDIT = "audit --model {model} --base {model} --forget {forget} --retain {retain}"
@@ -215,3 +223,105 @@ def test_there_are_many() -> None:
 def _contents(root: Path) -> dict[Path, tuple[int, int]]:
     """Every file and folder with its size and its time of change."""
     return {path: (path.lstat().st_size, path.lstat().st_mtime_ns) for path in root.rglob("*")}
+
+
+# -- files of others ------------------------------------------------------------------------------------------------------
+
+WRITERS = {
+    "unlearn": "--model {model} --forget {forget} --retain {retain} --out {out}",
+    "finetune": "--model {model} --data {forget} --out {out}",
+    "evaluate": "--model {model} --data {forget} --out {out}",
+    "audit": "--model {model} --base {model} --forget {forget} --retain {retain} --out {out}",
+    "forget": "--request {request} --model {model} --retain {retain} --out {out}",
+    "retrain": "--request {request} --model {model} --retain {retain} --out {out}",
+    "bench": "people --model {model} --out {out}",
+    "compare": "--methods vgid --out {out}",
+    "demo": "--out {out}",
+    "export": "--model {model} --out {out}",
+    "experiment reverse": "--base {model} --model {model} --reference {model} --forget {forget} --retain {retain} --out {out}",
+    "record replay": "{request} --model {model} --out {out}",
+    "data enrich": "{forget} --model {model} --out {out}",
+    "data convert": "{forget} {out}/rows.parquet",
+    "data check": "{forget} --problems {out}/problems.txt",
+    "purge": "{out}",
+}
+"""Every command that writes to what it is given, or removes from it."""
+READ_ONLY = {"config", "inspect", "methods", "preflight", "recipes", "record schema", "record verify", "verify-export", "verify-served"}
+EXAMPLES = 3 if os.environ.get("FUZZ_INPUTS") is None else 200
+FILES = st.sampled_from(
+    [*TEMPORARY, *(f"{folder}/state.json" for folder in TEMPORARY), "merged/model.safetensors", "results.json", "rows.parquet", "problems.txt"]
+)
+NAMES = FILES | st.lists(st.sampled_from([".git", "HEAD", "notes", "merged", ".vgid-previous", "é"]), min_size=1, max_size=3).map("/".join)
+
+
+def test_every_command_is_known_to_write_or_not() -> None:
+    def names(group: object, before: str = "") -> set[str]:
+        inside = getattr(group, "commands", None)
+        return {before.strip()} if inside is None else {each for name, found in inside.items() for each in names(found, f"{before} {name}")}
+
+    # A signature is written beside the record, and never replaced (tests/requests/test_record.py).
+    assert names(typer.main.get_command(app)) == {*WRITERS, *READ_ONLY, "record sign"}
+
+
+@pytest.mark.usefixtures("process")
+@pytest.mark.parametrize("command", WRITERS)
+@settings(max_examples=EXAMPLES, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(
+    ours=st.none() | st.lists(NAMES, max_size=4),
+    others=st.lists(NAMES, min_size=1, max_size=5),
+    inside=st.sampled_from([(), ("forget",), ("retain",), ("request",), ("model",), ("forget", "model")]),
+    overwrite=st.booleans(),
+    wrong=st.booleans(),
+)
+def test_nothing_of_others_is_lost(
+    command: str,
+    places: dict[str, Path],
+    tmp_path_factory: pytest.TempPathFactory,
+    ours: list[str] | None,
+    others: list[str],
+    inside: tuple[str, ...],
+    overwrite: bool,
+    wrong: bool,
+) -> None:
+    """Random files of others, and inputs, in a folder that may hold an earlier run's: nothing but what `vgid purge` is for goes."""
+    out = tmp_path_factory.mktemp("others") / "out"
+    if ours is not None:
+        with output_folder(out):
+            for name in ours:
+                with suppress(OutputError):  # one name is the folder of another
+                    write_text_atomic(out / name, "run")
+    for name in others:
+        with suppress(OSError):
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            if not os.path.lexists(out / name):
+                (out / name).write_text("mine")
+    given_places = {**places, "out": out}
+    for name in inside:
+        out.mkdir(exist_ok=True)
+        given_places[name] = out / f"input-{name}{places[name].suffix}"
+        given_places[name].symlink_to(places[name])
+    if wrong:
+        given_places["model"] = places["none"]
+    words = [*command.split(), *WRITERS[command].split(), *(["--overwrite"] if overwrite and command not in NO_OVERWRITE else [])]
+    before = _holds(out)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["vgid", *(word.format(**given_places) for word in words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    after = _holds(out)
+    if command == "purge":
+        gone = before.keys() - after.keys()
+        assert all(before[name] == "run" and name.split("/")[0] in TEMPORARY for name in gone)
+        assert {name: text for name, text in after.items() if not name.startswith(".vgid-run")}.items() <= before.items()
+    else:
+        assert before.items() <= after.items()
+        assert ended.value.code == 2 or (command in ("data convert", "data check") and after.keys() - before.keys() <= {"rows.parquet", "problems.txt"})
+
+
+NO_OVERWRITE = ("export", "data check", "purge")
+
+
+def _holds(folder: Path) -> dict[str, str]:
+    """All files below a folder with what they hold, or where a link leads."""
+    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_symlink() or path.is_file()}
+    return {name: str(path.readlink()) if path.is_symlink() else path.read_bytes().decode("latin-1") for name, path in paths.items()}
