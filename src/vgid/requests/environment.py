@@ -10,6 +10,7 @@ from urllib.parse import quote
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
+OWN = canonicalize_name("vgid")
 ENVIRONMENT = "environment.cdx.json"
 """Name of its file, in the folder of checks."""
 
@@ -24,14 +25,13 @@ def bill_of_materials() -> dict[str, Any]:
     """
     found = {canonicalize_name(each.name): each for each in distributions() if each.name}
     references = {name: _reference(name, each) for name, each in found.items()}
-    own = references.get("vgid", "vgid")
     python = {"type": "platform", "bom-ref": "python", "name": platform.python_implementation(), "version": platform.python_version()}
-    packages = [_component(name, found[name], references[name]) for name in sorted(found) if name != "vgid"]
+    packages = [_component(name, found[name], references[name]) for name in sorted(found) if name != OWN]
     return {
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
         "version": 1,
-        "metadata": {"component": _component("vgid", found["vgid"], own) if "vgid" in found else {"type": "application", "name": "vgid"}},
+        "metadata": {"component": _component(OWN, found[OWN], references[OWN])},
         "components": [python, *packages],
         "dependencies": [{"ref": references[name], "dependsOn": _required(found[name], references)} for name in sorted(found)],
     }
@@ -43,10 +43,11 @@ def _reference(name: str, package: Distribution) -> str:
 
 def _component(name: str, package: Distribution, reference: str) -> dict[str, Any]:
     """A component as CycloneDX describes it; a licence is stated where the package states it as an SPDX expression."""
-    kind = "application" if name == "vgid" else "library"
+    kind = "application" if name == OWN else "library"
     component: dict[str, Any] = {"type": kind, "bom-ref": reference, "name": name, "version": package.version, "purl": reference}
-    licence = package.metadata.get("License-Expression")
-    return component | ({"licenses": [{"expression": licence}]} if licence else {})
+    if "License-Expression" in package.metadata:
+        component["licenses"] = [{"expression": package.metadata["License-Expression"]}]
+    return component
 
 
 def _required(package: Distribution, references: dict[Any, str]) -> list[str]:
