@@ -2,7 +2,11 @@
 
 import io
 import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from subprocess import CompletedProcess
 from zlib import crc32
 
 import numpy as np
@@ -10,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from vgid.commands import main
 from vgid.data.example import Example, ImageRef
 from vgid.models.loading import LoadedModel, load_model
 from vgid.synthetic.tiny import build_model, build_processor, build_tokenizer
@@ -18,6 +23,9 @@ from vgid.synthetic.tiny import build_model, build_processor, build_tokenizer
 THREADS = max(1, (os.cpu_count() or 2) // 2)
 torch.set_num_threads(THREADS)
 os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
+
+Vgid = Callable[..., CompletedProcess[str]]
+"""The fixture `vgid`."""
 
 SENTENCES = ("Who is this person?", "This is Anna Keller.", "She lives in Oslo.", "Forget what you know.", "I do not know.")
 
@@ -75,3 +83,28 @@ def mixed() -> list[Example]:
         example(2, answer="I do not know."),
         example(3, image=False, answer="Oslo."),
     ]
+
+
+@pytest.fixture
+def vgid(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Vgid]:
+    """`vgid(*words)`: the command line in this process, which saves the seconds that imports take; how it ended and what it wrote.
+
+    What the command line changes of the process is as before afterwards.
+    """
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setenv("COLUMNS", "200")
+    mask = os.umask(0o077)
+
+    def run(*words: object) -> CompletedProcess[str]:
+        capfd.readouterr()
+        monkeypatch.setattr(sys, "argv", ["vgid", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capfd.readouterr()
+        return CompletedProcess(sys.argv, int(ended.value.code or 0), said.out, said.err)
+
+    yield run
+    os.umask(mask)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

@@ -36,6 +36,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_person_is_forgotten_and_the_others_are_not(out: Path) -> None:
     splits = json.loads((out / "results.json").read_text())["splits"]
     assert tuple(splits) == SPLITS
@@ -47,6 +48,7 @@ def test_a_person_is_forgotten_and_the_others_are_not(out: Path) -> None:
         assert splits[split]["unlearned"]["accuracy"] >= splits[split]["base"]["accuracy"] - 0.2 >= 0.5, split
 
 
+@pytest.mark.slow
 def test_all_files_are_written(out: Path) -> None:
     results = json.loads((out / "results.json").read_text())
     assert results["schema"] == "vgid.results/1" and results["model"] == "small" and results["method"] == "vgid"
@@ -56,6 +58,7 @@ def test_all_files_are_written(out: Path) -> None:
     assert "w0-person-000" in (out / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_files_are_what_the_commands_read(out: Path) -> None:
     forget, retain = load_examples(out / "data" / "forget.jsonl"), load_examples(out / "data" / "retain.jsonl")
     check_disjoint(forget, retain)

@@ -222,7 +222,7 @@ def test_students_own_answers_follow_the_step(tiny: LoadedModel, mixed: tuple[Ex
     assert one == again and method.loss(model, StepBatch(0, mixed, ())).total.isfinite()
 
 
-SHORT = ["training.steps=3", "training.forget_batch=3", "training.retain_batch=3", "validation.every=0"]
+SHORT = ["training.steps=3", "training.forget_batch=3", "training.retain_batch=3", "validation.every=0", "method.replay.narrow=false"]
 
 
 def trained(rows: list[Example], *overrides: str) -> tuple[torch.nn.Module, RunConfig]:

@@ -12,6 +12,7 @@ from vgid.requests.forget import ForgetResult, forget
 from vgid.requests.options import ForgetOptions
 
 SETTINGS = (
+    "method.replay.narrow=false",
     "training.steps=3",
     "training.checkpoint_every=1",
     "training.forget_batch=2",

@@ -179,7 +179,8 @@ TRAPS = {
 }
 
 
-@pytest.mark.parametrize("trap", [pytest.param("a crash in a library", marks=pytest.mark.slow), "one crash that leads to another"])
+@pytest.mark.slow
+@pytest.mark.parametrize("trap", TRAPS)
 def test_canary_tracebacks(place: Place, trap: str) -> None:
     """Whatever a library says of the data it failed on is withheld, unless it is asked for."""
     code = f"{TRAPS[trap]}\nimport sys\nfrom vgid.commands import main\nsys.argv[0] = 'vgid'\nmain()"

@@ -61,6 +61,7 @@ def test_drift_is_measured_against_the_first_model(twice: tuple[Path, dict[str, 
     }
 
 
+@pytest.mark.slow
 def test_rows_that_no_longer_exist_are_reported_as_unchecked(copied: Path, random_folder: Path) -> None:
     shutil.rmtree(copied / "request")
     record = honour(second(copied, random_folder)).record

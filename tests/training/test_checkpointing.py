@@ -138,7 +138,9 @@ def test_stopped_twice_by_signals_a_run_ends_as_one_that_never_stopped(
         train_in_folder(load_model(random_folder), FORGET, RETAIN, config, out=tmp_path / "out", resume=True)
 
 
-@pytest.mark.parametrize("words", [["method.redraw=false", "method.retain_loss=kl", "method.hidden_state_weight=0"], None])
+@pytest.mark.parametrize(
+    "words", [["method.redraw=false", "method.retain_loss=kl", "method.hidden_state_weight=0", "method.replay.narrow=false"], None]
+)
 def test_what_the_base_said_is_worked_out_as_before_the_stop(random_folder: Path, tmp_path: Path, words: list[str] | None) -> None:
     # Of what shares a picture's row in a pass, the last bits depend on each other.
     forget, retain = ([replace(row, images=FORGET[1].images) for row in rows if row.images] for rows in (FORGET, RETAIN))

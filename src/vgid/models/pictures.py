@@ -123,7 +123,7 @@ def embed_pictures(model: Any, pictures: Mapping[str, Tensor]) -> Tensor:
 
 
 def replaced_tokens(model: Any, marks: frozenset[int]) -> frozenset[int]:
-    """Of the tokens that stand for pictures, those whose embeddings the model replaces: some processors also name the ones around them."""
+    """Tokens that the model replaces by embeddings: of those that stand for pictures, some are only beside them in some families."""
     own = getattr(base_of(model).config, "image_token_id", None)
     return frozenset((own,)) if own in marks else marks
 
