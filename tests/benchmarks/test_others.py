@@ -324,7 +324,7 @@ def test_remem_measures_by_hand(tmp_path: Path) -> None:
     ("path", "who"),
     [("images/person_7/2.png", "person_7"), ("images/Anna_Keller_03.jpg", "Anna_Keller"), ("a\\b\\1.png", "b"), ("12.png", "12.png")],
 )
-def test_remem_tells_people_apart_by_paths(path: str, who: str) -> None:
+def test_remem_distinguishes_people_by_paths(path: str, who: str) -> None:
     assert person(path) == who
 
 

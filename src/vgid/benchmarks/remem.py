@@ -105,7 +105,7 @@ class ReMem(Benchmark):
         return [
             "Exposure is the usual one (log2 of the number of values less log2 of the rank) as a share of its most; the published code was"
             " not available.",
-            "People are told apart by the paths of their pictures.",
+            "People are distinguished by the paths of their pictures.",
         ]
 
     @cached_property
