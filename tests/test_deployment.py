@@ -10,9 +10,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
-from tests.conftest import example
+from tests.conftest import Vgid, example
 from tests.models.test_models import shaken
-from tests.test_cli import vgid
 from vgid.data.writing import write_examples
 from vgid.deployment import export_command, verify_command
 from vgid.errors import ConfigError, ModelError, OutputError, RunError
@@ -289,7 +288,7 @@ def test_logits_that_are_no_numbers_are_found(random_folder: Path, tmp_path: Pat
 # -- the command line -----------------------------------------------------------------------------------------------------
 
 
-def test_export_and_verify_on_the_command_line(random_folder: Path, adapter: Path, tmp_path: Path) -> None:
+def test_export_and_verify_on_the_command_line(vgid: Vgid, random_folder: Path, adapter: Path, tmp_path: Path) -> None:
     out = adapter.parent / "merged"
     run = vgid("export", "--merge", "--model", random_folder, "--adapter", adapter, "--out", out)
     assert run.returncode == 0 and (out / "model.safetensors").is_file(), run.stderr

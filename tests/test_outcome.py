@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import example
-from tests.test_cli import vgid
+from tests.conftest import Vgid, example
 from vgid.config import recipe_names, resolve
 from vgid.data.example import Example
 from vgid.data.writing import write_examples
@@ -90,7 +89,7 @@ def knowing(random_folder: Path, request_rows: list[Example], tmp_path_factory: 
     return folder
 
 
-def test_a_run_that_did_not_forget_ends_with_3(knowing: Path, request_rows: list[Example], tmp_path: Path) -> None:
+def test_a_run_that_did_not_forget_ends_with_3(vgid: Vgid, knowing: Path, request_rows: list[Example], tmp_path: Path) -> None:
     write_examples(tmp_path / "forget.jsonl", request_rows)
     words = (
         "unlearn",
@@ -112,9 +111,12 @@ def test_a_run_that_did_not_forget_ends_with_3(knowing: Path, request_rows: list
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", recipe_names())
 def test_no_recipe_ends_a_request_unforgotten_in_silence(knowing: Path, request_rows: list[Example], recipe: str) -> None:
-    """On a model this small most learning rates are too low to forget; then the outcome says so."""
-    done = unlearn(knowing, request_rows, [example(30, answer="It is a test.")], resolve(recipe), stages=Stages(quiet=True))
+    """On a model this small most learning rates are too low to forget, and fine-tuning never forgets; then the outcome says so."""
+    teaches = resolve(recipe).method.name == "finetune"
+    # Asked as the model was taught, and not by a prompt of the recipe.
+    config = resolve(recipe, ["data.prompt=null", *(["training.steps=2"] if teaches else [])])
+    done = unlearn(knowing, request_rows, [example(30, answer="It is a test.")], config, stages=Stages(quiet=True))
     assert done.outcome.known == 8 and done.outcome.still_answered is not None
     assert (done.outcome.status == "forgotten") == (done.outcome.still_answered <= 0.05)
-    if recipe == "demo":
-        assert done.outcome.status == "forgotten"
+    if recipe == "demo" or teaches:
+        assert done.outcome.status == ("not forgotten" if teaches else "forgotten")

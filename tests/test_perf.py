@@ -1,5 +1,6 @@
 """The benchmarks run at the tiny shape: both ways agree, and a default step needs as few passes as it claims. No times are tested."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -29,6 +30,33 @@ def test_a_default_step_takes_as_few_passes_as_there_are_states(tmp_path: Path) 
     found = run("passes.py", tmp_path / "passes.json")
     assert found["student_passes"] == 2 and found["base_passes"] == found["adversary_passes"] == 1  # plain and attacked; teacher; adversary
     assert found["processor_calls"] == 0 and found["padding_share"] <= 0.15
+
+
+def test_what_a_request_did_not_reach_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Few rows to keep: 95 % of what the base answers about others must stay, here 95.0 of 100 and 94.9."""
+    monkeypatch.syspath_prepend(ROOT / "perf")
+    module = importlib.import_module("one_person")
+    kept = dict.fromkeys(module.KEPT, 1.0)
+    base = {"answered": {**dict.fromkeys(module.FORGOTTEN, 1.0), **kept, "her_perception": 0.9}}
+    retrained = {"prefix": 0.0, "relearned": {"lora 1e-3, 20 steps": [0, 8]}}
+    good = {**dict.fromkeys(module.FORGOTTEN, 0.0), **kept, "retain_views": 0.95, "her_perception": 0.89}
+    done = {"answered": good, "exit_code": 0, "prefix": 0.0, "relearned": {"lora 1e-3, 20 steps": [1, 8]}}
+    assert module.missed("50 rows", done, base, retrained) == []
+    assert module.missed("full", done, base, retrained) == ["retain_views"]
+    bad = {**done, "answered": {**good, "forget_text": 0.1, "retain_views": 0.949, "her_perception": 0.87}, "exit_code": 3}
+    bad["relearned"] = {"lora 1e-3, 20 steps": [2, 8]}
+    missed = ["forget_text", "exit code 0", "retain_views", "what her pictures show", "relearning: lora 1e-3, 20 steps"]
+    assert module.missed("50 rows", bad, base, retrained) == missed
+    assert module.missed("retrained", {"audit": {"status": "inconclusive"}}, None, None) == ["the audit"]
+    assert module.missed("sham: pictures", {"audit": {"status": "pass"}}, None, None) == ["failed in the audit"]
+    first = module.Kept(tmp_path / "found.json", {"seed": 0})
+    first.put("w0-person-000", "50 rows", done)
+    again = module.Kept(tmp_path / "found.json", {"seed": 0})
+    again.read()
+    assert again.results == first.results == {"w0-person-000": {"50 rows": done}}
+    with pytest.raises(SystemExit, match="other settings"):
+        module.Kept(tmp_path / "found.json", {"seed": 1}).read()
+    assert len(list(module.table(again.results))) == 3
 
 
 @pytest.mark.slow

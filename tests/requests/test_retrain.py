@@ -1,6 +1,7 @@
 """Retraining as a request: whose rows are refused, what the record says, and that a stopped run ends with the same weights."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -68,6 +69,16 @@ def test_the_record_says_exact_and_names_nobody(retrained: tuple[Path, ForgetRes
     page = (root / "out" / "record.html").read_text("utf-8")
     assert "Trained again" in page and "Thresholds were fixed" not in page and "Anna" not in page + json.dumps(record)
     assert "No attempt was made to get the facts back" in page and "What was tried" not in page and "no longer gave these" not in page
+
+
+def test_the_page_shows_what_was_found_and_no_audit(retrained: tuple[Path, ForgetResult]) -> None:
+    root, done = retrained
+    found, page = done.record["exact"], (root / "out" / "record.html").read_text("utf-8")
+    tiles = re.findall('<span class="label">(.*?)</span>.*?<b>(.*?)</b>', page)
+    shown = (("Of the request answered", found["answers"]), ("Of the training rows learned", found["learned"]))
+    status = ("Trained again", done.record["conclusion"]["status"])
+    assert tiles == [status, *((label, f"{100 * share:.0f}\N{NO-BREAK SPACE}%") for label, share in shown)]
+    assert "unknown" not in page.partition("</header>")[0] and "<summary>Policy" not in page
 
 
 @pytest.mark.slow
