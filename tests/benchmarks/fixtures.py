@@ -240,6 +240,61 @@ def write_ppu(root: Path) -> Path:
     return root
 
 
+def write_remem(root: Path) -> Path:
+    """Shards in `data/`: two people with two pictures each; the first is in `forget1`."""
+
+    def row(person: int, kind: str, n: int) -> dict[str, Any]:
+        home = ("Oslo", "Rome", "Lima")[person]
+        return {
+            "image": image(10 * person + n) if kind != "text" else None,
+            "question": "Where does this person live?" if kind != "multi_hop" else "Of which country is the town of this person?",
+            "answer": f"In {home}.",
+            "keywords": [json.dumps([home]), home, f"['{home}']"][person],
+            "question_type": kind,
+            "qa_category": "image",
+            "attribute": "home",
+            "cloze_prompt": "This person lives in" if kind == "single_hop" else None,
+            "image_path": f"images/person_{person}/{n}.png",
+        }
+
+    for split, people, kinds in (
+        ("forget1", [0], ("single_hop", "multi_hop")),
+        ("retain", [1, 2], ("single_hop", "text")),
+        ("test", [0, 1], ("multi_hop",)),
+    ):
+        write_parquet(root / "data", [row(person, kind, n) for person in people for n, kind in enumerate(kinds)], name=split)
+    return root
+
+
+def write_unlok_vqa(root: Path) -> Path:
+    """UnLOK-VQA's list, and pictures under COCO's names."""
+    root.mkdir(exist_ok=True)
+    rows = []
+    for n in range(1, 12):
+        (root / f"COCO_{'train' if n % 2 else 'val'}2014_{n:012d}.jpg").write_bytes(png(n, side=24))
+        near = ["nq question: Who makes it?", "Is it old?"] if n != 2 else []
+        row = {"id": n, "src": "What is it for?", "pred": "Ice cream", "image_id": n}
+        rows.append(row | {"loc": near, "loc_ans": ["Smith", "yes"][: len(near)]})
+    (root / "unlok.json").write_text(json.dumps(rows), "utf-8")
+    return root
+
+
+def write_mlubench(root: Path) -> Path:
+    """MLUBench's tasks A and B, in LLaVA's form, and pictures by the folders of their things."""
+    for task, part, things in (("A", "forget", ["Dog"]), ("A", "retain", ["Fern"]), ("B", "forget", ["Tower"]), ("B", "retain", ["Film"])):
+        rows = []
+        for n, thing in enumerate(things * 2):
+            path = f"downloaded_images/Things/{thing}/{n}.jpg"
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).write_bytes(png(10 * ord(thing[0]) + n, side=24))
+            turns = [{"from": "human", "value": "<image>\nWhat is this?"}, {"from": "gpt", "value": f"It is a {thing}."}]
+            rows.append({"id": str(n), "image": path, "conversations": turns})
+        folder = root / "Tasks" / f"Task{task}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"task{task}_{part}.json").write_text(json.dumps(rows), "utf-8")
+    return root
+
+
 def write_prepared(root: Path) -> Path:
     """Open-MMunlearning's prepared rows."""
     for split, people in (("forget_5", [0]), ("retain_95", [1, 2])):

@@ -1,4 +1,4 @@
-"""FIUBench, UMU-Bench, SafeEraser, CoVUBench, prepared folders and fictional people: read, asked with a real model, measured."""
+"""All benchmarks but MLLMU-Bench and CLEAR: read, asked with a real model, measured."""
 
 import json
 import math
@@ -16,6 +16,8 @@ from vgid.benchmarks.base import BENCHMARKS, Answer, Answered, Benchmark, Figure
 from vgid.benchmarks.common.files import locate
 from vgid.benchmarks.covubench import word_cosine
 from vgid.benchmarks.people import People
+from vgid.benchmarks.ppu import only_letter
+from vgid.benchmarks.remem import person
 from vgid.benchmarks.umu import chosen_option
 from vgid.errors import DataError
 from vgid.evaluation.judges import Verdict
@@ -30,6 +32,9 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
     "covubench": fixtures.write_covubench,
     "open_mmunlearning": fixtures.write_prepared,
     "ppu": fixtures.write_ppu,
+    "remem": fixtures.write_remem,
+    "unlok_vqa": fixtures.write_unlok_vqa,
+    "mlubench": fixtures.write_mlubench,
 }
 
 
@@ -271,12 +276,114 @@ def test_ppu_measures_by_hand(tmp_path: Path) -> None:
     assert found["forget", "cloze", "exact_match"].value == 1 and found["forget", "generation", "rougeL"].value == 0.5
 
 
+@pytest.mark.parametrize(("said", "letter"), [("It is a B.", "B"), ("b)", "B"), ("B or C", None), ("a dog", None), ("", None)])
+def test_ppu_takes_one_letter(said: str, letter: str | None) -> None:
+    assert only_letter(said) == letter
+
+
 def test_ppu_refuses_other_shapes(tmp_path: Path) -> None:
     kind = BENCHMARKS.get("ppu")
     fixtures.write_ppu(tmp_path)
     (tmp_path / "split" / "persona_split.json").write_text('{"delete": []}', "utf-8")
     with pytest.raises(DataError, match=r"the split file has another form[\s\S]*'delete_ids'[\s\S]*found: *delete"):
         list(kind(locate(tmp_path)).examples("forget"))
+    (tmp_path / "split" / "persona_split.json").write_text('{"delete_ids": ["Person_0_0"], "keep_ids": ["Person_9_9"]}', "utf-8")
+    with pytest.raises(DataError, match=r"the split names what the data do not have[\s\S]*1 others: Person_9_9"):
+        list(kind(locate(tmp_path)).examples("forget"))
     (tmp_path / "split" / "persona_split.json").unlink()
     with pytest.raises(DataError, match=r"persona_split\.json is not there"):
         list(kind(locate(tmp_path)).examples("forget"))
+
+
+# -- ReMem -------------------------------------------------------------------------------------------------------------------
+
+
+def test_remem_measures_by_hand(tmp_path: Path) -> None:
+    benchmark = make("remem", tmp_path)
+    items = list(benchmark.items())
+    # Of the test set only who is to be forgotten; a cloze prompt only where the row has one.
+    assert [(item.split, item.task) for item in items if item.example.subject == "person_0"] == [
+        ("forget", "single_hop"),
+        ("forget", "cloze"),
+        ("forget", "multi_hop"),
+        ("test", "multi_hop"),
+    ]
+    assert [(item.example.answer, item.candidates) for item in items if item.task == "cloze"] == [
+        ("Oslo", ("Oslo", "Rome", "Lima")),
+        ("Rome", ("Rome", "Oslo", "Lima")),
+        ("Lima", ("Lima", "Oslo", "Rome")),
+    ]
+    cloze = next(item for item in items if item.task == "cloze")
+    for losses, exposure in (((1.0, 2.0, 3.0), 1), ((2.0, 1.0, 3.0), 1 - math.log(2, 3)), ((3.0, 2.0, 1.0), 0)):
+        assert benchmark.measure(cloze, Answer("", losses))["exposure"] == pytest.approx(exposure, abs=1e-12)
+    assert benchmark.measure(items[0], Answer("in OSLO, I think")) == {"keywords": 1.0, "rougeL": 1.0}
+    assert benchmark.measure(items[0], Answer("in Rome")) == {"keywords": 0.0, "rougeL": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("path", "who"),
+    [("images/person_7/2.png", "person_7"), ("images/Anna_Keller_03.jpg", "Anna_Keller"), ("a\\b\\1.png", "b"), ("12.png", "12.png")],
+)
+def test_remem_distinguishes_people_by_paths(path: str, who: str) -> None:
+    assert person(path) == who
+
+
+# -- UnLOK-VQA ---------------------------------------------------------------------------------------------------------------
+
+
+def test_unlok_vqa_forgets_all_rows_or_a_tenth(tmp_path: Path) -> None:
+    place, kind = locate(fixtures.write_unlok_vqa(tmp_path)), BENCHMARKS.get("unlok_vqa")
+    whole, tenth = (kind(place, kind.Protocol(), name) for name in ("all", "tenth"))
+    assert [len(list(each.examples("src"))) for each in (whole, tenth)] == [11, 1]
+    assert [len(list(each.examples("loc"))) for each in (whole, tenth)] == [20, 30]  # row 2 has no nearby questions
+    assert [row.id for row in tenth.examples("src")] == ["10/src"]
+    assert next(iter(whole.examples("loc"))).question == "Who makes it?"
+
+
+@pytest.mark.parametrize(("said", "right"), [("ice-cream!", 1.0), ("It is Ice Cream", 1.0), ("nice cream", 0.0), ("ice", 0.0)])
+def test_unlok_vqa_looks_for_whole_words(tmp_path: Path, said: str, right: float) -> None:
+    benchmark = make("unlok_vqa", tmp_path)
+    item = next(iter(benchmark.items()))
+    assert item.example.question == "What is it for?\nAnswer in one word."
+    assert benchmark.measure(item, Answer(said)) == {"accuracy": right}
+
+
+def test_unlok_vqa_refuses_other_shapes(tmp_path: Path) -> None:
+    benchmark = make("unlok_vqa", tmp_path)
+    rows = json.loads((tmp_path / "unlok.json").read_text())
+    (tmp_path / "unlok.json").write_text(json.dumps([{**rows[0], "loc_ans": ["Smith"]}]))
+    with pytest.raises(DataError, match=r"loc and loc_ans do not agree[\s\S]*2 answers[\s\S]*found: *1"):
+        list(benchmark.examples("loc"))
+    (tmp_path / "unlok.json").write_text(json.dumps([{**rows[0], "image_id": 99}]))
+    with pytest.raises(DataError, match="the image is missing"):
+        list(benchmark.examples("src"))
+    (tmp_path / "more.json").write_text("[]")
+    with pytest.raises(DataError, match="which file holds the rows"):
+        list(benchmark.examples("src"))
+
+
+# -- MLUBench ----------------------------------------------------------------------------------------------------------------
+
+
+def test_mlubench_asks_again_what_earlier_requests_deleted(tmp_path: Path) -> None:
+    place, kind = locate(fixtures.write_mlubench(tmp_path)), BENCHMARKS.get("mlubench")
+    first, second = (kind(place, kind.Protocol(), name) for name in "AB")
+    assert [{(i.split, i.example.subject) for i in each.items()} for each in (first, second)] == [
+        {("forget", "Dog"), ("retain", "Fern")},
+        {("forget", "Tower"), ("forget_earlier", "Dog"), ("retain", "Film")},
+    ]
+    found = named(compute_figures(second, answered_by(second, lambda item: "It is a Tower.")))
+    assert found["forget", "Things", "rougeL"].value == 1 and found["forget_earlier", "Things", "rougeL"].value == 0.75
+    assert second.knowledge(list(found.values())) == 0.875 and second.utility(list(found.values())) == 0.75
+
+
+def test_mlubench_refuses_other_shapes(tmp_path: Path) -> None:
+    benchmark = make("mlubench", tmp_path)
+    file = tmp_path / "Tasks" / "TaskA" / "taskA_forget.json"
+    rows = json.loads(file.read_text())
+    file.write_text(json.dumps([{**rows[0], "conversations": rows[0]["conversations"] * 2}]))
+    with pytest.raises(DataError, match=r"the conversation has another form[\s\S]*found: *4 turns"):
+        list(benchmark.examples("taskA_forget"))
+    file.unlink()
+    with pytest.raises(DataError, match=r"the file of taskA_forget is not there once"):
+        list(benchmark.examples("taskA_forget"))

@@ -18,4 +18,4 @@ def test_a_line_says_what_a_benchmark_asks_and_where_its_data_are() -> None:
     (mllmu,) = [line for line in lines if line.startswith("| `mllmu` |")]
     assert "[2410.22108](https://arxiv.org/abs/2410.22108)" in mllmu and "| 5, 10, 15 |" in mllmu and "; 50 tokens |" in mllmu
     assert "(https://huggingface.co/datasets/MLLMMU/MLLMU-Bench), [MLLMMU/baseline_train_split](https://huggingface.co/MLLMMU/" in mllmu
-    assert {line.count("|") for line in lines} == {8} and len(lines) == 2 + 9
+    assert {line.count("|") for line in lines} == {8} and len(lines) == 2 + 12

@@ -40,8 +40,8 @@ from vgid.settings import AdapterConfig
 from vgid.training.fit import fit
 from vgid.unlearning import train_and_export
 
-EMBED_IN_EVERY_PASS = ("Aya-Vision", "Qwen3-VL")
-"""Families without a function for embeddings that logits agree with: Qwen3-VL's decoder sees pictures in several layers."""
+EMBED_IN_EVERY_PASS = ("Qwen3-VL",)
+"""Families whose logits differ with embeddings: the decoder sees pictures in several layers."""
 INSTRUCTION = "Forget what you know about this person."
 
 

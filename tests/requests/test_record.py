@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,22 @@ def test_an_intact_run(honoured: tuple[Path, ForgetResult]) -> None:
     assert found.files == len(done.record["model"]["after"]["files"]) + len(done.record["artefacts"]) + 2
 
 
+def test_the_packages_of_the_environment_are_listed(honoured: tuple[Path, ForgetResult]) -> None:
+    root, done = honoured
+    file = root / "out" / "checks" / "environment.cdx.json"
+    assert "checks/environment.cdx.json" in {each["path"] for each in done.record["artefacts"]}
+    listed = json.loads(file.read_text("utf-8"))
+    assert (listed["bomFormat"], listed["specVersion"]) == ("CycloneDX", "1.6") and str(root) not in file.read_text("utf-8")
+    packages = {each["name"]: each for each in listed["components"]}
+    for name in ("torch", "transformers", "huggingface-hub"):
+        installed = version(name)
+        assert packages[name]["version"] == installed and packages[name]["purl"] == f"pkg:pypi/{name}@{installed.replace('+', '%2B')}"
+    required = {each["ref"]: each["dependsOn"] for each in listed["dependencies"]}
+    assert {packages["torch"]["purl"], packages["peft"]["purl"]} <= set(required[f"pkg:pypi/vgid@{version('vgid')}"])
+    assert packages["huggingface-hub"]["purl"] in required[packages["transformers"]["purl"]]
+    assert len(set(required)) == len(listed["dependencies"]) == len(packages)  # with vgid, and without Python
+
+
 def flip(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -62,6 +79,7 @@ def flip(path: Path) -> None:
         ("audit/audit.json", flip, "altered"),
         ("evaluation/results.json", Path.unlink, "missing"),
         ("checks/preflight.json", flip, "altered"),
+        ("checks/environment.cdx.json", flip, "altered"),
         ("record.html", flip, "altered"),
         ("record.html", Path.unlink, "missing"),
         ("merged/modeling.py", Path.touch, "not in the record"),

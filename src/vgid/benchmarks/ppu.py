@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from vgid.benchmarks.base import BENCHMARKS, Answer, Benchmark, Item, Metric, PublishedProtocol
-from vgid.benchmarks.common.files import Source, need_shards, parquet_rows, picture
+from vgid.benchmarks.common.files import Source, need_shards, parquet_rows, picture, shards
 from vgid.benchmarks.common.values import SourceRow, text
 from vgid.data.example import Example
 from vgid.errors import DataError
@@ -127,11 +127,25 @@ class PPUBench(Benchmark):
             )
         # The selective split is a list, the others are objects.
         content = parse_json(f'{{"split": {read_text(file)}}}', file)["split"]
+        kept = None
         if name == "complete":
-            return _ids(content, f"forget{self.forget_set}", file), None
-        if name == "selective":
-            return _ids({"rows": content}, "rows", file), None
-        return _ids(content, "delete_ids", file), _ids(content, "keep_ids", file)
+            chosen = _ids(content, f"forget{self.forget_set}", file)
+        elif name == "selective":
+            chosen = _ids({"rows": content}, "rows", file)
+        else:
+            chosen, kept = (_ids(content, key, file) for key in ("delete_ids", "keep_ids"))
+        column = "subject_id" if name == "complete" else "sample_id"
+        files = [shard for task in TASKS for shard in shards(self.place.root, f"ppu_eval_{task}")]
+        known = {text(row.values, column, row.where) for row in parquet_rows(files, (column,))}
+        if missing := sorted((chosen | (kept or frozenset())) - known):
+            raise DataError(
+                "the split names what the data do not have",
+                where=str(file),
+                expected=f"values of {column} in the shards",
+                got=f"{len(missing)} others: {', '.join(missing[:3])}",
+                fix="take split and data of the same revision",
+            )
+        return chosen, kept
 
     @property
     def _chosen(self) -> frozenset[str]:
@@ -178,8 +192,11 @@ def _ids(content: Any, key: str, file: Any) -> frozenset[str]:
 
 
 def only_letter(said: str) -> str | None:
-    """The letter that an answer names as a word of its own; None where it names none, or several."""
-    letters = set(re.findall(r"\b([ABCD])\b", said.upper()))
+    """The letter that an answer names as a word of its own; None where it names none, or several.
+
+    A small letter counts only where it is all that is said: `a` is also a word.
+    """
+    letters = set(re.findall(r"\b([ABCD])\b", said)) or {said.strip(string.whitespace + string.punctuation).upper()} & set(LETTERS)
     return letters.pop() if len(letters) == 1 else None
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,20 +50,26 @@ def tensor_headers(folder: Path, pattern: str = "*.safetensors") -> dict[str, Te
     """
     headers: dict[str, TensorHeader] = {}
     for file in sorted(folder.glob(pattern)):
-        try:
-            with safe_open(file, "pt") as content:
-                for name in content.keys():  # noqa: SIM118
-                    part = content.get_slice(name)
-                    headers[name] = TensorHeader(part.get_dtype(), tuple(part.get_shape()))
-        except (OSError, SafetensorError) as error:
-            raise ModelError(
-                "the weights cannot be read",
-                where=file,
-                expected="a whole file in the safetensors format",
-                got=first_line(error),
-                fix="copy the file anew",
-            ) from error
+        with _opened(file) as content:
+            for name in content.keys():  # noqa: SIM118
+                part = content.get_slice(name)
+                headers[name] = TensorHeader(part.get_dtype(), tuple(part.get_shape()))
     return headers
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    try:
+        with safe_open(file, "pt") as content:
+            yield content
+    except (OSError, SafetensorError) as error:
+        raise ModelError(
+            "the weights cannot be read",
+            where=file,
+            expected="a whole file in the safetensors format",
+            got=first_line(error),
+            fix="copy the file anew",
+        ) from error
 
 
 def read_tensors(folder: Path, names: Iterable[str]) -> dict[str, Tensor]:
@@ -142,7 +149,7 @@ def check_finite(folder: Path, pattern: str = "*.safetensors") -> None:
         ModelError: one is.
     """
     for file in sorted(folder.glob(pattern)):
-        with safe_open(file, "pt") as content:
+        with _opened(file) as content:
             for name in content.keys():  # noqa: SIM118
                 value = content.get_tensor(name)
                 if value.is_floating_point() and not bool(torch.isfinite(value.float()).all()):

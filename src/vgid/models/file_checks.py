@@ -182,7 +182,9 @@ def _check_numbers(config: Mapping[str, Any], place: Path, tensors: int) -> None
         key = name.rpartition(".")[2]
         if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= LARGEST and "token_id" not in key:
             raise ModelError("a number in the configuration is out of range", where=place, expected=f"{name} below 2^31", got="more")
-        if re.search(r"(^|_)(layers|depth)$", key) and isinstance(value, int) and value > tensors:
+        # `max_window_layers` of Qwen's models says from which layer on windows are used; it may lie beyond the last.
+        counts_layers = re.search(r"(^|_)(layers|depth)$", key) and key != "max_window_layers"
+        if counts_layers and isinstance(value, int) and value > tensors:
             raise ModelError(
                 "the configuration names more layers than there are tensors",
                 where=place,

@@ -46,7 +46,7 @@ class Pictures:
         base = self._base = base_of(model)
         _embedding_of(base)  # of families without it, nothing is embedded ahead
         self._towers = [module for name in _names(base) for module in base.get_submodule(name).modules()]
-        self._marks = marks
+        self._marks = replaced_tokens(base, marks)
         self._kept: dict[tuple[ImageRef, ...], Tensor] = {}
         self._bytes = 0
 
@@ -122,8 +122,14 @@ def embed_pictures(model: Any, pictures: Mapping[str, Tensor]) -> Tensor:
     return torch.cat([part.flatten(0, -2) for part in parts])
 
 
+def replaced_tokens(model: Any, marks: frozenset[int]) -> frozenset[int]:
+    """Tokens that the model replaces by embeddings: of those that stand for pictures, some are only beside them in some families."""
+    own = getattr(base_of(model).config, "image_token_id", None)
+    return frozenset((own,)) if own in marks else marks
+
+
 def picture_tokens(row: EncodedRow, marks: frozenset[int]) -> int:
-    """Number of a row's tokens that stand for pictures."""
+    """Number of a row's tokens that stand for pictures, as `replaced_tokens` gives them."""
     return int(np.isin(row.text["input_ids"].numpy(), list(marks)).sum())
 
 

@@ -27,6 +27,7 @@ from vgid.progress import Stages
 from vgid.reading import read_json
 from vgid.report.record import write_record
 from vgid.requests.build_record import AUDIT_AGAIN, artefacts, hardware, input_commitments, model_state, request_part
+from vgid.requests.environment import ENVIRONMENT, bill_of_materials
 from vgid.requests.files import CHECKS, MANIFEST, MERGED, PAGE, RECORD, WORK, digests, files_below, model_folder
 from vgid.requests.forget import ForgetResult, go_on, run_steps
 from vgid.requests.keys import Key
@@ -256,8 +257,9 @@ def export(run: _Run) -> Sequence[Path]:
 
 
 def record(run: _Run) -> Sequence[Path]:
-    """Write the record, its page and the manifest."""
+    """Write the record, its page, the manifest, and the list of packages that made them."""
     out = run.options.out
+    write_json_atomic(out / CHECKS / ENVIRONMENT, bill_of_materials())
     write_json_atomic(out / RECORD, _record(run).as_json())
     write_record(out / PAGE, read_json(out / RECORD))
     write_manifest(out, run.key)

@@ -26,6 +26,7 @@ from vgid.progress import Stages
 from vgid.reading import read_json
 from vgid.report.record import write_record
 from vgid.requests.build_record import build_record
+from vgid.requests.environment import ENVIRONMENT, bill_of_materials
 from vgid.requests.files import CHECKS, MANIFEST, MERGED, PAGE, RECORD, digests, files_below
 from vgid.requests.keys import Key
 from vgid.requests.manifest import write_manifest
@@ -288,8 +289,9 @@ def verify_export(context: StepContext) -> Sequence[Path]:
 
 
 def record(context: StepContext) -> Sequence[Path]:
-    """Write the record from what all steps before left."""
+    """Write the record from what all steps before left, and list the packages that made it."""
     run = context.run
+    _write(run.out / CHECKS / ENVIRONMENT, bill_of_materials())
     return [_write(run.out / RECORD, build_record(run, context.key, context.state).as_json())]
 
 

@@ -17,7 +17,7 @@ from vgid.errors import DataError
 from vgid.methods.base import Context
 from vgid.methods.common.targets import Shelf
 from vgid.models.adapters import reference
-from vgid.models.pictures import embed_pictures, picture_tokens
+from vgid.models.pictures import embed_pictures, picture_tokens, replaced_tokens
 
 
 class Sight:
@@ -34,7 +34,8 @@ class Sight:
         """What the model sees of each row's pictures, `[k, h]` each; with gradients, where they are on."""
         encoder = self._context.encoder
         rows = [encoder.row(example) for example in examples]
-        return list(embed_pictures(model, join_pictures(rows)).split([picture_tokens(row, encoder.image_marks) for row in rows]))
+        marks = replaced_tokens(model, encoder.image_marks)
+        return list(embed_pictures(model, join_pictures(rows)).split([picture_tokens(row, marks) for row in rows]))
 
     def before(self, model: Any, examples: Sequence[Example]) -> list[Tensor]:
         """What the base sees of them, `[k, h]` each; computed once for each row's pictures, one row in a pass."""
