@@ -7,14 +7,16 @@ This module imports nothing else of the package. A method's own settings are in 
 from __future__ import annotations
 
 import re
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 DEFAULT_METHOD = "vgid"
 """The method of a run that names none."""
 LARGEST = 10**7
-"""Steps, epochs, rows of a step and ranks, at most: above, sums of them no longer fit into what PyTorch counts with."""
+"""Steps, epochs and ranks, at most: above, sums of them no longer fit into what PyTorch counts with."""
+MOST_ROWS = 4096
+"""Rows of a step, at most: a step of more would end after hours, since as many passes are made as memory needs. Chosen by hand."""
 LARGEST_SEED = 2**32 - 1
 """The largest seed that all random generators take; NumPy has the smallest range."""
 Part = Literal["language", "projector", "vision"]
@@ -120,9 +122,9 @@ class TrainingConfig(Settings):
     steps: int | None = Field(default=None, ge=1, le=LARGEST)
     epochs: float = Field(default=3.0, gt=0, le=LARGEST)
     min_steps: int = Field(default=100, ge=1, le=LARGEST)
-    forget_batch: int = Field(default=4, ge=1, le=LARGEST)
-    retain_batch: int | None = Field(default=None, ge=0, le=LARGEST)
-    retain_ratio: float = Field(default=4.0, ge=0, le=LARGEST)
+    forget_batch: int = Field(default=4, ge=1, le=MOST_ROWS)
+    retain_batch: int | None = Field(default=None, ge=0, le=MOST_ROWS)
+    retain_ratio: float = Field(default=4.0, ge=0, le=MOST_ROWS)
     pack: int = Field(default=4, ge=1)
     learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -139,6 +141,12 @@ class TrainingConfig(Settings):
     micro_batch: int | None = Field(default=None, ge=1)
     checkpoint_every: int = Field(default=25, ge=0, le=LARGEST)
     shard: bool = False
+
+    @model_validator(mode="after")
+    def _check_rows(self) -> Self:
+        if self.retain_rows > MOST_ROWS:
+            raise ValueError(f"retain_ratio x forget_batch is {self.retain_rows} rows in a step, of at most {MOST_ROWS}")
+        return self
 
     @property
     def retain_rows(self) -> int:

@@ -1,5 +1,6 @@
 """The inspector from end to end: a real server, real models, a real browser."""
 
+import asyncio
 import http.client
 import os
 import re
@@ -19,6 +20,8 @@ from tests.browser import chromium
 from vgid.data.writing import write_examples
 from vgid.errors import ConfigError
 from vgid.inspector import server
+from vgid.inspector.page import PageHandlers, build_page
+from vgid.models.loading import LoadedModel
 from vgid.synthetic.tiny import tiny_path
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>"
@@ -97,6 +100,43 @@ def test_calls_without_the_token_are_refused(running: tuple[str, Path]) -> None:
         connection = http.client.HTTPConnection(address.hostname, address.port, timeout=10)
         connection.request("POST", "/gradio_api/upload", headers={"Cookie": cookie, **headers})
         assert connection.getresponse().status == status
+
+
+@pytest.mark.slow
+def test_no_route_answers_without_the_token(random_model: LoadedModel) -> None:
+    """Of all routes that Gradio and FastAPI have, by every method and some that they do not know."""
+    pytest.importorskip("gradio", reason='the inspector is tested by the extra: pip install -e ".[ui]"')
+    guard = server._server(build_page(PageHandlers(random_model, random_model)), "secret-token", 7000).config.app
+
+    def found(routes: Any, before: str = "") -> Iterator[tuple[str, str]]:
+        for route in routes:
+            path = before + getattr(route, "path", "")
+            yield from ((re.sub(r"{[^}]*}", "x", path) or "/", method) for method in {*(getattr(route, "methods", None) or ()), "PATCH"})
+            inside = getattr(route, "original_router", route)  # of routers that FastAPI includes
+            yield from found(getattr(inside, "routes", None) or (), path)
+
+    def status(path: str, method: str, headers: dict[str, str]) -> int:
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        coded = [(name.encode(), value.encode()) for name, value in headers.items()]
+        scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": b"", "headers": coded}
+        asyncio.run(guard({**scope, "http_version": "1.1", "scheme": "http", "root_path": "", "app": guard.app}, receive, send))
+        return int(sent[0]["status"])
+
+    here, cookie = {"host": "127.0.0.1:7000"}, {"cookie": "vgid_7000=secret-token"}
+    routes = sorted(set(found(guard.app.routes)))
+    assert {"/", "/config"} < {path for path, _ in routes} and any(path.endswith("/upload") for path, _ in routes)
+    for path, method in routes:
+        assert status(path, method, here) == 403, (path, method)
+        assert status(path, method, {**cookie, "host": "evil.example:7000"}) == 403, (path, method)
+        assert status(path, method, {**here, **cookie, "origin": "http://evil.example"}) == 403, (path, method)
+    assert status("/config", "GET", {**here, **cookie}) == 200
 
 
 @pytest.mark.slow
