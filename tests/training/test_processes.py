@@ -62,7 +62,7 @@ def alone(random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def assert_as_alone(out: Path, alone: Path) -> None:
     """The same losses within 1e-5, step by step, and one whole export.
 
-    Sums in another order differ by rounding, which Adam magnifies in an adapter where a gradient is nearly 0; a merged weight hardly shows it.
+    Sums in another order differ by rounding, which Adam magnifies in an adapter where gradients are nearly 0, and hardly in merged weights.
     """
     assert curves(out).keys() == curves(alone).keys() >= {"forget", "retain"}
     for name, points in curves(alone).items():
