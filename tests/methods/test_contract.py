@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,15 @@ from vgid.data.batching import Batch, Encoder
 from vgid.errors import ConfigError, DataError, RunError
 from vgid.methods import METHODS
 from vgid.methods.base import StepBatch
-from vgid.methods.cutting import Cut
+from vgid.methods.cutting import WHOLE, Cut
+from vgid.methods.engine import Plan
 from vgid.models.export import save_checkpoint
 from vgid.models.forward import answer_logits
 from vgid.models.loading import LoadedModel, load_model
 from vgid.models.structure import base_of, inspect_model
+from vgid.settings import TrainingConfig
 from vgid.training.fit import fit
+from vgid.training.gradient_step import GradientStep
 from vgid.unlearning import train_and_export
 
 FORGET, RETAIN = tuple(forget_rows()), tuple(retain_rows())
@@ -76,6 +80,37 @@ def test_a_batch_is_the_mean_of_its_rows(random_model: LoadedModel, row: Row) ->
     cut = [out.parts for out in method.passes(model, STEP, Cut(most=1))]  # each row in a pass of its own, where rows are cut
     for name, part in together.parts.items():
         assert sum(parts[name].item() for parts in cut if name in parts) == pytest.approx(part.item(), rel=2e-4, abs=1e-6), name
+
+
+@pytest.mark.parametrize("row", TRAINED, ids=str)
+def test_a_step_that_was_planned_ahead_is_the_same(random_model: LoadedModel, row: Row) -> None:
+    """To the last bit; what depends on the step before is never planned ahead."""
+    batches = [StepBatch(step, FORGET[step : step + 2], RETAIN[: step + 2]) for step in range(2)]
+    found = []
+    for ahead in (False, True):
+        method, model = row.prepared(replace(random_model, model=copy.deepcopy(random_model.model)), FORGET, RETAIN)
+        parameters = [p for p in shaken(model, 0.02).parameters() if p.requires_grad]
+        descent = GradientStep(model, method, TrainingConfig(), 0, lambda loss: loss.backward(), ahead=ahead)
+        made: list[int] = []
+
+        def planned_now(batch: StepBatch, cut: Cut = WHOLE, plan: Any = method.plan, made: list[int] = made) -> Plan:
+            made.append(batch.step)
+            return plan(batch, cut)
+
+        method.plan = planned_now  # type: ignore[method-assign]
+        losses = []
+        for batch, following in zip(batches, [*batches[1:], None], strict=True):
+            losses.append(descent.step(batch, following).total)
+            planned = made[-1:] == [following.step] if following else False
+            assert planned == (ahead and following is not None and method.foreseen(following.step))
+            with torch.no_grad():
+                for parameter in parameters:
+                    if parameter.grad is not None:
+                        parameter -= 0.1 * parameter.grad
+                        parameter.grad = None
+        assert sorted(set(made)) == made  # no step is planned twice
+        found.append((losses, torch.cat([p.detach().flatten() for p in parameters])))
+    assert found[0][0] == found[1][0] and torch.equal(found[0][1], found[1][1])
 
 
 @pytest.mark.parametrize("row", TRAINED, ids=str)

@@ -86,7 +86,7 @@ def test_noise_is_drawn_anew_unless_configured_otherwise(tiny: LoadedModel, mixe
     one, two = (method.teacher_batch(mixed, step).model_inputs["pixel_values"] for step in (0, 1))
     assert not torch.equal(one, two)
     fixed = VGID(VGIDConfig(**PAPER, redraw=False))
-    fixed.prepare(None, method.context)
+    fixed.prepare(tiny.model, method.context)
     one, two = (fixed.teacher_batch(mixed, step).model_inputs["pixel_values"] for step in (0, 1))
     assert torch.equal(one, two)
 

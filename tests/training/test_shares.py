@@ -111,7 +111,7 @@ class Greedy:
     def unsupported(self) -> dict[str, object]:
         return {}
 
-    def passes(self, model, batch, cut):  # type: ignore[no-untyped-def]
+    def passes(self, model, batch, cut, plan):  # type: ignore[no-untyped-def]
         return Method.passes(self, model, batch, cut)  # type: ignore[arg-type]
 
     def __init__(self, most: int) -> None:

@@ -88,11 +88,15 @@ class Batch:
     embedded: Embedded | None = None
 
     def to(self, device: torch.device | str) -> Batch:
-        """Return the same batch on another device."""
-        inputs = {name: value.to(device) for name, value in self.model_inputs.items()}
+        """Return the same batch on another device; the host does not wait for tensors in pinned memory."""
+        inputs = {name: value.to(device, non_blocking=value.is_pinned()) for name, value in self.model_inputs.items()}
         answers, packing = Answers(*(x.to(device) for x in self.answers)), self.packing and self.packing.to(device)
         embedded = self.embedded and Embedded(*(x.to(device) for x in self.embedded))
         return replace(self, model_inputs=inputs, answers=answers, owners=self.owners.to(device), packing=packing, embedded=embedded)
+
+    def pinned(self) -> Batch:
+        """Return the same batch with its inputs in pinned memory."""
+        return replace(self, model_inputs={name: value.pin_memory() for name, value in self.model_inputs.items()})
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from vgid.data.packing import Style
 from vgid.data.replay import ReplayConfig
 from vgid.errors import DataError
 from vgid.methods.cutting import WHOLE, Cut
-from vgid.methods.engine import Machine, PassLoss, Term, pass_tokens, passes, whole_loss
+from vgid.methods.engine import Machine, PassLoss, Plan, Term, pass_tokens, passes, whole_loss
 from vgid.models.pictures import Pictures
 from vgid.registry import Registry
 from vgid.settings import Settings
@@ -226,7 +226,16 @@ class Method(Generic[C]):
     def before_step(self, model: Any, batch: StepBatch) -> None:
         """Called before the terms of a step are computed; once for each part of a step that is cut into parts."""
 
-    def passes(self, model: Any, batch: StepBatch, cut: Cut = WHOLE) -> Iterator[PassLoss]:
+    def foreseen(self, step: int) -> bool:
+        """Whether the terms of a step follow from (seed, step), so that it can be planned while an earlier step is under way."""
+        changing = ("before_step", "passes", "state_dict")
+        return self.states_terms and all(getattr(type(self), name) is getattr(Method, name) for name in changing)
+
+    def plan(self, batch: StepBatch, cut: Cut = WHOLE) -> Plan:
+        """All of a step that needs no model; see `passes`."""
+        return Plan(self.terms(batch), replace(self.machine(), cut=cut))
+
+    def passes(self, model: Any, batch: StepBatch, cut: Cut = WHOLE, plan: Plan | None = None) -> Iterator[PassLoss]:
         """The loss of a step, pass by pass; the caller differentiates each before it asks for the next.
 
         A method with a `loss` of its own takes one pass.
@@ -235,6 +244,7 @@ class Method(Generic[C]):
             model: the model in training.
             batch: rows of the step.
             cut: how rows of one kind are cut into passes.
+            plan: what `plan` gives for these rows and this cut; None makes it now.
 
         Yields:
             The loss of each pass.
@@ -244,7 +254,7 @@ class Method(Generic[C]):
             yield PassLoss(out.total, out.parts, attacked=False)
             return
         self.before_step(model, batch)
-        yield from passes(model, self.terms(batch), replace(self.machine(), cut=cut))
+        yield from passes(model, plan or self.plan(batch, cut))
 
     def largest_pass(self, batch: StepBatch, cut: Cut) -> int:
         """Tokens of the largest of the passes that `passes` takes, padding included."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -200,32 +200,47 @@ class _Unit(NamedTuple):
     requests: tuple[_Request | None, ...]
 
 
-def passes(model: Any, terms: Sequence[Term], machine: Machine) -> Iterator[PassLoss]:
-    """Compute the loss of a step in as few passes with gradients as there are model states and kinds of rows, if `machine.cut` allows.
+class Plan:
+    """All of a step that needs no model: encoded rows, batches and positions, on the CPU. It serves one step, once.
+
+    Args:
+        terms: terms of the step; those without rows are ignored.
+        machine: encoder, device, packing and adapters.
+    """
+
+    def __init__(self, terms: Sequence[Term], machine: Machine) -> None:
+        self.machine, self.collected = machine, _Collected(terms, machine)
+        groups = self.collected.groups()
+        # All batches and positions before the first pass: the base is asked once, for everything.
+        self.targets = _BaseOutputs(self.collected, machine)
+        self.passes = [(attacked, units, _Joined(_own_requests(self.collected, units), machine)) for attacked, units in groups]
+        for _, units, joined in self.passes:
+            _plan_states(self.collected, units, joined, self.targets)
+
+    def pin(self) -> None:
+        """Put batches and changed pictures into pinned memory, from which a GPU fetches them while the host goes on."""
+        for joined in (*self.targets.batches, *(joined for _, _, joined in self.passes)):
+            joined.pin()
+
+
+def passes(model: Any, plan: Plan) -> Iterator[PassLoss]:
+    """Compute the loss of a step in as few passes with gradients as there are model states and kinds of rows, if `Machine.cut` allows.
 
     Between two values of the iterator the caller differentiates the first one: the state of the model lasts until then.
 
     Args:
         model: the model in training.
-        terms: terms of the step; those without rows are ignored.
-        machine: encoder, device, packing and adapters.
+        plan: the plan of the step.
 
     Yields:
         The loss of each pass; the loss of the step is their sum.
     """
-    collected = _Collected(terms, machine)
-    groups = collected.groups()
-    if not groups:
+    if not plan.passes:
         return
-    # All batches and positions before the first pass: the base is asked once, for everything.
-    targets = _BaseOutputs(collected, machine)
-    planned = [(attacked, units, _Joined(_own_requests(collected, units), machine)) for attacked, units in groups]
-    for _, units, joined in planned:
-        _plan_states(collected, units, joined, targets)
-    targets.ask(model, [units for _, units, _ in planned])
-    for number, (attacked, units, joined) in enumerate(planned):
-        with machine.active() if attacked else nullcontext():
-            yield _run(model, collected, number, units, joined, targets, machine, attacked)
+    plan.targets.ask(model, [units for _, units, _ in plan.passes])
+    for number, (attacked, units, joined) in enumerate(plan.passes):
+        with plan.machine.active() if attacked else nullcontext():
+            yield _run(model, plan.collected, number, units, joined, plan.targets, plan.machine, attacked)
 
 
 def pass_tokens(terms: Sequence[Term], machine: Machine) -> list[int]:
@@ -400,6 +415,15 @@ class _Joined:
             self.batch, [next(changed) if each.key is not None else kept(each.example.images, each.row) for each in seen]
         )
 
+    def pin(self) -> None:
+        """Put the batch, and pictures that a view changes, into pinned memory."""
+        self.batch = self.batch.pinned()
+        if self._pictures:
+            for request in self.requests:
+                if request.key is not None and request.row.images:
+                    images = {name: value.pin_memory() for name, value in request.row.images.items()}
+                    request.row = replace(request.row, images=images)
+
     def moved(self, *indices: Positions) -> list[Tensor]:
         """Indices on the device."""
         return [torch.from_numpy(each).to(self.device) for each in indices]
@@ -412,8 +436,8 @@ class _BaseOutputs:
         self._collected, self._machine = collected, machine
         self._outputs: dict[int, tuple[Tensor, list[Tensor]]] = {}
         self._kept: dict[tuple[int, int, int], Tensor] = {}
-        self._batches = [_Joined(requests, machine) for requests in collected.base_groups()]
-        self._by_request = {id(each): joined for joined in self._batches for each in joined.requests}
+        self.batches = [_Joined(requests, machine) for requests in collected.base_groups()]
+        self._by_request = {id(each): joined for joined in self.batches for each in joined.requests}
 
     def ask(self, model: Any, groups: Sequence[Sequence[_Unit]]) -> None:
         """Run the base on everything, and look up what is kept between steps.
@@ -422,11 +446,11 @@ class _BaseOutputs:
             model: the model in training.
             groups: units of each pass with gradients.
         """
-        if not self._batches and not any(ask.kept for term in self._collected.terms for ask in term.asks):
+        if not self.batches and not any(ask.kept for term in self._collected.terms for ask in term.asks):
             return
         with reference(model, copy=self._machine.reference_copy) as base:
             layers = self._machine.layers(base) if self._machine.layers else ()
-            for joined in self._batches:
+            for joined in self.batches:
                 self._outputs[id(joined)] = joined.run(base, layers)
             for number, units in enumerate(groups):
                 for term, rows in _rows_by_term(self._collected, units).items():
@@ -604,7 +628,7 @@ def whole_loss(model: Any, terms: Sequence[Term], machine: Machine, trained: Seq
         The loss, and its parts, detached and unweighted.
     """
     total, parts = torch.zeros((), device=machine.device), dict[str, Tensor]()
-    for each in passes(model, terms, machine):
+    for each in passes(model, Plan(terms, machine)):
         value = each.total
         if each.attacked and value.requires_grad:
             value = with_gradient(value, trained, gradients(value, trained))

@@ -27,7 +27,7 @@ from vgid.methods.base import METHODS, Capability, Context, Defaults, Method, Me
 from vgid.methods.common.neurons import sample
 from vgid.methods.common.terms import likelihood, nll
 from vgid.methods.cutting import WHOLE, Cut
-from vgid.methods.engine import Ask, PassLoss, Said, Term
+from vgid.methods.engine import Ask, PassLoss, Plan, Said, Term
 from vgid.seeds import derive_seed
 
 log = logging.getLogger("vgid")
@@ -110,10 +110,10 @@ class PDU(Method[PDUConfig]):
         """Go on with them."""
         self.dual, self.bound = state["dual"].clone().cpu(), float(state["bound"])
 
-    def passes(self, model: Any, batch: StepBatch, cut: Cut = WHOLE) -> Iterator[PassLoss]:
+    def passes(self, model: Any, batch: StepBatch, cut: Cut = WHOLE, plan: Plan | None = None) -> Iterator[PassLoss]:
         """As usual; afterwards the dual variable takes its step."""
         retain = None
-        for each in super().passes(model, batch, cut):
+        for each in super().passes(model, batch, cut, plan):
             if "retain" in each.parts:
                 retain = each.parts["retain"] if retain is None else retain + each.parts["retain"]
             yield each

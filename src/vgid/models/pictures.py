@@ -116,7 +116,7 @@ def embed_pictures(model: Any, pictures: Mapping[str, Tensor]) -> Tensor:
     base = base_of(model)
     embed = _embedding_of(base)
     device, takes = next(base.parameters()).device, inspect.signature(embed).parameters
-    found = embed(**{name: value.to(device) for name, value in pictures.items() if name in takes})
+    found = embed(**{name: value.to(device, non_blocking=value.is_pinned()) for name, value in pictures.items() if name in takes})
     found = getattr(found, "pooler_output", found)
     parts = list(found) if isinstance(found, (list, tuple)) else [found]
     return torch.cat([part.flatten(0, -2) for part in parts])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ from vgid.errors import ConfigError, RunError
 from vgid.memory import free_memory, gigabytes, is_out_of_memory
 from vgid.methods.base import Method, StepBatch
 from vgid.methods.cutting import WORTH, Cut
-from vgid.methods.engine import PassLoss
+from vgid.methods.engine import PassLoss, Plan
 from vgid.seeds import derive_seed
 from vgid.settings import TrainingConfig
 from vgid.training.shares import Part, parts_of
@@ -91,6 +91,7 @@ class GradientStep:
         config: settings of training; `micro_batch` and `max_tokens` are read from it (`auto` is worked out before, here it means no limit).
         seed: random seed of the run; randomness within a step follows from it and the step.
         backward: the trainer's backward pass, which knows about loss scaling.
+        ahead: plan the next step while a device works on this one; None does so where the model is on a GPU.
         by_engine: an engine such as DeepSpeed averages gradients over processes; it counts passes and so gets one for each step.
 
     Raises:
@@ -98,7 +99,15 @@ class GradientStep:
     """
 
     def __init__(
-        self, model: Any, method: Method[Any], config: TrainingConfig, seed: int, backward: Backward, *, by_engine: bool = False
+        self,
+        model: Any,
+        method: Method[Any],
+        config: TrainingConfig,
+        seed: int,
+        backward: Backward,
+        *,
+        ahead: bool | None = None,
+        by_engine: bool = False,
     ) -> None:
         self.model, self.method, self.config, self.seed, self.backward, self.by_engine = model, method, config, seed, backward, by_engine
         self.micro_batch = config.micro_batch
@@ -107,6 +116,9 @@ class GradientStep:
         # Of sharded parameters PyTorch itself averages gradients; an adapter is whole in every process.
         self.averaged = by_engine or any(processes.shard_of(p) is not p for p in model.parameters() if p.requires_grad)
         self._halved = False
+        self._on_gpu = next(model.parameters()).device.type == "cuda"
+        self.ahead = self._on_gpu if ahead is None else ahead
+        self._planned: tuple[Hashable, list[Plan]] = (None, [])
         unsupported = method.unsupported()
         self.splits = "splitting" not in unsupported
         if not self.splits and (self.micro_batch is not None or processes.count() > 1):
@@ -134,13 +146,18 @@ class GradientStep:
                 fix=unsupported["sharding"].fix,
             )
 
-    def step(self, batch: StepBatch) -> StepLoss:
+    def step(self, batch: StepBatch, following: StepBatch | None = None) -> StepLoss:
         """Gradients of the mean over all rows, in every process; gives the loss.
 
+        Args:
+            batch: rows of the step.
+            following: rows of the next one, which may be planned meanwhile; None for the last step.
+
         Raises:
+            DataError: rows cannot be encoded.
             RunError: the loss or a gradient is not finite, or memory does not suffice; no weight has been touched.
         """
-        loss = together(processes.exchange(self._mine(batch)))
+        loss = together(processes.exchange(self._mine(batch, following)))
         if loss.broken:
             raise _not_finite("the loss", loss.total, batch, loss.broken)
         if not self.averaged:
@@ -150,10 +167,10 @@ class GradientStep:
             raise _not_finite("the gradient", norm, batch, [row.id for row in (*batch.forget, *batch.retain)])
         return loss
 
-    def _mine(self, batch: StepBatch) -> StepLoss:
+    def _mine(self, batch: StepBatch, following: StepBatch | None) -> StepLoss:
         """This process's share; where memory does not suffice, once more in parts of half the size."""
         try:
-            return self._pass(batch)
+            return self._pass(batch, following)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -161,15 +178,17 @@ class GradientStep:
                 raise self._too_large(error) from error
         # Out of the except clause, which keeps the tensors of the failed pass alive.
         self._halve(batch)
-        return self._mine(batch)
+        return self._mine(batch, following)
 
-    def _pass(self, batch: StepBatch) -> StepLoss:
+    def _pass(self, batch: StepBatch, following: StepBatch | None) -> StepLoss:
         # So that a run that goes on from a checkpoint meets the same randomness as one that never stopped.
         set_seed(derive_seed(self.seed, "step", batch.step, processes.rank()) % 2**32)
         done, losses = _Passes(), []
         scale = processes.count() if self.averaged else 1
-        for part in self._parts(batch):
-            for out in self._losses(part.batch):
+        parts = self._parts(batch)
+        (key, plans), self._planned = self._planned, (None, [])
+        for part, plan in zip(parts, plans if key == self._key(batch) else [None] * len(parts), strict=True):
+            for out in self._losses(part.batch, plan):
                 done.add(out, part)
                 if not out.total.requires_grad:
                     continue
@@ -177,16 +196,34 @@ class GradientStep:
                     losses.append(out.total * (part.weight * scale))
                 else:
                     self.backward(out.total * (part.weight * scale))
-        share = done.read()
+        if following is not None:
+            self._plan(following)
+        share = done.read()  # waits for the device
         if losses:  # the engine also takes the step
             if share.broken:
                 raise _not_finite("the loss", share.total, batch, share.broken)
             self.backward(torch.stack(losses).sum())
         return share
 
-    def _losses(self, batch: StepBatch) -> Iterable[PassLoss]:
+    def _key(self, batch: StepBatch) -> Hashable:
+        """What plans of a step depend on: those made before memory fell short are of no use."""
+        return batch.step, self.max_tokens, self.micro_batch
+
+    def _plan(self, batch: StepBatch) -> None:
+        """Encode, perturb and join the rows of the next step while the device works through what this one has queued.
+
+        No thread: the interpreter lock would make this step's kernels wait for it, and all of them are queued by now.
+        """
+        if not self.ahead or self.by_engine or not self.method.foreseen(batch.step):
+            return
+        plans = [self.method.plan(part.batch, self._cut()) for part in self._parts(batch)]
+        for plan in plans if self._on_gpu else ():
+            plan.pin()
+        self._planned = self._key(batch), plans
+
+    def _losses(self, batch: StepBatch, plan: Plan | None) -> Iterable[PassLoss]:
         if not self.by_engine:
-            return self.method.passes(self.model, batch, self._cut())
+            return self.method.passes(self.model, batch, self._cut(), plan)
         out = self.method.loss(self.model, batch)  # an engine differentiates once, when all passes are done
         return [PassLoss(out.total, out.parts, attacked=False)]
 

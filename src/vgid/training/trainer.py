@@ -187,10 +187,13 @@ class UnlearnTrainer(Trainer):
 
     def _rows_of(self, steps: list[int]) -> dict[str, Any]:
         (step,) = steps
+        return {"batch": _Opaque(self._batch(step))}
+
+    def _batch(self, step: int) -> StepBatch:
         if self.in_turn:
             at, retain = divmod(step, 2)
-            return {"batch": _Opaque(StepBatch(step, () if retain else self.forget.at(at), self.retain.at(at) if retain else ()))}
-        return {"batch": _Opaque(StepBatch(step, self.forget.at(step), self.retain.at(step)))}
+            return StepBatch(step, () if retain else self.forget.at(at), self.retain.at(at) if retain else ())
+        return StepBatch(step, self.forget.at(step), self.retain.at(step))
 
     def create_optimizer(self, model: Any = None) -> Optimizer:
         """The optimizer of our configuration."""
@@ -207,7 +210,8 @@ class UnlearnTrainer(Trainer):
         batch: StepBatch = inputs["batch"].value
         model.train()
         with self.compute_loss_context_manager():
-            loss = self.gradient_step.step(batch)
+            following = batch.step + 1
+            loss = self.gradient_step.step(batch, self._batch(following) if following < self.args.max_steps else None)
         for name, part in loss.parts.items():
             self.curves.setdefault(name, []).append((batch.step + 1, part))
         return torch.tensor(loss.total, device=self.args.device)

@@ -50,7 +50,7 @@ from vgid.methods.base import (
 )
 from vgid.methods.common.targets import Targets
 from vgid.methods.common.terms import drift, likelihood
-from vgid.methods.engine import Ask, Machine, Said, Term, View, mean_by_owner, passes
+from vgid.methods.engine import Ask, Machine, Plan, Said, Term, View, mean_by_owner, passes
 from vgid.methods.vgid.adversary import AdversaryConfig, RelearningAdversary, can_split
 from vgid.methods.vgid.names import Names, mask_names, names_in
 from vgid.methods.vgid.narrow import narrow
@@ -171,7 +171,7 @@ class VGID(Method[VGIDConfig]):
         Done once: the teacher never changes, and all at once is faster than a few rows at every step.
         """
         super().prepare(model, context)
-        self._sharded = False
+        self._sharded = is_sharded(model)
         replay = self.config.replay
         if replay and replay.narrow and sum(not replay_kind(row) for row in context.retain) < replay.thin:
             narrow(model, context.encoder, context.forget, context.retain, context.seed)
@@ -232,6 +232,10 @@ class VGID(Method[VGIDConfig]):
         """Whether the row is asked of the attacked model."""
         return self._adversary is not None and bool(self._adversary.split(step, (example,))[1])
 
+    def foreseen(self, step: int) -> bool:
+        """Unless the teacher's or the student's answers are looked at."""
+        return self._source(step) == "recorded"
+
     def before_step(self, model: Any, batch: StepBatch) -> None:
         """Let the adversary take its step, and sample answers where these are distilled on."""
         self._sharded = is_sharded(model)
@@ -242,7 +246,7 @@ class VGID(Method[VGIDConfig]):
 
     def _bring_back(self, model: Any, rows: tuple[Example, ...]) -> Tensor:
         """The adversary's loss."""
-        return torch.stack([each.total for each in passes(model, [likelihood("adversary", rows)], super().machine())]).sum()
+        return torch.stack([each.total for each in passes(model, Plan([likelihood("adversary", rows)], super().machine()))]).sum()
 
     def terms(self, batch: StepBatch) -> list[Term]:
         """alpha x forget, for held-out subjects asked of the attacked model, + beta x retain."""
@@ -284,9 +288,8 @@ class VGID(Method[VGIDConfig]):
 
     def _forget(self, rows: tuple[Example, ...], batch: StepBatch, *, attacked: bool) -> Term:
         """Divergence of the student from the teacher, in answers and in hidden states."""
-        said = self._step_answers
-        answers = tuple(said[row.id] for row in rows) if said else None
         source = self._source(batch.step)
+        answers = tuple(self._step_answers[row.id] for row in rows) if source != "recorded" else None
         states = self.config.hidden_state_weight
         if self.config.redraw or source == "student" or states:
             teacher = Ask("base", answers, view=self._view(batch.step))
