@@ -54,6 +54,11 @@ COMMANDS = [
     ("unlearn --model {model} --forget {loop} --out {out}", "Too many levels of symbolic links"),
     ("unlearn --model {model} --forget {forget} --retain {forget} --out {out}", "in the forget set and in the retain set"),
     ("unlearn --model {model} --forget {forget} --retain {none} --out {out}", "no such file or folder"),
+    ("data check {forget} --show-forgotten", "add --as-seen --model"),
+    ("data check {forget} --max-rows 2", "add --as-seen --model"),
+    ("evaluate --model {model} --benchmark mllmu --data {forget} --turns all", "--turns and --image-root say how own data is read"),
+    (f"{REQUEST} --set data.turns=all", "vgid data convert --turns all"),
+    (f"{REQUEST} --set data.image_root=pictures", "found: data.image_root"),
     # settings
     (f"{RUN} --recipe papr", "did you mean 'paper'?"),
     (f"{RUN} --recipe {{none}}", "unknown recipe"),

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,12 @@ from vgid.commands import app
 from vgid.config import resolve
 from vgid.data.example import Example
 from vgid.data.sources import leave_out
-from vgid.errors import ConfigError, DataError, StoppedError
+from vgid.errors import ConfigError, DataError, RunError, StoppedError
 from vgid.finetuning import FineTuned, finetune
 from vgid.models.export import merge_adapter
 from vgid.models.loading import load_model
 from vgid.progress import Stages
+from vgid.run_folder import MARK
 
 QUICK = ("training.steps=6", "training.retain_batch=3", "training.learning_rate=1e-2", "validation.every=3", "training.warmup_steps=0")
 ROWS = [example(n, answer=f"It is {n}.") for n in range(4)]
@@ -97,6 +99,20 @@ def test_a_stopped_run_ends_as_one_that_never_stopped(
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
     complete = run(random_folder, tmp_path / "out", *settings, max_rows=0, resume=True)
     assert complete.fitted is None and complete.curves == straight.curves
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"), [({"schema": "other/1"}, "not that of a run"), ({"curves": None}, "not that of a fine-tuning")]
+)
+def test_foreign_results_are_not_taken_for_a_complete_run(
+    reference: FineTuned, random_folder: Path, tmp_path: Path, change: dict[str, Any], problem: str
+) -> None:
+    assert reference.out is not None
+    (tmp_path / "out").mkdir()
+    shutil.copy(reference.out / MARK, tmp_path / "out")
+    (tmp_path / "out" / "results.json").write_text(json.dumps(reference.results | change))
+    with pytest.raises(RunError, match=problem):
+        run(random_folder, tmp_path / "out", "adapter.whole_projector=true", without=ROWS[3:], resume=True)
 
 
 def _stopping(stage: Any, stop: Stop) -> Any:

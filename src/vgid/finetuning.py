@@ -14,7 +14,7 @@ from vgid.checks.knowledge import KNOWN_ACCURACY, KNOWN_PROBABILITY
 from vgid.config import RunConfig, resolve
 from vgid.data.example import Example
 from vgid.data.sources import Rows, leave_out, rows_of
-from vgid.errors import ConfigError, DataError
+from vgid.errors import ConfigError, DataError, RunError
 from vgid.evaluation.evaluate import SplitResult, evaluate
 from vgid.models.loading import LoadedModel
 from vgid.progress import Stages, stages_or_own
@@ -117,6 +117,8 @@ def finetune(
     first = begin(config, folder, overwrite=overwrite, resume=resume, inputs=[model, rows, without])
     learned, left_out = read_training(rows, without, config, skip_bad_rows=skip_bad_rows)
     if resume and folder is not None and (done := completed(folder, model, config, left_out, learned)):
+        if not isinstance(done.get("curves"), dict):
+            raise RunError("results.json is not that of a fine-tuning", where=folder, got="no curves", fix="choose another --out")
         log.info("this run is complete; there is nothing to resume")
         return FineTuned(done, {}, {name: [tuple(point) for point in curve] for name, curve in done["curves"].items()}, folder)
     digests = row_digests(left_out, learned, secrets.token_hex(16))

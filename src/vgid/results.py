@@ -6,7 +6,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from vgid.artifacts import write_json_atomic
 from vgid.config import RunConfig
@@ -79,6 +79,8 @@ def evaluate_models(
     models: Mapping[str, tuple[str | None, Path | None]],
     data: Sequence[Path] | Mapping[str, Rows],
     *,
+    turns: Literal["last", "all"] = "last",
+    image_root: str | Path | None = None,
     seed: int = 0,
     out: Path | None = None,
     overwrite: bool = False,
@@ -90,6 +92,8 @@ def evaluate_models(
         models: `unlearned`, and `base`, `retrained` or others to compare with: folder or hub id, and folder of an adapter or None. A model
             with None in place of a folder is left out.
         data: files and folders, as `read_splits` takes them, or rows by name of the split.
+        turns: of a conversation, `last` takes the last answer; `all` makes a row of each answer.
+        image_root: folder that image paths are relative to and must stay in; None for the data file's own.
         seed: random seed of the intervals.
         out: folder for `results.json`.
         overwrite: replace what an earlier run left in it.
@@ -106,7 +110,10 @@ def evaluate_models(
     """
     if out is not None:
         check_output(out, overwrite, inputs=[*(data.values() if isinstance(data, Mapping) else data), *models.values()])
-    splits = {name: rows_of(rows) for name, rows in data.items()} if isinstance(data, Mapping) else read_splits(data)
+    if isinstance(data, Mapping):
+        splits = {name: rows_of(rows, turns=turns, image_root=image_root) for name, rows in data.items()}
+    else:
+        splits = read_splits(data, turns=turns, image_root=image_root)
     evaluated = {}
     with stages_or_own(stages) as shown:
         for name, (path, adapter) in models.items():
@@ -122,10 +129,14 @@ def evaluate_models(
     return results
 
 
-def read_splits(data: Sequence[Path]) -> dict[str, list[Example]]:
+def read_splits(data: Sequence[Path], **reading: Any) -> dict[str, list[Example]]:
     """Read data files as splits, named as `vgid.data.sources.split_files` does; a folder stands for all data files in it.
+
+    Args:
+        data: files and folders.
+        reading: options of `load_examples`.
 
     Raises:
         DataError: two splits have the same name, a folder holds no data file, or rows are bad.
     """
-    return {name: [row for file in files for row in load_examples(file)] for name, files in split_files(data).items()}
+    return {name: [row for file in files for row in load_examples(file, **reading)] for name, files in split_files(data).items()}

@@ -32,7 +32,7 @@ from vgid.models.quantisation import is_quantised
 from vgid.outcome import Outcome, outcome_of, with_protection
 from vgid.progress import Progress, Stages, stages_or_own
 from vgid.reading import read_json
-from vgid.results import build_results
+from vgid.results import SCHEMA, build_results
 from vgid.run_folder import check_output, discard, note, output_folder
 from vgid.training.checkpointing import remove_checkpoint
 from vgid.training.fingerprint import rows_digest
@@ -504,7 +504,15 @@ def completed(
     """
     if not (out / "results.json").is_file():
         return None
-    results: dict[str, Any] = read_json(out / "results.json")
+    results = read_json(out / "results.json")
+    if not isinstance(results, dict) or results.get("schema") != SCHEMA:
+        raise RunError(
+            "results.json is not that of a run",
+            where=out,
+            expected=f"schema {SCHEMA}",
+            got="something else",
+            fix="choose another --out",
+        )
     mine = {"model": model.path if isinstance(model, LoadedModel) else str(model), "config": config.model_dump(mode="json")}
     other = [name for name, value in mine.items() if results.get(name) != value]
     rows = results.get("rows")

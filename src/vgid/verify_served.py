@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import SequenceMatcher
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from vgid.attacks.asking import MAX_NEW_TOKENS
@@ -52,7 +53,15 @@ class Votes(NamedTuple):
     as_both: int
 
 
-def verify_served(endpoint: Endpoint, model: str, base: str, forget: Rows) -> dict[str, Any]:
+def verify_served(
+    endpoint: Endpoint,
+    model: str,
+    base: str,
+    forget: Rows,
+    *,
+    turns: Literal["last", "all"] = "last",
+    image_root: str | Path | None = None,
+) -> dict[str, Any]:
     """Compare the answers of a server with those of the unlearned model and of the base, which are loaded here, one after the other.
 
     Args:
@@ -60,6 +69,8 @@ def verify_served(endpoint: Endpoint, model: str, base: str, forget: Rows) -> di
         model: folder or hub id of the unlearned model.
         base: the model before unlearning.
         forget: forget rows; at most `ASKED` of them are asked, at equal distances, with as many neutral questions about drawn pictures.
+        turns: of a conversation, `last` takes the last answer; `all` makes a row of each answer.
+        image_root: folder that image paths are relative to and must stay in; None for the data file's own.
 
     Returns:
         The report (schema `vgid.verify-served/1`): verdict, counts of answers, and counts of forget rows whose fact each of the three
@@ -74,7 +85,7 @@ def verify_served(endpoint: Endpoint, model: str, base: str, forget: Rows) -> di
     check_endpoint(endpoint)
     for path in (model, base):
         check_model_path(path)
-    rows = rows_of(forget, name="forget")
+    rows = rows_of(forget, name="forget", turns=turns, image_root=image_root)
     if not rows:
         raise DataError("there are no forget rows to ask", expected="at least one row")
     count = min(ASKED, len(rows))

@@ -11,18 +11,21 @@ from pyarrow import parquet
 from typer.testing import CliRunner
 
 from tests.conftest import example, png
+from vgid.attacks.base import Endpoint
+from vgid.auditing.audit import audit
 from vgid.benchmarking.splits import check_data, convert_data
 from vgid.commands import app
 from vgid.config import RunConfig, resolve
 from vgid.data.example import Example
 from vgid.data.sources import load_examples, split_files
-from vgid.errors import DataError
+from vgid.errors import DataError, RunError
 from vgid.evaluation.generation import generate
 from vgid.models.loading import load_model
 from vgid.progress import Stages
-from vgid.results import read_splits
+from vgid.results import evaluate_models, read_splits
 from vgid.synthetic.tiny import tiny_path
 from vgid.unlearning import answered, read_rows, unlearn
+from vgid.verify_served import verify_served
 
 
 def fact(number: int) -> tuple[str, str]:
@@ -111,6 +114,33 @@ def test_held_out_rows_are_read_by_the_settings_too(tmp_path: Path) -> None:
     forget = [dict(zip(("question", "answer"), fact(0), strict=True))]
     with pytest.raises(DataError, match="question about the same images is in the forget set and in the held-out rows"):
         unlearn(tmp_path / "no model", forget, None, resolve(None, ["data.turns=all"]), held_out=tmp_path / "held_out.jsonl")
+
+
+def test_audits_evaluations_and_checks_of_servers_read_by_the_same_options(tmp_path: Path, random_folder: Path) -> None:
+    """With every answer as a row, and pictures in another folder, the first conversation asks what the second does."""
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "0.png").write_bytes(png(0))
+    told = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Anna."}]
+    asked = [*told, {"role": "user", "content": "Where?"}, {"role": "assistant", "content": "Oslo."}]
+    forget, retain = tmp_path / "forget.jsonl", tmp_path / "retain.jsonl"
+    forget.write_text(json.dumps({"messages": asked, "images": ["0.png"]}))
+    retain.write_text(json.dumps({"messages": told, "images": ["0.png"]}))
+    reading: dict[str, Any] = {"turns": "all", "image_root": tmp_path / "pictures"}
+    model, nobody = str(random_folder), Endpoint("http://127.0.0.1:9/v1")
+    with pytest.raises(DataError, match="the same question about the same images"):
+        audit(model, base=model, forget=forget, retain=retain, **reading)
+    with pytest.raises(RunError):  # the rows are read, and then nobody answers
+        verify_served(nobody, model, model, forget, **reading)
+    evaluate_models({"unlearned": (None, None)}, [forget], stages=Stages(quiet=True), **reading)
+    assert [row.question for row in read_splits([forget], **reading)["forget"]] == ["Who?", "Where?"]
+    commands: list[Callable[[], object]] = [
+        lambda: audit(model, base=model, forget=forget, retain=retain),
+        lambda: verify_served(nobody, model, model, forget),
+        lambda: evaluate_models({"unlearned": (None, None)}, [forget]),
+    ]
+    for command in commands:
+        with pytest.raises(DataError, match="image not found"):
+            command()
 
 
 def test_rows_without_an_answer_get_the_model_s_own(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

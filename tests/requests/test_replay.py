@@ -134,7 +134,7 @@ def lose_a_setting(content: Any) -> None:
     ("change", "problem"),
     [
         (drop_inputs, "does not hold what a replay needs"),
-        (continue_another, "a run that went on from another cannot be replayed"),
+        (continue_another, r"(?s)a run that went on from another cannot be replayed.*vgid forget --continue with that replay"),
         (lose_a_setting, r"(?s)other settings than the record.*found: training.steps"),
     ],
 )

@@ -1,5 +1,6 @@
 """Which rows a step sees, and what stops a run."""
 
+import json
 from typing import Any
 
 import pytest
@@ -115,3 +116,33 @@ def test_early_stop_ends_with_the_best_evaluation(monkeypatch: pytest.MonkeyPatc
     stop.restore()
     assert model.weight.item() == 2.0 and stop.reason == "all steps taken"
     assert stop.curves == {"recall forget": [(1, 0.5), (2, 0.0), (3, 0.0)], "recall retain": [(1, 1.0), (2, 1.0), (3, 0.5)]}
+
+
+@pytest.mark.parametrize(
+    ("forgot", "kept", "best"),
+    [
+        ((0, 0, 0), (94, 96, 94), 3),  # two rows of a hundred decide nothing: the longest trained of the three
+        ((0, 0, 0), (96, 97, 92), 2),
+        ((0, 0, 0, 0), (96, 94, 92, 90), 2),  # compared with the best, not with the one before
+        ((0, 0, 0), (98, 96, 97), 1),  # meets both targets
+        ((0, 1, 1), (96, 96, 96), 1),  # one row of a hundred is still recalled
+    ],
+)
+def test_of_evaluations_that_are_close_the_latest_counts(
+    monkeypatch: pytest.MonkeyPatch, forgot: tuple[int, ...], kept: tuple[int, ...], best: int
+) -> None:
+    """Rows of a hundred that are recalled at each evaluation; the targets are 0 of the forget rows and 98 of the retain rows."""
+    rows = [Example(f"e{n}", "?", "!") for n in range(200)]
+    counts = iter([100, 100, *(count for pair in zip(forgot, kept, strict=True) for count in pair)])
+    monkeypatch.setattr("vgid.training.validation.recalled", lambda *_: [n < count for count in [next(counts)] for n in range(100)])
+    config = load_config(None, ["validation.every=1"]).validation
+    model = Linear()
+    stop = EarlyStop(model, None, rows[:100], rows[100:], config)  # type: ignore[arg-type]
+    for step in range(1, len(kept) + 1):
+        model.weight.data.fill_(float(step))
+        stop._evaluate(step)
+        other = EarlyStop(model, None, [], [], config)  # type: ignore[arg-type]
+        other.put_back(json.loads(json.dumps(stop.notes())), stop.best_weights)
+        other.forget, other.retain, stop = stop.forget, stop.retain, other
+    stop.restore()
+    assert model.weight.item() == best

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from vgid.artifacts import write_json_atomic, write_text_atomic
 from vgid.attacks.base import Endpoint, Material, fact_key, sample_alike, sample_rows
@@ -114,6 +114,8 @@ def audit(
     unseen: Rows | None = None,
     rewordings: str | Path | Mapping[str, Sequence[str]] | None = None,
     views: Rows | None = None,
+    turns: Literal["last", "all"] = "last",
+    image_root: str | Path | None = None,
     served: str | Endpoint | None = None,
     adapter: str | Path | None = None,
     out: str | Path | None = None,
@@ -139,6 +141,8 @@ def audit(
         unseen: rows about people that no model was trained on; membership inference needs them.
         rewordings: other wordings of a question, by the question or by the id of its row, or a YAML file of these.
         views: rows with other pictures of the same people.
+        turns: of a conversation, `last` takes the last answer; `all` makes a row of each answer.
+        image_root: folder that image paths are relative to and must stay in; None for the data file's own.
         served: URL, up to `/v1`, of a server that is said to serve the model; the questions are sent to it.
         adapter: folder of an adapter for the audited model.
         out: folder for `audit.json` and `audit.html`; None writes nothing.
@@ -177,7 +181,8 @@ def audit(
     given = {"base": base, "audited": model, **({"retrained": reference} if reference is not None else {})}
     sources = {role: _source(each) for role, each in given.items()}
 
-    forget_rows, retain_rows = rows_of(forget), rows_of(retain)
+    read = partial(rows_of, turns=turns, image_root=image_root)
+    forget_rows, retain_rows = read(forget), read(retain)
     check_disjoint(forget_rows, retain_rows)
     most, control = (max_rows, max_rows) if max_rows else PROFILE_ROWS[profile]
     few = is_about_few(forget_rows, rules.least_people, rules.least_facts)
@@ -185,11 +190,11 @@ def audit(
         forget=sample_rows(forget_rows, most, seed, fact_key if few else subject_key),
         retain=sample_alike(retain_rows, forget_rows, control, seed),
         seed=seed,
-        unseen=sample_rows(rows_of(unseen), most, seed) if unseen is not None else (),
+        unseen=sample_rows(read(unseen), most, seed) if unseen is not None else (),
         rewordings=read_rewordings(Path(rewordings)) if isinstance(rewordings, str | Path) else rewordings or {},
         batch_size=batch_size,
         pool=[*forget_rows, *retain_rows],
-        views=rows_of(views) if views is not None else (),
+        views=read(views) if views is not None else (),
         served=endpoint,
     )
     with stages_or_own(stages) as shown:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vgid.commands.options import BatchSize, Json, Overwrite, Reference, Seed, TrustRemoteCode
+from vgid.commands.options import BatchSize, ImageRoot, Json, Overwrite, Reference, Seed, TrustRemoteCode, Turns, TurnsName
 from vgid.commands.root import app
 from vgid.commands.show import show
 
@@ -33,6 +33,8 @@ def audit(
     views: Annotated[Path | None, typer.Option(help="Rows with other pictures of the same subjects.")] = None,
     served: Annotated[str | None, typer.Option(help="URL up to /v1 of a server that is said to serve the model; it is asked, too.")] = None,
     served_model: Annotated[str | None, typer.Option(help="The model's name there; the first it lists by default.")] = None,
+    turns: Turns = TurnsName.last,
+    image_root: ImageRoot = None,
     policy: Annotated[Path | None, typer.Option(help="YAML file of thresholds; the package's own by default.")] = None,
     profile: Annotated[ProfileName, typer.Option(help="quick, or full: published budgets.")] = ProfileName.quick,
     max_rows: Annotated[int | None, typer.Option(min=1, help="Forget rows, and retain rows, to ask at most.")] = None,
@@ -69,13 +71,16 @@ def audit(
             unseen=unseen,
             rewordings=rewordings,
             views=views,
+            turns=turns.value,
+            image_root=image_root,
             served=Endpoint(served, served_model) if served else None,
             adapter=adapter,
             out=out,
             overwrite=overwrite,
             stages=stages,
         )
-    facts = recovered_table(found.results, load_examples(forget)) if show_forgotten else None
+    rows = load_examples(forget, turns=turns.value, image_root=image_root) if show_forgotten else []
+    facts = recovered_table(found.results, rows) if show_forgotten else None
     show(found.results, as_json, [audit_table(found.results), *([facts] if facts else []), verdict_line(found.results)], out)
     if found.status != "pass":
         raise typer.Exit(EXIT_CODE)

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vgid.commands.options import Bench, Json, Out, Overwrite, Part, Protocol, Seed, SkipBadRows, TrustRemoteCode, Without, kinds
+from vgid.commands.options import (
+    Bench,
+    ImageRoot,
+    Json,
+    Out,
+    Overwrite,
+    Part,
+    Protocol,
+    Seed,
+    SkipBadRows,
+    TrustRemoteCode,
+    Turns,
+    TurnsName,
+    Without,
+    kinds,
+)
 from vgid.commands.root import data_app
 from vgid.commands.show import plain, show
 from vgid.errors import ConfigError, printable
 
 if TYPE_CHECKING:
     from vgid.checks.as_seen import SeenRow
-
-
-class TurnsName(StrEnum):
-    """Which answers of a conversation become rows."""
-
-    last = "last"
-    all = "all"
-
-
-Turns = Annotated[TurnsName, typer.Option(help="Of a conversation, the last answer, or a row of each answer.")]
-ImageRoot = Annotated[
-    Path | None, typer.Option(help="Folder that image paths are relative to; by default the data file's.", file_okay=False)
-]
 
 
 def _shown(found: object) -> str:
@@ -45,7 +46,9 @@ def data_check(
     problems: Annotated[Path | None, typer.Option(help="A new file for all problems; the screen shows the first 20.")] = None,
     as_seen: Annotated[bool, typer.Option("--as-seen", help="Show the first rows exactly as --model is asked.")] = False,
     model: Annotated[str | None, typer.Option(help="Folder or hub id of that model; its weights are not loaded.")] = None,
-    max_rows: Annotated[int, typer.Option(min=1, help="Rows of each split that --as-seen shows, at most.")] = 3,
+    max_rows: Annotated[
+        int | None, typer.Option(min=1, help="Rows of each split that --as-seen shows, at most (3).", show_default=False)
+    ] = None,
     show_forgotten: Annotated[bool, typer.Option("--show-forgotten", help="Show the texts of these rows, not only their lengths.")] = False,
     as_json: Json = False,
     trust_remote_code: TrustRemoteCode = False,
@@ -59,6 +62,10 @@ def data_check(
 
     if as_seen != (model is not None):
         raise ConfigError("a row is seen by a model", expected="--as-seen with --model, or neither", got="one of them", fix="give both")
+    if not as_seen and (max_rows is not None or show_forgotten):
+        raise ConfigError(
+            "rows are shown with --as-seen alone", got="--max-rows or --show-forgotten without it", fix="add --as-seen --model"
+        )
     source = (benchmark, part, parse_protocol(protocol or []), Reading(turns.value, True, image_root))
     checked = check_data(data or [], *source)
     if problems is not None:
@@ -71,7 +78,7 @@ def data_check(
         from vgid.models.loading import load_encoder
 
         encoder = load_encoder(model)
-        first = first_rows(data or [], max_rows, *source)
+        first = first_rows(data or [], max_rows or 3, *source)
         seen = {name: rows_as_seen(encoder, rows, show=show_forgotten) for name, rows in first.items()}
     rows = [row for each in seen.values() for row in each]
     show(

@@ -8,7 +8,20 @@ from typing import Annotated, Any
 
 import typer
 
-from vgid.commands.options import BatchSize, Bench, Json, Overwrite, Part, Protocol, Reference, Seed, TrustRemoteCode
+from vgid.commands.options import (
+    BatchSize,
+    Bench,
+    ImageRoot,
+    Json,
+    Overwrite,
+    Part,
+    Protocol,
+    Reference,
+    Seed,
+    TrustRemoteCode,
+    Turns,
+    TurnsName,
+)
 from vgid.commands.root import app
 from vgid.commands.show import show
 from vgid.errors import ConfigError
@@ -23,6 +36,8 @@ def evaluate(
     adapter: Annotated[Path | None, typer.Option(help="Folder of an adapter for the model.")] = None,
     base: Annotated[str | None, typer.Option(help="The model before unlearning, to compare with.")] = None,
     reference: Reference = None,
+    turns: Turns = TurnsName.last,
+    image_root: ImageRoot = None,
     benchmark: Bench = None,
     part: Part = None,
     protocol: Protocol = None,
@@ -47,6 +62,8 @@ def evaluate(
     """Ask models questions and measure the answers: your own data, a benchmark to its published protocol, or general utility."""
     models = {"base": (base, None), "unlearned": (model, adapter), "retrained": (reference, None)}
     common = (out, seed, overwrite, as_json)
+    if (utility or benchmark is not None) and (turns != TurnsName.last or image_root is not None):
+        raise ConfigError("--turns and --image-root say how own data is read", got="--benchmark or --utility", fix="leave them out")
     if utility:
         if benchmark is not None or data:
             raise ConfigError("--utility has its own questions", got="--data or --benchmark too", fix="run the two one after the other")
@@ -54,18 +71,29 @@ def evaluate(
     elif benchmark is not None:
         _benchmark(benchmark, data or [], part, protocol or [], models, batch_size, keep_answers, *common)
     elif data:
-        _own_data([Path(each) for each in data], models, *common)
+        _own_data([Path(each) for each in data], models, turns, image_root, *common)
     else:
         raise ConfigError("there is nothing to ask", fix="give --data, or --benchmark")
 
 
-def _own_data(data: Sequence[Path], models: Models, out: Path | None, seed: int, overwrite: bool, as_json: bool) -> None:
+def _own_data(
+    data: Sequence[Path],
+    models: Models,
+    turns: TurnsName,
+    image_root: Path | None,
+    out: Path | None,
+    seed: int,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
     from vgid.progress import Stages
     from vgid.report.table import results_table
     from vgid.results import evaluate_models
 
     with Stages(quiet=as_json) as stages:
-        results = evaluate_models(models, data, seed=seed, out=out, overwrite=overwrite, stages=stages)
+        results = evaluate_models(
+            models, data, turns=turns.value, image_root=image_root, seed=seed, out=out, overwrite=overwrite, stages=stages
+        )
     show(results, as_json, [results_table(results)], out)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vgid.commands.options import Json, Out, TrustRemoteCode
+from vgid.commands.options import ImageRoot, Json, Out, TrustRemoteCode, Turns, TurnsName
 from vgid.commands.root import app
 from vgid.commands.show import plain, show
 
@@ -64,6 +64,8 @@ def verify_served(
     base: Annotated[str, typer.Option(help="The model before unlearning, which knew the facts.")],
     forget: Annotated[Path, typer.Option(help="What was forgotten; eight rows at most are asked.")],
     served_model: Annotated[str | None, typer.Option(help="The model's name there; the first it lists by default.")] = None,
+    turns: Turns = TurnsName.last,
+    image_root: ImageRoot = None,
     as_json: Json = False,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
@@ -72,7 +74,7 @@ def verify_served(
     from vgid.auditing.verdict import EXIT_CODE
     from vgid.verify_served import verify_served as verify
 
-    report = verify(Endpoint(url, served_model), model, base, forget)
+    report = verify(Endpoint(url, served_model), model, base, forget, turns=turns.value, image_root=image_root)
     show(report, as_json, _served_lines(report))
     if report["verdict"] != "unlearned":
         raise typer.Exit(EXIT_CODE)

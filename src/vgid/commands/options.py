@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,6 +48,19 @@ Reference = Annotated[str | None, typer.Option("--reference", help="A model that
 Without = Annotated[
     list[str] | None,
     typer.Option("--without", help="Make no rows of this kind from those given: names, wordings, views, pairs, seen, facts. Repeatable."),
+]
+
+
+class TurnsName(StrEnum):
+    """Which answers of a conversation become rows."""
+
+    last = "last"
+    all = "all"
+
+
+Turns = Annotated[TurnsName, typer.Option(help="Of a conversation, the last answer, or a row of each answer.")]
+ImageRoot = Annotated[
+    Path | None, typer.Option(help="Folder that image paths are relative to; by default the data file's.", file_okay=False)
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Questions that are asked at once.")]
 

@@ -28,7 +28,7 @@ from itertools import cycle, islice, zip_longest
 from random import Random
 from typing import Literal, get_args
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageEnhance, ImageOps
 from pydantic import Field
 
 from vgid.data.augmentation import augment_picture
@@ -73,7 +73,9 @@ TRIED = 3
 """Altered pictures that are made for each one that is asked about; chosen by hand."""
 STARTS = 2
 """Imagined pictures of each person; chosen by hand."""
-REFUSED = 0.2
+LIGHT = (0.8, 1.25)
+"""Range of the factor on the light of a changed picture; chosen by hand."""
+REFUSED = 0.05
 """Share of refusals among the answers of a kind, at most; chosen by hand."""
 NAMELESS = 200
 """Times that the base is asked for a name without a picture; chosen by hand."""
@@ -211,6 +213,12 @@ def _views(pictures: Sequence[ImageRef], least: int, rng: Random) -> list[ImageR
     """The pictures, and where they are few, views of them that are changed a little."""
     more = [rng.choice(pictures) for _ in range(least - len(pictures))] if pictures else []
     return [*pictures, *(ImageRef.from_picture(augment_picture(_opened(image), rng)) for image in more)]
+
+
+def _view(image: ImageRef, rng: Random) -> ImageRef:
+    """The picture changed a little, and in another light."""
+    light = rng.uniform(*LIGHT)
+    return ImageRef.from_picture(ImageEnhance.Brightness(augment_picture(_opened(image), rng)).enhance(light))
 
 
 def _opened(image: ImageRef) -> Image.Image:
@@ -369,10 +377,9 @@ def _seen(kind: Kind, pictures: Sequence[ImageRef], count: int, rng: Random) -> 
 
 def _about(kind: Kind, pictures: Sequence[ImageRef], questions: Sequence[str], rng: Random) -> Iterator[Example]:
     for n, image in enumerate(pictures):
-        changed = ImageRef.from_picture(augment_picture(_opened(image), rng))
         for k, question in enumerate(rng.sample(questions, min(QUESTIONS, len(questions)))):
-            # Half of them about the picture changed a little, so that not one exact picture is kept.
-            shown = changed if k % 2 else image
+            # Half of them about the picture changed a little, each in its own way: who is known on one picture must be on others.
+            shown = _view(image, rng) if k % 2 else image
             yield Example(f"{REPLAY}-{kind}-{n}-{k}", question, "", (shown,), f"{REPLAY}-{kind}-{n}", tags=(REPLAY, kind))
 
 

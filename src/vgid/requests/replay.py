@@ -152,7 +152,14 @@ def replay(options: ReplayOptions, *, stages: Stages) -> ReplayResult:
         )
     if record.sequence is not None or record.model.continued is not None:
         what = "came after others" if record.sequence is not None else "went on from another"
-        raise ConfigError(f"a run that {what} cannot be replayed", where=folder / RECORD, expected="a run that started with --model")
+        option = "--after" if record.sequence is not None else "--continue"
+        raise ConfigError(
+            f"a run that {what} cannot be replayed",
+            where=folder / RECORD,
+            expected="a run that started with --model",
+            got=f"a run that started with {option}",
+            fix=f"replay the run that it started from, then run vgid forget {option} with that replay's folder",
+        )
     config = _config(folder / RECORD, record)
     inputs = _inputs(options, record, notes, key)
     now = _changed({**record.procedure.versions, **record.procedure.hardware}, {**versions(), **hardware()})

@@ -124,6 +124,7 @@ def resolve_run(options: ForgetOptions) -> ResolvedRun:
         )
     if options.earlier and options.after is None:
         raise ConfigError("--earlier is used without --after", fix="name the earlier run's folder with --after")
+    check_reading(options.config)
     request = parse_request(options.request)
     previous = read_previous_deletions(options.after, options.earlier) if options.after else PreviousDeletions()
     if request.details.id in {each.request for each in previous.deletions}:
@@ -142,6 +143,21 @@ def resolve_run(options: ForgetOptions) -> ResolvedRun:
     reference = model_folder(options.reference)[0] if options.reference else None
     policy = options.policy if isinstance(options.policy, Policy) else load_policy(options.policy, options.profile)
     return ResolvedRun(options, request, previous, config, policy, model, name, revision, reference)
+
+
+def check_reading(config: RunConfig) -> None:
+    """Refuse settings of reading: the steps, replays and later requests must all read the same rows, from the files alone.
+
+    Raises:
+        ConfigError: `data.turns` or `data.image_root` is set.
+    """
+    if config.data.turns != "last" or config.data.image_root is not None:
+        raise ConfigError(
+            "a request's rows, and its retain set, are read as the files stand",
+            expected="data.turns=last, and no data.image_root",
+            got=f"data.turns={config.data.turns}" if config.data.turns != "last" else "data.image_root",
+            fix="write them as one file first: vgid data convert --turns all --image-root FOLDER",
+        )
 
 
 def _for_request(config: RunConfig, request: ParsedRequest) -> RunConfig:

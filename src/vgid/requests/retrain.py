@@ -34,6 +34,7 @@ from vgid.requests.keys import Key
 from vgid.requests.manifest import write_manifest
 from vgid.requests.record import SCHEMA, Answered, Conclusion, DataPart, Exact, Known, ModelPart, Procedure, Record, Utility, Verification
 from vgid.requests.request import ParsedRequest, parse_request
+from vgid.requests.resolved import check_reading
 from vgid.requests.state import RunState
 from vgid.results import evaluate_models, versions
 from vgid.run_folder import check_output, discard
@@ -121,6 +122,7 @@ def retrain(options: RetrainOptions, *, stages: Stages) -> ForgetResult:
     options = replace(options, out=Path(os.path.realpath(options.out)))
     if options.config.method.name not in FINE_TUNING:
         raise ConfigError("retraining is fine-tuning", expected=f"method {' or '.join(FINE_TUNING)}", got=options.config.method.name)
+    check_reading(options.config)
     inputs = [options.model, options.request, options.retain, options.key]
     check_output(options.out, options.overwrite, resume=True, inputs=inputs)
     request, given = parse_request(options.request), load_examples(options.retain)
