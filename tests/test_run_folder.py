@@ -106,6 +106,25 @@ def test_a_line_of_the_journal_that_was_cut_off_does_not_spoil_the_next(tmp_path
     assert tmp_path / "out" / "next.json" in written_files(tmp_path / "out")
 
 
+def test_a_folder_that_another_process_renames_meanwhile_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    with output_folder(out):
+        write_text_atomic(out / "a.json", "1")
+        (out / ".merged.x").mkdir()
+        is_symlink = Path.is_symlink
+
+        def renamed_after_it_was_listed(path: Path) -> bool:
+            if path.name == ".merged.x" and path.exists():
+                path.rename(out / "merged")
+                return False
+            return is_symlink(path)
+
+        is_dir = Path.is_dir
+        monkeypatch.setattr(Path, "is_symlink", renamed_after_it_was_listed)
+        monkeypatch.setattr(Path, "is_dir", lambda path: path.name == ".merged.x" or is_dir(path))
+        assert [path.name for path in written_files(out)] == [MARK, "a.json"]
+
+
 def test_old_results_come_back_after_a_failure_and_go_after_a_success(tmp_path: Path) -> None:
     out = tmp_path / "out"
     make_run(out)

