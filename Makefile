@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 PIP := $(BIN)/pip --disable-pip-version-check --timeout 60 --retries 2
-EXTRAS := browser quant tensorboard tune ui utility sign lint smol
+EXTRAS := browser quant tensorboard tune ui serve utility sign lint smol
 PART ?= 1/1
 
 .PHONY: demo test fuzz test-all test-slow test-wheel audit-deps lock check docs format clean install install-all
