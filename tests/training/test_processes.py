@@ -69,8 +69,8 @@ def assert_as_alone(out: Path, alone: Path) -> None:
         assert curves(out)[name] == [[step, pytest.approx(value, abs=1e-5)] for step, value in points]
     names = [sorted(path.name for path in folder.iterdir()) for folder in (out, alone)]
     assert names[0] == names[1] and {*names[0]} - {"adapter"} == {"curves.json", "merged"}
-    files = (("adapter/adapter_model.safetensors", 5e-5), ("merged/model.safetensors", 1e-5))
-    for file, within in files[0 if "adapter" in names[0] else 1 :]:
+    weights = (("adapter/adapter_model.safetensors", 5e-5), ("merged/model.safetensors", 1e-5))
+    for file, within in weights[0 if "adapter" in names[0] else 1 :]:
         expected, found = load_file(alone / file), load_file(out / file)
         assert {name: value.shape for name, value in found.items()} == {name: value.shape for name, value in expected.items()}
         assert all(torch.allclose(found[name], expected[name], rtol=0, atol=within) for name in expected)
