@@ -59,6 +59,8 @@ COMMANDS = [
     ("evaluate --model {model} --benchmark mllmu --data {forget} --turns all", "--turns and --image-root say how own data is read"),
     (f"{REQUEST} --set data.turns=all", "vgid data convert --turns all"),
     (f"{REQUEST} --set data.image_root=pictures", "found: data.image_root"),
+    ("export --model {model} --out {out} --push name", "there can be no such repository"),
+    ("export --model {model} --out {out} --push owner/name", "no HF_TOKEN"),
     # settings
     (f"{RUN} --recipe papr", "did you mean 'paper'?"),
     (f"{RUN} --recipe {{none}}", "unknown recipe"),

@@ -26,6 +26,7 @@ from vgid.errors import ConfigError, DataError, OutputError, RunError
 from vgid.evaluation.evaluate import SplitResult, evaluate
 from vgid.evaluation.generation import generate
 from vgid.evaluation.metrics import key_fact
+from vgid.model_card import figures_of, write_card
 from vgid.models.export import merge_adapter, outputs_of, release, save_adapter, save_checkpoint, verify_export
 from vgid.models.loading import LoadedModel, load_model
 from vgid.models.quantisation import is_quantised
@@ -207,6 +208,9 @@ def unlearn(
                 rows=rows,
             )
             if folder is not None and first:
+                if (folder / "merged").is_dir():
+                    counts = {"forget": len(forget_rows), "retain": len(retain_rows)}
+                    write_card(folder / "merged", loaded.path, config.method.name, figures_of(results["splits"]), rows=counts)
                 write_json_atomic(folder / "results.json", results)
                 forget_checkpoint(folder)
     return Unlearned(results, scores, fitted.curves, folder, fitted)

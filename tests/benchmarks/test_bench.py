@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import ModelCard
 from typer.testing import CliRunner
 
 from tests.benchmarks import fixtures
@@ -88,6 +89,9 @@ def test_one_command_unlearns_and_asks(tmp_path: Path, folder: Path) -> None:
     assert weights["base"] == weights["retrained"] != weights["unlearned"]
     assert sorted(path.name for path in out.iterdir()) == [".vgid-run", "report.html", "results.json", "unlearned"]
     assert (out / "unlearned" / "merged" / "config.json").is_file()
+    card = ModelCard.load(out / "unlearned" / "merged" / "README.md")
+    told = {(each.dataset_name, each.metric_type): each.metric_value for each in card.data.eval_results or []}
+    assert told == {(f"{f['split']}, {f['task']}", f["metric"]): round(f["value"], 4) for f in results["figures"]["unlearned"]}
     page = (out / "report.html").read_text()
     assert "training.steps" in page and "arXiv 2606.00105" in page and weights["unlearned"][:12] in page
     for secret in ("Oslo", "Person 0", "Where is home"):

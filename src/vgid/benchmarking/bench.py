@@ -23,10 +23,11 @@ from vgid.data.example import Example
 from vgid.data.sources import check_disjoint
 from vgid.errors import ConfigError, StoppedError
 from vgid.finetuning import finetune
+from vgid.model_card import CardFigure, write_card
 from vgid.models.loading import check_model_path, load_model
 from vgid.progress import Stages
 from vgid.reading import read_json
-from vgid.run_folder import discard, output_folder
+from vgid.run_folder import discard, noting, output_folder
 from vgid.settings import Settings
 from vgid.training.fingerprint import check_same, fingerprint
 from vgid.training.trackers import check_trackers
@@ -217,8 +218,25 @@ def run_bench(
         if from_base is not None:
             results["finetuning"] = learning
         write_results(results, out, keep_answers)
+        if (out / UNLEARNED / "merged").is_dir():
+            rows = {"forget": len(forget), "retain": len(retain)}
+            with noting(out / UNLEARNED):  # the run inside this one wrote the card before
+                write_card(out / UNLEARNED / "merged", model, run.method.name, _card_figures(results["figures"]), rows=rows)
         discard(out / IDENTITY)
     return results
+
+
+def _card_figures(figures: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[CardFigure]:
+    """The benchmark's figures, by split, task and metric."""
+    values: dict[tuple[str, str], dict[str, float]] = {}
+    counts: dict[tuple[str, str], int] = {}
+    for name, measured in figures.items():
+        for each in measured:
+            if each["value"] is not None:
+                key = f"{each['split']}, {each['task']}", each["metric"]
+                values.setdefault(key, {})[name] = each["value"]
+                counts[key] = max(counts.get(key, 0), each["n"])
+    return [CardFigure(*key, found, counts[key]) for key, found in values.items()]
 
 
 def training_notes(forget: Sequence[Example], evaluation: Benchmark) -> list[str]:

@@ -24,6 +24,9 @@ def export(
     to: Annotated[str | None, typer.Option(help="Number format: bf16, fp16, fp32, 8bit, 4bit or gguf; an adapter is merged.")] = None,
     forget: Annotated[Path | None, typer.Option(help="Rows whose facts must not come back with --to.")] = None,
     retain: Annotated[Path | None, typer.Option(help="More rows to ask before and after --to; neutral ones by default.")] = None,
+    push: Annotated[
+        str | None, typer.Option(help="Upload it to this repository of the hub, OWNER/NAME; the token is read from HF_TOKEN.")
+    ] = None,
     trust_remote_code: TrustRemoteCode = False,
     as_json: Json = False,
 ) -> None:
@@ -36,9 +39,19 @@ def export(
 
     if to is None and (forget or retain):
         raise ConfigError("rows are asked only for another number format", got="--forget or --retain without --to", fix="add --to")
+    if push is not None:
+        from vgid.pushing import check_push
+
+        check_push(push)
     report = export_command(model, adapter, out, merge=merge, to=to, forget=forget, retain=retain)
     kind = "adapter" if adapter is not None and not merge and to is None else "merged"
-    show({"out": str(out), **report}, as_json, [f"{kind:<8} {plain(str(out))}", *_format_lines(report)])
+    lines = [f"{kind:<8} {plain(str(out))}", *_format_lines(report)]
+    if push is not None:
+        from vgid.pushing import push as upload
+
+        report["push"] = upload(out, push)
+        lines.append(f"{'pushed':<8} {len(report['push']['files'])} files to {plain(report['push']['url'])}")
+    show({"out": str(out), **report}, as_json, lines)
 
 
 @app.command("verify-export")
@@ -94,7 +107,7 @@ def _served_lines(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _format_lines(report: Mapping[str, Any]) -> Iterator[str]:
-    if not report:
+    if "format" not in report:
         return
     yield f"{report['format']:<8} {report['same_answers']:.0%} of {report['rows']} answers the same"
     if report["forget_rows"]:

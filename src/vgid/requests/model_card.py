@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vgid.artifacts import write_text_atomic
+from vgid.model_card import figures_of, write_card
 from vgid.reading import read_json
 from vgid.report.record import card_text
 from vgid.requests.resolved import ResolvedRun
 
-NAME = "README.md"
+NAMELESS = ("forget", "held_out", "retain", "kept")
+"""Splits whose names say nothing of earlier requests."""
 
 
 def write_model_card(run: ResolvedRun, folder: Path) -> None:
@@ -22,15 +23,13 @@ def write_model_card(run: ResolvedRun, folder: Path) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    from huggingface_hub import ModelCardData
-
     audit, results = read_json(run.out / "audit" / "audit.json"), read_json(run.out / "evaluation" / "results.json")
-    metadata = ModelCardData(
-        base_model=run.name if run.revision is not None else None,  # a local path is nobody else's business
-        library_name="transformers",
-        pipeline_tag="image-text-to-text",
-        tags=["vgid", "unlearning"],
-    ).to_yaml()
     people = len({row.subject for row in run.rows if row.subject})
-    text = card_text(audit, results, run.config.method.name, people)
-    write_text_atomic(folder / NAME, f"---\n{metadata}\n---\n\n{text}")
+    write_card(
+        folder,
+        run.name if run.revision is not None else str(run.model),
+        run.config.method.name,
+        figures_of({name: each for name, each in results["splits"].items() if name in NAMELESS}),
+        rows={},
+        text=card_text(audit, results, run.config.method.name, people),
+    )

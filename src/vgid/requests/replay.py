@@ -16,13 +16,13 @@ from vgid.config import RunConfig, validate_config
 from vgid.data.example import Example
 from vgid.data.sources import load_examples
 from vgid.errors import ConfigError, DataError, OutputError, RunError
+from vgid.model_card import NAME as MODEL_CARD
 from vgid.progress import Stages
 from vgid.requests.build_record import hardware, input_commitments
 from vgid.requests.files import RECORD, digests, files_below, model_folder, sha256
 from vgid.requests.forget import forget
 from vgid.requests.keys import Key, default_key, read_key
 from vgid.requests.manifest import verify_record
-from vgid.requests.model_card import NAME as MODEL_CARD
 from vgid.requests.options import ForgetOptions
 from vgid.requests.previous import notes_of
 from vgid.requests.record import ModelState, Record, read_record

@@ -1,0 +1,86 @@
+"""Model cards, and which files of a folder a push uploads."""
+
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+from vgid.errors import ConfigError, ModelError, RunError
+from vgid.model_card import CardFigure, figures_of, write_card
+from vgid.models.export import FAILED
+from vgid.pushing import check_push, files_to_push, push
+
+FIGURES = [CardFigure("forget", "accuracy", {"base": 0.75, "unlearned": 0.125}, 8), CardFigure("retain", "rouge_l", {"base": 1.0})]
+
+
+def test_a_card_of_a_published_base(tmp_path: Path) -> None:
+    write_card(tmp_path, "owner/base", "vgid", FIGURES, rows={"forget": 8, "retain": 20})
+    card = ModelCard.load(tmp_path / "README.md")
+    assert (card.data.base_model, card.data["base_model_relation"], card.data.license) == ("owner/base", "finetune", None)
+    (found,) = card.data.eval_results or []  # what was not measured on the unlearned model is not its result
+    assert (found.dataset_name, found.metric_type, found.metric_value) == ("forget", "accuracy", 0.125)
+    assert "(vgid, with vgid), with 8 forget rows, 20 retain rows." in card.text and "does not state its licence" in card.text
+    assert "| forget | accuracy | 8 | 0.750 | 0.125 |" in card.text and "| retain | rouge_l |  | 1.000 |  |" in card.text
+
+
+def test_a_card_of_a_base_in_a_folder(tmp_path: Path) -> None:
+    """The folder's path is not told; its licence is."""
+    base, merged = tmp_path / "anna", tmp_path / "merged"
+    base.mkdir()
+    (base / "README.md").write_text("---\nlicense: apache-2.0\n---\n# Base\n")
+    write_card(merged, str(base), "ga", [], rows={"forget": 1})
+    card = ModelCard.load(merged / "README.md")
+    assert card.data.license == "apache-2.0" and card.data.base_model is None and card.data.eval_results is None
+    assert "anna" not in card.content and "not measured" in card.text and "licence" not in card.text
+    (base / "README.md").write_text("---\n[\n---\nno metadata")
+    write_card(merged, str(base), "ga", [], rows={}, text="# Words of its own\n")
+    assert "# Words of its own" in (merged / "README.md").read_text() and "licence" in (merged / "README.md").read_text()
+
+
+def test_each_set_keeps_its_figures(tmp_path: Path) -> None:
+    figures = [CardFigure(split, metric, {"unlearned": n / 8}) for n, (split, metric) in enumerate([("a", "x"), ("b", "x"), ("a", "y")])]
+    write_card(tmp_path, "owner/base", "vgid", figures, rows={})
+    told = {
+        (each.dataset_name, each.metric_type, each.metric_value) for each in ModelCard.load(tmp_path / "README.md").data.eval_results or []
+    }
+    assert told == {("a", "x", 0.0), ("b", "x", 0.125), ("a", "y", 0.25)}
+
+
+def test_figures_are_those_of_the_results() -> None:
+    splits = {"forget": {"base": {"accuracy": 1.0, "n": 4}, "unlearned": {"accuracy": 0.25, "n": 4}}, "kept": {}}
+    assert figures_of(splits) == [CardFigure("forget", "accuracy", {"base": 1.0, "unlearned": 0.25}, 4)]
+
+
+def test_which_files_are_pushed(tmp_path: Path) -> None:
+    for name in ("model.safetensors", "config.json", ".vgid-run", ".gitattributes"):
+        (tmp_path / name).write_text("")
+    (tmp_path / "checkpoint").mkdir()
+    with pytest.raises(ModelError, match="there is no model card"):
+        files_to_push(tmp_path)
+    (tmp_path / "README.md").write_text("")
+    assert files_to_push(tmp_path) == ["README.md", "config.json", "model.safetensors"]
+    (tmp_path / FAILED).write_text("{}")
+    with pytest.raises(ModelError, match="does not answer as the trained model"):
+        files_to_push(tmp_path)
+
+
+def test_what_a_push_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    for repository, problem in (("a/b/c", "no such repository"), ("name", "no such repository"), ("owner/name", "no HF_TOKEN")):
+        with pytest.raises(ConfigError, match=problem):
+            check_push(repository)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ConfigError, match="switched off"):
+        check_push("owner/name")
+
+
+def test_a_push_without_a_network_is_one_error_without_the_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.hf_api.constants.ENDPOINT", "http://127.0.0.1:9")
+    (tmp_path / "README.md").write_text("# A model\n")
+    with pytest.raises(RunError, match="the hub cannot be reached") as error:
+        push(tmp_path, "owner/name")
+    assert "hf_secret" not in str(error.value)
