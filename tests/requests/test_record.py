@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from typer.testing import CliRunner
 
 from vgid.commands import app
 from vgid.errors import ConfigError, DataError, RunError
+from vgid.outcome import Outcome
 from vgid.report.record import render_record
-from vgid.requests.build_record import conclude
+from vgid.requests.build_record import _answered, conclude
 from vgid.requests.files import sha256
 from vgid.requests.forget import ForgetResult
 from vgid.requests.keys import Key, read_key
@@ -206,3 +208,10 @@ def test_a_model_that_still_answers_has_failed_whatever_the_audit_found(honoured
     further, longer, higher, more = next_steps(run, left, 1e-3)
     assert "--continue RUN" in further and "training.steps=9" in longer and "learning_rate=0.003" in higher and "rows" in more
     assert next_steps(run, gone, 1e-3) == []
+
+
+@pytest.mark.parametrize(("lost", "status"), [(None, "forgotten"), (0.1, "forgotten"), (0.11, "damaged")])
+def test_a_request_that_lost_more_than_allowed_is_damaged(lost: float | None, status: str) -> None:
+    """A request's training run asks nothing, so its own outcome is `not examined`; what it lost of held-out rows still counts."""
+    trained = replace(Outcome("not examined"), aside_lost=lost, allowed_loss=0.1).as_json()
+    assert _answered(Outcome("forgotten", known=8, still_answered=0.0).as_json(), trained).status == status

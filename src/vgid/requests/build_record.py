@@ -229,7 +229,9 @@ def _verification(run: ResolvedRun, state: RunState, results: Mapping[str, Any],
 def _answered(asked: Mapping[str, Any], trained: Mapping[str, Any]) -> Answered:
     """What was asked of the exported model, with what the training run lost of the rows that it held out."""
     aside = {name: trained[name] for name in ("aside_given", "aside_replayed", "aside_lost", "allowed_loss", "protected_by")}
-    damaged = asked["status"] == "forgotten" and trained["status"] == "damaged"
+    # The training run of a request asks nothing itself, so its own status never says that it damaged the model.
+    lost, allowed = trained["aside_lost"], trained["allowed_loss"]
+    damaged = asked["status"] == "forgotten" and lost is not None and lost > allowed
     return Answered(**{**asked, **aside, "status": "damaged" if damaged else asked["status"]})
 
 
