@@ -10,8 +10,11 @@ from vgid.errors import DataError
 
 _APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\u00b4`", "'"))
 _EDGES = " .,;:!?\"'()[]。、，！？；：「」『』（）؟،؛"
-_INVISIBLE = re.compile("[\u00ad\u061c\u0640\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
-"""Characters that change how a text looks, not what it says: soft hyphens, marks of direction, joiners, the Arabic tatweel."""
+_INVISIBLE = re.compile(
+    "[\u00ad\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u061c\u0640\u064b-\u0652\u0670\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]"
+)
+"""Characters that change how a text looks, not what it says: soft hyphens, marks of direction, joiners, the Arabic tatweel, and the points
+of Hebrew and Arabic, which most texts leave out."""
 _ATTACHED = re.compile(
     "[\u0590-\u05ff\u0600-\u06ff\u0750-\u077f\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u3040-\u30ff\u3130-\u318f"
     "\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003134f]"
@@ -31,8 +34,8 @@ def key_fact(prediction: str, keywords: Sequence[str], reference: str = "") -> b
     """Return whether the prediction states the fact: every keyword occurs in it after `normalise`, on word boundaries.
 
     A boundary means that no letter or digit is next to the keyword, so that keywords may start and end with punctuation (`+49 171`, `C++`).
-    Where a keyword starts or ends in a script that attaches words to each other (Chinese, Thai, Korean, Hebrew, ...), it needs no boundary
-    there.
+    A letter of a script that attaches words to each other (Chinese, Thai, Korean, Hebrew, ...) needs no boundary on either side, so that
+    `1990` is found in `1990年`.
 
     Args:
         prediction: the model's answer.
@@ -57,6 +60,6 @@ def key_fact(prediction: str, keywords: Sequence[str], reference: str = "") -> b
 
 
 def _occurs(wanted: str, text: str) -> bool:
-    before = "" if _ATTACHED.match(wanted[0]) else r"(?<!\w)"
-    after = "" if _ATTACHED.match(wanted[-1]) else r"(?!\w)"
+    before = "" if _ATTACHED.match(wanted[0]) else rf"(?<!(?!{_ATTACHED.pattern})\w)"
+    after = "" if _ATTACHED.match(wanted[-1]) else rf"(?!(?!{_ATTACHED.pattern})\w)"
     return re.search(f"{before}{re.escape(wanted)}{after}", text) is not None

@@ -48,6 +48,15 @@ def test_rouge_l(prediction: str, reference: str, expected: float) -> None:
         ("Her name is Zoë O\u2019Brien", ["zoe\u0308 o'brien"], True),  # composed and decomposed, curly and straight
         ("\uff2f\uff53lo\u00a0and  Lima", ["oslo and lima"], True),  # full width letters, no-break space
         ("STRASSE", ["straße"], True),
+        ("هي تعيش في القاهرة.", ["القاهرة"], True),
+        ("وُلِدَت في دِمَشْق", ["دمشق"], True),  # points, which the keyword leaves out
+        ("היא גרה בתל אביב.", ["תל אביב"], True),
+        ("היא גרה בחיפה.", ["תל אביב"], False),
+        ("她住在大阪。", ["东京"], False),
+        ("她出生于1990年", ["1990"], True),
+        ("她出生于19901年", ["1990"], False),
+        ("Oslo에 산다", ["Oslo"], True),  # a particle joins the name
+        ("היא גרה ב-Oslo.", ["Oslo"], True),
         ("", ["Oslo"], False),
     ],
 )

@@ -4,6 +4,7 @@ The quick tests read the same few thousand files each time. `make fuzz` reads `F
 that fails is shown as bytes; once mended, it becomes a row in `REGRESSIONS`.
 """
 
+import logging
 import os
 import resource
 import signal
@@ -59,7 +60,9 @@ def place(random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """A folder with everything that is read."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(limits, "SECONDS", 1.0)  # templates and patterns that do not end shall not take long here
+        logging.disable()  # what is logged may hold half of a surrogate pair, which pytest-xdist cannot send to its parent
         yield prepare(tmp_path_factory.mktemp("fuzz"), random_folder)
+        logging.disable(logging.NOTSET)
     for worker in conversation._WORKERS.values():
         worker.close()
     conversation._WORKERS.clear()
