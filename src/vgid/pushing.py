@@ -13,7 +13,7 @@ from vgid.models.export import FAILED
 TOKEN = "HF_TOKEN"
 """Name of the environment variable that holds the hub's token."""
 DATA = (".jsonl", ".parquet", ".arrow", ".csv", ".tsv", ".gz", ".tar", ".zip", ".png", ".jpg", ".jpeg", ".webp", ".gif", ".heic", ".tiff")
-"""Endings of data and pictures, which are no part of a checkpoint and may be what was forgotten."""
+"""Endings of data and pictures: a checkpoint has none of these, and they may be what was forgotten."""
 
 
 def check_push(repository: str) -> None:
