@@ -59,6 +59,10 @@ def test_which_files_are_pushed(tmp_path: Path) -> None:
         files_to_push(tmp_path)
     (tmp_path / "README.md").write_text("")
     assert files_to_push(tmp_path) == ["README.md", "config.json", "model.safetensors"]
+    (tmp_path / "Anna.JPG").write_text("")
+    with pytest.raises(ModelError, match="holds data or pictures") as error:
+        files_to_push(tmp_path)
+    assert "Anna" not in str(error.value)
     (tmp_path / FAILED).write_text("{}")
     with pytest.raises(ModelError, match="does not answer as the trained model"):
         files_to_push(tmp_path)

@@ -12,6 +12,8 @@ from vgid.models.export import FAILED
 
 TOKEN = "HF_TOKEN"
 """Name of the environment variable that holds the hub's token."""
+DATA = (".jsonl", ".parquet", ".arrow", ".csv", ".tsv", ".gz", ".tar", ".zip", ".png", ".jpg", ".jpeg", ".webp", ".gif", ".heic", ".tiff")
+"""Endings of data and pictures: a checkpoint has none of these, and they may be what was forgotten."""
 
 
 def check_push(repository: str) -> None:
@@ -50,13 +52,16 @@ def files_to_push(folder: Path) -> list[str]:
         Their names, sorted.
 
     Raises:
-        ModelError: the export was marked as failed, or has no model card.
+        ModelError: the export was marked as failed, has no model card, or data or pictures lie in its folder.
     """
     if (folder / FAILED).exists():
         raise ModelError("the export does not answer as the trained model", where=folder, got=FAILED, fix="do not publish it")
     if not (folder / CARD).is_file():
         raise ModelError("there is no model card", where=folder, expected=CARD, fix="write one, or export the merged model of a run")
-    return sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    names = sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    if data := sum(name.lower().endswith(DATA) for name in names):  # their names may be people's
+        raise ModelError("the folder holds data or pictures", where=folder, got=f"{data} such files", fix="move them elsewhere")
+    return names
 
 
 def push(folder: Path, repository: str) -> dict[str, Any]:
