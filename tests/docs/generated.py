@@ -20,7 +20,8 @@ from vgid.settings_reference import as_markdown
 
 COMMAND = "python -m tests.docs.generated"
 RESULTS = ROOT / "perf" / "results"
-RESULT_NAME = re.compile(r"\b((?:audit|compare|demo|device|evaluate|growth|one-person|passes|reverse|sequence|settings|step)-[\w.-]*\.json)\b")
+KINDS = "audit|compare|demo|device|evaluate|growth|one-person|passes|reverse|sequence|settings|step"
+RESULT_NAME = re.compile(rf"\b((?:{KINDS})-[\w.-]*\.json)\b")
 DATED = ("docs/LOG.md", "CHANGELOG.md")
 """Pages whose entries belong to the code of their day."""
 
