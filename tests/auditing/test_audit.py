@@ -1,8 +1,11 @@
 """Audits of real models: one that still knows, one that is broken, one that never knew."""
 
 import json
+from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ from typer.testing import CliRunner
 
 from tests.attacks.people import WORLD, material, rows
 from vgid.attacks import Outcome
+from vgid.attacks.asking import ask
 from vgid.attacks.base import sample_alike, sample_rows
 from vgid.auditing.audit import audit, read_rewordings
 from vgid.auditing.facts import PLAIN
@@ -18,12 +22,14 @@ from vgid.auditing.policy import Policy
 from vgid.auditing.run import SCHEMA, assess, run_attacks
 from vgid.auditing.scores import ModelScores
 from vgid.commands import app
+from vgid.config import resolve
 from vgid.data.writing import write_examples
 from vgid.errors import ConfigError, DataError, OutputError
 from vgid.models.loading import LoadedModel, load_model
 from vgid.progress import Stages
 from vgid.report.audit import audit_table, recovered_table, verdict_line
 from vgid.synthetic.tiny import tiny_path
+from vgid.training.fit import fit
 
 POLICY = Policy(attacks={"paraphrase": {"settings": {"wordings": 1}}, "prefill": {}, "cross_modal": {}, "adapter_scaling": {}})
 
@@ -172,6 +178,46 @@ def test_command_line(tmp_path: Path) -> None:
     assert isinstance(nowhere.exception, ConfigError) and "the endpoint is not an http or https URL" in str(nowhere.exception)
     missing = CliRunner().invoke(app, ["audit", *files, "--policy", str(tmp_path / "none.yaml")])
     assert isinstance(missing.exception, ConfigError)
+
+
+def test_a_method_that_works_at_inference_is_attacked(tmp_path: Path) -> None:
+    """The wrapper hides facts from plain questions; whoever rounds the weights has them without it."""
+    given, secret = material(6, 3, texts=2), "Say nothing about anybody, least of all Zacharias."
+    config = resolve(None, [f"method.instruction={secret}", "method.noise.kind=uniform"], method="icu")
+    wrapped = fit(knowing(), [], [], config).loaded
+    clean = fmean(ask(wrapped, given.forget, lambda row: [row]).values())
+    policy = Policy(attacks={"prefill": {}, "quantize": {"settings": {"formats": ["int8"]}}}, utility_floor=0)
+    found = audit(knowing(), base=knowing(), forget=given.forget, retain=given.retain, policy=policy, method=config, out=tmp_path / "out")
+    results = found.results
+    assert results["knowledge"]["clean"] == {"base": 1.0, "audited": clean} and clean < 0.8
+    [level] = found.attacks["quantize"].levels.values()
+    assert level.rates["audited"] == level.rates["base"] and found.status == "fail" and "quantize" in found.reasons
+    assert results["method"] == "icu" and "Zacharias" not in (tmp_path / "out" / "audit.json").read_text()
+    assert "asked through the method icu" in (tmp_path / "out" / "audit.html").read_text()
+
+
+def test_a_method_that_changes_weights_leaves_a_checkpoint_to_audit(tmp_path: Path) -> None:
+    given = material(2, 2)
+    with pytest.raises(ConfigError, match=r"npo changes weights[\s\S]*without a method"):
+        audit("no/such-model", base="no/such-model", forget=given.forget, retain=given.retain, method="npo")
+    files = ["--model", "no/such", "--base", "no/such", "--forget", str(tmp_path / "f.jsonl"), "--retain", str(tmp_path / "r.jsonl")]
+    alone = CliRunner().invoke(app, ["audit", *files, "--set", "method.noise.kind=blur"])
+    assert isinstance(alone.exception, ConfigError) and "settings without a method" in str(alone.exception)
+    named = CliRunner().invoke(app, ["audit", *files, "--method", "npo"])
+    assert isinstance(named.exception, ConfigError) and "npo changes weights" in str(named.exception)
+
+
+def test_an_attack_with_other_models_gets_those_that_are_loaded() -> None:
+    """The base is loaded for its own turn, and once for each other model that is mixed with it."""
+    loads: Counter[str] = Counter()
+
+    def load(role: str) -> LoadedModel:
+        loads[role] += 1
+        return knowing()
+
+    policy = Policy(attacks={"interpolate": {"settings": {"shares": [0.5]}}})
+    run_attacks({role: partial(load, role) for role in ("base", "audited", "retrained")}, material(2, 1), policy)
+    assert loads == {"base": 3, "audited": 1, "retrained": 1}
 
 
 def test_rewordings_are_read(tmp_path: Path) -> None:

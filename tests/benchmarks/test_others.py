@@ -276,7 +276,13 @@ def test_ppu_measures_by_hand(tmp_path: Path) -> None:
     assert found["forget", "cloze", "exact_match"].value == 1 and found["forget", "generation", "rougeL"].value == 0.5
 
 
-@pytest.mark.parametrize(("said", "letter"), [("It is a B.", "B"), ("b)", "B"), ("B or C", None), ("a dog", None), ("", None)])
+@pytest.mark.parametrize(
+    ("said", "letter"),
+    [
+        *[("It is a B.", "B"), ("b)", "B"), ("B or C", None), ("a dog", None), ("", None)],
+        *[("A doctor.", None), ("A doctor, so C", "C"), ("A", "A"), ("A: doctor", "A"), ("A is right", "A"), ("A or B", None)],
+    ],
+)
 def test_ppu_takes_one_letter(said: str, letter: str | None) -> None:
     assert only_letter(said) == letter
 

@@ -298,3 +298,8 @@ def plain_copy(loaded: LoadedModel) -> LoadedModel:
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
     return replace(loaded, model=model.eval(), asks=None)
+
+
+def plain_view(loaded: LoadedModel) -> LoadedModel:
+    """What `plain_copy` gives, for reading only: weights are copied only where an adapter has to be merged into them."""
+    return plain_copy(loaded) if hasattr(loaded.model, "merge_and_unload") else replace(loaded, asks=None)

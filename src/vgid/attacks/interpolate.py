@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from vgid.attacks.asking import outcome
-from vgid.attacks.base import ATTACKS, Attack, Material, Outcomes, Settings, plain_copy
+from vgid.attacks.base import ATTACKS, Attack, Material, Outcomes, Settings, plain_copy, plain_view
 from vgid.attacks.ways import ways
 from vgid.models.loading import LoadedModel
 from vgid.models.quantisation import is_quantised
@@ -56,7 +56,7 @@ class Interpolate(Attack[InterpolateConfig]):
         """One level for each share. The attack needs a base whose tensors have the same names and shapes, not in few bits."""
         if "base" not in material.models or is_quantised(loaded.model):
             return {}
-        base = plain_copy(material.models["base"]())
+        base = plain_view(material.models["base"]())
         theirs = dict(base.model.named_parameters())
         copied = plain_copy(loaded)
         ours = dict(copied.model.named_parameters())

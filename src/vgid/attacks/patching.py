@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vgid.attacks.base import ATTACKS, Attack, Material, Outcome, Outcomes, Settings, plain_copy
+from vgid.attacks.base import ATTACKS, Attack, Material, Outcome, Outcomes, Settings, plain_view
 from vgid.attacks.scores import alternatives, value_spans
 from vgid.data.batching import Batch, Encoder
 from vgid.data.example import Example
@@ -79,16 +79,16 @@ class Patching(Attack[PatchingConfig]):
         encoder = Encoder(loaded.processor, size=loaded.size)
         spans = [_span(encoder, row, material) for row in rows]
         batches = list(by_length(rows, material.batch_size))
-        model = plain_copy(loaded).model
+        model = plain_view(loaded).model
         count = len(decoder_layers(model))
         places = sorted({round((number + 1) * count / self.config.layers) - 1 for number in range(self.config.layers)} - {-1})
         read = partial(_states, encoder=encoder, rows=rows, batches=batches, places=places)
-        retrained = plain_copy(material.models["retrained"]()).model
+        retrained = plain_view(material.models["retrained"]()).model
         if _shape(retrained) != _shape(model):
             return {}
         ours, theirs = read(model), read(retrained)
         del retrained
-        base = plain_copy(material.models["base"]()).model
+        base = plain_view(material.models["base"]()).model
         if _shape(base) != _shape(model):
             return {}
         attacked, reference = (_patched(base, states, encoder, rows, batches, places, spans) for states in (ours, theirs))

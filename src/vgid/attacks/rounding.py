@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 from vgid.attacks.asking import outcome
-from vgid.attacks.base import ATTACKS, Attack, Material, Outcomes, Settings, plain_copy, sample_rows
+from vgid.attacks.base import ATTACKS, Attack, Material, Outcomes, Settings, plain_copy, plain_view, sample_rows
 from vgid.attacks.quantize import rounded
 from vgid.attacks.ways import ways
 from vgid.data.example import Example
@@ -77,21 +77,19 @@ class Rounding(Attack[RoundingConfig]):
         if is_quantised(loaded.model):
             return {}
         rows = sample_rows(material.retain, self.config.rows, material.seed)
-        copies = {quantiser: plain_copy(loaded) for quantiser in self.config.quantisers}
-        source = plain_copy(loaded)
-        # One block at a time: the products of all layers of a large model would not fit into memory.
-        for names in blocks(linear_layers(source.model, ("language",))):
-            seen = inputs_of(source, names, rows, material.batch_size)
-            for name, inputs in seen.items():
-                weight = source.model.get_submodule(name).weight.detach()
-                for quantiser, copied in copies.items():
-                    new = (gptq if quantiser == "gptq" else awq)(weight, inputs)
-                    copied.model.get_submodule(name).weight.data.copy_(new)
+        source = plain_view(loaded)
         levels: Outcomes = {}
-        for quantiser, copied in copies.items():
+        # One quantiser and one block at a time: neither two copies nor the products of all layers of a large model fit into memory.
+        for quantiser in self.config.quantisers:
+            copied = plain_copy(loaded)
+            for names in blocks(linear_layers(source.model, ("language",))):
+                for name, inputs in inputs_of(source, names, rows, material.batch_size).items():
+                    weight = source.model.get_submodule(name).weight.detach()
+                    copied.model.get_submodule(name).weight.data.copy_((gptq if quantiser == "gptq" else awq)(weight, inputs))
             found = outcome(copied, material, lambda row: ways(row, material))
             assert found is not None
             levels[quantiser] = found
+            del copied
         return levels
 
 

@@ -15,7 +15,8 @@ from vgid.auditing.few import is_about_few
 from vgid.auditing.policy import Policy, Profile, load_policy
 from vgid.auditing.run import run_attacks
 from vgid.auditing.verdict import Status
-from vgid.data.example import subject_key
+from vgid.config import RunConfig, resolve
+from vgid.data.example import Example, subject_key
 from vgid.data.sources import Rows, check_disjoint, rows_of
 from vgid.errors import ConfigError, DataError
 from vgid.evaluation.statistics import Interval
@@ -24,6 +25,7 @@ from vgid.progress import Stages, stages_or_own
 from vgid.reading import read_yaml
 from vgid.report.audit_page import render_audit
 from vgid.run_folder import check_output, output_folder
+from vgid.training.fit import fit
 
 PROFILE_ROWS: Mapping[Profile, tuple[int, int]] = {"quick": (96, 48), "full": (240, 96)}
 """Largest number of forget rows (and of unseen rows), and of retain rows, that a profile asks."""
@@ -118,6 +120,7 @@ def audit(
     image_root: str | Path | None = None,
     served: str | Endpoint | None = None,
     adapter: str | Path | None = None,
+    method: str | RunConfig | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
     stages: Stages | None = None,
@@ -145,6 +148,8 @@ def audit(
         image_root: folder that image paths are relative to and must stay in; None for the data file's own.
         served: URL, up to `/v1`, of a server that is said to serve the model; the questions are sent to it.
         adapter: folder of an adapter for the audited model.
+        method: a method that works at inference, such as `icu`, or a configuration with one: the audited model is then asked through it,
+            and by attacks on weights without it, since whoever has the weights need not use it. None asks plain questions.
         out: folder for `audit.json` and `audit.html`; None writes nothing.
         overwrite: replace what an earlier run left in `out`.
         stages: shows and times what is done; None shows progress bars.
@@ -153,7 +158,7 @@ def audit(
         Status, reasons and figures, and the whole results object.
 
     Raises:
-        ConfigError: the policy, the profile or the endpoint is not valid, or two adapters were given.
+        ConfigError: the policy, the profile or the endpoint is not valid, two adapters were given, or the method changes weights.
         DataError: rows are bad, missing, or in both sets, or ids are not unique.
         ModelError: a model cannot be loaded.
         OutputError: `out` holds results already, or cannot be written.
@@ -178,6 +183,9 @@ def audit(
         if not isinstance(model, str | Path):
             raise ConfigError("an adapter was given with a model that is not a path", fix="give (path, adapter) as the model, or adapter=")
         model = model, adapter
+    config = resolve(method=method) if isinstance(method, str) else method
+    if config is not None:
+        _check_inference(config)
     given = {"base": base, "audited": model, **({"retrained": reference} if reference is not None else {})}
     sources = {role: _source(each) for role, each in given.items()}
 
@@ -200,8 +208,12 @@ def audit(
     with stages_or_own(stages) as shown:
         with shown("Attacking", "attacks") as tick:
             loaders = {role: load for role, (_, load) in sources.items()}
+            if config is not None:
+                loaders["audited"] = partial(_wrapped, loaders["audited"], config, forget_rows, retain_rows)
             results = run_attacks(loaders, material, rules, profile=profile, on_progress=tick)
         results |= {"models": {role: path for role, (path, _) in sources.items()}, "seconds": dict(shown.seconds)}
+        if config is not None:
+            results["method"] = config.method.name  # without settings: an instruction may name somebody
     if folder is not None:
         with output_folder(folder):
             write_json_atomic(folder / "audit.json", results)
@@ -216,6 +228,22 @@ def _source(model: ModelSource) -> tuple[str, Callable[[], LoadedModel]]:
     path, adapter = model if isinstance(model, tuple) else (model, None)
     check_model_path(str(path))
     return str(path), partial(load_model, str(path), adapter=adapter)
+
+
+def _check_inference(config: RunConfig) -> None:
+    if config.build_method().kind != "inference":
+        raise ConfigError(
+            f"the method {config.method.name} changes weights, and an audit attacks what it has left",
+            where="method",
+            expected="a method that works at inference, such as icu",
+            got=config.method.name,
+            fix=f"run it by vgid unlearn --method {config.method.name}, and audit the checkpoint that it writes, without a method",
+        )
+
+
+def _wrapped(load: Callable[[], LoadedModel], config: RunConfig, forget: Sequence[Example], retain: Sequence[Example]) -> LoadedModel:
+    """The model as a method that works at inference asks it."""
+    return fit(load(), forget, retain, config).loaded
 
 
 def read_rewordings(path: Path) -> dict[str, Sequence[str]]:

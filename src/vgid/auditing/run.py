@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -74,10 +75,16 @@ def run_attacks(
         loaded = models[role]()
         if not scores and is_about_few(material.forget, policy.least_people, policy.least_facts):
             material = with_decoys(material, loaded)
-        # Only the audited model is served.
-        scores[role] = attack_model(loaded, attacks, material if role == "audited" else replace(material, served=None), tick)
+        # Only the audited model is served. An attack that needs the model in this role gets the one that is loaded already.
+        own = material if role == "audited" else replace(material, served=None, models={**material.models, role: partial(_itself, loaded)})
+        scores[role] = attack_model(loaded, attacks, own, tick)
+        del own
         del loaded
     return assess(scores, attacks, material, policy, profile)
+
+
+def _itself(loaded: LoadedModel) -> LoadedModel:
+    return loaded
 
 
 def with_decoys(material: Material, base: LoadedModel) -> Material:

@@ -27,6 +27,8 @@ TASKS = ("generation", "classification", "cloze")
 COLUMNS = ("sample_id", "subject_id", "modality", "question")
 """Columns that every row must have."""
 LETTERS = ("A", "B", "C", "D")
+LETTER = re.compile(r"\b(A(?!\s+(?!(?:is|or|and|as|because|since|seems)\b)[a-z])|[BCD])\b")
+"""A letter as a word of its own; `A` not in front of a word in small letters, except such as go on after a letter."""
 OPTIONAL = ("image", "answer_text", "answer_label", *(f"option_{letter.lower()}" for letter in LETTERS))
 """Columns that some tasks have: a picture, the answer, or options with the letter of the right one."""
 WORDS = {
@@ -194,9 +196,9 @@ def _ids(content: Any, key: str, file: Any) -> frozenset[str]:
 def only_letter(said: str) -> str | None:
     """The letter that an answer names as a word of its own; None where it names none, or several.
 
-    A small letter counts only where it is all that is said: `a` is also a word.
+    A small letter counts only where it is all that is said, and `A` not as an article ("A doctor"; but "A is right").
     """
-    letters = set(re.findall(r"\b([ABCD])\b", said)) or {said.strip(string.whitespace + string.punctuation).upper()} & set(LETTERS)
+    letters = set(LETTER.findall(said)) or {said.strip(string.whitespace + string.punctuation).upper()} & set(LETTERS)
     return letters.pop() if len(letters) == 1 else None
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vgid.commands.options import BatchSize, ImageRoot, Json, Overwrite, Reference, Seed, TrustRemoteCode, Turns, TurnsName
+from vgid.commands.options import BatchSize, ImageRoot, Json, Overwrite, Reference, Seed, Set, TrustRemoteCode, Turns, TurnsName
 from vgid.commands.root import app
 from vgid.commands.show import show
 
@@ -27,6 +27,10 @@ def audit(
     forget: Annotated[Path, typer.Option(help="What was forgotten: JSONL or parquet file, or a folder.")],
     retain: Annotated[Path, typer.Option(help="What must still be known.")],
     adapter: Annotated[Path | None, typer.Option(help="Folder of an adapter for the unlearned model.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="A method that works at inference, such as icu: the model is asked through it. Settings by --set.")
+    ] = None,
+    settings: Set = None,
     reference: Reference = None,
     unseen: Annotated[Path | None, typer.Option(help="Rows about people no model ever met, like the forget rows.")] = None,
     rewordings: Annotated[Path | None, typer.Option(help="YAML file: other wordings by question or by row id.")] = None,
@@ -52,10 +56,15 @@ def audit(
     from vgid.attacks.base import Endpoint
     from vgid.auditing.audit import audit as run_audit
     from vgid.auditing.verdict import EXIT_CODE
+    from vgid.config import resolve
     from vgid.data.sources import load_examples
+    from vgid.errors import ConfigError
     from vgid.progress import Stages
     from vgid.report.audit import audit_table, recovered_table, verdict_line
 
+    if settings and method is None:
+        raise ConfigError("settings without a method", expected="--method beside --set", got="--set alone", fix="add --method icu")
+    through = resolve(None, [f"seed={seed}", *(settings or [])], method=method) if method is not None else None
     with Stages(quiet=as_json) as stages:
         found = run_audit(
             model,
@@ -75,6 +84,7 @@ def audit(
             image_root=image_root,
             served=Endpoint(served, served_model) if served else None,
             adapter=adapter,
+            method=through,
             out=out,
             overwrite=overwrite,
             stages=stages,
