@@ -1,6 +1,7 @@
 """General utility: which answers are right in the built-in suite, what is left after unlearning, and the two harnesses."""
 
 import importlib.util
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from tests.attacks.people import material
 from tests.models.test_models import shaken
+from vgid.attacks.asking import ask
 from vgid.commands import app
 from vgid.errors import ConfigError, DataError, OutputError, RunError
 from vgid.models.adapters import attach_lora
@@ -19,6 +22,7 @@ from vgid.progress import Stages
 from vgid.report.utility import render_utility, utility_rows, utility_table
 from vgid.settings import AdapterConfig
 from vgid.synthetic.phrases import PERCEPTION
+from vgid.synthetic.tiny import tiny_path
 from vgid.utility import harness, perception, suites
 from vgid.utility.figures import SuiteFigure, accuracy_figure, relative_figure, relative_figures
 from vgid.utility.perception import VALUES, named_value, questions
@@ -93,7 +97,14 @@ def test_suites_are_parsed() -> None:
 def test_figures_of_a_harness_are_read_with_their_errors() -> None:
     found = {
         "results": {
-            "a": {"alias": "a", "acc,none": 0.5, "acc_stderr,none": 0.1, "exact_match,strict": 0.25, "exact_match_stderr,strict": "N/A"}
+            "a": {
+                "alias": "a",
+                "acc,none": 0.5,
+                "acc_stderr,none": 0.1,
+                "acc_stderr_clt,none": 0.2,
+                "exact_match,strict": 0.25,
+                "exact_match_stderr,strict": "N/A",
+            }
         },
         "n-samples": {"a": {"original": 100, "effective": 8}},
     }
@@ -204,3 +215,63 @@ def test_lm_eval_asks_a_model_with_its_adapter(random_folder: Path, tmp_path: Pa
     }
     assert perplexity["unlearned"] == pytest.approx(perplexity["retrained"], rel=1e-4)
     assert perplexity["unlearned"] != pytest.approx(perplexity["base"], rel=1e-2)
+
+
+PICTURES = """\
+task: pictures
+dataset_path: parquet
+dataset_kwargs: {{data_files: {{test: {file}}}}}
+test_split: test
+output_type: generate_until
+doc_to_visual: !function functions.visual
+doc_to_text: "{{{{question}}}}"
+doc_to_target: answer
+generation_kwargs: {{max_new_tokens: 16, temperature: 0}}
+process_results: !function functions.results
+metric_list: [{{metric: right, aggregation: mean, higher_is_better: true}}]
+"""
+FUNCTIONS = """\
+import io
+
+from PIL import Image
+
+
+def visual(doc):
+    return [Image.open(io.BytesIO(doc["image"])).convert("RGB")]
+
+
+def results(doc, said):
+    return {"right": float(doc["answer"] in said[0])}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("lmms_eval") is None, reason="needs lmms-eval, in an environment of its own")
+def test_a_task_from_a_folder_runs_in_lmms_eval(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    asked = [row for row in material(4, 4).everything if row.images]
+    encoder = load_model(tiny_path()).encoder
+    pictures = [io.BytesIO() for _ in asked]
+    for row, file in zip(asked, pictures, strict=True):
+        encoder.picture(row.images[0]).save(file, "PNG")
+    columns = {
+        "question": [row.question for row in asked],
+        "answer": [row.keywords[0] for row in asked],
+        "image": [file.getvalue() for file in pictures],
+    }
+    parquet.write_table(pyarrow.table(columns), tmp_path / "rows.parquet")
+    (tmp_path / "pictures.yaml").write_text(PICTURES.format(file=tmp_path / "rows.parquet"))
+    (tmp_path / "functions.py").write_text(FUNCTIONS)
+    models = {"base": (str(tiny_path()), None), "unlearned": (str(tiny_path()), None)}
+    with Stages(quiet=True) as stages:
+        with pytest.raises(ConfigError, match=r"(?s)lmms-eval does not know these tasks.*no_such_task"):
+            run_utility(models, ["lmms-eval:llava_hf:no_such_task"], None, tasks_folder=tmp_path, stages=stages)
+        found = run_utility(models, ["lmms-eval:llava_hf:pictures"], None, tasks_folder=tmp_path, stages=stages, max_rows=12)
+    suite = found["suites"]["lmms-eval:llava_hf:pictures"]
+    (figure,) = suite["figures"]["base"]
+    right = ask(load_model(tiny_path()), asked[:12], lambda row: [row])
+    assert (figure["task"], figure["metric"], figure["n"]) == ("pictures", "right", 12)
+    assert figure["value"] == pytest.approx(sum(right.values()) / 12)
+    assert suite["relative"][0]["value"] == 1.0

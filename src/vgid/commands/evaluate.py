@@ -50,7 +50,7 @@ def evaluate(
         typer.Option(help="General utility: perception, perception-options, lm-eval:TASKS or lmms-eval:FAMILY:TASKS. Repeatable."),
     ] = None,
     utility_tasks: Annotated[
-        Path | None, typer.Option(help="Folder with additional tasks for lm-eval.", exists=True, file_okay=False)
+        Path | None, typer.Option(help="Folder with additional tasks for lm-eval or lmms-eval.", exists=True, file_okay=False)
     ] = None,
     max_rows: Annotated[int | None, typer.Option(min=1, help="Questions of each task of lm-eval or lmms-eval, at most.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where to write results.json.", file_okay=False)] = None,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
+from vgid import processes
 from vgid.errors import ConfigError, RunError
 from vgid.evaluation.statistics import Interval
 from vgid.models.loading import LoadedModel, refuse_code
@@ -38,26 +40,27 @@ def import_harness(package: str) -> Any:
         ) from error
 
 
-def check_tasks(tasks: Sequence[str], folder: Path | None) -> Any:
-    """Check that lm-eval knows all tasks.
+def check_tasks(package: str, tasks: Sequence[str], folder: Path | None) -> Any:
+    """Check that a harness knows all tasks.
 
     Args:
+        package: `lm_eval` or `lmms_eval`.
         tasks: names of tasks, groups or tags.
         folder: folder with definitions of more tasks.
 
     Returns:
-        lm-eval's task manager.
+        The harness's task manager.
 
     Raises:
-        ConfigError: lm-eval is not installed, or a task is unknown.
+        ConfigError: the harness is not installed, or a task is unknown.
     """
-    import_harness("lm_eval")
-    manager = import_module("lm_eval.tasks").TaskManager(include_path=None if folder is None else str(folder))
+    import_harness(package)
+    manager = import_module(f"{package}.tasks").TaskManager(include_path=None if folder is None else str(folder))
     unknown = [task for task in tasks if not manager.match_tasks([task])]
     if unknown:
         raise ConfigError(
-            "lm-eval does not know these tasks",
-            expected="tasks that `lm-eval ls tasks` lists, or that are defined in --utility-tasks",
+            f"{package.replace('_', '-')} does not know these tasks",
+            expected="tasks that it lists, or that are defined in --utility-tasks",
             got=", ".join(unknown),
         )
     return manager
@@ -87,15 +90,15 @@ def run_lm_eval(loaded: LoadedModel, tasks: Sequence[str], manager: Any, *, max_
     return read_figures(found)
 
 
-def run_lmms_eval(path: str, family: str, tasks: Sequence[str], *, max_rows: int | None, batch_size: int) -> list[SuiteFigure]:
-    """Run image tasks of lmms-eval on a checkpoint.
+def run_lmms_eval(path: str, family: str, tasks: Sequence[str], manager: Any, *, max_rows: int | None) -> list[SuiteFigure]:
+    """Run image tasks of lmms-eval on a checkpoint, one question at a time, since its LLaVA families take no more.
 
     Args:
         path: folder or hub id of the checkpoint.
         family: lmms-eval's name for the family of the model, such as `llava_hf`.
         tasks: names of tasks.
+        manager: the task manager from `check_tasks`.
         max_rows: questions of each task, at most.
-        batch_size: questions that are asked at once.
 
     Returns:
         The figures of all tasks.
@@ -108,8 +111,12 @@ def run_lmms_eval(path: str, family: str, tasks: Sequence[str], *, max_rows: int
     refuse_code(path)
     import_harness("lmms_eval")
     evaluate = import_module("lmms_eval.evaluator").simple_evaluate
-    options = {"limit": max_rows, "batch_size": batch_size, "log_samples": False}
-    return read_figures(evaluate(model=family, model_args=f"pretrained={path}", tasks=list(tasks), **options))
+    # Its own defaults are a GPU and an empty device map, which transformers refuses.
+    taken = signature(import_module("lmms_eval.models").get_model(family)).parameters
+    device = str(processes.default_device())
+    arguments = ",".join([f"pretrained={path}", *(f"{name}={device}" for name in ("device", "device_map") if name in taken)])
+    options = {"limit": max_rows, "batch_size": 1, "log_samples": False, "task_manager": manager}
+    return read_figures(evaluate(model=family, model_args=arguments, tasks=list(tasks), **options))
 
 
 def read_figures(found: Mapping[str, Any] | None) -> list[SuiteFigure]:
@@ -126,7 +133,7 @@ def read_figures(found: Mapping[str, Any] | None) -> list[SuiteFigure]:
         counts = (found or {}).get("n-samples", {}).get(task) or {}
         for key, value in values.items():
             name, _, chain = key.partition(",")
-            if not isinstance(value, int | float) or isinstance(value, bool) or name.endswith("_stderr") or not chain:
+            if not isinstance(value, int | float) or isinstance(value, bool) or "_stderr" in name or not chain:
                 continue
             error = values.get(f"{name}_stderr,{chain}")
             spread = NORMAL * error if isinstance(error, int | float) else None

@@ -78,10 +78,10 @@ def run_utility(
         models: `base`, `unlearned` and `retrained`, or some of them.
         suites: names of suites, as `read_suite` takes them.
         out: folder for `results.json` and `report.html`; None writes nothing.
-        tasks_folder: folder with definitions of more tasks for lm-eval.
+        tasks_folder: folder with definitions of more tasks for lm-eval and lmms-eval.
         max_rows: questions of each task of lm-eval or lmms-eval, at most.
         seed: random seed of the built-in questions and of intervals.
-        batch_size: questions that are asked at once.
+        batch_size: questions that are asked at once; lmms-eval asks one.
         overwrite: replace what an earlier run left in `out`.
         stages: shows and times what is done.
 
@@ -94,10 +94,12 @@ def run_utility(
         RunError: a harness returned no figures.
     """
     wanted = [read_suite(text) for text in dict.fromkeys(suites)]
-    managers = {suite.name: harness.check_tasks(suite.tasks, tasks_folder) for suite in wanted if suite.harness == "lm-eval"}
-    for suite in (suite for suite in wanted if suite.harness == "lmms-eval"):
-        harness.import_harness("lmms_eval")
-        if any(adapter for _, adapter in models.values()):
+    managers = {}
+    for suite in wanted:
+        if suite.harness is None:
+            continue
+        managers[suite.name] = harness.check_tasks(suite.harness.replace("-", "_"), suite.tasks, tasks_folder)
+        if suite.harness == "lmms-eval" and any(adapter for _, adapter in models.values()):
             raise ConfigError(
                 "lmms-eval takes a checkpoint, not an adapter", got=f"an adapter for {suite.name}", fix="merge it: vgid export --merge"
             )
@@ -115,11 +117,10 @@ def run_utility(
                     right[suite.name][name] = perception.answer_accuracy(loaded, rows[suite.name], batch_size, tick)
                     made[suite.name][name] = _figures_by_topic(rows[suite.name], right[suite.name][name], seed)
                 elif loaded is not None and suite.harness == "lm-eval":
-                    manager = managers[suite.name]
-                    found = harness.run_lm_eval(loaded, suite.tasks, manager, max_rows=max_rows, batch_size=batch_size)
+                    found = harness.run_lm_eval(loaded, suite.tasks, managers[suite.name], max_rows=max_rows, batch_size=batch_size)
                     made[suite.name][name] = found
                 else:
-                    found = harness.run_lmms_eval(path, suite.family, suite.tasks, max_rows=max_rows, batch_size=batch_size)
+                    found = harness.run_lmms_eval(path, suite.family, suite.tasks, managers[suite.name], max_rows=max_rows)
                     made[suite.name][name] = found
         del loaded
         gc.collect()  # one model in memory at a time
