@@ -28,9 +28,9 @@ def test_an_epoch_shows_every_forget_row_once_and_as_many_retain_rows(random_fol
     seen: list[StepBatch] = []
     step = GradientStep.step
 
-    def see(self: GradientStep, batch: StepBatch) -> Any:
+    def see(self: GradientStep, batch: StepBatch, following: StepBatch | None) -> Any:
         seen.append(batch)
-        return step(self, batch)
+        return step(self, batch, following)
 
     monkeypatch.setattr(GradientStep, "step", see)
     config = load_config("released", ["training.epochs=2", "training.forget_batch=2", "training.retain_batch=2", "adapter.dropout=0"])

@@ -340,7 +340,7 @@ def test_vgid_lowers_the_loss_in_scope_only_and_what_is_written_is_what_was_trai
     assert sorted(path.name for path in tmp_path.iterdir()) == [MARK, "adapter", "merged"]
     # The loss on a fixed batch, before and after.
     method = VGID(VGIDConfig(adversary=None, replay=None))
-    method.prepare(None, Context(Encoder(loaded.processor), forget, retain, 0, torch.device("cpu")))
+    method.prepare(loaded.model, Context(Encoder(loaded.processor), forget, retain, 0, torch.device("cpu")))
     batch = StepBatch(0, tuple(forget), tuple(retain))
     fresh = attach_lora(load_model(folder).model, AdapterConfig(rank=4, scope=SCOPE), seed=0).eval()
     with torch.no_grad():
