@@ -160,8 +160,10 @@ def test_a_method_without_training_leaves_no_adapter_to_compare_with(tmp_path: P
     assert done.record["verification"]["export"]["tensors"] is None
 
 
-def test_a_dry_run_measures_and_writes_nothing(tmp_path: Path, random_folder: Path) -> None:
-    options = make_options(tmp_path, random_folder)
+@pytest.mark.parametrize("settings", [SETTINGS, pytest.param(("method=manu", "adapter=null"), marks=pytest.mark.slow)])
+def test_a_dry_run_measures_and_writes_nothing(tmp_path: Path, random_folder: Path, settings: tuple[str, ...]) -> None:
+    """Also of an edit, which takes no steps."""
+    options = make_options(tmp_path, random_folder, config=load_config(None, settings))
     before = sorted(tmp_path.rglob("*"))
     with Stages(quiet=True) as stages:
         found = estimate_run(options, stages=stages)
