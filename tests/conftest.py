@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from zlib import crc32
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 
 from vgid.commands import main
@@ -58,14 +60,31 @@ def example(number: int = 0, *, image: bool = True, answer: str = "This is Anna 
     return Example(id=f"row-{number}", question=question, answer=answer, images=images, subject=f"s{number}")
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that the first process to need it fills, for all that run tests side by side; none may change what is in it."""
+    root = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    folder, made = root / name, root / f"{name}.made"
+    with FileLock(root / f"{name}.lock"):
+        if not made.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # another process failed in it
+            folder.mkdir()
+            make(folder)
+            made.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def random_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of random weights, of the embedded model's shape."""
-    folder = tmp_path_factory.mktemp("random") / "model"
-    tokenizer = build_tokenizer(SENTENCES * 20)
-    build_model(tokenizer).save_pretrained(folder)
-    build_processor(tokenizer).save_pretrained(folder)
-    return folder
+
+    def make(folder: Path) -> None:
+        tokenizer = build_tokenizer(SENTENCES * 20)
+        build_model(tokenizer).save_pretrained(folder / "model")
+        build_processor(tokenizer).save_pretrained(folder / "model")
+
+    return made_once(tmp_path_factory, "random", make) / "model"
 
 
 @pytest.fixture
