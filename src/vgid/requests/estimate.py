@@ -125,7 +125,7 @@ def _measure(run: ResolvedRun, rows: Sequence[Example], made: Enriched) -> dict[
 
 
 def _training_seconds(run: ResolvedRun, forget: Sequence[Example], retain: Sequence[Example], steps: int) -> float:
-    """Return the seconds of so many training steps, or of an edit of the weights, which takes none."""
+    """Return the seconds of a number of training steps, or of an edit of the weights, which takes none."""
     training = run.config.training.model_copy(update={"steps": TRIAL_STEPS, "report_to": ()})
     validation = run.config.validation.model_copy(update={"every": 0})
     config: RunConfig = run.config.model_copy(update={"training": training, "validation": validation})
