@@ -44,10 +44,10 @@ def folder_of(path: str) -> Path | None:
 
 @contextmanager
 def opened(file: Path) -> Iterator[Any]:
-    """Open a file of weights, and turn whatever is wrong with it into one clear error, also while it is read.
+    """Open a file of weights, with one clear error for each fault, also while it is read.
 
     Raises:
-        ModelError: it is no plain file, so that it may never end, or cannot be read.
+        ModelError: it is not a plain file, so that it may never end, or it cannot be read.
     """
     expected, fix = "a whole file in the safetensors format", "copy the file anew"
     if not file.is_file():
