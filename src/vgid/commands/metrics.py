@@ -79,7 +79,7 @@ def meta(
     retain: Annotated[Path | None, typer.Option(help="Rows that must still be known.")] = None,
     unseen: Annotated[Path | None, typer.Option(help="Rows about people no model ever met.")] = None,
     reference: Annotated[Path | None, typer.Option(help="Another model that never saw forget and unseen rows, to compare with.")] = None,
-    make: Annotated[bool, typer.Option(help="Make further models from the first of each kind: variants and shams.")] = True,
+    given_only: Annotated[bool, typer.Option("--given-only", help="Make no further models: no variants, and no shams.")] = False,
     attacks: Annotated[str | None, typer.Option(help="Attacks to test beside all metrics, by commas; `none` for none.")] = None,
     max_rows: Annotated[int, typer.Option(min=1, help="Forget rows of each seed to ask at most.")] = 48,
     batch_size: BatchSize = 64,
@@ -121,5 +121,7 @@ def meta(
         ]
     names = DEFAULT_ATTACKS if attacks is None else tuple(each.strip() for each in attacks.split(",") if each.strip() not in ("", "none"))
     with Stages(quiet=as_json) as stages:
-        results = run(runs, attacks=names, make=make, max_rows=max_rows, batch_size=batch_size, out=out, overwrite=overwrite, stages=stages)
+        results = run(
+            runs, attacks=names, make=not given_only, max_rows=max_rows, batch_size=batch_size, out=out, overwrite=overwrite, stages=stages
+        )
     show(results, as_json, [meta_table(results), trusted(results)], out)
