@@ -26,7 +26,7 @@ ORDER = (
     ("checks", "model_card", "results"),
     ("unlearning",),
     ("attacks",),
-    ("enrichment", "formats", "report"),
+    ("enrichment", "formats", "metrics", "report"),
     ("auditing", "benchmarks", "deployment", "finetuning", "pushing", "utility", "verify_served"),
     ("benchmarking", "demo", "inspector"),
     ("comparison", "experiments", "requests"),
