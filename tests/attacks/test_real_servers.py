@@ -24,7 +24,10 @@ pytestmark = pytest.mark.slow
 SECONDS = 300
 """Time that a server has to start."""
 SERVERS = {
-    "transformers": (("pydantic", "fastapi", "uvicorn", "openai"), ("-m", "transformers.cli.transformers", "serve", "{model}", "--device", "cpu")),
+    "transformers": (
+        ("pydantic", "fastapi", "uvicorn", "openai"),
+        ("-m", "transformers.cli.transformers", "serve", "{model}", "--device", "cpu"),
+    ),
     "vllm": (("vllm",), ("-m", "vllm.entrypoints.openai.api_server", "--model", "{model}", "--max-model-len", "1024")),
 }
 """By name: the packages without which there is no such server, and how Python starts it."""
