@@ -84,6 +84,7 @@ def test_one_command_unlearns_and_asks(tmp_path: Path, folder: Path) -> None:
     assert set(results["figures"]) == {"base", "unlearned", "retrained"} and results["deviations"] == ONE_WORD
     assert results["unlearning"]["method"] == "vgid" and results["unlearning"]["config"]["training"]["steps"] == 2
     assert (results["unlearning"]["forget_rows"], results["unlearning"]["retain_rows"]) == (2, 2)
+    assert len(results["unlearning"]["curves"]["forget"]) == 2 and "Unlearning: loss, recall and drift" in (out / "report.html").read_text()
     assert "came with a picture" in results["notes"][-1]
     weights = {name: known["weights"] for name, known in results["models"].items()}
     assert weights["base"] == weights["retrained"] != weights["unlearned"]

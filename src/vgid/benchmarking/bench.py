@@ -211,6 +211,7 @@ def run_bench(
         results["notes"] += training_notes(forget, sources.evaluation)
         results["unlearning"] = {
             **{name: unlearning[name] for name in ("method", "config", "training", "preflight")},
+            "curves": unlearning.get("curves") or {},
             "forget_rows": len(forget),
             "retain_rows": len(retain),
             **sources.training.origin(),
