@@ -211,9 +211,10 @@ def unlearn(
                 rows=rows,
             )
             if folder is not None and first:
-                if (folder / "merged").is_dir():
-                    counts = {"forget": len(forget_rows), "retain": len(retain_rows)}
-                    write_card(folder / "merged", loaded.path, config.method.name, figures_of(results["splits"]), rows=counts)
+                counts = {"forget": len(forget_rows), "retain": len(retain_rows)}
+                for name in EXPORTS:
+                    if (folder / name).is_dir():
+                        write_card(folder / name, loaded.path, config.method.name, figures_of(results["splits"]), rows=counts)
                 write_report(folder / "report.html", ReportData(results, title="Unlearning"))
                 write_json_atomic(folder / "results.json", results)
                 forget_checkpoint(folder)
