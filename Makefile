@@ -9,6 +9,8 @@ CPU_INDEX := https://download.pytorch.org/whl/cpu
 PIP := $(BIN)/pip --disable-pip-version-check --timeout 60 --retries 2
 EXTRAS := browser quant tensorboard tune ui serve utility sign lint smol
 PART ?= 1/1
+# Each file is tested by one process, in the order that tests/conftest.py gives.
+TEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test fuzz test-all test-slow test-wheel audit-deps lock check docs format clean install install-all
 
@@ -16,19 +18,19 @@ demo: install
 	$(BIN)/vgid demo --out runs/demo --overwrite $(ARGS)
 
 test: install
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(TEST)
 
 # With every extra, a browser and the slow tests, or a part of these: PART=2/5. Each skip is printed with its reason. torchvision is on the
 # path of the tests of model families only: beside a torch of another build it cannot be imported without the names in that plugin.
 FAMILIES := tests/models/test_families.py tests/methods/test_families.py tests/methods/test_targets.py tests/checks/test_families.py
 test-all: install-all
 	@cat $(VENV)/not-installed
-	$(BIN)/pytest -n 2 --dist loadfile -rs -m "slow or not slow" --slow-part $(PART) $(FAMILIES:%=--ignore=%)
+	$(TEST) -rs -m "slow or not slow" --slow-part $(PART) $(FAMILIES:%=--ignore=%)
 	PYTHONPATH=$(VENV)/torchvision $(BIN)/pytest -n 2 --dist load -p tests.torchvision_names -rs -m "slow or not slow" \
 	  --slow-part $(PART) $(FAMILIES)
 
 test-slow: install
-	$(BIN)/pytest -n 2 --dist loadfile -m "slow or not slow"
+	$(TEST) -m "slow or not slow"
 
 # Before a release: as many damaged files, over all readers of files; `make test` reads a few. A file that fails is shown.
 FUZZ_INPUTS ?= 100000

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from zlib import crc32
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 
 from vgid.commands import main
@@ -35,8 +37,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow-part", default="1/1", help="part of the slow tests to run, as in 2/5")
 
 
+LONGEST = (
+    "requests/test_canaries.py",
+    "requests/test_forget.py",
+    "methods/test_vgid.py",
+    "training/test_checkpointing.py",
+    "methods/test_contract.py",
+    "attacks/test_contract.py",
+    "training/test_processes.py",
+    "requests/test_sequence.py",
+    "test_cli.py",
+    "training/test_fit.py",
+    "models/test_families.py",
+    "auditing/test_audit.py",
+)
+"""Files whose quick tests take longest: where several processes share the files, they begin with these, so that none is left with one at
+the end. In any other order the tests are as good."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out slow tests of other parts."""
+    """Leave out slow tests of other parts, and begin with the longest files."""
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
     part, parts = map(int, str(config.getoption("--slow-part")).split("/"))
     kept = [item for item in items if not item.get_closest_marker("slow") or crc32(item.nodeid.encode()) % parts == part - 1]
     config.hook.pytest_deselected(items=sorted(set(items) - set(kept), key=lambda item: item.nodeid))
@@ -58,14 +80,31 @@ def example(number: int = 0, *, image: bool = True, answer: str = "This is Anna 
     return Example(id=f"row-{number}", question=question, answer=answer, images=images, subject=f"s{number}")
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that the first process to need it fills, for all that run tests side by side; none may change what is in it."""
+    root = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    folder, made = root / name, root / f"{name}.made"
+    with FileLock(root / f"{name}.lock"):
+        if not made.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # another process failed in it
+            folder.mkdir()
+            make(folder)
+            made.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def random_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of random weights, of the embedded model's shape."""
-    folder = tmp_path_factory.mktemp("random") / "model"
-    tokenizer = build_tokenizer(SENTENCES * 20)
-    build_model(tokenizer).save_pretrained(folder)
-    build_processor(tokenizer).save_pretrained(folder)
-    return folder
+
+    def make(folder: Path) -> None:
+        tokenizer = build_tokenizer(SENTENCES * 20)
+        build_model(tokenizer).save_pretrained(folder / "model")
+        build_processor(tokenizer).save_pretrained(folder / "model")
+
+    return made_once(tmp_path_factory, "random", make) / "model"
 
 
 @pytest.fixture

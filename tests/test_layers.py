@@ -26,7 +26,7 @@ ORDER = (
     ("checks", "model_card", "report", "results"),
     ("unlearning",),
     ("attacks",),
-    ("enrichment", "formats"),
+    ("enrichment", "formats", "metrics"),
     ("auditing", "benchmarks", "deployment", "finetuning", "pushing", "utility", "verify_served"),
     ("benchmarking", "demo", "inspector"),
     ("comparison", "experiments", "requests"),

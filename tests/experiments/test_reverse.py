@@ -13,7 +13,8 @@ from vgid.attacks.reverse import PROMPTS
 from vgid.commands import app
 from vgid.data.writing import write_examples
 from vgid.errors import ConfigError, DataError
-from vgid.experiments.reverse import ReverseModels, reverse, summarise
+from vgid.experiments.inputs import SeedModels
+from vgid.experiments.reverse import reverse, summarise
 from vgid.instructions import INSTRUCTIONS
 from vgid.report.experiment import claim, experiment_latex, experiment_markdown, render_experiment
 from vgid.synthetic.tiny import tiny_path
@@ -85,7 +86,7 @@ def test_no_prompt_holds_a_fact() -> None:
 
 def test_a_folder_without_a_demo_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="the folder holds no demo with its models"):
-        ReverseModels.of_demo(tmp_path)
+        SeedModels.of_demo(tmp_path)
     asked = CliRunner().invoke(app, ["experiment", "reverse", "--base", str(tmp_path), "--out", str(tmp_path / "out")])
     assert isinstance(asked.exception, ConfigError) and "own models need all five places" in str(asked.exception)
 
@@ -97,7 +98,7 @@ def test_the_whole_experiment(tmp_path: Path) -> None:
     for name, rows in (("forget", given.forget), ("retain", given.retain)):
         write_examples(tmp_path / f"{name}.jsonl", rows)
     base = tiny_path()
-    run = ReverseModels(base, base, base, tmp_path / "forget.jsonl", tmp_path / "retain.jsonl", 0)
+    run = SeedModels(base, base, base, tmp_path / "forget.jsonl", tmp_path / "retain.jsonl", 0)
     results = reverse([run], out=tmp_path / "out", max_rows=12)
     entries = results["entries"]
     assert set(entries) == {"base", "icu: instruction", "icu: noise", "icu: both", "vgid", "retrained"}

@@ -29,7 +29,7 @@ from vgid.data.example import ImageRef
 from vgid.data.sources import load_examples
 from vgid.data.writing import write_examples
 from vgid.errors import VgidError
-from vgid.experiments.reverse import ReverseModels
+from vgid.experiments.inputs import SeedModels
 from vgid.models.checkpoints import tensor_headers
 from vgid.models.file_checks import INDEX, check_adapter, check_checkpoint
 from vgid.models.foreign_adapters import put_adapter
@@ -319,7 +319,7 @@ READERS: dict[str, Reader] = {
     "manifest": Reader("run/manifest.json", "json", lambda folder: verify_record(folder / "run", KEY), _as_it_is("run/manifest.json")),
     "journal": Reader("work/.vgid-run", "bytes", lambda folder: purge(folder / "work", dry_run=True), _texts(_JOURNAL)),
     "results of a complete run": Reader("results.json", "json", lambda folder: completed(folder, "m", _CONFIG, [], []), _json(_RESULTS), 4),
-    "results of a demo": Reader("demo/results.json", "json", lambda folder: ReverseModels.of_demo(folder / "demo"), _json(_RESULTS)),
+    "results of a demo": Reader("demo/results.json", "json", lambda folder: SeedModels.of_demo(folder / "demo"), _json(_RESULTS)),
     "run of a comparison": Reader("stored.json", "json", lambda folder: read_run(folder / "stored.json", {"a": 1}), _stored),
     "settings that were tuned": Reader("tuned.json", "json", lambda folder: read_earlier_tuning(folder / "tuned.json"), _json(_TUNED)),
     "answers of a benchmark": Reader(

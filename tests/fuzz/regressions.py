@@ -42,4 +42,8 @@ REGRESSIONS: tuple[tuple[str, bytes], ...] = (
     ("results of a demo", b"{}"),
     ("results of a demo", b'{"seed": "0"}'),
     ("results of a demo", b'{"seed": {}}'),
+    ("configuration of a model", b'{"model_type": "llava", "text_config": true}'),
+    ("configuration of a model", b'{"model_type": "llava", "text_config": [1]}'),
+    ("configuration of a model", b'{"model_type": "llava", "vision_config": {"quantization_config": "a"}}'),
+    ("configuration of a model", b'{"model_type": "llava", "architectures": 1}'),
 )

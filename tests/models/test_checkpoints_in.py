@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -264,6 +265,12 @@ def endless_pattern(folder: Path) -> None:
     edit(folder / "tokenizer.json", put(pre_tokenizer=pattern))
 
 
+def pipe_of_weights(folder: Path) -> None:
+    """Nobody will ever write to it."""
+    (folder / "model.safetensors").unlink()
+    os.mkfifo(folder / "model.safetensors")
+
+
 def bad_tensor(folder: Path) -> None:
     reweighted(folder, lambda tensors: {name: value[:1].clone() if "q_proj" in name else value for name, value in tensors.items()})
 
@@ -285,15 +292,26 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "FP8": (quantised(quant_method="fp8"), "quantised by fp8"),
     "compressed tensors": (quantised(quant_method="compressed-tensors"), "quantised by compressed-tensors"),
     "quantised, no method": (quantised(bits=4), "quantised by an unknown method"),
+    "the language model alone quantised": (text_config(quantization_config={"quant_method": "awq"}), "quantised by awq"),
     "truncated weights": (truncated("model.safetensors", 0.5), "the weights cannot be read"),
     "weights cut in the header": (truncated("model.safetensors", 0.001), "the weights cannot be read"),
     "empty weights": (written("model.safetensors", b""), "the weights cannot be read"),
+    "a folder in the place of weights": (
+        lambda f: [(f / "model.safetensors").unlink(), (f / "model.safetensors").mkdir()],
+        "not in a plain file",
+    ),
+    **({"a pipe in the place of weights": (pipe_of_weights, "not in a plain file")} if os.name == "posix" else {}),
     "header of another type": (written("model.safetensors", b"\x05\x00\x00\x00\x00\x00\x00\x00[1,2]"), "the weights cannot be read"),
     "tensors of another shape": (bad_tensor, "the model cannot be loaded"),
     "config of another type": (written("config.json", "[]"), "not a JSON object"),
     "truncated config": (truncated("config.json", 0.5), "the file cannot be read"),
     "config in another encoding": (written("config.json", b"\xff\xfe{}"), "the file cannot be read"),
     "config nested deep": (written("config.json", "[" * 100_000), "the file cannot be read"),
+    "a nested configuration of another type": (
+        lambda f: edit(f / "config.json", put(text_config=True)),
+        r"(?s)text_config: an object.*bool",
+    ),
+    "names of classes of another type": (lambda f: edit(f / "config.json", put(architectures=[1])), "architectures: a list of texts"),
     "no model type": (lambda f: edit(f / "config.json", drop("model_type")), "names no kind of model"),
     "unknown model type": (lambda f: edit(f / "config.json", put(model_type="nobody-knows")), "the model cannot be loaded"),
     "a number as text": (text_config(hidden_size="wide"), "the model cannot be loaded"),

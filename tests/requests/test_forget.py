@@ -1,6 +1,7 @@
 """Whole requests: what is written, what the same command does again, and what stops it."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from tests.conftest import example
 from vgid.config import load_config
 from vgid.data.sources import load_examples
 from vgid.data.writing import write_examples
+from vgid.enrichment import KINDS, Kind
 from vgid.errors import ConfigError, DataError, ModelError, OutputError
 from vgid.models.loading import load_model
 from vgid.progress import Stages
@@ -72,6 +74,24 @@ def test_the_same_command_again_does_nothing(copied: Path, random_folder: Path, 
     assert before == {path: path.stat().st_mtime_ns for path in before} and again.record["request"]["id"] == "T-1"
 
 
+def test_a_run_stopped_before_its_training_is_continued(copied: Path, honoured: tuple[Path, ForgetResult], random_folder: Path) -> None:
+    """The quick twin of the next test."""
+    out = copied / "out"
+    state = json.loads((out / "work" / "state.json").read_text("utf-8"))
+    before = list(state["steps"])[: list(state["steps"]).index("unlearn")]
+    state["steps"] = {name: state["steps"][name] for name in before}
+    (out / "work" / "state.json").write_text(json.dumps(state), "utf-8")
+    for folder in ("work/unlearn", "merged", "evaluation", "audit"):
+        shutil.rmtree(out / folder)
+    for file in ("record.json", "record.html", "manifest.json"):
+        (out / file).unlink()
+    honour(make_options(copied, random_folder))
+    assert weights(out) == weights(honoured[0] / "out")
+    after = json.loads((out / "work" / "state.json").read_text("utf-8"))["steps"]
+    assert list(after) == list(steps.STEPS) and {name: after[name] for name in before} == state["steps"]
+
+
+@pytest.mark.slow
 def test_a_stopped_run_is_continued(
     honoured: tuple[Path, ForgetResult], tmp_path: Path, random_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,7 +153,7 @@ def test_without_its_key_a_run_cannot_go_on(copied: Path, random_folder: Path) -
 
 def test_a_model_that_does_not_know_is_refused_before_anything_is_trained(tmp_path: Path, random_folder: Path) -> None:
     with pytest.raises(ModelError, match="does not know what it is to forget"):
-        honour(make_options(tmp_path, random_folder, allow_unknown=False))
+        honour(make_options(tmp_path, random_folder, allow_unknown=False, without=KINDS))
     assert not (tmp_path / "out" / "work" / "unlearn").exists()
 
 
@@ -155,13 +175,20 @@ def test_options_that_contradict_each_other(tmp_path: Path, random_folder: Path,
 
 def test_a_method_without_training_leaves_no_adapter_to_compare_with(tmp_path: Path, random_folder: Path) -> None:
     request = make_request(tmp_path / "mine", id=None)
-    done = honour(make_options(tmp_path, random_folder, request=request, config=load_config(None, ["method=manu", "adapter=null"])))
+    config = load_config(None, ["method=manu", "adapter=null"])
+    done = honour(make_options(tmp_path, random_folder, request=request, config=config, without=KINDS))
     assert done.record["request"]["id"].startswith("request-") and done.record["procedure"]["method"] == "manu"
     assert done.record["verification"]["export"]["tensors"] is None
 
 
-def test_a_dry_run_measures_and_writes_nothing(tmp_path: Path, random_folder: Path) -> None:
-    options = make_options(tmp_path, random_folder)
+@pytest.mark.parametrize(
+    ("settings", "without"), [(SETTINGS, KINDS), pytest.param(("method=manu", "adapter=null"), (), marks=pytest.mark.slow)]
+)
+def test_a_dry_run_measures_and_writes_nothing(
+    tmp_path: Path, random_folder: Path, settings: tuple[str, ...], without: tuple[Kind, ...]
+) -> None:
+    """Also of an edit, which takes no steps, and of rows that would be made."""
+    options = make_options(tmp_path, random_folder, config=load_config(None, settings), without=without)
     before = sorted(tmp_path.rglob("*"))
     with Stages(quiet=True) as stages:
         found = estimate_run(options, stages=stages)
@@ -173,7 +200,8 @@ def test_a_dry_run_measures_and_writes_nothing(tmp_path: Path, random_folder: Pa
 def test_a_run_goes_on_from_the_result_of_another(copied: Path, random_folder: Path) -> None:
     """Trained from the first result, and audited against the model before both."""
     first = json.loads((copied / "out" / "record.json").read_text("utf-8"))
-    options = replace(make_options(copied, random_folder), model=None, continued=copied / "out", out=copied / "more")
+    given = make_options(copied, random_folder, without=KINDS)
+    options = replace(given, model=None, continued=copied / "out", out=copied / "more")
     done = honour(options).record
     assert done["model"]["before"]["files"] == first["model"]["before"]["files"]
     assert done["model"]["continued"] == sha256(copied / "out" / "record.json") and first["model"]["continued"] is None

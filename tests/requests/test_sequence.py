@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import example
 from vgid.data.writing import write_examples
+from vgid.enrichment import KINDS
 from vgid.errors import ConfigError, DataError, RunError
 from vgid.requests.forget import ForgetResult
 from vgid.requests.previous import ANCHOR_SHARE, read_previous_deletions
@@ -20,7 +21,7 @@ from .runs import copy_run, honour, make_options, make_request
 def second(root: Path, model: Path, **changes: Any) -> Any:
     request = make_request(root / "request-2", first=10, id="T-2")
     options = make_options(root, model, request=request, out=root / "out-2", after=root / "out")
-    return replace(options, **{"model": None, **changes})
+    return replace(options, **{"model": None, "without": KINDS, **changes})
 
 
 @pytest.fixture(scope="session")

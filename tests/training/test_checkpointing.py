@@ -4,21 +4,19 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.training.worker import FORGET, RETAIN, SETTINGS
+from tests.training.worker import FORGET, RETAIN, SETTINGS, train_in_folder
 from vgid.config import load_config, resolve
 from vgid.errors import ConfigError, OutputError, RunError, StoppedError
 from vgid.methods.vgid.narrow import contrast
 from vgid.models.loading import load_model
-from vgid.run_folder import note, noting, output_folder
+from vgid.run_folder import note, noting
 from vgid.training.checkpointing import Checkpoint, Checkpoints
-from vgid.training.fit import Fitted, fit
-from vgid.unlearning import left_to_go_on, train_and_export
+from vgid.training.fit import fit
 
 OWN = {"settings": "a", "forget rows": "b", "retain rows": "c", "model": "d"}
 
@@ -83,12 +81,6 @@ def test_a_damaged_file_and_one_of_another_kind(tmp_path: Path) -> None:
         checkpoints.read()
 
 
-def train_in_folder(*given: Any, out: Path | None = None, resume: bool = False, **options: Any) -> Fitted:
-    """`train_and_export` in a run's folder, as `unlearn` and `finetune` call it."""
-    with output_folder(out, keep=resume, goes_on=lambda: left_to_go_on(out)):
-        return train_and_export(*given, out=out, resume=resume, **options)
-
-
 QUICK = [*SETTINGS, "method.answers=[recorded]", "method.adversary.rate=3e-3", "adapter.dropout=0.3"]
 
 
@@ -138,16 +130,20 @@ def test_stopped_twice_by_signals_a_run_ends_as_one_that_never_stopped(
         train_in_folder(load_model(random_folder), FORGET, RETAIN, config, out=tmp_path / "out", resume=True)
 
 
-@pytest.mark.parametrize(
-    "words", [["method.redraw=false", "method.retain_loss=kl", "method.hidden_state_weight=0", "method.replay.narrow=false"], None]
-)
-def test_what_the_base_said_is_worked_out_as_before_the_stop(random_folder: Path, tmp_path: Path, words: list[str] | None) -> None:
+KEPT = ["method.redraw=false", "method.retain_loss=kl", "method.hidden_state_weight=0", "method.replay.narrow=false"]
+"""What the base says is computed once, and used in every epoch."""
+
+
+@pytest.mark.parametrize(("words", "stops"), [(KEPT, (2,)), pytest.param(KEPT, (1, 2, 4), marks=pytest.mark.slow), (None, (1, 2, 4))])
+def test_what_the_base_said_is_worked_out_as_before_the_stop(
+    random_folder: Path, tmp_path: Path, words: list[str] | None, stops: tuple[int, ...]
+) -> None:
     # Of what shares a picture's row in a pass, the last bits depend on each other.
     forget, retain = ([replace(row, images=FORGET[1].images) for row in rows if row.images] for rows in (FORGET, RETAIN))
     short = [*(each for each in SETTINGS if not each.startswith("method.")), "training.steps=6"]
     config = load_config(None, [*short, *words, "method.adversary=null"]) if words else resolve(None, short, method="undial")
     train_in_folder(load_model(random_folder), forget, retain, config, out=tmp_path / "straight")
-    for step in (1, 2, 4):
+    for step in stops:
         with pytest.raises(StoppedError):
             train_in_folder(load_model(random_folder), forget, retain, config, out=tmp_path / "out", progress=Stop(step), resume=True)
     train_in_folder(load_model(random_folder), forget, retain, config, out=tmp_path / "out", resume=True)
@@ -208,6 +204,7 @@ def test_without_a_folder_nothing_is_kept_and_signals_are_left_alone(random_fold
 
 def test_deepspeed_that_is_not_there(random_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setattr("vgid.processes.find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=r"(?s)DeepSpeed is asked for, but not installed.*fsdp2"):
         fit(load_model(random_folder), FORGET, RETAIN, load_config(None, QUICK))
 

@@ -29,6 +29,7 @@ from vgid.commands import (
     forget,
     inspect,
     methods,
+    metrics,
     record,
     unlearn,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "inspect",
     "main",
     "methods",
+    "metrics",
     "record",
     "unlearn",
 ]

@@ -53,7 +53,7 @@ def reverse(
 ) -> None:
     """Try to talk models out of forgetting: in-context unlearning, VGID and a retrained model under reverse prompts."""
     from vgid.errors import ConfigError
-    from vgid.experiments.reverse import ReverseModels
+    from vgid.experiments.inputs import SeedModels
     from vgid.experiments.reverse import reverse as run
     from vgid.progress import Stages
     from vgid.report.experiment import claim, experiment_table
@@ -66,9 +66,9 @@ def reverse(
             got=f"{sum(map(bool, own))} of them{' and --demo' if demo else ''}",
             fix="give all five, or --demo alone",
         )
-    runs = [ReverseModels.of_demo(folder) for folder in demo or ()]
+    runs = [SeedModels.of_demo(folder) for folder in demo or ()]
     if base and model and reference and forget and retain:
-        runs = [ReverseModels(base, model, reference, forget, retain, seed)]
+        runs = [SeedModels(base, model, reference, forget, retain, seed)]
     with Stages(quiet=as_json) as stages:
         results = run(
             runs,

@@ -135,6 +135,7 @@ def _check_layout(config: Mapping[str, Any], path: Path) -> None:
     if not isinstance(config.get("model_type"), str):
         found = type(config.get("model_type")).__name__
         raise ModelError("the configuration names no kind of model", where=place, expected="model_type: a text", got=found)
+    _check_parts(config, place)
     if "mm_vision_tower" in config or any(str(name).startswith("LlavaLlama") for name in config.get("architectures") or ()):
         raise ModelError(
             "the checkpoint has the layout of the original LLaVA code",
@@ -147,6 +148,36 @@ def _check_layout(config: Mapping[str, Any], path: Path) -> None:
     method = quantisation_of(config)
     if method is not None and method not in READABLE_QUANTISATION:
         raise quantised(method, place)
+
+
+def _parts(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The configuration, and all that are nested in it."""
+    waiting = [config]
+    while waiting:
+        part = waiting.pop()
+        yield part
+        waiting += [value for value in part.values() if isinstance(value, Mapping)]
+
+
+def _check_parts(config: Mapping[str, Any], place: Path) -> None:
+    """Libraries read nested configurations and names of classes without a look at their types.
+
+    Raises:
+        ModelError: one has another type.
+    """
+    for part in _parts(config):
+        for key, value in part.items():
+            # Some models have one configuration for each layer, in a list.
+            nested = value if isinstance(value, list) else [value]
+            if key.endswith("_config") and not all(each is None or isinstance(each, Mapping) for each in nested):
+                raise ModelError("a nested configuration has another type", where=place, expected=f"{key}: an object", got=_kind(value))
+    names = config.get("architectures") or []
+    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise ModelError("a setting has another type", where=place, expected="architectures: a list of texts", got=_kind(names))
+
+
+def _kind(value: Any) -> str:
+    return "a list of other values" if isinstance(value, list) else type(value).__name__
 
 
 def quantised(method: str, place: str | Path) -> ModelError:
@@ -164,9 +195,9 @@ def quantisation_of(config: Mapping[str, Any]) -> str | None:
     """Name the method by which a checkpoint's weights are quantised, or return None.
 
     Args:
-        config: content of its `config.json`.
+        config: content of its `config.json`; parts of it may be quantised alone.
     """
-    found = config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config")
+    found = next((part["quantization_config"] for part in _parts(config) if part.get("quantization_config")), None)
     if not found:
         return None
     return str(found.get("quant_method") or "an unknown method") if isinstance(found, Mapping) else "an unknown method"

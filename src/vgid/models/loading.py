@@ -173,7 +173,7 @@ def load_encoder(path: str | Path, size: PictureSize | None = None) -> Encoder:
     if is_adapter(path) and not (Path(path) / "config.json").is_file():
         return Encoder(load_model(path).processor, size=size)
     if Path(path).is_dir():
-        check_processor_files(Path(path))
+        check_checkpoint(Path(path), trusted=trusted)
     processor = load_processor(path, trusted=trusted)
     with _reading(path, "an image-text-to-text checkpoint"):
         config = AutoConfig.from_pretrained(path, trust_remote_code=trusted)
