@@ -35,7 +35,7 @@ def measured(curves: Mapping[str, Sequence[tuple[float, float]]], kind: str) -> 
 
 
 def thinned(curves: Mapping[str, Sequence[tuple[float, float]]], most: int) -> dict[str, list[list[float]]]:
-    """Curves with at most so many points: each stands for as many neighbours, with their mean value and their last step.
+    """Curves with a limited number of points: each stands for neighbours, with their mean value and their last step.
 
     Args:
         curves: all curves of a run.
@@ -70,7 +70,7 @@ def trace(curves: Mapping[str, Sequence[tuple[float, float]]]) -> str:
 
 
 def _parts(values: Sequence[T], most: int) -> Iterable[Sequence[T]]:
-    """Cut values into at most so many stretches of nearly the same length."""
+    """Cut values into at most `most` stretches of nearly the same length."""
     count = min(most, len(values))
     for start, end in pairwise(round(n * len(values) / max(count, 1)) for n in range(count + 1)):
         yield values[start:end]

@@ -39,7 +39,7 @@ class Bar:
         self.trace = ""
 
     def __call__(self, done: int, total: int) -> None:
-        """Move the bar to so many units of so many."""
+        """Move the bar to `done` of `total` units."""
         self._show(done, total, self.trace)
 
 
