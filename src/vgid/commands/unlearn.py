@@ -56,7 +56,7 @@ def unlearn(
     as_json: Json = False,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Make a model forget, after a preflight; writes the adapter, the merged model and results.json.
+    """Make a model forget, after a preflight; writes the adapter, the merged model, results.json and report.html.
 
     Exit code 0: done; 3: done, but the forget rows are still answered, or too much else is lost; 1: the run failed; 2: bad input.
     """

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from vgid.auditing.policy import Policy
+from vgid.curves import thinned
 from vgid.data.example import Example
 from vgid.data.sources import load_examples
 from vgid.reading import read_json
@@ -44,6 +45,8 @@ from vgid.requests.resolved import ResolvedRun
 from vgid.requests.state import RunState, now
 from vgid.results import versions
 
+CURVE_POINTS = 60
+"""Points of a curve of training in a record, at most."""
 COPIES = (
     "The model before unlearning still holds what was forgotten. Its copies, and adapters made from it, must be retired; this record does "
     "not show that they were."
@@ -173,6 +176,7 @@ def _procedure(run: ResolvedRun, key: Key, state: RunState) -> Procedure:
             "without": list(run.options.without),
             "inputs": input_commitments(run.request, load_examples(run.options.retain) if run.options.retain else None, key),
         },
+        curves=thinned(results.get("curves") or {}, CURVE_POINTS),
     )
 
 

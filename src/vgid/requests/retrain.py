@@ -18,6 +18,7 @@ from vgid.artifacts import write_json_atomic
 from vgid.attacks.base import sample_rows
 from vgid.checks.knowledge import KNOWN_ACCURACY
 from vgid.config import RunConfig
+from vgid.curves import thinned
 from vgid.data.example import Example
 from vgid.data.sources import load_examples
 from vgid.deployment import export_command, verify_command
@@ -26,7 +27,7 @@ from vgid.finetuning import FINE_TUNING, finetune
 from vgid.progress import Stages
 from vgid.reading import read_json
 from vgid.report.record import write_record
-from vgid.requests.build_record import AUDIT_AGAIN, artefacts, hardware, input_commitments, model_state, request_part
+from vgid.requests.build_record import AUDIT_AGAIN, CURVE_POINTS, artefacts, hardware, input_commitments, model_state, request_part
 from vgid.requests.environment import ENVIRONMENT, bill_of_materials
 from vgid.requests.files import CHECKS, MANIFEST, MERGED, PAGE, RECORD, WORK, digests, files_below, model_folder
 from vgid.requests.forget import ForgetResult, go_on, run_steps
@@ -289,6 +290,7 @@ def _record(run: _Run) -> Record:
     )
     after = model_state(options.out / MERGED, MERGED, None)
     rows, started = request.rows, run.state.content["started"]
+    trained = read_json(run.folder / "results.json")
     return Record(
         schema=SCHEMA,
         request=request_part(request, rows, run.key, started),
@@ -314,13 +316,14 @@ def _record(run: _Run) -> Record:
             seed=options.config.seed,
             versions=versions(),
             hardware=hardware(),
-            training=read_json(run.folder / "results.json")["training"],
+            training=trained["training"],
             seconds={name: step["seconds"] for name, step in run.state.content["steps"].items()},
             options={
                 "max_rows": options.max_rows,
                 "leave_out": options.leave_out,
                 "inputs": input_commitments(request, run.rows, run.key),
             },
+            curves=thinned(trained.get("curves") or {}, CURVE_POINTS),
         ),
         verification=_verification(run, splits, conclude(exact)),
         sequence=None,
