@@ -26,7 +26,8 @@ class Kept:
     def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
         self.path, self.identity = path, dict(identity)
         found = read_json(path) if path.is_file() else {}
-        self.values: dict[str, Any] = found.get("values", {}) if found.get("identity") == self.identity else {}
+        values = found.get("values") if found.get("identity") == self.identity else None
+        self.values: dict[str, Any] = values if isinstance(values, dict) else {}
 
     def add(self, name: str, values: Any) -> None:
         """Keep what was measured."""
