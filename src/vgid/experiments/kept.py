@@ -11,6 +11,9 @@ from vgid.artifacts import write_json_atomic
 from vgid.reading import read_json
 from vgid.training.fingerprint import files_digest
 
+READINGS = "readings"
+"""Folder of measured values, in the output folder of an experiment."""
+
 
 class Kept:
     """Measured values of one model, by name; those of other models, rows, settings or code are not taken up.
@@ -33,6 +36,11 @@ class Kept:
         """Keep what was measured."""
         self.values[name] = values
         write_json_atomic(self.path, {"identity": self.identity, "values": self.values})
+
+
+def anything_kept(folder: Path) -> bool:
+    """Whether a run that failed has left measured values to go on from."""
+    return any((folder / READINGS).rglob("*.json"))
 
 
 def code_digest(*parts: str) -> str:

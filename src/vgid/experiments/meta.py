@@ -33,7 +33,7 @@ from vgid.evaluation.sampling import Sampling
 from vgid.evaluation.statistics import percentiles
 from vgid.evaluation.truth import harmonic_mean
 from vgid.experiments.inputs import SeedModels
-from vgid.experiments.kept import Kept, code_digest, model_digests
+from vgid.experiments.kept import READINGS, Kept, anything_kept, code_digest, model_digests
 from vgid.experiments.pools import PoolModel, Role, shams, variants
 from vgid.metrics import METRICS, Reading
 from vgid.metrics.base import Reads, above
@@ -196,10 +196,10 @@ def meta(
         "versions": versions(),
     }
     seeds = []
-    with stages_or_own(stages) as shown, output_folder(folder, keep=not overwrite, goes_on=lambda: True):
+    with stages_or_own(stages) as shown, output_folder(folder, keep=not overwrite, goes_on=lambda: anything_kept(folder)):
         for number, (run, (rows, all_rows)) in enumerate(zip(runs, materials, strict=True)):
             identity = {**settings, "rows": rows_digest([*rows.forget, *rows.retain, *rows.unseen]), "models": model_digests(run.models)}
-            place = folder / "readings" / f"{number}-seed-{run.seed}"
+            place = folder / READINGS / f"{number}-seed-{run.seed}"
             pool, found = _pool(run, all_rows, make), {}
             reference = Reading(load_model(run.reference), rows) if run.reference else None
             with shown(f"Measuring {len(pool)} models, seed {run.seed}", f"meta-{number}") as tick:
