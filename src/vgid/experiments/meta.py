@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import vgid
 from vgid.artifacts import write_json_atomic, write_text_atomic
 from vgid.attacks import ATTACKS
 from vgid.attacks.base import Material, sample_alike, sample_rows, split_people
@@ -34,6 +33,7 @@ from vgid.evaluation.sampling import Sampling
 from vgid.evaluation.statistics import percentiles
 from vgid.evaluation.truth import harmonic_mean
 from vgid.experiments.inputs import SeedModels
+from vgid.experiments.kept import Kept, code_digest, model_digests
 from vgid.experiments.pools import PoolModel, Role, shams, variants
 from vgid.metrics import METRICS, Reading
 from vgid.metrics.base import above
@@ -47,7 +47,7 @@ from vgid.run_folder import check_output, output_folder
 from vgid.synthetic.people import Camera, World
 from vgid.synthetic.splits import training_rows
 from vgid.synthetic.tiny import IMAGE_SIZE
-from vgid.training.fingerprint import files_digest, rows_digest
+from vgid.training.fingerprint import rows_digest
 
 SCHEMA = "vgid.metrics.meta/1"
 DEFAULT_ATTACKS = (
@@ -66,6 +66,8 @@ CONTROL = 4
 LEAST_GAP = 0.05
 """Least distance of a metric's means over models that know and that never knew, as a share of its range, for robustness to be given;
 chosen by hand."""
+CODE = ("attacks", "evaluation", "metrics", "models", "training", "experiments/meta.py", "experiments/pools.py")
+"""Code that decides what is measured."""
 DRAWS = 500
 """Bootstrap draws of the intervals over people."""
 TRUSTED = 0.9
@@ -114,10 +116,14 @@ class Pools:
             )
 
     @property
+    def models(self) -> list[Path]:
+        """All models that are given."""
+        return [*self.knows, *self.never, *self.unlearned, *self.shams, *([self.reference] if self.reference else [])]
+
+    @property
     def paths(self) -> list[Path]:
         """All that is read."""
-        every = (*self.knows, *self.never, *self.unlearned, *self.shams, self.forget, self.retain, self.unseen, self.reference)
-        return [path for path in every if path is not None]
+        return [*self.models, self.forget, self.retain, *([self.unseen] if self.unseen else [])]
 
     @classmethod
     def of_demo(cls, folder: Path) -> Pools:
@@ -188,22 +194,22 @@ def meta(
         "attacks": {name: attack.config.model_dump(mode="json") for name, attack in tested.items()},
         "max_rows": max_rows,
         "relearning": RelearnConfig().model_dump(mode="json"),
-        "code": _code(),
+        "code": code_digest(*CODE),
         "versions": versions(),
     }
     seeds = []
     with stages_or_own(stages) as shown, output_folder(folder, keep=not overwrite, goes_on=lambda: True):
         for number, (run, (rows, all_rows)) in enumerate(zip(runs, materials, strict=True)):
-            identity = {**settings, "rows": rows_digest([*rows.forget, *rows.retain, *rows.unseen]), "models": _digests(run)}
+            identity = {**settings, "rows": rows_digest([*rows.forget, *rows.retain, *rows.unseen]), "models": model_digests(run.models)}
             place = folder / "readings" / f"{number}-seed-{run.seed}"
             pool, found = _pool(run, all_rows, make), {}
             reference = Reading(load_model(run.reference), rows) if run.reference else None
             with shown(f"Measuring {len(pool)} models, seed {run.seed}", f"meta-{number}") as tick:
                 for done, model in enumerate(pool, 1):
-                    kept = _Kept(place / f"{model.name.replace(' ', '-').replace(',', '')}.json", identity)
+                    kept = Kept(place / f"{model.name.replace(' ', '-').replace(',', '')}.json", identity)
                     changes = CHANGES if model.role in ("unlearned", "sham") or model is _control(pool) else ()
                     _measure(model, changes, rows, reference, tested, kept)
-                    found[model.name] = {"role": model.role, "readings": kept.readings}
+                    found[model.name] = {"role": model.role, "readings": kept.values}
                     tick(done, len(pool))
             scored = {row.id for row in split_people(rows.forget, 0.5, rows.seed)[1]}
             people = [subject_key(row) for row in rows.forget]
@@ -276,28 +282,15 @@ def _control(pool: Sequence[PoolModel]) -> PoolModel:
     return next(model for model in pool if model.role == "never knew")
 
 
-class _Kept:
-    """What was measured of one model, in a file."""
-
-    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
-        self.path, self.identity = path, dict(identity)
-        found = read_json(path) if path.is_file() else {}
-        self.readings: dict[str, Values] = found.get("readings", {}) if found.get("identity") == self.identity else {}
-
-    def add(self, name: str, values: Values) -> None:
-        self.readings[name] = values
-        write_json_atomic(self.path, {"identity": self.identity, "readings": self.readings})
-
-
 def _measure(
-    model: PoolModel, changes: Sequence[str], rows: Material, reference: Reading | None, attacks: Mapping[str, Any], kept: _Kept
+    model: PoolModel, changes: Sequence[str], rows: Material, reference: Reading | None, attacks: Mapping[str, Any], kept: Kept
 ) -> None:
     """Measure a model as it is and under changes, as far as this is not kept already."""
-    if all(name in kept.readings for name in ("plain", *changes)):
+    if all(name in kept.values for name in ("plain", *changes)):
         return
     loaded = model.make()
     for name in ("plain", *(each for each in changes if not (each in OF_WEIGHTS and is_quantised(loaded.model)))):
-        if name in kept.readings:
+        if name in kept.values:
             continue
         asked, changed = rows, loaded
         if name == "relearned":
@@ -472,23 +465,3 @@ def _robustness(name: str, seeds: Sequence[Mapping[str, Any]], change: str) -> f
 
         excess += [float(np.clip(rise(model) - rise(control), 0, 1)) for model in changed if model != control]
     return 1 - fmean(excess) if excess else None
-
-
-def _digests(run: Pools) -> dict[str, str]:
-    """By place of a model, the digest of its weights; a hub id stands for itself."""
-    models = (*run.knows, *run.never, *run.unlearned, *run.shams, *((run.reference,) if run.reference else ()))
-    return {
-        str(number): files_digest(sorted(path.glob("*.safetensors"))) if path.is_dir() else str(path) for number, path in enumerate(models)
-    }
-
-
-def _code() -> str:
-    """A digest of the code that measures."""
-    root = Path(vgid.__file__).parent
-    return files_digest(
-        sorted(
-            path
-            for part in ("attacks", "evaluation", "experiments", "metrics", "models", "training")
-            for path in (root / part).rglob("*.py")
-        )
-    )

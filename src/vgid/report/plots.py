@@ -247,6 +247,44 @@ def leakage(lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:
     return _svg(figure, "leakage", f"Leakage over relearning budgets. {alt}.")
 
 
+def sweep(name: str, labels: Sequence[str], lines: Mapping[str, Sequence[tuple[float, float, float]]]) -> str:
+    """Plot shares (up) for the values of a setting, with 95 % intervals.
+
+    Args:
+        name: name of the setting.
+        labels: its values; where all are numbers, they are joined by lines.
+        lines: for each figure its name, and by value (share, low, high) in [0, 1].
+
+    Returns:
+        SVG with a legend.
+    """
+    figure, axes = _figure(name, "share")
+    numeric = all(re.fullmatch(r"[\d.e+-]+", label) for label in labels)
+    places = list(range(len(labels)))
+    for index, (shown, line) in enumerate(lines.items()):
+        values = [value for value, _, _ in line]
+        reach = [[max(0.0, value - low) for value, low, _ in line], [max(0.0, high - value) for value, _, high in line]]
+        colour, shift = _PLACEHOLDERS[curve_series(index)], 0.06 * (index - (len(lines) - 1) / 2)
+        axes.errorbar(
+            *([place + shift for place in places], values),
+            yerr=reach,
+            color=colour,
+            marker="osD^vX"[index % 6],
+            linewidth=1.6 if numeric else 0,
+            elinewidth=1.2,
+            label=shown,
+            clip_on=False,
+        )
+    axes.set_ylim(-0.03, 1.03)
+    axes.set_xticks(places, labels, rotation=0 if numeric or len(labels) < 6 else 20)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.legend(frameon=False, labelcolor=_PLACEHOLDERS["ink"], fontsize=10)
+    alt = "; ".join(
+        f"{shown}: {', '.join(f'{v:.0%} at {x}' for x, (v, _, _) in zip(labels, line, strict=True))}" for shown, line in lines.items()
+    )
+    return _svg(figure, f"sweep-{re.sub('[^a-z0-9]+', '-', name)}", f"Shares by {name}. {alt}.")
+
+
 def curve_series(index: int) -> str:
     """The name of the colour of the n-th curve; grey is left to the model before unlearning."""
     return SERIES[1 + index % (len(SERIES) - 1)]
