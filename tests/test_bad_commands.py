@@ -57,8 +57,12 @@ COMMANDS = [
     ("data check {forget} --show-forgotten", "add --as-seen --model"),
     ("data check {forget} --max-rows 2", "add --as-seen --model"),
     ("evaluate --model {model} --benchmark mllmu --data {forget} --turns all", "--turns and --image-root say how own data is read"),
-    (f"{REQUEST} --set data.turns=all", "vgid data convert --turns all"),
-    (f"{REQUEST} --set data.image_root=pictures", "found: data.image_root"),
+    (f"{REQUEST} --turns some", "Invalid value for '--turns'"),
+    (f"{REQUEST} --image-root {{none}}", "there is no such folder of pictures"),
+    (
+        "finetune --model {model} --benchmark mllmu --data {forget} --turns all --out {out}",
+        "--turns and --image-root say how own data is read",
+    ),
     ("export --model {model} --out {out} --push name", "there can be no such repository"),
     ("export --model {model} --out {out} --push owner/name", "no HF_TOKEN"),
     # settings
