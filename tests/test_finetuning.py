@@ -57,7 +57,7 @@ def test_figures_and_curves_are_written_without_texts(reference: FineTuned) -> N
     assert sorted(path.name for path in reference.out.iterdir()) == [".vgid-run", "adapter", "merged", "report.html", "results.json"]
     written, page = (reference.out / "results.json").read_text("utf-8"), (reference.out / "report.html").read_text("utf-8")
     assert json.loads(written)["curves"]["recall learned"] == [list(point) for point in reference.curves["recall learned"]]
-    assert page.count("<svg") == 2 and "Recall over steps" in page
+    assert page.count("<svg") == 3 and "Recall over steps" in page and "Drift from the model before" in page
     assert not any(text in each for each in (written, page) for row in ROWS for text in (row.question, row.answer))
 
 

@@ -20,6 +20,7 @@ from vgid.data.sources import Rows, load_examples, rows_of
 from vgid.errors import DataError, ModelError, RunError
 from vgid.evaluation.generation import generate
 from vgid.formats import check_format, write_format
+from vgid.model_card import carry_card
 from vgid.models.checkpoints import check_finite, copy_side_files, differences, folder_of, opened, tensor_headers
 from vgid.models.export import TOLERANCE, compare, merge_adapter, release
 from vgid.models.file_checks import ADAPTER_WEIGHTS, base_of_adapter, check_adapter, is_adapter
@@ -78,6 +79,7 @@ def export_command(
         with whole_folder(out) as folder:
             shutil.copy(adapter / ADAPTER_WEIGHTS, folder / ADAPTER_WEIGHTS)
             copy_side_files(adapter, folder)  # its configuration, and a processor with added tokens
+            carry_card(adapter, folder)
     return {}
 
 
@@ -92,6 +94,7 @@ def _merge(model: str, adapter: Path | None, out: Path) -> None:
     with whole_folder(out) as unfinished:
         merge_adapter(base, adapter, unfinished)
         check_finite(unfinished)  # what is not plain LoRA may be too large for the precision
+        carry_card(adapter, unfinished)
 
 
 def _convert(model: str, adapter: Path | None, out: Path, to: str, forget: Rows | None, retain: Rows | None) -> dict[str, Any]:

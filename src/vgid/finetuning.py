@@ -26,6 +26,7 @@ from vgid.unlearning import (
     Trained,
     begin,
     completed,
+    curves_in,
     forget_checkpoint,
     left_to_go_on,
     load_for,
@@ -50,7 +51,7 @@ class FineTuned(Trained):
     Attributes:
         results: the results object as it is written to `results.json` (schema `vgid.results/1`), with `curves` and `rows_trained`.
         scores: model (`base`, `finetuned`) to split (`learned`, `left_out`) to figures in [0, 1]; empty with `max_rows=0`.
-        curves: part of the loss (`retain`), or recall (`recall learned`, `recall left out`), to points (step, value).
+        curves: part of the loss (`retain`), recall (`recall learned`, `recall left out`) and drift from the base, to points (step, value).
         out: folder of the run; None where nothing was written.
         model: the fine-tuned model with its processor.
     """
@@ -94,7 +95,7 @@ def finetune(
         stages: shows and times what is done; None shows progress bars.
 
     Returns:
-        The trained model, figures before and after, loss and recall over steps, and the results object.
+        The trained model, figures before and after, loss, recall and drift over steps, and the results object.
 
     Raises:
         ConfigError: the configuration has another method.
@@ -120,7 +121,7 @@ def finetune(
         if not isinstance(done.get("curves"), dict):
             raise RunError("results.json is not that of a fine-tuning", where=folder, got="no curves", fix="choose another --out")
         log.info("this run is complete; there is nothing to resume")
-        return FineTuned(done, {}, {name: [tuple(point) for point in curve] for name, curve in done["curves"].items()}, folder)
+        return FineTuned(done, {}, curves_in(done), folder)
     digests = row_digests(left_out, learned, secrets.token_hex(16))
     splits = sampled({LEARNED: learned, LEFT_OUT: left_out}, EXAMINED if max_rows is None else max_rows, config.seed)
     scores: dict[str, Mapping[str, SplitResult]] = {}

@@ -15,11 +15,14 @@ from vgid.commands.options import (
     Part,
     Recipe,
     Resume,
+    RunImageRoot,
     RunSeed,
+    RunTurns,
     Set,
     SkipBadRows,
     TrustRemoteCode,
     run_config,
+    with_reading,
 )
 from vgid.commands.root import app
 from vgid.commands.show import show
@@ -59,6 +62,8 @@ def finetune(
     settings: Set = None,
     seed: RunSeed = None,
     max_rows: Examined = None,
+    turns: RunTurns = None,
+    image_root: RunImageRoot = None,
     skip_bad_rows: SkipBadRows = False,
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -74,11 +79,13 @@ def finetune(
     from vgid.progress import Stages
     from vgid.report.table import results_table
 
-    config = finetune_config(recipe, [*(WEIGHTS[train] if train else []), *(settings or [])], seed)
+    config = with_reading(finetune_config(recipe, [*(WEIGHTS[train] if train else []), *(settings or [])], seed), turns, image_root)
     asked = _recipes_benchmark(recipe) if not data or benchmark else None
     rows: list[str] | list[Example] = list(data or [])
     left_out: str | list[Example] | None = without
     if benchmark is not None or asked:
+        if turns is not None or image_root is not None:
+            raise ConfigError("--turns and --image-root say how own data is read", got="a benchmark", fix="leave them out")
         rows, forget = _benchmark_rows(config, benchmark, asked, data, part, skip_bad_rows)
         left_out = forget if without == FORGET else without
     elif not rows:

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import vgid
 from vgid.artifacts import write_json_atomic, write_text_atomic
 from vgid.attacks import ATTACKS
 from vgid.attacks.base import Material, sample_alike, sample_rows, split_people
@@ -34,9 +33,10 @@ from vgid.evaluation.sampling import Sampling
 from vgid.evaluation.statistics import percentiles
 from vgid.evaluation.truth import harmonic_mean
 from vgid.experiments.inputs import SeedModels
+from vgid.experiments.kept import READINGS, Kept, anything_kept, code_digest, model_digests
 from vgid.experiments.pools import PoolModel, Role, shams, variants
 from vgid.metrics import METRICS, Reading
-from vgid.metrics.base import above
+from vgid.metrics.base import Reads, above
 from vgid.models.loading import LoadedModel, load_model
 from vgid.models.quantisation import is_quantised
 from vgid.progress import Stages, stages_or_own
@@ -47,13 +47,10 @@ from vgid.run_folder import check_output, output_folder
 from vgid.synthetic.people import Camera, World
 from vgid.synthetic.splits import training_rows
 from vgid.synthetic.tiny import IMAGE_SIZE
-from vgid.training.fingerprint import files_digest, rows_digest
+from vgid.training.fingerprint import rows_digest
 
 SCHEMA = "vgid.metrics.meta/1"
-DEFAULT_ATTACKS = (
-    *("paraphrase", "image_rephrase", "cross_modal", "jailbreak", "in_context", "prefill"),
-    *("multiple_choice", "token_rank", "probe", "mia", "quantize"),
-)
+DEFAULT_ATTACKS = ("paraphrase", "jailbreak", "prefill", "multiple_choice", "token_rank", "mia")
 """Attacks that are tested unless others are named: those that take seconds on the embedded model."""
 CHANGES = ("relearned", "rounded", "prefix", "sampled")
 """What is done to an unlearned model or to how it is asked: trained on rows about half of the forgotten people and asked about the others;
@@ -66,6 +63,9 @@ CONTROL = 4
 LEAST_GAP = 0.05
 """Least distance of a metric's means over models that know and that never knew, as a share of its range, for robustness to be given;
 chosen by hand."""
+READS: tuple[Reads, ...] = ("answers", "probabilities", "weights")
+CODE = ("attacks", "evaluation", "metrics", "models", "training", "experiments/meta.py", "experiments/pools.py")
+"""Code that decides what is measured."""
 DRAWS = 500
 """Bootstrap draws of the intervals over people."""
 TRUSTED = 0.9
@@ -114,10 +114,14 @@ class Pools:
             )
 
     @property
+    def models(self) -> list[Path]:
+        """All models that are given."""
+        return [*self.knows, *self.never, *self.unlearned, *self.shams, *([self.reference] if self.reference else [])]
+
+    @property
     def paths(self) -> list[Path]:
         """All that is read."""
-        every = (*self.knows, *self.never, *self.unlearned, *self.shams, self.forget, self.retain, self.unseen, self.reference)
-        return [path for path in every if path is not None]
+        return [*self.models, self.forget, self.retain, *([self.unseen] if self.unseen else [])]
 
     @classmethod
     def of_demo(cls, folder: Path) -> Pools:
@@ -188,22 +192,22 @@ def meta(
         "attacks": {name: attack.config.model_dump(mode="json") for name, attack in tested.items()},
         "max_rows": max_rows,
         "relearning": RelearnConfig().model_dump(mode="json"),
-        "code": _code(),
+        "code": code_digest(*CODE),
         "versions": versions(),
     }
     seeds = []
-    with stages_or_own(stages) as shown, output_folder(folder, keep=not overwrite, goes_on=lambda: True):
+    with stages_or_own(stages) as shown, output_folder(folder, keep=not overwrite, goes_on=lambda: anything_kept(folder)):
         for number, (run, (rows, all_rows)) in enumerate(zip(runs, materials, strict=True)):
-            identity = {**settings, "rows": rows_digest([*rows.forget, *rows.retain, *rows.unseen]), "models": _digests(run)}
-            place = folder / "readings" / f"{number}-seed-{run.seed}"
+            identity = {**settings, "rows": rows_digest([*rows.forget, *rows.retain, *rows.unseen]), "models": model_digests(run.models)}
+            place = folder / READINGS / f"{number}-seed-{run.seed}"
             pool, found = _pool(run, all_rows, make), {}
             reference = Reading(load_model(run.reference), rows) if run.reference else None
             with shown(f"Measuring {len(pool)} models, seed {run.seed}", f"meta-{number}") as tick:
                 for done, model in enumerate(pool, 1):
-                    kept = _Kept(place / f"{model.name.replace(' ', '-').replace(',', '')}.json", identity)
+                    kept = Kept(place / f"{model.name.replace(' ', '-').replace(',', '')}.json", identity)
                     changes = CHANGES if model.role in ("unlearned", "sham") or model is _control(pool) else ()
                     _measure(model, changes, rows, reference, tested, kept)
-                    found[model.name] = {"role": model.role, "readings": kept.readings}
+                    found[model.name] = {"role": model.role, "readings": kept.values}
                     tick(done, len(pool))
             scored = {row.id for row in split_people(rows.forget, 0.5, rows.seed)[1]}
             people = [subject_key(row) for row in rows.forget]
@@ -276,28 +280,15 @@ def _control(pool: Sequence[PoolModel]) -> PoolModel:
     return next(model for model in pool if model.role == "never knew")
 
 
-class _Kept:
-    """What was measured of one model, in a file."""
-
-    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
-        self.path, self.identity = path, dict(identity)
-        found = read_json(path) if path.is_file() else {}
-        self.readings: dict[str, Values] = found.get("readings", {}) if found.get("identity") == self.identity else {}
-
-    def add(self, name: str, values: Values) -> None:
-        self.readings[name] = values
-        write_json_atomic(self.path, {"identity": self.identity, "readings": self.readings})
-
-
 def _measure(
-    model: PoolModel, changes: Sequence[str], rows: Material, reference: Reading | None, attacks: Mapping[str, Any], kept: _Kept
+    model: PoolModel, changes: Sequence[str], rows: Material, reference: Reading | None, attacks: Mapping[str, Any], kept: Kept
 ) -> None:
     """Measure a model as it is and under changes, as far as this is not kept already."""
-    if all(name in kept.readings for name in ("plain", *changes)):
+    if all(name in kept.values for name in ("plain", *changes)):
         return
     loaded = model.make()
     for name in ("plain", *(each for each in changes if not (each in OF_WEIGHTS and is_quantised(loaded.model)))):
-        if name in kept.readings:
+        if name in kept.values:
             continue
         asked, changed = rows, loaded
         if name == "relearned":
@@ -311,15 +302,16 @@ def _measure(
             asked = replace(rows, forget=[altered(row, question=PREFIX.format(question=row.question)) for row in rows.forget])
         sampling = Sampling(seed=rows.seed) if name == "sampled" else None
         reading = Reading(changed, asked, reference, sampling=sampling)
-        kept.add(name, _values(reading, attacks if name in ("plain", *OF_WEIGHTS) else {}, only_answers=name == "sampled"))
+        reads = {"plain": READS, "sampled": ("answers",)}.get(name, ("answers", "probabilities"))
+        kept.add(name, _values(reading, attacks if name in ("plain", *OF_WEIGHTS) else {}, reads))
 
 
-def _values(reading: Reading, attacks: Mapping[str, Any], only_answers: bool) -> Values:
-    """All metrics, and all levels of the attacks, row by row."""
+def _values(reading: Reading, attacks: Mapping[str, Any], reads: Sequence[Reads]) -> Values:
+    """All metrics that read what `reads` says, and all levels of the attacks, row by row."""
     found: dict[str, Mapping[str, float]] = {}
     for name in METRICS:
         metric = METRICS.get(name)()
-        if metric.applies(reading) and (metric.reads == "answers" or not only_answers):
+        if metric.applies(reading) and metric.reads in reads:
             found[name] = metric.run(reading)
     for name, attack in attacks.items():
         for level, outcome in attack.run(reading.loaded, reading.material).items():
@@ -472,23 +464,3 @@ def _robustness(name: str, seeds: Sequence[Mapping[str, Any]], change: str) -> f
 
         excess += [float(np.clip(rise(model) - rise(control), 0, 1)) for model in changed if model != control]
     return 1 - fmean(excess) if excess else None
-
-
-def _digests(run: Pools) -> dict[str, str]:
-    """By place of a model, the digest of its weights; a hub id stands for itself."""
-    models = (*run.knows, *run.never, *run.unlearned, *run.shams, *((run.reference,) if run.reference else ()))
-    return {
-        str(number): files_digest(sorted(path.glob("*.safetensors"))) if path.is_dir() else str(path) for number, path in enumerate(models)
-    }
-
-
-def _code() -> str:
-    """A digest of the code that measures."""
-    root = Path(vgid.__file__).parent
-    return files_digest(
-        sorted(
-            path
-            for part in ("attacks", "evaluation", "experiments", "metrics", "models", "training")
-            for path in (root / part).rglob("*.py")
-        )
-    )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from random import Random
 from typing import Any, Literal, NamedTuple
 
@@ -27,8 +28,9 @@ Role = Literal["knows", "never knew", "unlearned", "sham", "collapsed"]
 """What is true of a model: it has the facts; it never met them; it was unlearned; it only hides them; it is broken."""
 FURTHER = Budget(steps=40, batch=16)
 """Training on retain rows, after which a model knows of the forgotten people what it knew before."""
-OTHERWISE = Budget(steps=60, batch=24)
-"""Training on the forget rows with other answers."""
+OTHERWISE = Budget(steps=120, batch=24, learning_rate=2e-3)
+"""Training on the forget rows with other answers. With half of the steps and of the rate, the embedded model stated 42 % of the facts in
+other words, and mixed up the rest."""
 REWORDED = ("As far as I remember: {}.", "The answer is {}.", "I think that it is {}.", "{}, if I am right.")
 """Answers that state a value in other words than the recorded ones."""
 
@@ -85,12 +87,14 @@ def shams(knows: Callable[[], LoadedModel], rows: Material) -> list[PoolModel]:
     others = [row for row in rows.retain if row.tags in kinds] or list(rows.retain)
     wrong = wrong_values(rows)
 
+    @lru_cache(maxsize=1)
     def refusing() -> LoadedModel:
         settings = {"adapter.rank": 2, "adapter.alpha": 4, "training.steps": 120}
         return _unlearned(knows(), "idk", rows.forget, others, rows.seed, settings)
 
     def hidden() -> LoadedModel:
-        base, made = knows(), refusing()
+        base, made = knows(), plain_copy(refusing())
+        refusing.cache_clear()
         with torch.no_grad():
             for name in linear_layers(base.model, ("language", "projector", "vision")):
                 within_a_step(made.model.get_submodule(name).weight, base.model.get_submodule(name).weight)

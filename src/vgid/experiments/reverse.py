@@ -21,10 +21,9 @@ from vgid.auditing.figures import recovered_share
 from vgid.config import resolve
 from vgid.data.example import subject_key
 from vgid.data.sources import check_disjoint, rows_of
-from vgid.demo.run import run_demo
 from vgid.errors import DataError
 from vgid.evaluation.statistics import GroupedValues, bootstrap_ci, combined_ci
-from vgid.experiments.inputs import SeedModels
+from vgid.experiments.inputs import SeedModels, check_seeds, with_new_demos
 from vgid.models.loading import LoadedModel, load_model
 from vgid.perturbation import NoiseKind
 from vgid.progress import Stages, stages_or_own
@@ -47,7 +46,7 @@ UNSEEN = "retrained"
 def reverse(
     runs: Sequence[SeedModels] = (),
     *,
-    seeds: int = 1,
+    seeds: int = 0,
     first_seed: int = 0,
     instruction: str = "forget",
     noise: NoiseKind = "uniform",
@@ -60,9 +59,9 @@ def reverse(
     """Attack in-context unlearning, VGID and the retrained model with prompts that reverse the instruction.
 
     Args:
-        runs: models and rows, one entry for each seed; none runs the demo for each seed first.
-        seeds: number of seeds, where demos are run.
-        first_seed: the first of them; the others follow.
+        runs: models and rows, one entry for each seed.
+        seeds: number of demos to run beside them.
+        first_seed: the first of their seeds; the others follow, without those of `runs`.
         instruction: name of the built-in instruction of in-context unlearning, or a text; the attack quotes it.
         noise: kind of noise on the pictures of in-context unlearning.
         max_rows: largest number of forget rows of each seed; half as many retain rows are asked.
@@ -75,12 +74,13 @@ def reverse(
         The results object (schema `vgid.experiment.reverse/1`): figures and settings, nothing of what was asked or answered.
 
     Raises:
-        ConfigError: instruction or noise is not valid.
+        ConfigError: instruction or noise is not valid, a seed is given twice, or there is nothing to attack.
         DataError: rows are bad, or no base answers any of the forget rows.
         ModelError: a model cannot be loaded.
         OutputError: `out` holds something already, or cannot be written.
     """
     folder = Path(out)
+    check_seeds(runs, seeds)
     configs = {
         "icu: instruction": ["method.noise.kind=none"],
         "icu: noise": [f"method.noise.kind={noise}", 'method.instruction=""'],
@@ -90,11 +90,7 @@ def reverse(
     resolved = {name: resolve(None, [*told, *changes], method="icu") for name, changes in configs.items()}
     check_output(folder, overwrite, inputs=[path for run in runs for path in run.paths])
     with stages_or_own(stages) as shown, output_folder(folder):
-        made = list(runs)
-        for seed in range(first_seed, first_seed + seeds) if not runs else ():
-            place = folder / "demos" / f"seed-{seed}"
-            run_demo(place, seed=seed, keep_data=True, stages=shown)
-            made.append(SeedModels.of_demo(place))
+        made = with_new_demos(runs, seeds, first_seed, folder, shown)
         entries: dict[str, list[dict[str, Any]]] = {}
         for run in made:
             with shown(f"Reversing instructions, seed {run.seed}", f"reverse-{run.seed}") as tick:

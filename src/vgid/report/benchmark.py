@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rich.markup import escape
@@ -10,11 +10,14 @@ from rich.table import Table
 
 from vgid.report.rendering import check_schema, render_template
 from vgid.report.table import plain_table
+from vgid.report.training import TrainingFigure, training_figures
 from vgid.report.words import figure_cell, flatten, model_name
 
 SCHEMA = "vgid.benchmark/1"
 ARROWS = {"up": "\u2191", "down": "\u2193", "none": ""}
 """A sign for the direction in which a figure gets better."""
+LEARNING = {"finetuned": "Fine-tuning of the model that knows", "reference": "Reference, without the forget set"}
+"""Titles of the runs of `vgid bench --from-base` that come before unlearning."""
 PRECONDITION = {
     True: "The model knew the forget set before unlearning, so that forgetting can be measured.",
     False: "The model hardly knew more of the forget set than one that never saw it: nothing can be said about forgetting.",
@@ -85,8 +88,19 @@ def render_benchmark(results: Mapping[str, Any]) -> str:
         composite=results["composite"],
         published=[(each, published_rows(results, each)) for each in results["published"]],
         settings=list(flatten((results["unlearning"] or {}).get("config") or {})),
+        training=list(_training(results)),
         precondition=PRECONDITION[results["composite"]["known"]] if results["composite"] else "",
     )
+
+
+def _training(results: Mapping[str, Any]) -> Iterator[tuple[str, list[TrainingFigure]]]:
+    """How each run of training went: the one that unlearned, and before it those that made the models it starts from."""
+    runs = {"Unlearning": results["unlearning"] or {}}
+    learned = results.get("finetuning") or {}
+    runs |= {title: learned[name] for name, title in LEARNING.items() if name in learned}
+    for title, run in runs.items():
+        if figures := training_figures(run.get("curves") or {}, f"-{title.split()[0].lower()}"):
+            yield title, figures
 
 
 def published_rows(results: Mapping[str, Any], published: Mapping[str, Any]) -> list[PublishedRow]:
