@@ -228,7 +228,7 @@ def _memory(
     answers = encoder.batch([longest.longest_row]).answers.targets.numel()
     answered = min(max(ANSWERED_AT_ONCE, method.rows_generated_at_once), max(forget, ANSWERED_AT_ONCE))
     if (method.replay or method.self_distilled) and base.device.type == "cpu":
-        # A device that has too little memory for so many answers makes fewer at once; on a CPU the system ends the process.
+        # Where the memory of a GPU is not enough, fewer answers are generated at once; on a CPU the system ends the process.
         answered = max(answered, BASE_ANSWERS_AT_ONCE)
     plain = Memory(
         weights=weights.held * (2 if full and method.needs_reference else 1),
