@@ -13,6 +13,7 @@ from vgid.attacks.quantize import rounded
 from vgid.commands import app
 from vgid.data.writing import write_examples
 from vgid.errors import ConfigError
+from vgid.experiments.kept import Kept, anything_kept
 from vgid.experiments.meta import CHANGES, Pools, meta, summarise
 from vgid.experiments.pools import other_words, within_a_step, wrong_values
 from vgid.report.meta import meta_latex, meta_markdown, render_meta, trusted
@@ -86,6 +87,15 @@ def test_pools_need_models_of_both_kinds(tmp_path: Path) -> None:
     assert isinstance(asked.exception, ConfigError) and "own models need four options" in str(asked.exception)
     asked = CliRunner().invoke(app, ["metrics", "meta", "--out", str(tmp_path / "out")])
     assert isinstance(asked.exception, ConfigError) and "there are no models" in str(asked.exception)
+
+
+def test_what_was_measured_is_kept_for_the_same_model_only(tmp_path: Path) -> None:
+    kept = Kept(tmp_path / "a.json", {"rows": "x"})
+    kept.add("plain", {"key_fact": [1.0, None]})
+    assert Kept(kept.path, {"rows": "x"}).values == {"plain": {"key_fact": [1.0, None]}} and anything_kept(tmp_path) is False
+    assert Kept(kept.path, {"rows": "y"}).values == {}
+    kept.path.write_text(kept.path.read_text("utf-8").replace("1.0", "0.5"), "utf-8")
+    assert Kept(kept.path, {"rows": "x"}).values == {}, "the file was changed"
 
 
 def test_wrong_values_are_those_of_others_and_the_same_for_a_fact() -> None:
