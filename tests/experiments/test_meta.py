@@ -14,8 +14,9 @@ from vgid.commands import app
 from vgid.data.writing import write_examples
 from vgid.errors import ConfigError
 from vgid.experiments.kept import Kept, anything_kept
-from vgid.experiments.meta import CHANGES, Pools, meta, summarise
+from vgid.experiments.meta import Pools, meta
 from vgid.experiments.pools import other_words, within_a_step, wrong_values
+from vgid.experiments.trust import CHANGES, summarise
 from vgid.report.meta import meta_latex, meta_markdown, render_meta, trusted
 from vgid.synthetic.tiny import tiny_path
 
@@ -65,6 +66,18 @@ def test_a_rise_that_a_model_that_never_knew_has_too_is_not_held_against_a_metri
     line = summarise(runs)["metrics"]["key_fact"]
     assert line["robustness"]["rounded"] == 1 and line["robustness"]["prefix"] == 0.5
     assert line["score"] == pytest.approx(2 * (2 / 3) / (1 + 2 / 3)) and line["faithfulness"] == 1 and line["shams"] == 0.75
+
+
+def test_a_metric_that_says_nothing_has_no_robustness() -> None:
+    """Over all rows both kinds of models have a half; on the rows that are scored after relearning they differ, by chance."""
+    runs = [
+        seed(
+            base=model("knows", [0, 0, 1, 1]),
+            never=model("never knew", [1, 1, 0, 0], relearned=[1, 1, 0, 0]),
+            sham=model("sham", [0, 0, 0, 0], relearned=[1, 1, 1, 1]),
+        )
+    ]
+    assert summarise(runs)["metrics"]["key_fact"]["robustness"]["relearned"] is None
 
 
 def test_rows_that_a_metric_leaves_out_are_left_out_for_all_models() -> None:
