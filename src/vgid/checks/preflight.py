@@ -25,6 +25,7 @@ from vgid.models.quantisation import is_quantised
 from vgid.models.structure import base_of, decoder_layers
 from vgid.processes import is_sharded, uses_deepspeed
 from vgid.training.automatic import chosen, least_tokens, precision_on
+from vgid.training.fit import ANSWERED_AT_ONCE as BASE_ANSWERS_AT_ONCE
 from vgid.training.gradient_step import cuts_by_tokens
 from vgid.training.memory_estimate import (
     SHARE,
@@ -233,7 +234,10 @@ def _memory(
     full, element = config.adapter is None, torch.finfo(base.dtype).bits // 8
     kept = kept_for_backward(model, encoder, longest.longest_row, training.precision)
     answers = encoder.batch([longest.longest_row]).answers.targets.numel()
-    answered = max(ANSWERED_AT_ONCE, method.rows_generated_at_once)
+    answered = min(max(ANSWERED_AT_ONCE, method.rows_generated_at_once), max(forget, ANSWERED_AT_ONCE))
+    if (method.replay or method.self_distilled) and base.device.type == "cpu":
+        # Where the memory of a GPU is not enough, fewer answers are generated at once; on a CPU the system ends the process.
+        answered = max(answered, BASE_ANSWERS_AT_ONCE)
     plain = Memory(
         weights=weights.held * (2 if full and method.needs_reference else 1),
         training=training_bytes(trained, 0 if full else trained, training.optimizer, keeps_best=bool(config.validation.every)),
@@ -242,7 +246,7 @@ def _memory(
         logits=logit_bytes(answers, shape["vocabulary"]),
         rows=_rows_at_once(config, method, sides),
         answering=cache_bytes(
-            min(answered, max(forget, ANSWERED_AT_ONCE)),
+            answered,
             tokens + NEW_TOKENS,
             shape["layers"],
             shape["kv_heads"],

@@ -22,7 +22,7 @@ from vgid.errors import ConfigError
 from vgid.evaluation.evaluate import evaluate
 from vgid.evaluation.statistics import bootstrap_ci
 from vgid.experiments.inputs import SeedModels, check_seeds, with_new_demos
-from vgid.experiments.kept import Kept, code_digest, model_digests
+from vgid.experiments.kept import READINGS, Kept, anything_kept, code_digest, model_digests
 from vgid.instructions import INSTRUCTIONS
 from vgid.models.loading import LoadedModel, load_model
 from vgid.progress import Stages, stages_or_own
@@ -162,8 +162,10 @@ def ablate(
     for name, changes in wanted.items():
         plans |= {f"{name} {each.label}": resolve(recipe, [*settings, *each.overrides], method="vgid") for each in changes}
     check_output(folder, overwrite, resume=True, inputs=[path for run in runs for path in run.paths])
+    for run in runs:
+        check_disjoint(rows_of(run.forget), rows_of(run.retain))
     values: dict[str, list[Mapping[str, Any]]] = {name: [] for name in (*REFERENCES, *plans)}
-    with stages_or_own(stages) as shown, output_folder(folder, keep=not overwrite, goes_on=lambda: True):
+    with stages_or_own(stages) as shown, output_folder(folder, keep=not overwrite, goes_on=lambda: anything_kept(folder)):
         made = with_new_demos(runs, seeds, first_seed, folder, shown)
         for run in made:
             rows = {side: _questions(run, side, max_rows) for side in SIDES}
@@ -180,7 +182,7 @@ def ablate(
                     plan = plans.get(name)
                     config = plan.model_copy(update={"seed": run.seed}) if plan else None
                     identity = {**common, "settings": config.model_dump(mode="json") if config else REFERENCES[name]}
-                    kept = Kept(folder / "readings" / f"seed-{run.seed}" / f"{_file(name)}.json", identity)
+                    kept = Kept(folder / READINGS / f"seed-{run.seed}" / f"{_file(name)}.json", identity)
                     if "values" not in kept.values:
                         loaded, seconds = _made(run, name, config, forget, retain)
                         kept.add("values", {**_measured(loaded, rows, run.seed, batch_size), "seconds": seconds})

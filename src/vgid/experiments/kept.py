@@ -11,6 +11,9 @@ from vgid.artifacts import write_json_atomic
 from vgid.reading import read_json
 from vgid.training.fingerprint import files_digest
 
+READINGS = "readings"
+"""Folder of measured values, in the output folder of an experiment."""
+
 
 class Kept:
     """Measured values of one model, by name; those of other models, rows, settings or code are not taken up.
@@ -26,12 +29,18 @@ class Kept:
     def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
         self.path, self.identity = path, dict(identity)
         found = read_json(path) if path.is_file() else {}
-        self.values: dict[str, Any] = found.get("values", {}) if found.get("identity") == self.identity else {}
+        values = found.get("values") if found.get("identity") == self.identity else None
+        self.values: dict[str, Any] = values if isinstance(values, dict) else {}
 
     def add(self, name: str, values: Any) -> None:
         """Keep what was measured."""
         self.values[name] = values
         write_json_atomic(self.path, {"identity": self.identity, "values": self.values})
+
+
+def anything_kept(folder: Path) -> bool:
+    """Whether a run that failed has left measured values to go on from."""
+    return any((folder / READINGS).rglob("*.json"))
 
 
 def code_digest(*parts: str) -> str:

@@ -33,10 +33,10 @@ from vgid.evaluation.sampling import Sampling
 from vgid.evaluation.statistics import percentiles
 from vgid.evaluation.truth import harmonic_mean
 from vgid.experiments.inputs import SeedModels
-from vgid.experiments.kept import Kept, code_digest, model_digests
+from vgid.experiments.kept import READINGS, Kept, anything_kept, code_digest, model_digests
 from vgid.experiments.pools import PoolModel, Role, shams, variants
 from vgid.metrics import METRICS, Reading
-from vgid.metrics.base import above
+from vgid.metrics.base import Reads, above
 from vgid.models.loading import LoadedModel, load_model
 from vgid.models.quantisation import is_quantised
 from vgid.progress import Stages, stages_or_own
@@ -50,10 +50,7 @@ from vgid.synthetic.tiny import IMAGE_SIZE
 from vgid.training.fingerprint import rows_digest
 
 SCHEMA = "vgid.metrics.meta/1"
-DEFAULT_ATTACKS = (
-    *("paraphrase", "image_rephrase", "cross_modal", "jailbreak", "in_context", "prefill"),
-    *("multiple_choice", "token_rank", "probe", "mia", "quantize"),
-)
+DEFAULT_ATTACKS = ("paraphrase", "jailbreak", "prefill", "multiple_choice", "token_rank", "mia")
 """Attacks that are tested unless others are named: those that take seconds on the embedded model."""
 CHANGES = ("relearned", "rounded", "prefix", "sampled")
 """What is done to an unlearned model or to how it is asked: trained on rows about half of the forgotten people and asked about the others;
@@ -66,6 +63,7 @@ CONTROL = 4
 LEAST_GAP = 0.05
 """Least distance of a metric's means over models that know and that never knew, as a share of its range, for robustness to be given;
 chosen by hand."""
+READS: tuple[Reads, ...] = ("answers", "probabilities", "weights")
 CODE = ("attacks", "evaluation", "metrics", "models", "training", "experiments/meta.py", "experiments/pools.py")
 """Code that decides what is measured."""
 DRAWS = 500
@@ -198,10 +196,10 @@ def meta(
         "versions": versions(),
     }
     seeds = []
-    with stages_or_own(stages) as shown, output_folder(folder, keep=not overwrite, goes_on=lambda: True):
+    with stages_or_own(stages) as shown, output_folder(folder, keep=not overwrite, goes_on=lambda: anything_kept(folder)):
         for number, (run, (rows, all_rows)) in enumerate(zip(runs, materials, strict=True)):
             identity = {**settings, "rows": rows_digest([*rows.forget, *rows.retain, *rows.unseen]), "models": model_digests(run.models)}
-            place = folder / "readings" / f"{number}-seed-{run.seed}"
+            place = folder / READINGS / f"{number}-seed-{run.seed}"
             pool, found = _pool(run, all_rows, make), {}
             reference = Reading(load_model(run.reference), rows) if run.reference else None
             with shown(f"Measuring {len(pool)} models, seed {run.seed}", f"meta-{number}") as tick:
@@ -304,15 +302,16 @@ def _measure(
             asked = replace(rows, forget=[altered(row, question=PREFIX.format(question=row.question)) for row in rows.forget])
         sampling = Sampling(seed=rows.seed) if name == "sampled" else None
         reading = Reading(changed, asked, reference, sampling=sampling)
-        kept.add(name, _values(reading, attacks if name in ("plain", *OF_WEIGHTS) else {}, only_answers=name == "sampled"))
+        reads = {"plain": READS, "sampled": ("answers",)}.get(name, ("answers", "probabilities"))
+        kept.add(name, _values(reading, attacks if name in ("plain", *OF_WEIGHTS) else {}, reads))
 
 
-def _values(reading: Reading, attacks: Mapping[str, Any], only_answers: bool) -> Values:
-    """All metrics, and all levels of the attacks, row by row."""
+def _values(reading: Reading, attacks: Mapping[str, Any], reads: Sequence[Reads]) -> Values:
+    """All metrics that read what `reads` says, and all levels of the attacks, row by row."""
     found: dict[str, Mapping[str, float]] = {}
     for name in METRICS:
         metric = METRICS.get(name)()
-        if metric.applies(reading) and (metric.reads == "answers" or not only_answers):
+        if metric.applies(reading) and metric.reads in reads:
             found[name] = metric.run(reading)
     for name, attack in attacks.items():
         for level, outcome in attack.run(reading.loaded, reading.material).items():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from random import Random
 from typing import Any, Literal, NamedTuple
 
@@ -86,12 +87,14 @@ def shams(knows: Callable[[], LoadedModel], rows: Material) -> list[PoolModel]:
     others = [row for row in rows.retain if row.tags in kinds] or list(rows.retain)
     wrong = wrong_values(rows)
 
+    @lru_cache(maxsize=1)
     def refusing() -> LoadedModel:
         settings = {"adapter.rank": 2, "adapter.alpha": 4, "training.steps": 120}
         return _unlearned(knows(), "idk", rows.forget, others, rows.seed, settings)
 
     def hidden() -> LoadedModel:
-        base, made = knows(), refusing()
+        base, made = knows(), plain_copy(refusing())
+        refusing.cache_clear()
         with torch.no_grad():
             for name in linear_layers(base.model, ("language", "projector", "vision")):
                 within_a_step(made.model.get_submodule(name).weight, base.model.get_submodule(name).weight)

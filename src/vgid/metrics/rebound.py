@@ -25,10 +25,12 @@ class Rebound(Metric):
     reads: ClassVar = "weights"
     unit = "difference of shares, -1 to 1; 0 where nothing comes back"
     paper = "cf. 2406.13356"
+    budget: ClassVar = RelearnOtherConfig()
+    """Settings of the training."""
 
     def run(self, reading: Reading) -> Mapping[str, float]:
         """The difference for each row; none for a model in few bits, or without retain rows."""
-        material, budget = reading.material, RelearnOtherConfig()
+        material, budget = reading.material, self.budget
         forgotten = {subject_key(row) for row in material.forget}
         others = [row for row in material.known if subject_key(row) not in forgotten]
         rows = sample_alike(others, material.forget, budget.rows, material.seed)
