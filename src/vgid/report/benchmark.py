@@ -11,7 +11,7 @@ from rich.table import Table
 from vgid.report.rendering import check_schema, render_template
 from vgid.report.table import plain_table
 from vgid.report.training import TrainingFigure, training_figures
-from vgid.report.words import figure_cell, flatten, model_name
+from vgid.report.words import figure_cell, flatten, model_name, percent
 
 SCHEMA = "vgid.benchmark/1"
 ARROWS = {"up": "\u2191", "down": "\u2193", "none": ""}
@@ -83,6 +83,7 @@ def render_benchmark(results: Mapping[str, Any]) -> str:
     return render_template(
         "benchmark.html.j2",
         results=results,
+        headline=headline(results),
         models=[(model, model_name(model)) for model in results["figures"]],
         splits=metric_rows(results),
         composite=results["composite"],
@@ -91,6 +92,18 @@ def render_benchmark(results: Mapping[str, Any]) -> str:
         training=list(_training(results)),
         precondition=PRECONDITION[results["composite"]["known"]] if results["composite"] else "",
     )
+
+
+def headline(results: Mapping[str, Any]) -> str:
+    """The verdict in a sentence: what is gone and what is kept, or why nothing can be said."""
+    found, models = results["composite"], list(results["figures"])
+    if found and found["known"]:
+        return f"{percent(found['removed'])} of what could be removed is gone, and {percent(found['kept'])} of the utility is left"
+    if found:
+        return "Nothing can be said about forgetting: the model hardly knew the forget set before"
+    model = "unlearned" if "unlearned" in models else models[-1]
+    knows, useful = results["knowledge"][model], results["utility"][model]
+    return f"{model_name(model)}: {knows:.3f} knowledge of the forget set, {useful:.3f} utility; alone they say nothing about forgetting"
 
 
 def _training(results: Mapping[str, Any]) -> Iterator[tuple[str, list[TrainingFigure]]]:
