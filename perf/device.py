@@ -144,7 +144,7 @@ def part_checkpoint(options: argparse.Namespace, figures: Figures) -> None:
     import torch
     from common import build, rows_about
 
-    from vgid.data.sources import write_examples
+    from vgid.data.writing import write_examples
     from vgid.evaluation.generation import generate
     from vgid.models.export import save_checkpoint
 

@@ -48,7 +48,13 @@ RUNS = (*STEP, "src/vgid/methods", "src/vgid/training", "src/vgid/synthetic", "s
 """What the figures of a demo or a comparison depend on."""
 AUDITS = ("src/vgid/attacks", "src/vgid/auditing")
 """What an audit consists of, beside the model that it attacks."""
-METRICS = ("src/vgid/metrics", "src/vgid/experiments/inputs.py", "src/vgid/experiments/meta.py", "src/vgid/experiments/pools.py")
+METRICS = (
+    "src/vgid/metrics",
+    "src/vgid/experiments/inputs.py",
+    "src/vgid/experiments/meta.py",
+    "src/vgid/experiments/pools.py",
+    "src/vgid/experiments/trust.py",
+)
 """What a test of metrics consists of, beside attacks and training."""
 
 

@@ -13,8 +13,10 @@ from vgid.attacks.quantize import rounded
 from vgid.commands import app
 from vgid.data.writing import write_examples
 from vgid.errors import ConfigError
-from vgid.experiments.meta import CHANGES, Pools, meta, summarise
+from vgid.experiments.kept import Kept, anything_kept
+from vgid.experiments.meta import Pools, meta
 from vgid.experiments.pools import other_words, within_a_step, wrong_values
+from vgid.experiments.trust import CHANGES, summarise
 from vgid.report.meta import meta_latex, meta_markdown, render_meta, trusted
 from vgid.synthetic.tiny import tiny_path
 
@@ -66,6 +68,18 @@ def test_a_rise_that_a_model_that_never_knew_has_too_is_not_held_against_a_metri
     assert line["score"] == pytest.approx(2 * (2 / 3) / (1 + 2 / 3)) and line["faithfulness"] == 1 and line["shams"] == 0.75
 
 
+def test_a_metric_that_says_nothing_has_no_robustness() -> None:
+    """Over all rows both kinds of models have a half; on the rows that are scored after relearning they differ, by chance."""
+    runs = [
+        seed(
+            base=model("knows", [0, 0, 1, 1]),
+            never=model("never knew", [1, 1, 0, 0], relearned=[1, 1, 0, 0]),
+            sham=model("sham", [0, 0, 0, 0], relearned=[1, 1, 1, 1]),
+        )
+    ]
+    assert summarise(runs)["metrics"]["key_fact"]["robustness"]["relearned"] is None
+
+
 def test_rows_that_a_metric_leaves_out_are_left_out_for_all_models() -> None:
     found = summarise([seed(base=model("knows", [1, None, None, None]), never=model("never knew", [0, 0, 1, 1]))])
     assert found["metrics"]["key_fact"]["faithfulness"] == 1, "b was not measured in one of the models"
@@ -86,6 +100,15 @@ def test_pools_need_models_of_both_kinds(tmp_path: Path) -> None:
     assert isinstance(asked.exception, ConfigError) and "own models need four options" in str(asked.exception)
     asked = CliRunner().invoke(app, ["metrics", "meta", "--out", str(tmp_path / "out")])
     assert isinstance(asked.exception, ConfigError) and "there are no models" in str(asked.exception)
+
+
+def test_what_was_measured_is_kept_for_the_same_model_only(tmp_path: Path) -> None:
+    kept = Kept(tmp_path / "a.json", {"rows": "x"})
+    kept.add("plain", {"key_fact": [1.0, None]})
+    assert Kept(kept.path, {"rows": "x"}).values == {"plain": {"key_fact": [1.0, None]}} and anything_kept(tmp_path) is False
+    assert Kept(kept.path, {"rows": "y"}).values == {}
+    kept.path.write_text(kept.path.read_text("utf-8").replace("1.0", "0.5"), "utf-8")
+    assert Kept(kept.path, {"rows": "x"}).values == {}, "the file was changed"
 
 
 def test_wrong_values_are_those_of_others_and_the_same_for_a_fact() -> None:

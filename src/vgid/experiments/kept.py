@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ READINGS = "readings"
 
 
 class Kept:
-    """Measured values of one model, by name; those of other models, rows, settings or code are not taken up.
+    """Measured values of one model, by name; those of other models, rows, settings or code, or in a damaged file, are not taken up.
 
     Args:
         path: the file.
@@ -29,13 +31,14 @@ class Kept:
     def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
         self.path, self.identity = path, dict(identity)
         found = read_json(path) if path.is_file() else {}
-        values = found.get("values") if found.get("identity") == self.identity else None
-        self.values: dict[str, Any] = values if isinstance(values, dict) else {}
+        values: Any = found.get("values")
+        whole = isinstance(values, dict) and found.get("identity") == self.identity and found.get("digest") == _digest(values)
+        self.values: dict[str, Any] = values if whole else {}
 
     def add(self, name: str, values: Any) -> None:
         """Keep what was measured."""
         self.values[name] = values
-        write_json_atomic(self.path, {"identity": self.identity, "values": self.values})
+        write_json_atomic(self.path, {"identity": self.identity, "values": self.values, "digest": _digest(self.values)})
 
 
 def anything_kept(folder: Path) -> bool:
@@ -54,3 +57,7 @@ def code_digest(*parts: str) -> str:
 def model_digests(paths: Iterable[Path]) -> list[str]:
     """Digests of the weights of models; a hub id stands for itself."""
     return [files_digest(sorted(path.glob("*.safetensors"))) if path.is_dir() else str(path) for path in paths]
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()

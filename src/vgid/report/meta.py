@@ -56,17 +56,17 @@ def caption(results: Mapping[str, Any]) -> str:
     )
 
 
-def trusted(results: Mapping[str, Any]) -> str:
-    """Which metrics and attacks to trust, in a sentence."""
-    names = results["trusted"]
-    return f"To be trusted by these limits: {', '.join(names)}." if names else "None is to be trusted by these limits."
+def trusted(results: Mapping[str, Any], marked: bool = False) -> str:
+    """Which metrics and attacks to trust, in a sentence; names are `marked` as code for Markdown."""
+    names = [_shown(name) if marked else name for name in results["trusted"]]
+    return f"To be trusted by these limits: {'; '.join(names)}." if names else "None is to be trusted by these limits."
 
 
 def meta_markdown(results: Mapping[str, Any]) -> str:
     """The table for papers, as Markdown."""
     lines = [f"| metric or attack | {' | '.join(COLUMNS)} |", f"|---|{'---:|' * len(COLUMNS)}"]
     lines += [f"| {_shown(name)} | {' | '.join(cells(figures))} |" for name, figures in results["metrics"].items()]
-    return "\n".join([*lines, "", caption(results), "", trusted(results), ""])
+    return "\n".join([*lines, "", caption(results), "", trusted(results, marked=True), ""])
 
 
 def meta_latex(results: Mapping[str, Any]) -> str:
