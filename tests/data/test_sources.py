@@ -198,7 +198,7 @@ def test_missing_and_empty_places(tmp_path: Path) -> None:
         load_examples(tmp_path)
     (tmp_path / "anna").mkdir()
     (tmp_path / "anna" / "0.png").write_bytes(png(0))
-    with pytest.raises(DataError, match="pictures alone are no rows: add metadata"):
+    with pytest.raises(DataError, match="pictures alone ask nothing: add metadata"):
         load_examples(tmp_path)
     (tmp_path / "anna" / "metadata.jsonl").write_text("{}")
     with pytest.raises(DataError, match=f"give the folder that holds them: {tmp_path / 'anna'}"):
