@@ -415,7 +415,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     import step  # noqa: F401  # with all that it needs, before the first process is forked; no device is touched by that
 
-    import vgid.commands  # noqa: F401
+    import vgid.commands
     import vgid.training.fit  # noqa: F401
 
     parts = run_all(options)
