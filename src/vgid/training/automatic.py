@@ -23,8 +23,8 @@ RATE_BY_WIDTH = 0.4
 CANDIDATES = 8
 """Rows with the most pictures and characters that are encoded to find the longest one."""
 WORTH_COMPILING = 300
-"""Steps from which on compiled layers are taken to save more time than compiling them takes, some minutes at 7B. Chosen by hand: how much they
-save on a GPU was not measured."""
+"""Steps from which on compiled layers are taken to save more time than compiling them takes, some minutes at 7B. Chosen by hand: how much
+they save on a GPU was not measured."""
 LEAST_TOKENS = {"cpu": 512, "cuda": 4096}
 """Tokens of a pass, by kind of device, from which on more passes cost less time than gradient checkpointing. On an H100 passes of 2,800
 tokens of a 7B model took a third longer for each token than passes of 5,600, and checkpointing takes a third longer; on a CPU a pass alone
