@@ -48,6 +48,14 @@ RUNS = (*STEP, "src/vgid/methods", "src/vgid/training", "src/vgid/synthetic", "s
 """What the figures of a demo or a comparison depend on."""
 AUDITS = ("src/vgid/attacks", "src/vgid/auditing")
 """What an audit consists of, beside the model that it attacks."""
+METRICS = (
+    "src/vgid/metrics",
+    "src/vgid/experiments/inputs.py",
+    "src/vgid/experiments/meta.py",
+    "src/vgid/experiments/pools.py",
+    "src/vgid/experiments/trust.py",
+)
+"""What a test of metrics consists of, beside attacks and training."""
 
 
 class Measured(NamedTuple):
@@ -141,7 +149,7 @@ def _is_text(node: ast.AST) -> bool:
 
 def _keep(options: argparse.Namespace) -> None:
     result = json.loads(options.result.read_text("utf-8"))
-    paths = (*RUNS, *AUDITS) if options.audit else RUNS
+    paths = (*RUNS, *(AUDITS if options.audit or options.metrics else ()), *(METRICS if options.metrics else ()))
     write_result(RESULTS / f"{options.name}.json", result, *paths)
 
 
@@ -159,6 +167,7 @@ def main() -> None:
     keep.add_argument("result", type=Path)
     keep.add_argument("name")
     keep.add_argument("--audit", action="store_true", help="the result is an audit's: it depends on attacks and policy too")
+    keep.add_argument("--metrics", action="store_true", help="the result is that of a test of metrics")
     keep.set_defaults(call=_keep)
     commands.add_parser("list", help="all results, and which are older than the code").set_defaults(call=_list)
     options = parser.parse_args()

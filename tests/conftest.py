@@ -38,17 +38,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 LONGEST = (
-    "requests/test_canaries.py",
-    "requests/test_forget.py",
-    "methods/test_vgid.py",
-    "training/test_checkpointing.py",
     "methods/test_contract.py",
-    "attacks/test_contract.py",
+    "training/test_checkpointing.py",
+    "requests/test_forget.py",
     "training/test_processes.py",
-    "requests/test_sequence.py",
+    "attacks/test_contract.py",
     "test_cli.py",
-    "training/test_fit.py",
+    "requests/test_canaries.py",
     "models/test_families.py",
+    "requests/test_sequence.py",
+    "training/test_fit.py",
+    "methods/test_vgid.py",
     "auditing/test_audit.py",
 )
 """Files whose quick tests take longest: where several processes share the files, they begin with these, so that none is left with one at

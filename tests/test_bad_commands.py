@@ -57,8 +57,12 @@ COMMANDS = [
     ("data check {forget} --show-forgotten", "add --as-seen --model"),
     ("data check {forget} --max-rows 2", "add --as-seen --model"),
     ("evaluate --model {model} --benchmark mllmu --data {forget} --turns all", "--turns and --image-root say how own data is read"),
-    (f"{REQUEST} --set data.turns=all", "vgid data convert --turns all"),
-    (f"{REQUEST} --set data.image_root=pictures", "found: data.image_root"),
+    (f"{REQUEST} --turns some", "Invalid value for '--turns'"),
+    (f"{REQUEST} --image-root {{none}}", "there is no such folder of pictures"),
+    (
+        "finetune --model {model} --benchmark mllmu --data {forget} --turns all --out {out}",
+        "--turns and --image-root say how own data is read",
+    ),
     ("export --model {model} --out {out} --push name", "there can be no such repository"),
     ("export --model {model} --out {out} --push owner/name", "no HF_TOKEN"),
     # settings
@@ -155,6 +159,12 @@ COMMANDS = [
     ("demo --people 2 --forget 2 --out {out}", "expected: 0 < forget < people"),
     ("demo --target nowhere --out {out}", "unknown target"),
     ("experiment reverse --demo {none} --out {out}", "the folder holds no demo with its models"),
+    ("experiment ablate --demo {none} --out {out}", "the folder holds no demo with its models"),
+    ("experiment ablate --sweep nothing --seeds 1 --out {out}", "there is no such sweep"),
+    ("metrics meta --demo {none} --out {out}", "the folder holds no demo with its models"),
+    ("metrics meta --knows {none} --never {model} --forget {forget} --retain {retain} --out {out}", "no such model folder"),
+    ("metrics meta --knows {model} --never {model} --forget {forget} --retain {retain} --attacks prefil --out {out}", "'prefill'?"),
+    ("metrics measure --model {model} --forget {forget} --retain {retain} --metric bleuu", "did you mean 'bleu'?"),
     ("data check {none}", "no such file or folder"),
     ("data check {empty}", "no data file in the folder"),
     ("data check {forget} --benchmark mlmu", "did you mean 'mllmu'?"),
@@ -204,6 +214,9 @@ READING = [
     "retrain --request {request} --model {model} --out {out} --retain {rows}",
     "export --model {model} --out {out} --to bf16 --retain {retain} --forget {rows}",
     "experiment reverse --base {model} --model {model} --reference {model} --retain {retain} --out {out} --forget {rows}",
+    "experiment ablate --base {model} --reference {model} --retain {retain} --out {out} --forget {rows}",
+    "metrics measure --model {model} --retain {retain} --forget {rows}",
+    "metrics meta --knows {model} --never {model} --retain {retain} --out {out} --forget {rows}",
     "verify-export {model} --base {model} --data {rows}",
     "verify-served http://localhost:1/v1 --model {model} --base {model} --forget {rows}",
     "data convert {rows} {out}.parquet",
@@ -463,6 +476,8 @@ WRITERS = {
     "demo": "--out {out}",
     "export": "--model {model} --out {out}",
     "experiment reverse": "--base {model} --model {model} --reference {model} --forget {forget} --retain {retain} --out {out}",
+    "experiment ablate": "--base {model} --reference {model} --forget {forget} --retain {retain} --out {out}",
+    "metrics meta": "--knows {model} --never {model} --forget {forget} --retain {retain} --out {out}",
     "record replay": "{request} --model {model} --out {out}",
     "data enrich": "{forget} --model {model} --out {out}",
     "data convert": "{forget} {out}/rows.parquet",
@@ -470,7 +485,19 @@ WRITERS = {
     "purge": "{out}",
 }
 """Every command that writes to what it is given, or removes from it."""
-READ_ONLY = {"config", "inspect", "methods", "preflight", "recipes", "record schema", "record verify", "verify-export", "verify-served"}
+READ_ONLY = {
+    "config",
+    "inspect",
+    "methods",
+    "metrics list",
+    "metrics measure",
+    "preflight",
+    "recipes",
+    "record schema",
+    "record verify",
+    "verify-export",
+    "verify-served",
+}
 EXAMPLES = 3 if os.environ.get("FUZZ_INPUTS") is None else 200
 FILES = st.sampled_from(
     [

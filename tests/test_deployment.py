@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
@@ -16,6 +17,7 @@ from vgid.data.writing import write_examples
 from vgid.deployment import export_command, verify_command
 from vgid.errors import ConfigError, ModelError, OutputError, RunError
 from vgid.formats import compared, convert_to_gguf
+from vgid.model_card import write_card
 from vgid.models.adapters import attach_lora
 from vgid.models.checkpoints import tensor_headers
 from vgid.models.export import FAILED, save_adapter
@@ -45,7 +47,10 @@ def rewritten(adapter: Path, change: dict[str, torch.Tensor]) -> None:
 
 def test_a_merged_adapter_answers_as_base_and_adapter(random_folder: Path, adapter: Path) -> None:
     out = adapter.parent / "merged"
+    write_card(adapter, "owner/base", "vgid", [], rows={"forget": 1})
     export_command(str(random_folder), adapter, out, merge=True)
+    card = ModelCard.load(out / "README.md")
+    assert card.data.library_name == "transformers" and "1 forget rows" in card.text and "adapter alone" not in card.text
     merged, both, base = load_model(out), load_model(random_folder, adapter=adapter), load_model(random_folder)
     batch = base.encoder.batch([example(1), example(2, image=False)])
     with torch.no_grad():
@@ -63,6 +68,9 @@ def test_without_merge_the_adapter_is_copied(random_folder: Path, adapter: Path,
     assert verify_command(tmp_path / "copy", str(random_folder), [])["same_answers"] is None
     with pytest.raises(OutputError, match="not empty"):
         export_command(str(random_folder), adapter, tmp_path / "copy", merge=True)
+    write_card(adapter, "owner/base", "vgid", [], rows={"forget": 1})
+    export_command(str(random_folder), adapter, tmp_path / "with card", merge=False)
+    assert (tmp_path / "with card" / "README.md").read_bytes() == (adapter / "README.md").read_bytes()
 
 
 def test_a_checkpoint_in_half_precision_stays_one(random_folder: Path, tmp_path: Path) -> None:
@@ -188,7 +196,10 @@ def test_another_precision_keeps_all_tensors(random_folder: Path, adapter: Path,
     tensors = load_file(base / "model.safetensors")
     extra = {"mtp.norm.weight": torch.ones(3), "mtp.ids": torch.arange(3)}
     save_file({**tensors, **extra}, base / "model.safetensors", {"format": "pt"})
+    write_card(adapter, "owner/base", "vgid", [], rows={"forget": 1})
     report = export_command(str(base), adapter, adapter.parent / to, merge=False, to=to, forget=[example(1)], retain=[example(2)])
+    card = ModelCard.load(adapter.parent / to / "README.md")
+    assert card.data.base_model == "owner/base" and f"## Number format: {to}" in card.text and "Of 2 questions, " in card.text
     before, after = tensor_headers(base), tensor_headers(adapter.parent / to)
     assert len(before) == 108 and {name: header.shape for name, header in before.items()} == {
         name: header.shape for name, header in after.items()

@@ -52,12 +52,39 @@ def test_a_reference_never_trains_on_what_is_left_out(reference: FineTuned) -> N
     assert {model: result["learned"].n for model, result in reference.scores.items()} == {"base": 3, "finetuned": 3}
 
 
+def test_the_preflight_is_part_of_the_results(reference: FineTuned) -> None:
+    found = reference.results["preflight"]
+    assert found["ready"] and found["rows"] == {"learned": {"rows": 3, "looked_at": 3, "longest": found["rows"]["learned"]["longest"]}}
+    assert found["knowledge"] is None and found["teacher"] is None and found["labels"] is None
+    assert found["memory"]["rows_at_once"] == 3  # `training.retain_batch`: there is nothing to forget
+
+
+def test_a_dry_run_writes_nothing_and_says_what_texts_cannot_teach(random_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"question": "Where does Anna live?", "answer": "In Oslo."}))
+    words = [
+        "finetune",
+        "--model",
+        random_folder,
+        "--data",
+        tmp_path / "rows.jsonl",
+        "--out",
+        tmp_path / "out",
+        "--train",
+        "all",
+        "--dry-run",
+    ]
+    ended = CliRunner().invoke(app, [str(word) for word in words])
+    assert ended.exit_code == 0 and "ready" in ended.output and not (tmp_path / "out").exists()
+    assert "no row has a picture, so nothing is learned by projector" in " ".join(ended.output.replace("│", " ").split())
+    assert "Oslo" not in ended.output and "knows" not in ended.output
+
+
 def test_figures_and_curves_are_written_without_texts(reference: FineTuned) -> None:
     assert reference.out is not None
     assert sorted(path.name for path in reference.out.iterdir()) == [".vgid-run", "adapter", "merged", "report.html", "results.json"]
     written, page = (reference.out / "results.json").read_text("utf-8"), (reference.out / "report.html").read_text("utf-8")
     assert json.loads(written)["curves"]["recall learned"] == [list(point) for point in reference.curves["recall learned"]]
-    assert page.count("<svg") == 2 and "Recall over steps" in page
+    assert page.count("<svg") == 3 and "Recall over steps" in page and "Drift from the model before" in page
     assert not any(text in each for each in (written, page) for row in ROWS for text in (row.question, row.answer))
 
 

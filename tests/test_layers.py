@@ -13,7 +13,7 @@ import vgid
 ROOT = Path(vgid.__file__).parent
 ORDER = (
     ("errors",),
-    ("reading",),
+    ("curves", "reading"),
     ("run_folder",),
     ("registry", "seeds", "artifacts", "limits", "processes", "progress", "texts"),
     ("settings", "losses", "memory", "instructions", "recipes"),
@@ -23,10 +23,10 @@ ORDER = (
     ("methods", "outcome", "synthetic"),
     ("config",),
     ("settings_reference", "training"),
-    ("checks", "model_card", "results"),
+    ("checks", "model_card", "report", "results"),
     ("unlearning",),
     ("attacks",),
-    ("enrichment", "formats", "report"),
+    ("enrichment", "formats", "metrics"),
     ("auditing", "benchmarks", "deployment", "finetuning", "pushing", "utility", "verify_served"),
     ("benchmarking", "demo", "inspector"),
     ("comparison", "experiments", "requests"),

@@ -57,3 +57,26 @@ def test_stages_without_bars_say_how_long_they_took(capsys: pytest.CaptureFixtur
             with stages("Unlearning", "unlearn") as tick:
                 tick(1, 2)
     assert list(stages.seconds) == ["unlearn"] and capsys.readouterr().err.count("Unlearning: 0.0 s") == 2
+
+
+def test_what_a_stage_says_of_itself_is_shown_each_minute_and_at_its_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = iter([0.0, 1.0, 60.0, 61.0, 90.0, 100.0])  # begun; one line a minute at most: read again where one is written; done
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    with Stages() as stages, stages("Unlearning") as bar:
+        for done in (1, 2, 3):
+            bar.trace = f"forget \u2588\u2581 {done}"
+            bar(done, 4)
+    said = capsys.readouterr().err.splitlines()
+    assert [line.replace("\u2588\u2581", "#_") for line in said] == ["Unlearning: 2/4, forget #_ 2", "Unlearning: 100.0 s", "  forget #_ 3"]
+
+
+def test_below_the_bars_is_what_the_stage_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    stages = Stages(quiet=True)
+    with stages("Unlearning") as bar:
+        bar.trace = "forget \u2588\u2581 2"
+        bar(1, 4)
+        _, line = stages._bars.get_renderables()
+        assert str(line).strip() == stages._drawn(bar.trace)
+    assert len(list(stages._bars.get_renderables())) == 1

@@ -11,7 +11,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from vgid.artifacts import whole_folder
@@ -21,7 +20,8 @@ from vgid.data.sources import Rows, load_examples, rows_of
 from vgid.errors import DataError, ModelError, RunError
 from vgid.evaluation.generation import generate
 from vgid.formats import check_format, write_format
-from vgid.models.checkpoints import check_finite, copy_side_files, differences, folder_of, tensor_headers
+from vgid.model_card import carry_card
+from vgid.models.checkpoints import check_finite, copy_side_files, differences, folder_of, opened, tensor_headers
 from vgid.models.export import TOLERANCE, compare, merge_adapter, release
 from vgid.models.file_checks import ADAPTER_WEIGHTS, base_of_adapter, check_adapter, is_adapter
 from vgid.models.foreign_adapters import is_plain
@@ -79,6 +79,7 @@ def export_command(
         with whole_folder(out) as folder:
             shutil.copy(adapter / ADAPTER_WEIGHTS, folder / ADAPTER_WEIGHTS)
             copy_side_files(adapter, folder)  # its configuration, and a processor with added tokens
+            carry_card(adapter, folder)
     return {}
 
 
@@ -93,6 +94,7 @@ def _merge(model: str, adapter: Path | None, out: Path) -> None:
     with whole_folder(out) as unfinished:
         merge_adapter(base, adapter, unfinished)
         check_finite(unfinished)  # what is not plain LoRA may be too large for the precision
+        carry_card(adapter, unfinished)
 
 
 def _convert(model: str, adapter: Path | None, out: Path, to: str, forget: Rows | None, retain: Rows | None) -> dict[str, Any]:
@@ -171,7 +173,7 @@ def verify_command(folder: Path, base: str | None, data: Sequence[Path], seed: i
         "schema": "vgid.verify/1",
         "exports": {name: str(path) for name, path in (("merged", merged), ("adapter", adapter)) if path is not None},
         "base": base,
-        "tensors": _tensors(adapter) if adapter is not None else None,
+        "tensors": len(tensor_headers(adapter, ADAPTER_WEIGHTS)) if adapter is not None else None,
         "compared_on": len(rows),
         "warnings": list(serving.warnings) if serving else [],
         "vllm": list(serving.vllm) if serving else [],
@@ -262,13 +264,8 @@ def _compared(said: dict[str, Said], folder: Path) -> dict[str, Any]:
     return {"same_answers": same / count, "largest_difference": worst}
 
 
-def _tensors(adapter: Path) -> int:
-    with safe_open(adapter / "adapter_model.safetensors", "pt") as file:
-        return len(file.keys())
-
-
 def _is_zero(adapter: Path) -> bool:
     if not is_plain(adapter):  # modules trained whole, for example, change the model without any B matrix
         return False
-    with safe_open(adapter / "adapter_model.safetensors", "pt") as file:
+    with opened(adapter / ADAPTER_WEIGHTS) as file:
         return all(not file.get_tensor(name).any() for name in file.keys() if "lora_B" in name)  # noqa: SIM118

@@ -11,6 +11,8 @@ from pathlib import Path
 from vgid import processes
 from vgid.artifacts import write_json_atomic, write_text_atomic
 from vgid.checks.knowledge import KNOWN_ACCURACY, KNOWN_PROBABILITY
+from vgid.checks.preflight import LEARNED, Preflight, as_json, check_run
+from vgid.checks.screen import screen
 from vgid.config import RunConfig, resolve
 from vgid.data.example import Example
 from vgid.data.sources import Rows, leave_out, rows_of
@@ -21,11 +23,13 @@ from vgid.progress import Stages, stages_or_own
 from vgid.report.finetuning import render_finetuning
 from vgid.results import build_results
 from vgid.run_folder import output_folder
+from vgid.training.trackers import check_trackers
 from vgid.unlearning import (
     EXAMINED,
     Trained,
     begin,
     completed,
+    curves_in,
     forget_checkpoint,
     left_to_go_on,
     load_for,
@@ -37,8 +41,8 @@ from vgid.unlearning import (
 
 FINE_TUNING = ("finetune", "retrain")
 """Methods that train on retain rows alone, so that they need nothing to forget; the first is the default."""
-LEARNED, LEFT_OUT = "learned", "left_out"
-"""Splits of the results: rows that were trained on, and rows that were left out."""
+LEFT_OUT = "left_out"
+"""Split of the results for rows that were left out, beside `LEARNED` for those that were trained on."""
 
 log = logging.getLogger("vgid")
 
@@ -50,7 +54,7 @@ class FineTuned(Trained):
     Attributes:
         results: the results object as it is written to `results.json` (schema `vgid.results/1`), with `curves` and `rows_trained`.
         scores: model (`base`, `finetuned`) to split (`learned`, `left_out`) to figures in [0, 1]; empty with `max_rows=0`.
-        curves: part of the loss (`retain`), or recall (`recall learned`, `recall left out`), to points (step, value).
+        curves: part of the loss (`retain`), recall (`recall learned`, `recall left out`) and drift from the base, to points (step, value).
         out: folder of the run; None where nothing was written.
         model: the fine-tuned model with its processor.
     """
@@ -75,7 +79,7 @@ def finetune(
     overwrite: bool = False,
     stages: Stages | None = None,
 ) -> FineTuned:
-    """Fine-tune a model on the recorded answers of rows: all of them, or all without some.
+    """Fine-tune a model on the recorded answers of rows, after a preflight: all of them, or all without some.
 
     Stage 1 of an unlearning experiment makes the model that knows from all rows, and the retain-only reference from the same base, by the
     same settings and the same seed, `without` the forget rows. With `out`, adapter and merged model, `results.json` and `report.html` are
@@ -94,12 +98,12 @@ def finetune(
         stages: shows and times what is done; None shows progress bars.
 
     Returns:
-        The trained model, figures before and after, loss and recall over steps, and the results object.
+        The trained model, figures before and after, loss, recall and drift over steps, and the results object.
 
     Raises:
         ConfigError: the configuration has another method.
         DataError: rows are bad, there are none, none is left, or none of the rows to leave out is among them.
-        ModelError: the model cannot be loaded.
+        ModelError: the model cannot be loaded, or a part of it that is to be trained gets no gradient.
         OutputError: `out` holds something already, or cannot be written.
         RunError: the loss stops being finite, memory does not suffice, the checkpoint is of another run, or the written model does not
             answer as the trained one.
@@ -120,12 +124,17 @@ def finetune(
         if not isinstance(done.get("curves"), dict):
             raise RunError("results.json is not that of a fine-tuning", where=folder, got="no curves", fix="choose another --out")
         log.info("this run is complete; there is nothing to resume")
-        return FineTuned(done, {}, {name: [tuple(point) for point in curve] for name, curve in done["curves"].items()}, folder)
+        return FineTuned(done, {}, curves_in(done), folder)
     digests = row_digests(left_out, learned, secrets.token_hex(16))
     splits = sampled({LEARNED: learned, LEFT_OUT: left_out}, EXAMINED if max_rows is None else max_rows, config.seed)
     scores: dict[str, Mapping[str, SplitResult]] = {}
     with stages_or_own(stages, quiet=not first) as shown:
         loaded = load_for(model, config)
+        with shown("Preflight", "preflight"):
+            found = check_run(loaded, [], learned, config)
+        if first:
+            shown.show(screen(found))
+        found.raise_errors()
         with output_folder(folder if first else None, keep=resume, goes_on=lambda: left_to_go_on(folder)):
             if splits:
                 with shown("Examining the base model", "evaluate") as tick:
@@ -145,6 +154,7 @@ def finetune(
                 seconds=shown.seconds,
                 training=fitted.stopped,
                 automatic=dict(fitted.automatic),
+                preflight=as_json(found, texts=False),
                 curves={name: [list(point) for point in curve] for name, curve in fitted.curves.items()},
                 rows_trained={LEARNED: len(learned), LEFT_OUT: len(left_out)},
                 rows=digests,
@@ -154,6 +164,38 @@ def finetune(
                 write_json_atomic(folder / "results.json", results)
                 forget_checkpoint(folder)
     return FineTuned(results, scores, fitted.curves, folder, fitted)
+
+
+def preflight(
+    model: str | Path | LoadedModel,
+    rows: Rows | Sequence[str | Path],
+    config: RunConfig | None = None,
+    *,
+    without: Rows | None = None,
+    skip_bad_rows: bool = False,
+    stages: Stages | None = None,
+) -> Preflight:
+    """Look at model, rows and settings before a fine-tuning: what fits, and what is trained. Nothing is written.
+
+    Args:
+        model: folder or hub id, or a loaded model, which is left as it was.
+        rows: as `finetune` takes them.
+        config: configuration from `vgid.resolve(method="finetune")`, which is the default.
+        without: rows that are left out.
+        skip_bad_rows: leave bad rows out, with a warning that lists them, in place of an error.
+        stages: shows and times what is done; None shows progress bars.
+
+    Returns:
+        All that was found; `errors` stop a run, `warnings` do not.
+
+    Raises:
+        VgidError: as `finetune` says.
+    """
+    config = config or resolve(method=FINE_TUNING[0])
+    check_trackers(config.training.report_to)
+    learned, _ = read_training(rows, without, config, skip_bad_rows=skip_bad_rows)
+    with stages_or_own(stages):
+        return check_run(load_for(model, config), [], learned, config)
 
 
 def read_training(

@@ -12,7 +12,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
@@ -31,6 +31,7 @@ from vgid.errors import ConfigError, RunError
 from vgid.evaluation.generation import generate
 from vgid.evaluation.metrics import key_fact, normalise
 from vgid.memory import free_memory
+from vgid.model_card import add_to_card, carry_card
 from vgid.models.checkpoints import check_finite, copy_side_files
 from vgid.models.export import FAILED, release, save_checkpoint
 from vgid.models.loading import LoadedModel, load_model
@@ -82,8 +83,19 @@ def write_format(
             convert_to_gguf(find_converter(), Path(folder), unfinished)
         elif to not in PRECISIONS:
             _in_bits(folder, source.processor, device, unfinished, 8 if to == "8bit" else 4)
+        carry_card(Path(folder), unfinished)
     after = _asked_by_llama_cpp(out, rows) if to == "gguf" else _asked(load_model(out, dtype="auto"), rows)
-    return compared(before, after, rows, len(forget), out, to)
+    report = compared(before, after, rows, len(forget), out, to)
+    add_to_card(out, f"Number format: {to}", _in_words(report))
+    return report
+
+
+def _in_words(report: Mapping[str, Any]) -> str:
+    """What a model card says of the format."""
+    asked = f"Of {report['rows']} questions, {report['same_answers']:.0%} get the same answer as before." if report["rows"] else ""
+    counts = "{facts_before} of {forget_rows} forget rows were answered before, {facts_after} are answered now, {facts_back} came back."
+    forgot = counts.format(**report) if report["forget_rows"] else "No forget rows were asked in this format."
+    return f"Written in this format by `vgid export`. {asked} {forgot} All figures above are of the model in its format before."
 
 
 def check_format(to: str) -> None:

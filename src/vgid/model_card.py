@@ -1,14 +1,24 @@
-"""The model card of a merged model: how it was made, counts of rows and figures, and nothing of the rows themselves."""
+"""The card of a merged model or of an adapter: how it was made, counts of rows and figures, and nothing of the rows themselves."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vgid.artifacts import write_text_atomic
+from vgid.models.checkpoints import folder_of
+from vgid.models.file_checks import is_adapter
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCard
 
 NAME = "README.md"
+TAG = "vgid"
+"""Tag of the cards that are written here."""
+LICENCE = ("license", "license_name", "license_link")
+"""Metadata of a licence; the last two belong to licences that the hub has no short name for."""
+ADAPTER_WARNING = "This is the adapter alone: the base still knows what it was to forget, so deploy the merged model."
 UNKNOWN_LICENCE = "The base does not state its licence here; whatever it is applies to this model too."
 
 
@@ -44,16 +54,18 @@ def write_card(
     figures: Sequence[CardFigure],
     *,
     rows: Mapping[str, int],
+    fine_tuned: bool = False,
     text: str | None = None,
 ) -> None:
-    """Write the card of a merged model, with the metadata that the hub reads.
+    """Write the card of a merged model, or of an adapter, with the metadata that the hub reads.
 
     Args:
-        folder: the merged model's folder.
+        folder: folder of the merged model, or of the adapter.
         base: folder or hub id of the model before; a folder's path is not repeated.
         method: name of the method that made the model.
         figures: what was measured; those of the model `unlearned` become the hub's model index.
         rows: number of rows by set, such as `forget` and `retain`.
+        fine_tuned: the base did not know the rows, and was fine-tuned on them first.
         text: the card's text; None writes one from the other arguments.
 
     Raises:
@@ -62,14 +74,14 @@ def write_card(
     from huggingface_hub import EvalResult, ModelCardData
 
     measured = [figure for figure in figures if "unlearned" in figure.values]
-    licence = _licence(folder, base)
+    licence, adapter = _licence(folder, base), is_adapter(str(folder))
     metadata = ModelCardData(
         base_model=None if Path(base).exists() else base,  # a local path is nobody else's business
-        base_model_relation=None if Path(base).exists() else "finetune",
-        license=licence,
-        library_name="transformers",
+        base_model_relation=None if Path(base).exists() else "adapter" if adapter else "finetune",
+        **licence,
+        library_name="peft" if adapter else "transformers",
         pipeline_tag="image-text-to-text",
-        tags=["vgid", "unlearning"],
+        tags=[TAG, "unlearning"],
         model_name="A model after unlearning" if measured else None,
         eval_results=[
             EvalResult(
@@ -84,17 +96,63 @@ def write_card(
         ]
         or None,
     ).to_yaml()
-    body = text if text is not None else "\n".join(["# A model after unlearning", "", _made(method, rows), "", *_table(figures)])
+    made = [_made(method, rows, fine_tuned=fine_tuned), *([ADAPTER_WARNING] if adapter else [])]
+    body = text if text is not None else "\n".join(["# A model after unlearning", "", "\n\n".join(made), "", *_table(figures)])
     note = "" if licence else f"\n{UNKNOWN_LICENCE}\n"
     write_text_atomic(folder / NAME, f"---\n{metadata}\n---\n\n{body.rstrip()}\n{note}")
 
 
-def _made(method: str, rows: Mapping[str, int]) -> str:
+def carry_card(source: Path, out: Path) -> bool:
+    """Carry the card of a model or of an adapter along to its export.
+
+    Args:
+        source: folder with the card; of an adapter without one, the card of the model merged beside it serves.
+        out: folder of the export; where that is a merged model and the card an adapter's, the card says so.
+
+    Returns:
+        Whether there was a card. A card that vgid did not write is not carried from an adapter to a merged model: it describes another
+        thing.
+    """
+    beside = source.parent / "merged"
+    found = next((each / NAME for each in (source, *([beside] if is_adapter(str(source)) else [])) if (each / NAME).is_file()), None)
+    if found is None:
+        return False
+    text = found.read_text("utf-8", errors="replace")
+    kind, wanted = is_adapter(str(found.parent)), is_adapter(str(out))
+    if kind != wanted:
+        card = _load(found)
+        if card is None or TAG not in (card.data.get("tags") or []):
+            return False
+        card.data["library_name"] = "peft" if wanted else "transformers"
+        if card.data.get("base_model_relation"):
+            card.data["base_model_relation"] = "adapter" if wanted else "finetune"
+        body = card.text.strip().replace(f"\n\n{ADAPTER_WARNING}", "")
+        text = f"---\n{card.data.to_yaml()}\n---\n\n{body}\n"
+    write_text_atomic(out / NAME, text)
+    return True
+
+
+def add_to_card(folder: Path, title: str, text: str) -> None:
+    """Add a section to the end of a card; where there is none, nothing is written.
+
+    Args:
+        folder: folder with the card.
+        title: the section's title.
+        text: its text, as Markdown.
+    """
+    if (folder / NAME).is_file():
+        before = (folder / NAME).read_text("utf-8", errors="replace").rstrip()
+        write_text_atomic(folder / NAME, f"{before}\n\n## {title}\n\n{text}\n")
+
+
+def _made(method: str, rows: Mapping[str, int], *, fine_tuned: bool) -> str:
     counts = ", ".join(f"{count} {name.replace('_', ' ')} rows" for name, count in rows.items())
     return (
         f"This checkpoint was made from another by unlearning ({method}, with vgid)"
         + (f", with {counts}" if counts else "")
-        + ". This card does not say whom or what it was to forget."
+        + ". "
+        + ("That one was fine-tuned before, so that it knew them. " if fine_tuned else "")
+        + "This card does not say whom or what it was to forget."
     )
 
 
@@ -115,16 +173,20 @@ def _table(figures: Sequence[CardFigure]) -> list[str]:
     ]
 
 
-def _licence(folder: Path, base: str) -> str | None:
-    """The licence that the base's own card states, where the base is a folder with one."""
+def _licence(folder: Path, base: str) -> dict[str, Any]:
+    """The licence that the base's own card states, where a folder or the hub's cache on this machine has one; as metadata of a card."""
+    source = folder_of(base)
+    card = _load(source / NAME) if source is not None and source.resolve() != folder.resolve() else None
+    stated = {name: card.data.get(name) for name in LICENCE} if card is not None else {}
+    return {name: value for name, value in stated.items() if isinstance(value, str)} if isinstance(stated.get("license"), str) else {}
+
+
+def _load(path: Path) -> ModelCard | None:
+    """A card; None where there is none, or one without metadata that can be read."""
     from huggingface_hub import ModelCard
     from yaml import YAMLError
 
-    card = Path(base) / NAME
-    if not card.is_file() or card.resolve() == (folder / NAME).resolve():
-        return None
     try:
-        found = ModelCard.load(card, ignore_metadata_errors=True).data.license
-    except (OSError, ValueError, YAMLError):  # a card without metadata, or not one at all
+        return ModelCard.load(path, ignore_metadata_errors=True) if path.is_file() else None
+    except (OSError, ValueError, YAMLError):
         return None
-    return found if isinstance(found, str) else None

@@ -14,18 +14,51 @@ from types import TracebackType
 
 from rich.console import Console, RenderableType
 from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBars
+from rich.text import Text
+
+from vgid.curves import PLAIN
+
+SECONDS_BETWEEN_LINES = 60
+"""Least time between two lines about a stage that goes on, where there are no bars."""
 
 Progress = Callable[[int, int], None]
 """A function that is called with `(done, total)`: how many units of a stage are done, and how many there are."""
+
+
+class Bar:
+    """The bar of one stage, a `Progress`.
+
+    Attributes:
+        trace: how the stage goes, in one line (`vgid.curves.trace`): below the bar, or from time to time where there are no bars.
+    """
+
+    def __init__(self, show: Callable[[int, int, str], None]) -> None:
+        self._show = show
+        self.trace = ""
+
+    def __call__(self, done: int, total: int) -> None:
+        """Move the bar to `done` of `total` units."""
+        self._show(done, total, self.trace)
+
+
+class _Bars(ProgressBars):
+    """Bars, and below them what the stage that runs has to say."""
+
+    trace = ""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        if self.trace:
+            yield Text(f"  {self.trace}", style="dim", no_wrap=True, overflow="ellipsis")
 
 
 class Stages:
     """Shows and times the stages of a run; what libraries print meanwhile goes to stderr, since stdout is for results.
 
     Use it as a context manager: `with stages("Unlearning") as progress: ...` runs one stage. In a terminal, and in a notebook with
-    ipywidgets, every stage has a bar; elsewhere it gets one line when it is done.
+    ipywidgets, every stage has a bar; elsewhere it gets one line when it is done, and training one each minute before.
 
     Attributes:
         seconds: time that each stage took, by its key.
@@ -40,7 +73,7 @@ class Stages:
             console.width = 110  # a pipe has no width of its own
         self._quiet = quiet
         self._plain = None if quiet or has_bars else console
-        self._bars = ProgressBars(
+        self._bars = _Bars(
             TextColumn("{task.description:<34}"),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
@@ -51,6 +84,7 @@ class Stages:
             disable=quiet or not has_bars,
         )
         self.seconds: dict[str, float] = {}
+        self._said = 0.0
 
     def __enter__(self) -> Stages:
         self._redirected = redirect_stdout(sys.stderr)
@@ -69,7 +103,7 @@ class Stages:
             self._bars.console.print(what)
 
     @contextmanager
-    def __call__(self, name: str, key: str | None = None) -> Iterator[Progress]:
+    def __call__(self, name: str, key: str | None = None) -> Iterator[Bar]:
         """Run one stage, and add the seconds it took to `seconds[key]`.
 
         Args:
@@ -81,13 +115,28 @@ class Stages:
         """
         started = time.monotonic()
         task = self._bars.add_task(name, total=None)
-        yield lambda done, total: self._bars.update(task, completed=done, total=total)
+        bar = Bar(lambda done, total, trace: self._move(name, task, done, total, trace))
+        self._said = started
+        yield bar
         taken = time.monotonic() - started
         self.seconds[key or name] = round(self.seconds.get(key or name, 0.0) + taken, 2)
         total = self._bars.tasks[task].total or 1
+        self._bars.trace = ""
         self._bars.update(task, completed=total, total=total)
         if self._plain:
             self._plain.print(f"{name}: {taken:.1f} s")
+        if bar.trace:
+            self.show(Text(f"  {self._drawn(bar.trace)}"))
+
+    def _move(self, name: str, task: TaskID, done: int, total: int, trace: str) -> None:
+        self._bars.trace = self._drawn(trace)
+        self._bars.update(task, completed=done, total=total)
+        if self._plain and trace and time.monotonic() - self._said >= SECONDS_BETWEEN_LINES:
+            self._said = time.monotonic()
+            self._plain.print(f"{name}: {done}/{total}, {self._bars.trace}", markup=False, highlight=False)
+
+    def _drawn(self, trace: str) -> str:
+        return trace if self._bars.console.encoding.startswith("utf") else trace.translate(PLAIN)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from vgid.artifacts import write_json_atomic
 from vgid.checks.preflight import Preflight, as_json, check_run
 from vgid.checks.screen import screen
 from vgid.config import RunConfig
+from vgid.curves import Curves
 from vgid.data.example import Example
 from vgid.data.neutral import mentions, neutral_examples, own_answers, revealing_words
 from vgid.data.picture_size import PictureSize, has_one_size
@@ -33,13 +34,14 @@ from vgid.models.quantisation import is_quantised
 from vgid.outcome import Outcome, outcome_of, with_protection
 from vgid.progress import Progress, Stages, stages_or_own
 from vgid.reading import read_json
+from vgid.report.html import ReportData, write_report
 from vgid.results import SCHEMA, build_results
 from vgid.run_folder import check_output, discard, note, output_folder
 from vgid.training.checkpointing import remove_checkpoint
 from vgid.training.fingerprint import rows_digest
 from vgid.training.fit import Fitted, fit
 from vgid.training.trackers import check_trackers
-from vgid.training.trainer import Curves, count_steps
+from vgid.training.trainer import count_steps
 
 CHECKPOINT, EXPORTS = "checkpoint", ("adapter", "merged")
 PROBES = 8
@@ -61,7 +63,7 @@ class Trained:
     Attributes:
         results: the results object as it is written to `results.json` (schema `vgid.results/1`).
         scores: model to split to figures in [0, 1]; empty with `max_rows=0`.
-        curves: part of the loss, or recall of some rows, to points (step, value).
+        curves: part of the loss, recall or drift of some rows, to points (step, value).
         out: folder of the run; None where nothing was written.
         fitted: what training gave; None for a run that was complete already.
     """
@@ -85,7 +87,7 @@ class Unlearned(Trained):
     Attributes:
         results: the results object as it is written to `results.json` (schema `vgid.results/1`).
         scores: model (`base`, `unlearned`) to split (`forget`, `held_out`, `retain`) to figures in [0, 1]; empty with `max_rows=0`.
-        curves: part of the loss, or recall of a held-out part, to points (step, value).
+        curves: part of the loss, recall or drift of a held-out part, to points (step, value).
         out: folder of the run; None where nothing was written.
         model: the unlearned model with its processor.
     """
@@ -117,7 +119,7 @@ def unlearn(
     checked: Mapping[str, Any] | None = None,
     stages: Stages | None = None,
 ) -> Unlearned:
-    """Make a model forget, after a preflight; examine it before and after; with `out`, write adapter, merged model and `results.json`.
+    """Make a model forget, after a preflight; examine it before and after; with `out`, write adapter, merged model, results and report.
 
     All data is read and checked before the model is loaded. With `out`, the run keeps its state in `out/checkpoint` until it is done, so
     that it can be resumed. Where a launcher started several processes, all call this; all examine the base, so that none waits long for
@@ -160,7 +162,7 @@ def unlearn(
     check_disjoint(aside, retain_rows, names=("held-out rows", "retain set"))
     if resume and folder is not None and (done := completed(folder, model, config, forget_rows, retain_rows)):
         log.info("this run is complete; there is nothing to resume")
-        return Unlearned(done, {}, {}, folder)
+        return Unlearned(done, {}, curves_in(done), folder)
     rows = row_digests(forget_rows, retain_rows, secrets.token_hex(16))
     with stages_or_own(stages, quiet=not first) as shown:
         loaded = load_for(model, config)
@@ -203,14 +205,17 @@ def unlearn(
                 seconds=shown.seconds,
                 training=fitted.stopped,
                 automatic=dict(fitted.automatic),
+                curves={name: [list(point) for point in curve] for name, curve in fitted.curves.items()},
                 outcome=with_protection(outcome_of(scores), fitted.protected_by, fitted.aside).as_json(),
                 preflight=dict(checked),
                 rows=rows,
             )
             if folder is not None and first:
-                if (folder / "merged").is_dir():
-                    counts = {"forget": len(forget_rows), "retain": len(retain_rows)}
-                    write_card(folder / "merged", loaded.path, config.method.name, figures_of(results["splits"]), rows=counts)
+                counts = {"forget": len(forget_rows), "retain": len(retain_rows)}
+                for name in EXPORTS:
+                    if (folder / name).is_dir():
+                        write_card(folder / name, loaded.path, config.method.name, figures_of(results["splits"]), rows=counts)
+                write_report(folder / "report.html", ReportData(results, title="Unlearning"))
                 write_json_atomic(folder / "results.json", results)
                 forget_checkpoint(folder)
     return Unlearned(results, scores, fitted.curves, folder, fitted)
@@ -399,6 +404,11 @@ def train_and_export(
         if not keep_checkpoint:
             forget_checkpoint(out)
     return fitted
+
+
+def curves_in(results: Mapping[str, Any]) -> Curves:
+    """The curves of a results object, as training gave them; none in results of versions that did not write them."""
+    return {name: [(step, value) for step, value in curve] for name, curve in (results.get("curves") or {}).items()}
 
 
 def forget_checkpoint(out: Path) -> None:

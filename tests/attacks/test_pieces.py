@@ -57,7 +57,7 @@ def test_rank_counts_ties_against_the_truth() -> None:
 
 def test_value_loss_leaves_out_what_answers_share() -> None:
     def losses(tokens: list[int], values: list[float]) -> TokenLosses:
-        return TokenLosses(torch.tensor(tokens), torch.tensor(values), torch.zeros(len(values)))
+        return TokenLosses(torch.tensor(tokens), torch.tensor(values), torch.zeros(len(values)), torch.zeros(len(values), dtype=torch.bool))
 
     group = [losses([1, 2, 7, 9], [5.0, 5.0, 0.5, 5.0]), losses([1, 2, 8, 4, 9], [5.0, 5.0, 2.0, 4.0, 5.0])]
     assert value_loss(group) == [0.5, 3.0]

@@ -24,10 +24,13 @@ pytestmark = pytest.mark.slow
 SECONDS = 300
 """Time that a server has to start."""
 SERVERS = {
-    "transformers": ("fastapi", ("-m", "transformers.cli.transformers", "serve", "{model}", "--device", "cpu")),
-    "vllm": ("vllm", ("-m", "vllm.entrypoints.openai.api_server", "--model", "{model}", "--max-model-len", "1024")),
+    "transformers": (
+        ("pydantic", "fastapi", "uvicorn", "openai"),
+        ("-m", "transformers.cli.transformers", "serve", "{model}", "--device", "cpu"),
+    ),
+    "vllm": (("vllm",), ("-m", "vllm.entrypoints.openai.api_server", "--model", "{model}", "--max-model-len", "1024")),
 }
-"""By name: the package without which there is no such server, and how Python starts it."""
+"""By name: the packages without which there is no such server, and how Python starts it."""
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +54,9 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(params=SERVERS)
 def start(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[object]:
     """`start(model)` serves a folder, and gives the URL up to /v1."""
-    package, words = SERVERS[request.param]
-    if find_spec(package) is None:
-        pytest.skip(f"{request.param} serves nothing without the package {package}")
+    packages, words = SERVERS[request.param]
+    if missing := [each for each in packages if find_spec(each) is None]:
+        pytest.skip(f"{request.param} serves nothing without the packages {', '.join(missing)}")
     running: list[subprocess.Popen[bytes]] = []
 
     def started(model: Path) -> str:

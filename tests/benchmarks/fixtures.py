@@ -217,13 +217,14 @@ def write_ppu(root: Path) -> Path:
 
     def row(task: str, person: int, modality: str, n: int) -> dict[str, Any]:
         options = {f"option_{letter}": word for letter, word in zip("abcd", ("Rome", "Oslo", "Lima", "Cork"), strict=True)}
+        who = "this person" if modality == "vqa" else f"Person {person}"
         rest = {"classification": {**options, "answer_label": "B"}}.get(task, {"answer_text": "Oslo" if task == "cloze" else "In Oslo."})
         return {
             "sample_id": f"Person_{person}_{n}",
             "subject_id": f"00{person}",
             "task_type": task,
             "modality": modality,
-            "question": "This person lives in ___." if task == "cloze" else "Where does this person live?",
+            "question": f"{who[0].upper()}{who[1:]} lives in ___." if task == "cloze" else f"Where does {who} live?",
             "image": image(person) if modality == "vqa" else None,
             **rest,
         }

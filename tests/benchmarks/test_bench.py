@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -84,6 +85,7 @@ def test_one_command_unlearns_and_asks(tmp_path: Path, folder: Path) -> None:
     assert set(results["figures"]) == {"base", "unlearned", "retrained"} and results["deviations"] == ONE_WORD
     assert results["unlearning"]["method"] == "vgid" and results["unlearning"]["config"]["training"]["steps"] == 2
     assert (results["unlearning"]["forget_rows"], results["unlearning"]["retain_rows"]) == (2, 2)
+    assert len(results["unlearning"]["curves"]["forget"]) == 2 and "Unlearning: loss, recall and drift" in (out / "report.html").read_text()
     assert "came with a picture" in results["notes"][-1]
     weights = {name: known["weights"] for name, known in results["models"].items()}
     assert weights["base"] == weights["retrained"] != weights["unlearned"]
@@ -103,6 +105,8 @@ def test_one_command_unlearns_and_asks(tmp_path: Path, folder: Path) -> None:
 @pytest.mark.slow
 def test_from_a_base_it_makes_the_model_that_knows_and_the_reference(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config, out = mllmu(tmp_path / "data"), tmp_path / "out"
+    folder = Path(shutil.copytree(folder, tmp_path / "base"))
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n# A base\n")
     steps = ["training.steps=2", "training.retain_batch=2", "training.learning_rate=1e-3", "validation.every=0"]
     learning = resolve(None, steps, method="finetune")
     ask = bench.ask_models
@@ -118,6 +122,9 @@ def test_from_a_base_it_makes_the_model_that_knows_and_the_reference(tmp_path: P
     assert len(first) == 2 and all(path.stat().st_mtime_ns == then for path, then in first.items())  # they are not made twice
     weights = {model_fingerprint(load_model(path)) for path in (folder, *(each[0] for each in asked.values()))}
     assert len(weights) == 4
+    for name in ("adapter", "merged"):  # of what was given, not of the model in between
+        card = ModelCard.load(out / "unlearned" / name / "README.md")
+        assert card.data.license == "mit" and "fine-tuned before" in card.text and str(tmp_path) not in card.content
     made = results["finetuning"]
     assert made["base"] == str(folder) and made["finetuned"]["rows_trained"] == {"learned": 4, "left_out": 0}
     assert made["reference"]["rows_trained"] == {"learned": 2, "left_out": 2} and len(made["reference"]["curves"]["retain"]) == 2

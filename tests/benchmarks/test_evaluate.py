@@ -178,9 +178,12 @@ def test_a_page_shows_what_was_known_before(tmp_path: Path) -> None:
     results = build_benchmark_results(benchmark, dict.fromkeys(made, KNOWN), made, total=16, data="d", seed=0, seconds={})
     assert results["knowledge"] == {"base": 1.0, "unlearned": 0.0, "retrained": 0.0} and results["composite"]["score"] == 1.0
     page = render_benchmark(results)
-    assert "knew the forget set before" in page and "100.0 % is gone" in page and "Retrained" in page and "open_fq" in page
+    assert '<h1 class="verdict">100.0\u00a0% of what could be removed is gone, and' in page and "knew the forget set before" in page
+    assert "Retrained" in page and "open_fq" in page
     results["composite"] = {"known": False}
-    assert "nothing can be said about forgetting" in render_benchmark(results)
+    assert '<h1 class="verdict">Nothing can be said about forgetting' in render_benchmark(results)
+    results["composite"] = None
+    assert "Unlearned: 0.000 knowledge of the forget set" in render_benchmark(results)
     with pytest.raises(DataError, match="these results cannot be shown"):
         render_benchmark({"schema": "x"})
 

@@ -265,7 +265,7 @@ def test_ppu_splits_by_people_and_by_single_facts(tmp_path: Path) -> None:
     shown, named_row = complete.examples("forget")
     assert len(shown.images) == 1 and not named_row.images and shown.answer == "In Oslo."
     asked = {item.task: item.example.question for item in persona.items() if item.split == "forget"}
-    assert asked["cloze"].startswith("This person lives in [Blank].") and "B: Oslo\n" in asked["classification"]
+    assert asked["cloze"].startswith("Person 0 lives in [Blank].") and "B: Oslo\n" in asked["classification"]
 
 
 def test_ppu_measures_by_hand(tmp_path: Path) -> None:

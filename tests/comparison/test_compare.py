@@ -54,8 +54,11 @@ def test_methods_are_compared_from_the_command_line(tmp_path: Path, few: bool) -
     assert {results["cost"][name]["steps"] for name in ("vgid", "ga")} == {2} and len(results["pairs"]) == 3
     page, table = (out / "comparison.html").read_text(), (out / "comparison.md").read_text()
     # The scores, the best of them enlarged, and what methods recalled during training of the rows that the base knew, if it knew any.
-    looks = results["looks"]
-    assert page.count("<svg") == 1 + ("corner, enlarged" in page) + len(looks) and page.count("<script") == 1
+    looks, curves = results["looks"], results["curves"]
+    drifted = [name for name, seeds in curves.items() if any("drift retain" in each for each in seeds)]
+    plots = 1 + ("corner, enlarged" in page) + len(looks) + len(curves) + len(drifted)
+    assert page.count("<svg") == plots and page.count("<script") == 1
+    assert set(curves) == {"vgid", "ga"} and all(len(each["forget"]) == 2 for seeds in curves.values() for each in seeds)
     assert set(looks) <= {"vgid", "ga"} and all(each["retain"][-1][0] == 2 for seeds in looks.values() for each in seeds)
     assert all(f"| {name} |" in table for name in results["scores"]) and "`forget_text`" in table
     kept = {path: path.stat().st_mtime_ns for path in [*(out / "runs").rglob("*.json"), *(out / "worlds").rglob("*.safetensors")]}

@@ -15,12 +15,13 @@ from vgid.auditing.policy import load_policy
 from vgid.benchmarking import table as benchmarks
 from vgid.config import read_recipe, recipe_names
 from vgid.methods import catalogue
+from vgid.metrics.measure import list_metrics
 from vgid.settings import DEFAULT_METHOD
 from vgid.settings_reference import as_markdown
 
 COMMAND = "python -m tests.docs.generated"
 RESULTS = ROOT / "perf" / "results"
-KINDS = "audit|compare|demo|device|evaluate|growth|one-person|passes|reverse|sequence|settings|step"
+KINDS = "ablate|audit|compare|demo|device|evaluate|growth|metrics|one-person|passes|reverse|sequence|settings|step"
 RESULT_NAME = re.compile(rf"\b((?:{KINDS})-[\w.-]*\.json)\b")
 DATED = ("docs/LOG.md", "CHANGELOG.md")
 """Pages whose entries belong to the code of their day."""
@@ -107,6 +108,16 @@ def growth() -> str:
     return "\n".join(lines) + "\n\n(`perf/results/growth-tiny.json`)\n"
 
 
+def metrics() -> str:
+    """The metrics of forgetting, as `vgid metrics list` lists them."""
+    lines = ["| metric | measures | reads | needs | definition | unit | source |", "|---|---|---|---|---|---|---|"]
+    for each in list_metrics():
+        shown = f"`{each['name']}`"
+        about = (each["about"].removesuffix("."), each["unit"], each["paper"])
+        lines.append(f"| {' | '.join([shown, each['measures'], each['reads'], ', '.join(each['needs']), *about])} |")
+    return "\n".join(lines) + "\n"
+
+
 def read_result(name: str) -> dict[str, Any]:
     """A result in perf/results."""
     found: dict[str, Any] = json.loads((RESULTS / name).read_text("utf-8"))
@@ -143,6 +154,7 @@ TABLES: Mapping[str, tuple[str, Callable[[], str]]] = {
     "benchmarks": ("benchmarks.md", benchmarks.as_markdown),
     "growth": ("speed.md", growth),
     "methods": ("methods.md", catalogue.markdown),
+    "metrics": ("metrics.md", metrics),
     "passes": ("speed.md", passes),
     "recipes": ("recipes.md", recipes),
     "scaling": ("scaling.md", scaling.table),

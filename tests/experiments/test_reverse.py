@@ -1,5 +1,6 @@
 """The experiment with reverse prompts: figures worked out by hand, and a whole run on the embedded model."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,11 @@ from vgid.attacks.reverse import PROMPTS
 from vgid.commands import app
 from vgid.data.writing import write_examples
 from vgid.errors import ConfigError, DataError
-from vgid.experiments.reverse import ReverseModels, reverse, summarise
+from vgid.experiments import inputs
+from vgid.experiments.inputs import SeedModels
+from vgid.experiments.reverse import reverse, summarise
 from vgid.instructions import INSTRUCTIONS
+from vgid.progress import Stages
 from vgid.report.experiment import claim, experiment_latex, experiment_markdown, render_experiment
 from vgid.synthetic.tiny import tiny_path
 
@@ -83,11 +87,36 @@ def test_no_prompt_holds_a_fact() -> None:
     assert not any(reveals_fact(words, row) for words in (*texts, *INSTRUCTIONS.values()) for row in material(4, 4).everything)
 
 
+def demo_folder(place: Path, seed: int) -> Path:
+    """What a demo leaves, without anything in it."""
+    for name in ("base", "merged", "retrained", "data/splits"):
+        (place / name).mkdir(parents=True)
+    for name in ("forget", "retain", "splits/forget_views"):
+        (place / "data" / f"{name}.jsonl").touch()
+    (place / "results.json").write_text(json.dumps({"seed": seed}), "utf-8")
+    return place
+
+
+def test_new_demos_have_the_seeds_that_the_given_ones_leave_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = SeedModels.of_demo(demo_folder(tmp_path / "given", 1))
+    assert set(given.splits) == {"forget_views"} and given.splits["forget_views"] in given.paths
+    monkeypatch.setattr(inputs, "run_demo", lambda place, *, seed, keep_data, stages: demo_folder(place, seed))
+    with Stages(quiet=True) as stages:
+        made = inputs.with_new_demos([given], 2, 0, tmp_path / "out", stages)
+        assert [run.seed for run in made] == [1, 0, 2] and made[0] is given
+        again = inputs.with_new_demos([given], 2, 0, tmp_path / "out", stages)
+        assert again == made, "demos that are there are not run again"
+    with pytest.raises(ConfigError, match="a seed is given twice"):
+        inputs.check_seeds([given, given], 0)
+    with pytest.raises(ConfigError, match="there is no demo to work with"):
+        inputs.check_seeds([], 0)
+
+
 def test_a_folder_without_a_demo_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="the folder holds no demo with its models"):
-        ReverseModels.of_demo(tmp_path)
+        SeedModels.of_demo(tmp_path)
     asked = CliRunner().invoke(app, ["experiment", "reverse", "--base", str(tmp_path), "--out", str(tmp_path / "out")])
-    assert isinstance(asked.exception, ConfigError) and "own models need all five places" in str(asked.exception)
+    assert isinstance(asked.exception, ConfigError) and "own models need all their places" in str(asked.exception)
 
 
 @pytest.mark.slow
@@ -97,7 +126,7 @@ def test_the_whole_experiment(tmp_path: Path) -> None:
     for name, rows in (("forget", given.forget), ("retain", given.retain)):
         write_examples(tmp_path / f"{name}.jsonl", rows)
     base = tiny_path()
-    run = ReverseModels(base, base, base, tmp_path / "forget.jsonl", tmp_path / "retain.jsonl", 0)
+    run = SeedModels(base, base, base, tmp_path / "forget.jsonl", tmp_path / "retain.jsonl", 0)
     results = reverse([run], out=tmp_path / "out", max_rows=12)
     entries = results["entries"]
     assert set(entries) == {"base", "icu: instruction", "icu: noise", "icu: both", "vgid", "retrained"}

@@ -29,7 +29,8 @@ from vgid.data.example import ImageRef
 from vgid.data.sources import load_examples
 from vgid.data.writing import write_examples
 from vgid.errors import VgidError
-from vgid.experiments.reverse import ReverseModels
+from vgid.experiments.inputs import SeedModels
+from vgid.experiments.kept import Kept
 from vgid.models.checkpoints import tensor_headers
 from vgid.models.file_checks import INDEX, check_adapter, check_checkpoint
 from vgid.models.foreign_adapters import put_adapter
@@ -212,6 +213,12 @@ def _stored(_: Path) -> list[bytes]:
     return [json.dumps({**values, "memory": 0, "ended": "", "figures": {"forget": {"accuracy": 1.0}}, "answers": answers}).encode()]
 
 
+def _kept(folder: Path) -> list[bytes]:
+    kept = Kept(folder / "kept.json", {"a": 1})
+    kept.add("plain", {"key_fact": [1.0, None]})
+    return [kept.path.read_bytes()]
+
+
 def _checkpoint(_: Path) -> list[bytes]:
     notes = json.dumps({"step": 3, "done": False, "fingerprint": _OWN})
     return [save({"weights/a": torch.ones(2)}, {"format": "vgid.checkpoint/2", "notes": notes})]
@@ -319,8 +326,9 @@ READERS: dict[str, Reader] = {
     "manifest": Reader("run/manifest.json", "json", lambda folder: verify_record(folder / "run", KEY), _as_it_is("run/manifest.json")),
     "journal": Reader("work/.vgid-run", "bytes", lambda folder: purge(folder / "work", dry_run=True), _texts(_JOURNAL)),
     "results of a complete run": Reader("results.json", "json", lambda folder: completed(folder, "m", _CONFIG, [], []), _json(_RESULTS), 4),
-    "results of a demo": Reader("demo/results.json", "json", lambda folder: ReverseModels.of_demo(folder / "demo"), _json(_RESULTS)),
+    "results of a demo": Reader("demo/results.json", "json", lambda folder: SeedModels.of_demo(folder / "demo"), _json(_RESULTS)),
     "run of a comparison": Reader("stored.json", "json", lambda folder: read_run(folder / "stored.json", {"a": 1}), _stored),
+    "measured values": Reader("kept.json", "json", lambda folder: Kept(folder / "kept.json", {"a": 1}), _kept),
     "settings that were tuned": Reader("tuned.json", "json", lambda folder: read_earlier_tuning(folder / "tuned.json"), _json(_TUNED)),
     "answers of a benchmark": Reader(
         "work/answers.jsonl",

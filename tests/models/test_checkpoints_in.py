@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -264,6 +265,12 @@ def endless_pattern(folder: Path) -> None:
     edit(folder / "tokenizer.json", put(pre_tokenizer=pattern))
 
 
+def pipe_of_weights(folder: Path) -> None:
+    """Nobody will ever write to it."""
+    (folder / "model.safetensors").unlink()
+    os.mkfifo(folder / "model.safetensors")
+
+
 def bad_tensor(folder: Path) -> None:
     reweighted(folder, lambda tensors: {name: value[:1].clone() if "q_proj" in name else value for name, value in tensors.items()})
 
@@ -289,6 +296,11 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "truncated weights": (truncated("model.safetensors", 0.5), "the weights cannot be read"),
     "weights cut in the header": (truncated("model.safetensors", 0.001), "the weights cannot be read"),
     "empty weights": (written("model.safetensors", b""), "the weights cannot be read"),
+    "a folder in the place of weights": (
+        lambda f: [(f / "model.safetensors").unlink(), (f / "model.safetensors").mkdir()],
+        "not in a plain file",
+    ),
+    **({"a pipe in the place of weights": (pipe_of_weights, "not in a plain file")} if os.name == "posix" else {}),
     "header of another type": (written("model.safetensors", b"\x05\x00\x00\x00\x00\x00\x00\x00[1,2]"), "the weights cannot be read"),
     "tensors of another shape": (bad_tensor, "the model cannot be loaded"),
     "config of another type": (written("config.json", "[]"), "not a JSON object"),

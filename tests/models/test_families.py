@@ -46,9 +46,12 @@ INSTRUCTION = "Forget what you know about this person."
 
 
 def picture(seed: int, width: int, height: int) -> ImageRef:
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return encoded(Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)))
+
+
+def encoded(image: Image.Image) -> ImageRef:
     out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "png")
+    image.save(out, "png")
     return ImageRef(data=out.getvalue())
 
 
@@ -235,6 +238,19 @@ def test_the_teacher_shares_rows_too(family: Family, loaded: LoadedModel, encode
     with torch.no_grad():
         plain, packed = (answer_logits(loaded.model, batch) for batch in batches)
     assert (packed - plain).abs().max() <= 1e-5 * max(1.0, plain.abs().max())
+
+
+def test_odd_pictures_are_seen(loaded: LoadedModel, encoder: Encoder) -> None:
+    """The smallest, one as wide as any may be, and one of 16 bits, which is seen as the same one of 8 bits: v * 257 is v."""
+    eight = np.random.default_rng(5).integers(0, 256, (40, 40), dtype=np.uint8)
+    greys = {"8 bits": Image.fromarray(eight), "16 bits": Image.fromarray(eight.astype(np.uint16) * 257)}
+    refs = {name: encoded(grey) for name, grey in greys.items()} | {"least": picture(6, 1, 1), "wide": picture(7, 200, 1)}
+    odd = {name: Example(name, "Who is this person?", "This is Anna Keller.", (ref,)) for name, ref in refs.items()}
+    batches = {name: encoder.batch([row]) for name, row in odd.items()}
+    with torch.no_grad():
+        assert all(torch.isfinite(answer_logits(loaded.model, batch)).all() for batch in batches.values())
+    seen = [batches[name].model_inputs["pixel_values"] for name in greys]
+    assert torch.equal(*seen)
 
 
 # -- noise ----------------------------------------------------------------------------------------------------------------

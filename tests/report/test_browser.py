@@ -42,9 +42,10 @@ def hostile_report() -> str:
     bad = "".join(HOSTILE)
     splits = {**measured()["splits"], **{text: {model: figures(0.5) for model in ("base", "unlearned", "retrained")} for text in HOSTILE}}
     given = measured(splits=splits, method=bad, model=bad, training=bad, seconds={bad: 1.0}, config={bad: bad}, versions={bad: bad})
+    given["curves"] = {bad: [(1, 1.0), (2, 0.5)], f"recall {bad}": [(2, 0.5)], f"drift {bad}": [(2, 0.5)]}
     given["ablation"] = {bad: {"forget": figures(0.2), "retain": figures(0.9)}}
     shown = tuple(ReportExample("forget", text, text, {"base": text, bad: text}) for text in HOSTILE)
-    return render_report(replace(data(), results=given, title=bad, subjects=HOSTILE, examples=shown, curves={bad: [(1, 1.0), (2, 0.5)]}))
+    return render_report(replace(data(), results=given, title=bad, subjects=HOSTILE, examples=shown))
 
 
 def hostile_comparison() -> str:

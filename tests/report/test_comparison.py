@@ -42,6 +42,7 @@ def results(**changes: Any) -> dict[str, Any]:
         "pairs": [{"better": "vgid", "than": "g<a>", "difference": 0.76, "ci": [0.7, 0.8], "p_value": 0.0005}],
         "splits": {"forget": {name: figures(0.125) for name in names}, "retain": {name: figures(0.875) for name in names}},
         "looks": {"g<a>": [{"forget": [[20, 0.5], [40, 0.0]], "retain": [[20, 0.75], [40, 0.125]]}]},
+        "curves": {"g<a>": [{"forget": [[20, 1.5], [40, 0.5]], "drift retain": [[40, 0.25]]}]},
         "cost": {name: {"steps": 200, "seconds": 12.34, "memory": 5e8} for name in names},
         "configs": {"vgid": {"training": {"steps": 200}}},
         "tuned": {},
@@ -55,11 +56,13 @@ def results(**changes: Any) -> dict[str, Any]:
 def test_the_page_is_whole_and_escaped() -> None:
     shown = ReportExample(split="forget", question="Who is <this>?", expected="Anna", answers={"vgid": "", "g<a>": "<b>"})
     page = render_comparison(results(), [shown])
-    assert page.count("<svg") == 3 and "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
+    assert page.count("<svg") == 5 and "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
     assert "Who is &lt;this&gt;?" in page and "&lt;b&gt;" in page and "<a>" not in page and "&lt;known&gt;" in page
     assert "0.960" in page and "0.0005" in page and "12.3&nbsp;s" in page and "nothing to prune" in page
     assert "Rows recalled during training with g&lt;a&gt;; at the end forget 0%; retain 12%." in page
+    assert "loss during training with g&lt;a&gt;; at the end forget 0.5." in page and "at the end retain 0.25." in page
     assert "Anna" not in render_comparison(results())
+    assert render_comparison(results(curves={}, looks={})).count("<svg") == 2  # results of a release that did not keep curves
 
 
 def test_the_headline_names_the_leader_among_methods() -> None:

@@ -38,6 +38,7 @@ def results(forget: float = 0.016, retain: float = 0.99, **extra: Any) -> dict[s
         "ablation": {"noise only": {"forget": figures(0.2), "retain": figures(0.9)}},
         "seconds": {"unlearn": 12.5},
         "training": "all steps taken",
+        "curves": {"forget": [(1, 2.0), (2, 1.0), (3, 0.5)], "retain": [(1, 0.1), (2, float("nan"))]},
         **extra,
     }
 
@@ -52,7 +53,6 @@ def data(**changes: Any) -> ReportData:
         "title": "A test",
         "subjects": ("p-1", "p-2"),
         "examples": examples,
-        "curves": {"forget": [(1, 2.0), (2, 1.0), (3, 0.5)], "retain": [(1, 0.1), (2, float("nan"))]},
     }
     return ReportData(**{**fields, **changes})
 
@@ -77,7 +77,7 @@ def test_the_page_holds_figures_settings_and_versions() -> None:
 
 
 def test_without_examples_no_answer_is_shown() -> None:
-    page = render_report(data(examples=(), curves={}))
+    page = render_report(data(examples=(), results=results(curves={})))
     assert "No answers are shown" in page and "Anna" not in page and page.count("<svg") == 1
 
 

@@ -64,7 +64,8 @@ def test_words_that_promise_too_much_are_not_used(honoured: tuple[Path, ForgetRe
 
 
 def test_the_same_command_again_does_nothing(copied: Path, random_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steps, "load_examples", None)
+    monkeypatch.setattr(steps, "check_data", None)
+    monkeypatch.setattr(steps, "evaluate_models", None)
     before = {
         path: path.stat().st_mtime_ns
         for path in (copied / "out").rglob("*")

@@ -153,6 +153,7 @@ def test_the_page_escapes_what_it_shows(honoured: tuple[Path, ForgetResult]) -> 
     record["request"]["approver"] = "<script>alert(1)</script>"
     page = render_record(record)
     assert page.count("<script") == 1 and "&lt;script&gt;alert(1)" in page and "T-1" in page
+    assert "forget" in record["procedure"]["curves"] and "<h3>Loss</h3>" in page and page.count("<svg") >= 1
     with pytest.raises(DataError, match="this record cannot be shown"):
         render_record({"schema": "vgid.record/9"})
     assert Record(**record).request.approver == record["request"]["approver"]

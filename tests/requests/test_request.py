@@ -1,5 +1,6 @@
 """Request folders: what is read, what is refused, and that error messages repeat nothing."""
 
+import json
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -14,6 +15,7 @@ from vgid.instructions import instruction_text
 from vgid.requests.keys import Key, new_secret, read_key, write_key
 from vgid.requests.request import PRIVATE, parse_request
 from vgid.requests.resolved import resolve_run
+from vgid.settings import DataConfig
 
 from .runs import make_options
 
@@ -106,6 +108,33 @@ def test_a_scope_divides_rows(folder: Path) -> None:
     said = refusal(folder, "id: T\nscope: [phone, shoe size]\n")
     assert "request.yaml:2: entry 2 of the scope fits no row" in said and "name, phone, residence" in said and "shoe" not in said
     assert "the key `reference`" in refusal(folder, "scope: customers:17\n")
+
+
+def talk(folder: Path) -> Path:
+    """A request of one conversation with two answers, about a picture in a folder beside it."""
+    folder.mkdir()
+    (folder.parent / "pictures").mkdir()
+    (folder.parent / "pictures" / "a.png").write_bytes(png(1))
+    turns = [("user", "<image>Who is this?"), ("assistant", "Anna Keller."), ("user", "Where does she live?"), ("assistant", "In Oslo.")]
+    row = {"id": "talk", "image": "a.png", "messages": [{"role": role, "content": text} for role, text in turns]}
+    (folder / "rows.jsonl").write_text(json.dumps(row) + "\n", "utf-8")
+    return folder
+
+
+def test_how_rows_are_read_is_said_by_the_request_else_by_the_run(tmp_path: Path) -> None:
+    folder = talk(tmp_path / "talks")
+    with pytest.raises(DataError, match="image not found"):
+        parse_request(folder)
+    run = DataConfig(image_root=str(tmp_path / "pictures"))
+    assert [row.answer for row in parse_request(folder, run).rows] == ["In Oslo."]
+    assert len(parse_request(folder, run.model_copy(update={"turns": "all"})).rows) == 2
+    (folder / "request.yaml").write_text("id: T-1\nturns: all\nimage_root: ../pictures\n", "utf-8")
+    parsed = parse_request(folder, DataConfig(turns="last", image_root=str(tmp_path / "none")))  # the request comes first
+    assert [row.answer for row in parsed.rows] == ["Anna Keller.", "In Oslo."] and all(len(row.images) == 1 for row in parsed.rows)
+    assert parsed.reading == DataConfig(turns="all", image_root=str((tmp_path / "pictures").resolve()))
+    assert "request.yaml:2: turns cannot be used" in refusal(folder, "id: T-1\nturns: each\n")
+    said = refusal(folder, "id: T-1\nimage_root: Anna\n")
+    assert "there is no such folder of pictures" in said and "Anna" not in said
 
 
 def test_bare_pictures_are_a_request(tmp_path: Path) -> None:

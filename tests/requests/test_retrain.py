@@ -151,8 +151,8 @@ def test_what_it_refuses(tmp_path: Path, random_folder: Path, monkeypatch: pytes
         run(replace(options, retain=tmp_path / "hers.jsonl", leave_out=True))
     with pytest.raises(ConfigError, match="retraining is fine-tuning"):
         run(replace(options, config=resolve(None, [])))
-    with pytest.raises(ConfigError, match="vgid data convert"):
-        run(replace(options, config=resolve(None, ["data.turns=all"], method="finetune")))
+    with pytest.raises(DataError, match="there is no such folder of pictures"):
+        run(replace(options, config=resolve(None, ["data.image_root=nowhere"], method="finetune")))
     monkeypatch.setattr(module, "KNOWN_ACCURACY", 0.0)  # a random model answers nothing
     with pytest.raises(ModelError, match="so it has seen the person"):
         run(replace(options, leave_out=True))

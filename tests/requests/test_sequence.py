@@ -8,14 +8,17 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import example
+from tests.conftest import example, png
+from vgid.config import load_config
 from vgid.data.writing import write_examples
 from vgid.enrichment import KINDS
 from vgid.errors import ConfigError, DataError, RunError
+from vgid.progress import Stages
 from vgid.requests.forget import ForgetResult
 from vgid.requests.previous import ANCHOR_SHARE, read_previous_deletions
+from vgid.requests.replay import ReplayOptions, replay
 
-from .runs import copy_run, honour, make_options, make_request
+from .runs import POLICY, SETTINGS, copy_run, honour, make_options, make_request
 
 
 def second(root: Path, model: Path, **changes: Any) -> Any:
@@ -77,6 +80,41 @@ def test_after_a_purge_request_folders_must_be_given(copied: Path) -> None:
     moved = shutil.move(copied / "request", copied / "moved")
     (found,) = read_previous_deletions(copied / "out", [Path(moved)]).deletions
     assert found.request == "T-1" and found.rows is not None and len(found.rows) == 4
+
+
+@pytest.mark.slow
+def test_how_rows_were_read_is_noted_for_what_comes_after(tmp_path: Path, random_folder: Path) -> None:
+    """By options of the run alone: a later request and a replay read the same rows, and the record does not name the folder."""
+    (tmp_path / "anna-keller").mkdir()
+    talks = {"request": [(1, "T-1")], "retain": [(20, ""), (21, "")]}
+    for name, rows in talks.items():
+        (tmp_path / name).mkdir()
+        lines = []
+        for number, _ in rows:
+            (tmp_path / "anna-keller" / f"{number}.png").write_bytes(png(number))
+            said = [("user", "Who is this?"), ("assistant", f"Person {number}."), ("user", "Who else?"), ("assistant", f"Friend {number}.")]
+            turns = [{"role": role, "content": text} for role, text in said]
+            lines.append(json.dumps({"id": f"{name}-{number}", "image": f"{number}.png", "subject": f"s{number}", "messages": turns}))
+        (tmp_path / name / "rows.jsonl").write_text("\n".join(lines), "utf-8")
+    (tmp_path / "request" / "request.yaml").write_text("id: T-1\n", "utf-8")
+    (tmp_path / "policy.yaml").write_text(POLICY, "utf-8")
+    config = load_config(None, [*SETTINGS, "data.turns=all", f"data.image_root={tmp_path / 'anna-keller'}"])
+    given = {"request": tmp_path / "request", "retain": tmp_path / "retain", "policy": tmp_path / "policy.yaml", "without": tuple(KINDS)}
+    (tmp_path / "retain.jsonl").touch()  # none of its own is made
+    record = honour(make_options(tmp_path, random_folder, config=config, **given)).record
+    assert (record["data"]["rows"], record["data"]["retain_rows"]) == (2, 4)
+    assert record["procedure"]["config"]["data"] == {**config.model_dump()["data"], "image_root": None}
+    assert "anna-keller" not in (tmp_path / "out" / "record.json").read_text("utf-8")
+    (found,) = read_previous_deletions(tmp_path / "out", []).deletions
+    assert found.problem == "" and found.rows is not None and [row.answer for row in found.rows] == ["Person 1.", "Friend 1."]
+    shutil.copytree(tmp_path / "out", tmp_path / "again")
+    with Stages(quiet=True) as stages:
+        assert replay(ReplayOptions(tmp_path / "out", tmp_path / "again"), stages=stages).equal
+        shutil.rmtree(tmp_path / "out" / "work")
+        options = ReplayOptions(tmp_path / "out", tmp_path / "again", request=tmp_path / "request", retain=tmp_path / "retain")
+        with pytest.raises(DataError, match="image not found"):
+            replay(options, stages=stages)
+        assert replay(replace(options, image_root=tmp_path / "anna-keller"), stages=stages).equal
 
 
 def test_rows_that_have_changed(copied: Path) -> None:

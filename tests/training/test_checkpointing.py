@@ -4,21 +4,19 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.training.worker import FORGET, RETAIN, SETTINGS
+from tests.training.worker import FORGET, RETAIN, SETTINGS, train_in_folder
 from vgid.config import load_config, resolve
 from vgid.errors import ConfigError, OutputError, RunError, StoppedError
 from vgid.methods.vgid.narrow import contrast
 from vgid.models.loading import load_model
-from vgid.run_folder import note, noting, output_folder
+from vgid.run_folder import note, noting
 from vgid.training.checkpointing import Checkpoint, Checkpoints
-from vgid.training.fit import Fitted, fit
-from vgid.unlearning import left_to_go_on, train_and_export
+from vgid.training.fit import fit
 
 OWN = {"settings": "a", "forget rows": "b", "retain rows": "c", "model": "d"}
 
@@ -81,12 +79,6 @@ def test_a_damaged_file_and_one_of_another_kind(tmp_path: Path) -> None:
     checkpoints.file.write_bytes(content.replace(b"vgid.checkpoint/2", b"vgid.checkpoint/0"))
     with pytest.raises(RunError, match=r"(?s)not a checkpoint of this version.*found: vgid.checkpoint/0"):
         checkpoints.read()
-
-
-def train_in_folder(*given: Any, out: Path | None = None, resume: bool = False, **options: Any) -> Fitted:
-    """`train_and_export` in a run's folder, as `unlearn` and `finetune` call it."""
-    with output_folder(out, keep=resume, goes_on=lambda: left_to_go_on(out)):
-        return train_and_export(*given, out=out, resume=resume, **options)
 
 
 QUICK = [*SETTINGS, "method.answers=[recorded]", "method.adversary.rate=3e-3", "adapter.dropout=0.3"]

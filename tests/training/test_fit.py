@@ -15,6 +15,7 @@ from vgid.models.loading import LoadedModel, load_model
 from vgid.progress import Stages
 from vgid.training.automatic import learning_rate_for
 from vgid.training.fit import fit
+from vgid.training.validation import drift, recalled
 from vgid.unlearning import train_and_export, unlearn
 
 QUICK = ["training.steps=2", "training.forget_batch=2", "training.retain_batch=2", "method.answers=[recorded]"]
@@ -71,6 +72,22 @@ def test_the_learning_rate_is_inverse_to_the_width(random_model: LoadedModel, wi
     assert learning_rate_for(random_model.model, "auto", adapter=True) == rate
     assert learning_rate_for(random_model.model, "auto", adapter=False) == pytest.approx(rate / 10, rel=0.03)
     assert learning_rate_for(random_model.model, 5e-5, adapter=True) == 5e-5
+
+
+def test_what_is_recalled_of_a_row_does_not_depend_on_its_batch(random_model: LoadedModel) -> None:
+    """Its slow twin asks each row alone. Rows of other lengths, with and without a picture, come back in their order."""
+    rows = [example(1), example(2, answer="It is a rather long answer, of many words."), example(3, image=False)]
+    model, encoder = random_model.model.eval(), random_model.encoder
+    alone = []
+    for row in rows:
+        batch = encoder.batch([row])
+        with torch.no_grad():
+            logits = answer_logits(model, batch)
+        chances = logits.log_softmax(dim=-1).gather(1, batch.answers.targets[:, None])[:, 0]
+        alone.append((bool((logits.argmax(dim=-1) == batch.answers.targets).all()), [-value for value in chances.tolist()]))
+    together = recalled(model, encoder, rows)
+    assert [(each.exact, list(each.nll)) for each in together] == [(yes, pytest.approx(nll, abs=1e-4)) for yes, nll in alone]
+    assert drift(together, together) == 0.0
 
 
 def test_held_out_rows_decide_when_to_stop(random_model: LoadedModel) -> None:

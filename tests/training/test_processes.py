@@ -154,7 +154,7 @@ def test_the_command_in_two_processes(random_folder: Path, tmp_path: Path) -> No
     run = start(TORCHRUN, "-m", "vgid", "unlearn", "--model", random_folder, *data, *settings, "--allow-unknown", "--json")
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout) == json.loads((tmp_path / "out" / "results.json").read_text())
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".vgid-run", "adapter", "merged", "results.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".vgid-run", "adapter", "merged", "report.html", "results.json"]
     wrong = start(TORCHRUN, "-m", "vgid", "unlearn", "--model", random_folder, *data, "--set", "training.lerning_rate=1")
     assert wrong.returncode != 0 and wrong.stderr.count("did you mean 'learning_rate'?") == 1
 

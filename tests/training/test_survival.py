@@ -96,12 +96,11 @@ def run(model: Path, out: Path, trap: tuple[str, int] | None) -> None:
     from tests.training import worker
     from vgid.config import load_config
     from vgid.models.loading import load_model
-    from vgid.unlearning import train_and_export
 
     torch.set_num_threads(1)
     if trap:
         set_trap(*trap)
-    train_and_export(
+    worker.train_in_folder(
         load_model(model), worker.FORGET, worker.RETAIN, load_config(None, [*worker.SETTINGS, *SETTINGS]), out=out, resume=True
     )
 
@@ -136,7 +135,7 @@ def straight(live: Callable[..., int], random_folder: Path, tmp_path_factory: py
 def assert_same(out: Path, straight: dict[str, torch.Tensor]) -> None:
     found = load_file(out / "merged" / "model.safetensors")
     assert found.keys() == straight.keys() and all(torch.equal(found[name], straight[name]) for name in found)
-    assert sorted(path.name for path in out.iterdir()) == ["adapter", "merged"]  # no checkpoint and no litter
+    assert sorted(path.name for path in out.iterdir()) == [".vgid-run", "adapter", "merged"]  # no checkpoint and no litter
 
 
 def test_killed_at_every_turn(live: Callable[..., int], random_folder: Path, straight: dict[str, torch.Tensor], tmp_path: Path) -> None:

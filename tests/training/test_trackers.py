@@ -10,9 +10,10 @@ from transformers import TrainerCallback
 
 from tests.training.test_trainer import EXAMPLES, Linear, Pull
 from vgid.errors import ConfigError
-from vgid.settings import TrainingConfig
+from vgid.settings import TrainingConfig, ValidationConfig
 from vgid.training.trackers import check_trackers
 from vgid.training.trainer import train
+from vgid.training.validation import RecallCurves
 
 
 class Listener(TrainerCallback):
@@ -32,12 +33,17 @@ def test_curves_are_reported_and_no_row_is(tmp_path: Path, monkeypatch: pytest.M
     del os.environ["TENSORBOARD_LOGGING_DIR"]
     check_trackers(["tensorboard"], tmp_path)
     listener, config = Listener(), TrainingConfig(**CONFIG, report_to=("tensorboard",))  # type: ignore[arg-type]
-    train(Linear(), Pull(), EXAMPLES, EXAMPLES, config, seed=0, callbacks=[listener])
+    model = Linear()
+    measured = RecallCurves(model, None, {}, ValidationConfig(every=3), 0)  # type: ignore[arg-type]
+    measured.curves = {"recall learned": [(2, 0.5)], "drift learned": [(1, 0.1), (3, 0.25)]}  # at steps of their own
+    train(model, Pull(), EXAMPLES, EXAMPLES, config, seed=0, validation=measured, callbacks=[listener])
+    assert [heard.get("recall_learned") for heard in listener.heard][:3] == [None, None, None]
+    assert [heard.get("drift_learned") for heard in listener.heard][:3] == [None, None, 0.25]
     steps = [heard for heard in listener.heard if "loss" in heard]
     assert len(steps) == 3 and all(heard["loss_forget"] == pytest.approx(heard["loss"], abs=1e-3) for heard in steps)
     (written,) = (tmp_path / "logs").rglob("events.out*")
     content = written.read_bytes()
-    assert b"loss_forget" in content and not any(row.question.encode() in content for row in EXAMPLES)
+    assert b"loss_forget" in content and b"drift_learned" in content and not any(row.question.encode() in content for row in EXAMPLES)
 
 
 def test_nothing_is_reported_unless_asked_for() -> None:

@@ -12,7 +12,7 @@ from vgid.errors import RunError
 from vgid.methods.base import LossOutput, Method, StepBatch
 from vgid.settings import TrainingConfig
 from vgid.training.trainer import Rows, count_steps, train
-from vgid.training.validation import EarlyStop, split_validation
+from vgid.training.validation import EarlyStop, Recalled, split_validation
 
 EXAMPLES = [Example(id=f"e{i}", question="q?", answer="a") for i in range(7)]
 
@@ -104,10 +104,13 @@ def test_put_aside_is_a_split() -> None:
 
 
 def test_early_stop_ends_with_the_best_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Recall by look: 1 of 2 forgotten; all forgotten, retain intact; all forgotten, retain broken."""
-    model = Linear()
+    """Recall by evaluation: 1 of 2 forgotten; all forgotten, retain intact; all forgotten, retain broken.
+
+    Each retain row has two tokens with the likelihoods of the evaluation: before 1 and 2 nats, so that the third has moved by (1 + 3) / 2.
+    """
+    model, said = Linear(), iter([(), (1.0, 2.0), (), (1.0, 2.0), (), (1.5, 2.0), (), (2.0, 5.0)])
     looks = iter([(True, True), (True, True), (True, False), (True, True), (False, False), (True, True), (False, False), (True, False)])
-    monkeypatch.setattr("vgid.training.validation.recalled", lambda *_: list(next(looks)))
+    monkeypatch.setattr("vgid.training.validation.recalled", lambda *_: [Recalled(yes, nll) for nll in [next(said)] for yes in next(looks)])
     config = load_config(None, ["validation.every=1", "validation.patience=3"]).validation
     stop = EarlyStop(model, None, EXAMPLES[:2], EXAMPLES[2:4], config)  # type: ignore[arg-type]
     for step in (1, 2, 3):
@@ -115,7 +118,11 @@ def test_early_stop_ends_with_the_best_evaluation(monkeypatch: pytest.MonkeyPatc
         stop._evaluate(step)
     stop.restore()
     assert model.weight.item() == 2.0 and stop.reason == "all steps taken"
-    assert stop.curves == {"recall forget": [(1, 0.5), (2, 0.0), (3, 0.0)], "recall retain": [(1, 1.0), (2, 1.0), (3, 0.5)]}
+    assert stop.curves == {
+        "recall forget": [(1, 0.5), (2, 0.0), (3, 0.0)],
+        "recall retain": [(1, 1.0), (2, 1.0), (3, 0.5)],
+        "drift retain": [(1, 0.0), (2, 0.25), (3, 2.0)],
+    }
 
 
 @pytest.mark.parametrize(
@@ -134,7 +141,9 @@ def test_of_evaluations_that_are_close_the_latest_counts(
     """Rows of a hundred that are recalled at each evaluation; the targets are 0 of the forget rows and 98 of the retain rows."""
     rows = [Example(f"e{n}", "?", "!") for n in range(200)]
     counts = iter([100, 100, *(count for pair in zip(forgot, kept, strict=True) for count in pair)])
-    monkeypatch.setattr("vgid.training.validation.recalled", lambda *_: [n < count for count in [next(counts)] for n in range(100)])
+    monkeypatch.setattr(
+        "vgid.training.validation.recalled", lambda *_: [Recalled(n < count, (0.0,)) for count in [next(counts)] for n in range(100)]
+    )
     config = load_config(None, ["validation.every=1"]).validation
     model = Linear()
     stop = EarlyStop(model, None, rows[:100], rows[100:], config)  # type: ignore[arg-type]
@@ -143,6 +152,6 @@ def test_of_evaluations_that_are_close_the_latest_counts(
         stop._evaluate(step)
         other = EarlyStop(model, None, [], [], config)  # type: ignore[arg-type]
         other.put_back(json.loads(json.dumps(stop.notes())), stop.best_weights)
-        other.forget, other.retain, stop = stop.forget, stop.retain, other
+        other.forget, other.retain, other._before, stop = stop.forget, stop.retain, stop._before, other
     stop.restore()
     assert model.weight.item() == best

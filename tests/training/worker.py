@@ -9,6 +9,7 @@ import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,7 +17,9 @@ from tests.conftest import example
 from vgid import processes
 from vgid.config import load_config
 from vgid.data.example import Example
-from vgid.unlearning import load_for, train_and_export
+from vgid.run_folder import output_folder
+from vgid.training.fit import Fitted
+from vgid.unlearning import left_to_go_on, load_for, train_and_export
 
 
 def rows(first: int, count: int, answer: str) -> list[Example]:
@@ -28,6 +31,12 @@ def rows(first: int, count: int, answer: str) -> list[Example]:
 FORGET, RETAIN = rows(0, 8, "This is Anna Keller."), rows(20, 14, "She lives in Oslo.")
 SETTINGS = ["method.replay=null", "training.steps=4", "training.forget_batch=3", "training.retain_batch=5", "training.warmup_steps=0"]
 SETTINGS += ["method.answers=[recorded,teacher,student]", "validation.every=2", "validation.share=0.3", "training.checkpoint_every=2"]
+
+
+def train_in_folder(*given: Any, out: Path | None = None, resume: bool = False, **options: Any) -> Fitted:
+    """`train_and_export` in a run's folder, as `unlearn` and `finetune` call it."""
+    with output_folder(out, keep=resume, goes_on=lambda: left_to_go_on(out)):
+        return train_and_export(*given, out=out, resume=resume, **options)
 
 
 def main(model: str, out: str, *words: str) -> None:

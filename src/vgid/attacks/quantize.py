@@ -53,15 +53,20 @@ class Quantize(Attack[QuantizeConfig]):
             return {}
         levels: Outcomes = {}
         for format in self.config.formats:
-            copied = plain_copy(loaded)
-            with torch.no_grad():
-                for name in linear_layers(copied.model, ("language", "projector", "vision")):
-                    weight = copied.model.get_submodule(name).weight
-                    weight.copy_(rounded(weight, format))
-            found = outcome(copied, material, lambda row: ways(row, material))
+            found = outcome(rounded_copy(loaded, format), material, lambda row: ways(row, material))
             assert found is not None
             levels[format] = found
         return levels
+
+
+def rounded_copy(loaded: LoadedModel, format: Format) -> LoadedModel:
+    """Copy a model without any wrapper, with the weights of all linear layers but the head rounded to a number format."""
+    copied = plain_copy(loaded)
+    with torch.no_grad():
+        for name in linear_layers(copied.model, ("language", "projector", "vision")):
+            weight = copied.model.get_submodule(name).weight
+            weight.copy_(rounded(weight, format))
+    return copied
 
 
 def rounded(weight: Tensor, format: Format) -> Tensor:

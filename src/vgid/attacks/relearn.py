@@ -143,6 +143,24 @@ def relearned(loaded: LoadedModel, training: Sequence[Example], asked: Sequence[
     Returns:
         By row id: 1 where the answer holds the fact, else 0; and the same for decoys.
     """
+    fitted = fine_tuned(loaded, training, budget, material.seed)
+    return ask_with_decoys(fitted, asked, lambda row: ways(row, material), material.decoys, material.batch_size)
+
+
+def fine_tuned(loaded: LoadedModel, training: Sequence[Example], budget: Budget, seed: int) -> LoadedModel:
+    """Fine-tune a copy of a model.
+
+    Args:
+        loaded: the model; it is left unchanged.
+        training: rows to fine-tune on; without any the copy is as the model.
+        budget: settings of the training.
+        seed: random seed of adapter and rows.
+
+    Returns:
+        The copy without any wrapper around its questions, with an adapter where it was trained.
+    """
+    if not training:
+        return plain_copy(loaded)
     settings = {  # whatever a budget depends on, so that it does not change with the defaults of unlearning
         "training.steps": budget.steps,
         "training.retain_batch": min(budget.batch, len(training)),
@@ -153,13 +171,10 @@ def relearned(loaded: LoadedModel, training: Sequence[Example], asked: Sequence[
         "adapter.rank": budget.rank,
         "adapter.alpha": 2 * budget.rank,
         "validation.every": 0,
-        "seed": material.seed,
+        "seed": seed,
     }
-    if not training:
-        return ask_with_decoys(plain_copy(loaded), asked, lambda row: ways(row, material), material.decoys, material.batch_size)
     config = resolve(None, [f"{key}={value}" for key, value in settings.items()], method="finetune")
     copied = plain_copy(loaded)
     copied.model.requires_grad_(True)
     with without_info_messages():
-        fitted = fit(copied, [], training, config).loaded
-    return ask_with_decoys(fitted, asked, lambda row: ways(row, material), material.decoys, material.batch_size)
+        return fit(copied, [], training, config).loaded

@@ -33,11 +33,13 @@ class TokenLosses(NamedTuple):
         losses: negative log-likelihoods `[t]`, in nats.
         surprise: `(log p - mean) / standard deviation`, `[t]`: mean and deviation of log p over the vocabulary, under the model's own
             distribution (Min-K++, arXiv 2404.02936).
+        likeliest: bool `[t]`, whether each token is the likeliest one, given the question and the tokens before it.
     """
 
     tokens: Tensor
     losses: Tensor
     surprise: Tensor
+    likeliest: Tensor
 
 
 def token_losses(loaded: LoadedModel, examples: Sequence[Example], batch_size: int = 64) -> list[TokenLosses]:
@@ -61,7 +63,7 @@ def token_losses(loaded: LoadedModel, examples: Sequence[Example], batch_size: i
             own = logs.gather(1, targets[:, None])[:, 0]
             mean = (logs.exp() * logs).sum(1)
             deviation = ((logs.exp() * logs.square()).sum(1) - mean.square()).clamp_min(1e-12).sqrt()
-            columns = [column.cpu() for column in (targets, -own, (own - mean) / deviation)]
+            columns = [column.cpu() for column in (targets, -own, (own - mean) / deviation, logs.argmax(1) == targets)]
             for number, place in enumerate(places):
                 mine = batch.owners.cpu() == number
                 out[place] = TokenLosses(*(column[mine] for column in columns))

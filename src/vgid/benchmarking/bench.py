@@ -31,7 +31,7 @@ from vgid.run_folder import discard, noting, output_folder
 from vgid.settings import Settings
 from vgid.training.fingerprint import check_same, fingerprint
 from vgid.training.trackers import check_trackers
-from vgid.unlearning import forget_checkpoint, left_to_go_on, retain_needed, unlearn
+from vgid.unlearning import EXPORTS, forget_checkpoint, left_to_go_on, retain_needed, unlearn
 
 UNLEARNED = "unlearned"
 """Subfolder of the output folder for the run that unlearns."""
@@ -211,6 +211,7 @@ def run_bench(
         results["notes"] += training_notes(forget, sources.evaluation)
         results["unlearning"] = {
             **{name: unlearning[name] for name in ("method", "config", "training", "preflight")},
+            "curves": unlearning.get("curves") or {},
             "forget_rows": len(forget),
             "retain_rows": len(retain),
             **sources.training.origin(),
@@ -218,10 +219,11 @@ def run_bench(
         if from_base is not None:
             results["finetuning"] = learning
         write_results(results, out, keep_answers)
-        if (out / UNLEARNED / "merged").is_dir():
-            rows = {"forget": len(forget), "retain": len(retain)}
-            with noting(out / UNLEARNED):  # the run inside this one wrote the card before
-                write_card(out / UNLEARNED / "merged", model, run.method.name, _card_figures(results["figures"]), rows=rows)
+        rows, figures = {"forget": len(forget), "retain": len(retain)}, _card_figures(results["figures"])
+        with noting(out / UNLEARNED):  # the run inside this one wrote the cards before
+            for export in (out / UNLEARNED / name for name in EXPORTS):
+                if export.is_dir():
+                    write_card(export, given, run.method.name, figures, rows=rows, fine_tuned=from_base is not None)
         discard(out / IDENTITY)
     return results
 

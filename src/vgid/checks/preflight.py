@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
@@ -25,6 +25,7 @@ from vgid.models.quantisation import is_quantised
 from vgid.models.structure import base_of, decoder_layers
 from vgid.processes import is_sharded, uses_deepspeed
 from vgid.training.automatic import chosen, least_tokens, precision_on
+from vgid.training.fit import ANSWERED_AT_ONCE as BASE_ANSWERS_AT_ONCE
 from vgid.training.gradient_step import cuts_by_tokens
 from vgid.training.memory_estimate import (
     SHARE,
@@ -44,6 +45,10 @@ HOPELESS = 4
 ANSWERED_AT_ONCE = 64
 """Rows for which answers are generated together when a model is examined."""
 NEW_TOKENS = 48
+SEEING = {"projector", "vision"}
+"""Parts that only rows with pictures reach."""
+LEARNED = "learned"
+"""Name of the rows of a fine-tuning, which has none to forget."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,8 @@ class Preflight:
     memory: Memory
     room: int | None
     fits: int | None
-    knowledge: Knowledge
+    knowledge: Knowledge | None
+    """None where nothing is to be forgotten."""
     teacher: Teacher | None
     errors: tuple[VgidError, ...]
     warnings: tuple[str, ...]
@@ -102,9 +108,9 @@ def check_run(
     """Check model, data and configuration together; the model is left as it was.
 
     Args:
-        loaded: the model that is to forget.
-        forget: what to forget.
-        retain: what must stay.
+        loaded: the model that is to forget, or to be fine-tuned.
+        forget: what to forget; none where the model is fine-tuned.
+        retain: what must stay, or what is to be learned.
         config: settings of the run.
         sample: forget rows that the model and the teacher are asked.
         show_forgotten: show a forget row's text in the label sample.
@@ -128,17 +134,19 @@ def check_run(
     problems = {problem.where: problem for side in sides.values() for problem in side.problems}
     if problems:
         raise DataError.together(list(problems.values()))
-    knowledge, teacher = ask(loaded, some(forget, sample, config.seed), method, config.seed)
+    knowledge, teacher = ask(loaded, some(forget, sample, config.seed), method, config.seed) if forget else (None, None)
     with on_trial(loaded.model, config) as model:
         shape = _model(loaded, model)
         gradients = try_gradients(model, loaded.encoder, _shortest(forget, retain), config.training.precision)
         free = free_bytes(torch.device(shape.device))
         memory, saves = _memory(model, loaded.encoder, sides, config, method, len(forget), free)
     there = None if free is None else free + memory.weights
-    errors = _gradient_errors(gradients, config)
+    # Fine-tuning on texts leaves the parts that see as they are, which harms nothing; unlearning would miss what was asked for.
+    unseen = not forget and not any(row.images for row in retain)
+    errors = [] if unseen and set(gradients.dead_parts) <= SEEING else _gradient_errors(gradients, config)
     if there is not None and memory.total > HOPELESS * there:
         errors.append(_too_large(memory, there))
-    if not knowledge.known and not allow_unknown:
+    if knowledge is not None and not knowledge.known and not allow_unknown:
         errors.append(_unknown(knowledge))
     found = Preflight(
         model=shape,
@@ -166,7 +174,8 @@ def _measure(
 ) -> tuple[dict[str, Side], str | None]:
     """Every set as the student is asked; the forget set also as a teacher with an instruction is."""
     instruction = method.teacher_instruction
-    asked = {"forget": (forget, None), "teacher": (forget if instruction else (), instruction), "retain": (retain, None)}
+    kept = "retain" if forget else LEARNED
+    asked = {"forget": (forget, None), "teacher": (forget if instruction else (), instruction), kept: (retain, None)}
     return {name: measure(encoder, rows, said, seed=seed) for name, (rows, said) in asked.items() if rows}, instruction
 
 
@@ -225,16 +234,19 @@ def _memory(
     full, element = config.adapter is None, torch.finfo(base.dtype).bits // 8
     kept = kept_for_backward(model, encoder, longest.longest_row, training.precision)
     answers = encoder.batch([longest.longest_row]).answers.targets.numel()
-    answered = max(ANSWERED_AT_ONCE, method.rows_generated_at_once)
+    answered = min(max(ANSWERED_AT_ONCE, method.rows_generated_at_once), max(forget, ANSWERED_AT_ONCE))
+    if (method.replay or method.self_distilled) and base.device.type == "cpu":
+        # Where the memory of a GPU is not enough, fewer answers are generated at once; on a CPU the system ends the process.
+        answered = max(answered, BASE_ANSWERS_AT_ONCE)
     plain = Memory(
         weights=weights.held * (2 if full and method.needs_reference else 1),
         training=training_bytes(trained, 0 if full else trained, training.optimizer, keeps_best=bool(config.validation.every)),
         once=kept.once,
         row=kept.row,
         logits=logit_bytes(answers, shape["vocabulary"]),
-        rows=_rows_at_once(config, method, "retain" in sides),
+        rows=_rows_at_once(config, method, sides),
         answering=cache_bytes(
-            min(answered, max(forget, ANSWERED_AT_ONCE)),
+            answered,
             tokens + NEW_TOKENS,
             shape["layers"],
             shape["kv_heads"],
@@ -268,9 +280,12 @@ def _memory(
     return memory, plan.saves
 
 
-def _rows_at_once(config: RunConfig, method: Method[Any], retained: bool) -> int:
+def _rows_at_once(config: RunConfig, method: Method[Any], measured: Mapping[str, Side]) -> int:
     """Rows that go through the model together: both sides of a step, the larger one, or a part of it."""
-    sides = (config.training.forget_batch, config.training.retain_rows if retained else 0)
+    training = config.training
+    sides = (training.forget_batch, training.retain_rows if "retain" in measured else 0)
+    if LEARNED in measured:
+        sides = (0, training.retain_batch or training.forget_batch)
     if "splitting" in method.unsupported():
         return sum(sides)
     if config.training.micro_batch is None and method.states_terms:
@@ -330,9 +345,11 @@ def _warnings(found: Preflight, config: RunConfig) -> list[str]:
     single = [name for name in found.gradients.unreached if name.partition(":")[0] not in found.gradients.dead_parts]
     if single:
         warnings.append(f"no gradient reaches {len(single)} modules: {summarise_names([name.partition(': ')[2] for name in single])}")
-    if found.teacher is not None and found.teacher.differs < DIFFERS and found.knowledge.known:
+    if found.teacher is not None and found.teacher.differs < DIFFERS and found.knowledge is not None and found.knowledge.known:
         warnings.append("the teacher answers like the model itself, so it has little to teach: set a stronger noise, or an instruction")
-    if "retain" not in found.sides and not config.neutral_retain:
+    if LEARNED in found.sides and found.gradients.dead_parts:
+        warnings.append(f"no row has a picture, so nothing is learned by {' and '.join(found.gradients.dead_parts)}")
+    if not {"retain", LEARNED} & set(found.sides) and not config.neutral_retain:
         warnings.append("nothing is retained: expect the model to lose more than it should (--retain, or --recipe no-retain)")
     if found.room is not None and found.memory.total > found.room:
         warnings.append(f"this may run out of memory: {_advice(found, config)}")
@@ -391,7 +408,7 @@ def as_json(found: Preflight, *, texts: bool = True) -> dict[str, Any]:
             "rows_at_once": found.memory.rows,
             "rows_that_fit": found.fits,
         },
-        "knowledge": {**vars(found.knowledge), "known": found.knowledge.known},
+        "knowledge": {**vars(found.knowledge), "known": found.knowledge.known} if found.knowledge else None,
         "teacher": vars(found.teacher) if found.teacher else None,
         "errors": [str(error) for error in found.errors],
         "warnings": list(found.warnings),

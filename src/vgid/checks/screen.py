@@ -6,6 +6,7 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
+from vgid.checks.knowledge import Knowledge
 from vgid.checks.preflight import Preflight
 from vgid.checks.rows import Side
 from vgid.errors import VgidError
@@ -22,7 +23,7 @@ def screen(found: Preflight) -> Panel:
     grid.add_column(overflow="fold")
     for mark, name, text in (_model(found), _trains(found), _pictures(found), _rows(found), *_labels(found)):
         grid.add_row(mark, name, text)
-    for mark, name, text in (_gradients(found), _memory(found), _teacher(found), _knowledge(found)):
+    for mark, name, text in (_gradients(found), _memory(found), *_answers(found)):
         grid.add_row(mark, name, text)
     for error in found.errors:
         grid.add_row(BAD, "", f"[red]{escape(_told(error))}[/]")
@@ -116,8 +117,12 @@ def _teacher(found: Preflight) -> tuple[str, str, str]:
     return GOOD if not any("teacher" in warning for warning in found.warnings) else CARE, "teacher", text
 
 
-def _knowledge(found: Preflight) -> tuple[str, str, str]:
-    known = found.knowledge
+def _answers(found: Preflight) -> list[tuple[str, str, str]]:
+    """What teacher and model were found to answer; nothing where nothing is to be forgotten."""
+    return [] if found.knowledge is None else [_teacher(found), _knowledge(found.knowledge)]
+
+
+def _knowledge(known: Knowledge) -> tuple[str, str, str]:
     text = f"the model tells {known.accuracy:.0%} of the facts in {known.n} forget questions, probability {known.probability:.2f}"
     return GOOD if known.known else BAD, "knows", text
 

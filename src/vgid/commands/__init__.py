@@ -29,6 +29,7 @@ from vgid.commands import (
     forget,
     inspect,
     methods,
+    metrics,
     record,
     unlearn,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "inspect",
     "main",
     "methods",
+    "metrics",
     "record",
     "unlearn",
 ]
@@ -97,7 +99,7 @@ def main() -> None:
         sys.exit(RunError.exit_code)
     except _Stopped as stopped:
         name = signal.Signals(int(str(stopped)) - 128).name
-        others = "`vgid forget`, `bench`, `compare` and `evaluate --benchmark` by themselves"
+        others = "`forget`, `bench`, `compare`, `evaluate --benchmark`, `metrics meta` and `experiment ablate` by themselves"
         _tell(f"stopped by {name}; `vgid unlearn` and `finetune` go on with --resume, {others}")
         raise
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vgid.commands.options import BatchSize, Json, Overwrite, Seed
+from vgid.commands.options import BatchSize, Json, Overwrite, Seed, Set
 from vgid.commands.root import app
 from vgid.commands.show import show
+
+if TYPE_CHECKING:
+    from vgid.experiments.inputs import SeedModels
 
 
 class _Noise(StrEnum):
@@ -22,6 +25,13 @@ class _Noise(StrEnum):
     diffusion = "diffusion"
 
 
+Seeds = Annotated[
+    int | None,
+    typer.Option(min=0, help="Demos to run, beside those given; 1 where none is given.", show_default=False),
+]
+Demos = Annotated[
+    list[Path] | None, typer.Option(help="Folder of `vgid demo --keep-data`; repeatable, one for each seed.", file_okay=False)
+]
 experiment_app = typer.Typer(help="Run an experiment of a paper.", no_args_is_help=True)
 app.add_typer(experiment_app, name="experiment")
 
@@ -33,15 +43,13 @@ def experiment() -> None:
 
 @experiment_app.command()
 def reverse(
-    demo: Annotated[
-        list[Path] | None, typer.Option(help="Folder of `vgid demo --keep-data`; repeatable, one for each seed.", file_okay=False)
-    ] = None,
+    demo: Demos = None,
     base: Annotated[Path | None, typer.Option(help="Your own models in place of a demo's: before unlearning,", file_okay=False)] = None,
     model: Annotated[Path | None, typer.Option(help="unlearned by VGID,", file_okay=False)] = None,
     reference: Annotated[Path | None, typer.Option(help="and trained without the forget rows.", file_okay=False)] = None,
     forget: Annotated[Path | None, typer.Option(help="Rows that were forgotten.")] = None,
     retain: Annotated[Path | None, typer.Option(help="Rows that must still be known.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Demos to run, where neither demos nor models are given.")] = 1,
+    seeds: Seeds = None,
     instruction: Annotated[str, typer.Option(help="Instruction of in-context unlearning: a built-in name, or a text.")] = "forget",
     noise: Annotated[_Noise, typer.Option(help="Noise of in-context unlearning.")] = _Noise.uniform,
     max_rows: Annotated[int, typer.Option(min=1, help="Forget rows of each seed to ask at most.")] = 96,
@@ -52,27 +60,15 @@ def reverse(
     as_json: Json = False,
 ) -> None:
     """Try to talk models out of forgetting: in-context unlearning, VGID and a retrained model under reverse prompts."""
-    from vgid.errors import ConfigError
-    from vgid.experiments.reverse import ReverseModels
     from vgid.experiments.reverse import reverse as run
     from vgid.progress import Stages
     from vgid.report.experiment import claim, experiment_table
 
-    own = (base, model, reference, forget, retain)
-    if any(own) and (demo or not all(own)):
-        raise ConfigError(
-            "own models need all five places, and no demo",
-            expected="--base, --model, --reference, --forget and --retain",
-            got=f"{sum(map(bool, own))} of them{' and --demo' if demo else ''}",
-            fix="give all five, or --demo alone",
-        )
-    runs = [ReverseModels.of_demo(folder) for folder in demo or ()]
-    if base and model and reference and forget and retain:
-        runs = [ReverseModels(base, model, reference, forget, retain, seed)]
+    runs = _given(demo, (base, model, reference, forget, retain), seeds, seed)
     with Stages(quiet=as_json) as stages:
         results = run(
             runs,
-            seeds=seeds,
+            seeds=int(not runs) if seeds is None else seeds,
             first_seed=seed,
             instruction=instruction,
             noise=noise.value,
@@ -83,3 +79,73 @@ def reverse(
             stages=stages,
         )
     show(results, as_json, [experiment_table(results), *claim(results)], out)
+
+
+@experiment_app.command()
+def ablate(
+    demo: Demos = None,
+    base: Annotated[Path | None, typer.Option(help="Your own models in place of a demo's: before unlearning,", file_okay=False)] = None,
+    reference: Annotated[Path | None, typer.Option(help="and trained without the forget rows.", file_okay=False)] = None,
+    forget: Annotated[Path | None, typer.Option(help="Rows to forget.")] = None,
+    retain: Annotated[Path | None, typer.Option(help="Rows that must still be known.")] = None,
+    seeds: Seeds = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(help="noise, strength, instruction, alpha, beta, steps, or KEY=VALUE,VALUE; repeatable. All six by default."),
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="Recipe of the runs.")] = "demo",
+    variant: Annotated[str | None, typer.Option(help="Recipe of a variant whose method settings are used, such as paper.")] = None,
+    settings: Set = None,
+    max_rows: Annotated[int, typer.Option(min=4, help="Questions about forgotten, and about retained people of each seed at most.")] = 192,
+    batch_size: BatchSize = 64,
+    seed: Seed = 0,
+    out: Annotated[Path, typer.Option(help="Folder for the results; a run in it goes on.", file_okay=False)] = Path("runs/ablate"),
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Change one setting of VGID at a time: noise, instruction, weights, steps, or any other."""
+    from vgid.experiments.ablate import ablate as run
+    from vgid.progress import Stages
+    from vgid.report.ablation import ablation_table
+
+    runs = _given(demo, (base, base, reference, forget, retain), seeds, seed)
+    with Stages(quiet=as_json) as stages:
+        results = run(
+            runs,
+            sweeps=sweep or (),
+            recipe=recipe,
+            variant=variant,
+            overrides=settings or (),
+            seeds=int(not runs) if seeds is None else seeds,
+            first_seed=seed,
+            max_rows=max_rows,
+            batch_size=batch_size,
+            out=out,
+            overwrite=overwrite,
+            stages=stages,
+        )
+    show(results, as_json, [ablation_table(results)], out)
+
+
+def _given(demo: list[Path] | None, own: tuple[Path | None, ...], seeds: int | None, seed: int) -> list[SeedModels]:
+    """The models and rows that options name.
+
+    Raises:
+        ConfigError: some places of own models are missing, or demos are given or wanted too.
+    """
+    from vgid.errors import ConfigError
+    from vgid.experiments.inputs import SeedModels
+
+    places = [path for path in own if path is not None]
+    if places and (demo or seeds or len(places) < len(own)):
+        given = f"{len(set(places))} of them{' and --demo' if demo else ''}{' and --seeds' if seeds else ''}"
+        raise ConfigError(
+            "own models need all their places, and no demo",
+            expected="--base, --model (not for ablate), --reference, --forget and --retain",
+            got=given,
+            fix="give them all, or --demo and --seeds alone",
+        )
+    if not places:
+        return [SeedModels.of_demo(folder) for folder in demo or ()]
+    base, model, reference, forget, retain = places
+    return [SeedModels(base, model, reference, forget, retain, seed)]

@@ -15,11 +15,14 @@ from vgid.commands.options import (
     Part,
     Recipe,
     Resume,
+    RunImageRoot,
     RunSeed,
+    RunTurns,
     Set,
     SkipBadRows,
     TrustRemoteCode,
     run_config,
+    with_reading,
 )
 from vgid.commands.root import app
 from vgid.commands.show import show
@@ -59,8 +62,11 @@ def finetune(
     settings: Set = None,
     seed: RunSeed = None,
     max_rows: Examined = None,
+    turns: RunTurns = None,
+    image_root: RunImageRoot = None,
     skip_bad_rows: SkipBadRows = False,
     resume: Resume = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Preflight only: check everything, write nothing.")] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
     trust_remote_code: TrustRemoteCode = False,
@@ -74,15 +80,20 @@ def finetune(
     from vgid.progress import Stages
     from vgid.report.table import results_table
 
-    config = finetune_config(recipe, [*(WEIGHTS[train] if train else []), *(settings or [])], seed)
+    config = with_reading(finetune_config(recipe, [*(WEIGHTS[train] if train else []), *(settings or [])], seed), turns, image_root)
     asked = _recipes_benchmark(recipe) if not data or benchmark else None
     rows: list[str] | list[Example] = list(data or [])
     left_out: str | list[Example] | None = without
     if benchmark is not None or asked:
+        if turns is not None or image_root is not None:
+            raise ConfigError("--turns and --image-root say how own data is read", got="a benchmark", fix="leave them out")
         rows, forget = _benchmark_rows(config, benchmark, asked, data, part, skip_bad_rows)
         left_out = forget if without == FORGET else without
     elif not rows:
         raise ConfigError("there is nothing to learn", fix="give --data, or a recipe that names a benchmark")
+    if dry_run:
+        _preflight(model, rows, left_out, config, skip_bad_rows, as_json)
+        return
     first = launch_rank() == 0
     with Stages(quiet=as_json or not first) as stages:
         done = run(
@@ -101,6 +112,21 @@ def finetune(
         show(done.results, as_json, [results_table(done.results)] if done.results["splits"] else [], out)
     if done.knows is False:
         raise typer.Exit(EXIT_CODE)
+
+
+def _preflight(
+    model: str, rows: list[str] | list[Example], left_out: str | list[Example] | None, config: RunConfig, skip_bad_rows: bool, as_json: bool
+) -> None:
+    from vgid.checks.preflight import as_json as to_json
+    from vgid.checks.screen import screen
+    from vgid.finetuning import preflight
+    from vgid.progress import Stages
+
+    with Stages(quiet=True) as stages:
+        found = preflight(model, rows, config, without=left_out, skip_bad_rows=skip_bad_rows, stages=stages)
+    show(to_json(found), as_json, [screen(found)])
+    if found.errors:
+        raise typer.Exit(2)
 
 
 def finetune_config(recipe: str | None, settings: list[str], seed: int | None) -> RunConfig:

@@ -16,12 +16,15 @@ from vgid.commands.options import (
     Overwrite,
     Recipe,
     Reference,
+    RunImageRoot,
     RunSeed,
+    RunTurns,
     Set,
     TrustRemoteCode,
     Without,
     kinds,
     run_config,
+    with_reading,
 )
 from vgid.commands.root import app
 from vgid.commands.show import plain, show
@@ -55,6 +58,8 @@ def forget(
     recipe: Recipe = None,
     settings: Set = None,
     seed: RunSeed = None,
+    turns: RunTurns = None,
+    image_root: RunImageRoot = None,
     allow_unknown: AllowUnknown = False,
     show_forgotten: Annotated[bool, typer.Option("--show-forgotten", help="Show a row on the screen, and errors' own words.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show plan, memory and time; write nothing.")] = False,
@@ -81,7 +86,7 @@ def forget(
         model=model,
         request=request,
         out=out,
-        config=run_config(recipe, method, settings, seed),
+        config=with_reading(run_config(recipe, method, settings, seed), turns, image_root),
         retain=retain,
         reference=reference,
         policy=policy,
@@ -141,6 +146,8 @@ def retrain(
     recipe: Recipe = None,
     settings: Set = None,
     seed: RunSeed = None,
+    turns: RunTurns = None,
+    image_root: RunImageRoot = None,
     max_rows: Annotated[int | None, typer.Option(min=1, help="Rows of either set to ask before and after, at most.")] = None,
     key: Annotated[Path | None, typer.Option(help="Secret key of the record, a file of yours; by default OUT.key, which is made.")] = None,
     overwrite: Overwrite = False,
@@ -161,7 +168,7 @@ def retrain(
 
     if launch_rank() > 0:
         raise ConfigError("vgid retrain runs in one process", fix="under a launcher, use vgid finetune --without")
-    config = finetune_config(recipe, settings or [], seed)
+    config = with_reading(finetune_config(recipe, settings or [], seed), turns, image_root)
     options = RetrainOptions(model, request, retain, out, config, leave_out, max_rows, key, overwrite)
     with Stages(quiet=as_json) as stages:
         result = run_retrain(options, stages=stages)

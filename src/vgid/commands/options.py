@@ -62,6 +62,13 @@ Turns = Annotated[TurnsName, typer.Option(help="Of a conversation, the last answ
 ImageRoot = Annotated[
     Path | None, typer.Option(help="Folder that image paths are relative to; by default the data file's.", file_okay=False)
 ]
+RunTurns = Annotated[
+    TurnsName | None, typer.Option("--turns", help="Of a conversation, the last answer, or a row of each answer (setting `data.turns`).")
+]
+RunImageRoot = Annotated[
+    Path | None,
+    typer.Option("--image-root", help="Folder that image paths are relative to (setting `data.image_root`).", file_okay=False),
+]
 BatchSize = Annotated[int, typer.Option(min=1, help="Questions that are asked at once.")]
 
 RENAMED = {
@@ -90,6 +97,22 @@ def run_config(recipe: str | None, method: str | None, settings: list[str] | Non
     from vgid.config import resolve
 
     return resolve(recipe, [*(settings or []), *([f"seed={seed}"] if seed is not None else [])], method=method)
+
+
+def with_reading(config: RunConfig, turns: TurnsName | None, image_root: Path | None) -> RunConfig:
+    """Put `--turns` and `--image-root` in place of the settings `data.turns` and `data.image_root`, where they are given.
+
+    Args:
+        config: the configuration.
+        turns: `--turns`.
+        image_root: `--image-root`.
+
+    Returns:
+        The configuration with both.
+    """
+    given = {"turns": turns and turns.value, "image_root": image_root and str(image_root)}
+    changed = {name: value for name, value in given.items() if value is not None}
+    return config.model_copy(update={"data": config.data.model_copy(update=changed)}) if changed else config
 
 
 def kinds(without: list[str] | None) -> tuple[Kind, ...]:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vgid.commands.options import Json, Out, Overwrite, TrustRemoteCode
+from vgid.commands.options import ImageRoot, Json, Out, Overwrite, TrustRemoteCode
 from vgid.commands.root import app
 from vgid.commands.show import plain, show
 from vgid.errors import ConfigError
@@ -64,6 +64,7 @@ def replay(
     model: Annotated[str | None, typer.Option(help="Folder or hub id of the model before, where it has moved.")] = None,
     retain: Annotated[Path | None, typer.Option(help="The rows to keep, where they have moved.")] = None,
     reference: Annotated[str | None, typer.Option(help="The model that never saw the rows, where it has moved.")] = None,
+    image_root: ImageRoot = None,
     key: Annotated[Path | None, typer.Option(help="The run's key, by default FOLDER.key; it becomes the replay's, too.")] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -81,7 +82,7 @@ def replay(
 
     if launch_rank() > 0:
         raise ConfigError("vgid record replay runs in one process", fix="start it without a launcher")
-    options = ReplayOptions(folder, out, model, request, retain, reference, key, overwrite)
+    options = ReplayOptions(folder, out, model, request, retain, reference, image_root, key, overwrite)
     with Stages(quiet=as_json) as stages:
         result = run_replay(options, stages=stages)
     different = {"weights": [f"merged/{name}" for name in result.weights], "figures": list(result.figures)}

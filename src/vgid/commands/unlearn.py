@@ -16,11 +16,14 @@ from vgid.commands.options import (
     Overwrite,
     Recipe,
     Resume,
+    RunImageRoot,
     RunSeed,
+    RunTurns,
     Set,
     SkipBadRows,
     TrustRemoteCode,
     run_config,
+    with_reading,
 )
 from vgid.commands.root import app
 from vgid.commands.show import show
@@ -48,6 +51,8 @@ def unlearn(
     settings: Set = None,
     seed: RunSeed = None,
     max_rows: Examined = None,
+    turns: RunTurns = None,
+    image_root: RunImageRoot = None,
     skip_bad_rows: SkipBadRows = False,
     resume: Resume = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Preflight only: check everything, write nothing.")] = False,
@@ -56,11 +61,11 @@ def unlearn(
     as_json: Json = False,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Make a model forget, after a preflight; writes the adapter, the merged model and results.json.
+    """Make a model forget, after a preflight; writes the adapter, the merged model, results.json and report.html.
 
     Exit code 0: done; 3: done, but the forget rows are still answered, or too much else is lost; 1: the run failed; 2: bad input.
     """
-    config = run_config(recipe, method, settings, seed)
+    config = with_reading(run_config(recipe, method, settings, seed), turns, image_root)
     if dry_run:
         _preflight(model, forget, retain, config, max_rows, skip_bad_rows, allow_unknown, False, as_json)
         return
@@ -106,12 +111,14 @@ def preflight(
     ] = None,
     allow_unknown: AllowUnknown = False,
     show_forgotten: Annotated[bool, typer.Option("--show-forgotten", help="Show a forget row's text in the label sample.")] = False,
+    turns: RunTurns = None,
+    image_root: RunImageRoot = None,
     skip_bad_rows: SkipBadRows = False,
     as_json: Json = False,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Look at model, data and settings before a run: what fits, what is trained, and whether there is anything to forget."""
-    config = run_config(recipe, method, settings, seed)
+    config = with_reading(run_config(recipe, method, settings, seed), turns, image_root)
     _preflight(model, forget, retain, config, max_rows, skip_bad_rows, allow_unknown, show_forgotten, as_json)
 
 

@@ -60,6 +60,7 @@ def build_comparison(finished: FinishedComparison, seconds: Mapping[str, float])
         "pairs": _pairs(named, draws),
         "splits": _splits(whole, order),
         "looks": {name: [run.looks for run in each] for name, each in whole.items() if any(run.looks for run in each)},
+        "curves": {name: [run.curves for run in each] for name, each in whole.items() if any(run.curves for run in each)},
         "cost": {name: _cost(each) for name, each in whole.items()},
         "configs": {name: each[0].config for name, each in runs.items() if each[0].config},
         "tuned": {name: each._asdict() for name, each in finished.tuned.items()},

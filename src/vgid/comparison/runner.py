@@ -21,6 +21,7 @@ from vgid.comparison.stored_run import Run, evaluation_fields, read_run
 from vgid.comparison.time_budget import steps_within
 from vgid.comparison.tuning import tune
 from vgid.config import RunConfig, resolve
+from vgid.curves import RECALL, measured, thinned
 from vgid.data.example import Example
 from vgid.demo.report import EXAMPLES_SHOWN, evenly_spaced
 from vgid.errors import RunError, StoppedError
@@ -30,8 +31,8 @@ from vgid.progress import Stages
 from vgid.run_folder import note
 from vgid.training.fit import fit
 
-RECALL = "recall "
-"""Start of the names of training curves that hold evaluations on the validation rows; the side follows."""
+CURVE_POINTS = 100
+"""Points of a stored curve, at most."""
 
 
 @dataclass(frozen=True)
@@ -198,10 +199,11 @@ class SeedRuns:
         except RunError as error:
             return Run(entry.name, seed, depends, config.model_dump(mode="json"), 0, 0.0, 0, "failed", failed=error.problem)
         steps = max((curve[-1][0] for curve in fitted.curves.values() if curve), default=0)
-        recalls = {name.removeprefix(RECALL): curve for name, curve in fitted.curves.items() if name.startswith(RECALL)}
+        recalls = measured(fitted.curves, RECALL)
+        curves = thinned({name: curve for name, curve in fitted.curves.items() if not name.startswith(RECALL)}, CURVE_POINTS)
         fields = self._evaluate(fitted.loaded, entry.name)
         settings, seconds = config.model_dump(mode="json"), round(fitted.seconds, 2)
-        return Run(entry.name, seed, depends, settings, steps, seconds, peak.bytes, fitted.stopped, recalls, **fields)
+        return Run(entry.name, seed, depends, settings, steps, seconds, peak.bytes, fitted.stopped, recalls, curves, **fields)
 
     def _identity(self, config: RunConfig) -> dict[str, Any]:
         data = self.dataset.data

@@ -32,6 +32,7 @@ class Run:
         ended: why the run ended, in words.
         looks: evaluations on the validation rows during the run: by side, `(step, share)` with the share of rows known before that are
             recalled word for word.
+        curves: parts of the loss, and drift of the validation rows, by name: `(step, value)`, a point for several steps.
         failed: what went wrong; a run that failed has no answers. None for a run that succeeded.
         figures: means by split.
         answers: by split, the subject of each question and whether it was answered; nothing of what was said.
@@ -47,6 +48,7 @@ class Run:
     memory: int
     ended: str
     looks: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
+    curves: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
     failed: str | None = None
     figures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     answers: Mapping[str, SplitAnswers] = field(default_factory=dict)

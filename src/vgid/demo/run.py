@@ -101,6 +101,7 @@ def run_demo(
             ablation=demo.ablation,
             seconds=demo.seconds,
             training=demo.unlearned.stopped,
+            curves={name: [list(point) for point in curve] for name, curve in demo.unlearned.curves.items()},
             **({"teachers": demo.teachers} if demo.teachers else {}),
         )
         write_json_atomic(out / "results.json", results)
@@ -110,7 +111,6 @@ def run_demo(
             title="A small model forgets people who do not exist",
             subjects=tuple(person.id for person in demo.world.forget),
             examples=tuple(report_example(split, example, demo.evaluated) for split, example in shown),
-            curves=demo.unlearned.curves,
         )
         write_report(out / "report.html", report)
     finally:

@@ -8,7 +8,6 @@ unlearning and the retrained model.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -22,13 +21,12 @@ from vgid.auditing.figures import recovered_share
 from vgid.config import resolve
 from vgid.data.example import subject_key
 from vgid.data.sources import check_disjoint, rows_of
-from vgid.demo.run import run_demo
 from vgid.errors import DataError
 from vgid.evaluation.statistics import GroupedValues, bootstrap_ci, combined_ci
+from vgid.experiments.inputs import SeedModels, check_seeds, with_new_demos
 from vgid.models.loading import LoadedModel, load_model
 from vgid.perturbation import NoiseKind
 from vgid.progress import Stages, stages_or_own
-from vgid.reading import read_json
 from vgid.report.experiment import experiment_latex, experiment_markdown, render_experiment
 from vgid.results import versions
 from vgid.run_folder import check_output, output_folder
@@ -45,54 +43,10 @@ model, as a share of the facts."""
 UNSEEN = "retrained"
 
 
-@dataclass(frozen=True)
-class ReverseModels:
-    """The models and rows of one seed.
-
-    Attributes:
-        base: the model before unlearning.
-        unlearned: the model unlearned by VGID.
-        retrained: a model that never saw the forget rows.
-        forget: file of the forget rows.
-        retain: file of the retain rows.
-        seed: random seed of the run.
-    """
-
-    base: Path
-    unlearned: Path
-    retrained: Path
-    forget: Path
-    retain: Path
-    seed: int
-
-    @classmethod
-    def of_demo(cls, folder: Path) -> ReverseModels:
-        """The models of a demo that was run with `--keep-data`.
-
-        Raises:
-            DataError: the folder holds no such demo.
-        """
-        wanted = [folder / name for name in ("base", "merged", "retrained", "data/forget.jsonl", "data/retain.jsonl", "results.json")]
-        missing = [str(path.relative_to(folder)) for path in wanted if not path.exists()]
-        if missing:
-            raise DataError(
-                "the folder holds no demo with its models",
-                where=str(folder),
-                expected="what `vgid demo --keep-data` leaves",
-                got=f"no {missing[0]}",
-                fix=f"vgid demo --keep-data --out {folder}",
-            )
-        base, unlearned, retrained, forget, retain, results = wanted
-        seed = read_json(results).get("seed")
-        if not isinstance(seed, int) or isinstance(seed, bool):
-            raise DataError("the results name no seed", where=str(results), expected="seed: a whole number", got=type(seed).__name__)
-        return cls(base, unlearned, retrained, forget, retain, seed)
-
-
 def reverse(
-    runs: Sequence[ReverseModels] = (),
+    runs: Sequence[SeedModels] = (),
     *,
-    seeds: int = 1,
+    seeds: int = 0,
     first_seed: int = 0,
     instruction: str = "forget",
     noise: NoiseKind = "uniform",
@@ -105,9 +59,9 @@ def reverse(
     """Attack in-context unlearning, VGID and the retrained model with prompts that reverse the instruction.
 
     Args:
-        runs: models and rows, one entry for each seed; none runs the demo for each seed first.
-        seeds: number of seeds, where demos are run.
-        first_seed: the first of them; the others follow.
+        runs: models and rows, one entry for each seed.
+        seeds: number of demos to run beside them.
+        first_seed: the first of their seeds; the others follow, without those of `runs`.
         instruction: name of the built-in instruction of in-context unlearning, or a text; the attack quotes it.
         noise: kind of noise on the pictures of in-context unlearning.
         max_rows: largest number of forget rows of each seed; half as many retain rows are asked.
@@ -120,12 +74,13 @@ def reverse(
         The results object (schema `vgid.experiment.reverse/1`): figures and settings, nothing of what was asked or answered.
 
     Raises:
-        ConfigError: instruction or noise is not valid.
+        ConfigError: instruction or noise is not valid, a seed is given twice, or there is nothing to attack.
         DataError: rows are bad, or no base answers any of the forget rows.
         ModelError: a model cannot be loaded.
         OutputError: `out` holds something already, or cannot be written.
     """
     folder = Path(out)
+    check_seeds(runs, seeds)
     configs = {
         "icu: instruction": ["method.noise.kind=none"],
         "icu: noise": [f"method.noise.kind={noise}", 'method.instruction=""'],
@@ -133,14 +88,9 @@ def reverse(
     }
     told = [f"method.instruction={instruction}"]
     resolved = {name: resolve(None, [*told, *changes], method="icu") for name, changes in configs.items()}
-    inputs = [path for run in runs for path in (run.base, run.unlearned, run.retrained, run.forget, run.retain)]
-    check_output(folder, overwrite, inputs=inputs)
+    check_output(folder, overwrite, inputs=[path for run in runs for path in run.paths])
     with stages_or_own(stages) as shown, output_folder(folder):
-        made = list(runs)
-        for seed in range(first_seed, first_seed + seeds) if not runs else ():
-            place = folder / "demos" / f"seed-{seed}"
-            run_demo(place, seed=seed, keep_data=True, stages=shown)
-            made.append(ReverseModels.of_demo(place))
+        made = with_new_demos(runs, seeds, first_seed, folder, shown)
         entries: dict[str, list[dict[str, Any]]] = {}
         for run in made:
             with shown(f"Reversing instructions, seed {run.seed}", f"reverse-{run.seed}") as tick:
@@ -171,7 +121,7 @@ def reverse(
     return results
 
 
-def _material(run: ReverseModels, most: int, batch_size: int) -> Material:
+def _material(run: SeedModels, most: int, batch_size: int) -> Material:
     forget, retain = rows_of(run.forget), rows_of(run.retain)
     check_disjoint(forget, retain)
     return Material(

@@ -42,6 +42,29 @@ def folder_of(path: str) -> Path | None:
     return Path(found).parent if found else None
 
 
+@contextmanager
+def opened(file: Path) -> Iterator[Any]:
+    """Open a file of weights, with one clear error for each fault, also while it is read.
+
+    Raises:
+        ModelError: it is not a plain file, so that it may never end, or it cannot be read.
+    """
+    expected, fix = "a whole file in the safetensors format", "copy the file anew"
+    if not file.is_file():
+        raise ModelError(
+            "the weights are not in a plain file",
+            where=file,
+            expected=expected,
+            got="a folder, a special file, or a link to nothing",
+            fix=fix,
+        )
+    try:
+        with safe_open(file, "pt") as content:
+            yield content
+    except (OSError, SafetensorError) as error:
+        raise ModelError("the weights cannot be read", where=file, expected=expected, got=first_line(error), fix=fix) from error
+
+
 def tensor_headers(folder: Path, pattern: str = "*.safetensors") -> dict[str, TensorHeader]:
     """Read names, types and shapes of all tensors in the files of a folder.
 
@@ -50,33 +73,22 @@ def tensor_headers(folder: Path, pattern: str = "*.safetensors") -> dict[str, Te
     """
     headers: dict[str, TensorHeader] = {}
     for file in sorted(folder.glob(pattern)):
-        with _opened(file) as content:
+        with opened(file) as content:
             for name in content.keys():  # noqa: SIM118
                 part = content.get_slice(name)
                 headers[name] = TensorHeader(part.get_dtype(), tuple(part.get_shape()))
     return headers
 
 
-@contextmanager
-def _opened(file: Path) -> Iterator[Any]:
-    try:
-        with safe_open(file, "pt") as content:
-            yield content
-    except (OSError, SafetensorError) as error:
-        raise ModelError(
-            "the weights cannot be read",
-            where=file,
-            expected="a whole file in the safetensors format",
-            got=first_line(error),
-            fix="copy the file anew",
-        ) from error
-
-
 def read_tensors(folder: Path, names: Iterable[str]) -> dict[str, Tensor]:
-    """Read some tensors of a checkpoint folder."""
+    """Read some tensors of a checkpoint folder.
+
+    Raises:
+        ModelError: a file of weights cannot be read.
+    """
     wanted, found = set(names), dict[str, Tensor]()
     for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, "pt") as content:
+        with opened(file) as content:
             found |= {name: content.get_tensor(name) for name in content.keys() if name in wanted}  # noqa: SIM118
     return found
 
@@ -149,7 +161,7 @@ def check_finite(folder: Path, pattern: str = "*.safetensors") -> None:
         ModelError: one is.
     """
     for file in sorted(folder.glob(pattern)):
-        with _opened(file) as content:
+        with opened(file) as content:
             for name in content.keys():  # noqa: SIM118
                 value = content.get_tensor(name)
                 if value.is_floating_point() and not bool(torch.isfinite(value.float()).all()):

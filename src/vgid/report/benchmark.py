@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rich.markup import escape
@@ -10,11 +10,14 @@ from rich.table import Table
 
 from vgid.report.rendering import check_schema, render_template
 from vgid.report.table import plain_table
-from vgid.report.words import figure_cell, flatten, model_name
+from vgid.report.training import TrainingFigure, training_figures
+from vgid.report.words import figure_cell, flatten, model_name, percent
 
 SCHEMA = "vgid.benchmark/1"
 ARROWS = {"up": "\u2191", "down": "\u2193", "none": ""}
 """A sign for the direction in which a figure gets better."""
+LEARNING = {"finetuned": "Fine-tuning of the model that knows", "reference": "Reference, without the forget set"}
+"""Titles of the runs of `vgid bench --from-base` that come before unlearning."""
 PRECONDITION = {
     True: "The model knew the forget set before unlearning, so that forgetting can be measured.",
     False: "The model hardly knew more of the forget set than one that never saw it: nothing can be said about forgetting.",
@@ -80,13 +83,37 @@ def render_benchmark(results: Mapping[str, Any]) -> str:
     return render_template(
         "benchmark.html.j2",
         results=results,
+        headline=headline(results),
         models=[(model, model_name(model)) for model in results["figures"]],
         splits=metric_rows(results),
         composite=results["composite"],
         published=[(each, published_rows(results, each)) for each in results["published"]],
         settings=list(flatten((results["unlearning"] or {}).get("config") or {})),
+        training=list(_training(results)),
         precondition=PRECONDITION[results["composite"]["known"]] if results["composite"] else "",
     )
+
+
+def headline(results: Mapping[str, Any]) -> str:
+    """The verdict in a sentence: what is gone and what is kept, or why nothing can be said."""
+    found, models = results["composite"], list(results["figures"])
+    if found and found["known"]:
+        return f"{percent(found['removed'])} of what could be removed is gone, and {percent(found['kept'])} of the utility is left"
+    if found:
+        return "Nothing can be said about forgetting: the model hardly knew the forget set before"
+    model = "unlearned" if "unlearned" in models else models[-1]
+    knows, useful = results["knowledge"][model], results["utility"][model]
+    return f"{model_name(model)}: {knows:.3f} knowledge of the forget set, {useful:.3f} utility; alone they say nothing about forgetting"
+
+
+def _training(results: Mapping[str, Any]) -> Iterator[tuple[str, list[TrainingFigure]]]:
+    """How each run of training went: the one that unlearned, and before it those that made the models it starts from."""
+    runs = {"Unlearning": results["unlearning"] or {}}
+    learned = results.get("finetuning") or {}
+    runs |= {title: learned[name] for name, title in LEARNING.items() if name in learned}
+    for title, run in runs.items():
+        if figures := training_figures(run.get("curves") or {}, f"-{title.split()[0].lower()}"):
+            yield title, figures
 
 
 def published_rows(results: Mapping[str, Any], published: Mapping[str, Any]) -> list[PublishedRow]:

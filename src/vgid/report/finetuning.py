@@ -1,19 +1,16 @@
-"""The report of a fine-tuning: what the model has learned, and loss and recall over steps. It holds figures, no questions or answers."""
+"""The report of a fine-tuning: what the model has learned, and how training went. It holds figures, no questions or answers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from markupsafe import Markup
-
-from vgid.report import plots, view
+from vgid.report import view
 from vgid.report.rendering import check_schema, render_template
+from vgid.report.training import training_figures
 from vgid.report.words import accuracy, flatten, models_of, percent
 
 SCHEMA = "vgid.results/1"
-RECALL = "recall "
-"""What the names of curves of recall start with; other curves are parts of the loss."""
 
 
 def render_finetuning(results: Mapping[str, Any]) -> str:
@@ -29,9 +26,6 @@ def render_finetuning(results: Mapping[str, Any]) -> str:
         DataError: the results are not of schema `vgid.results/1`.
     """
     check_schema(results, SCHEMA)
-    curves = results["curves"]
-    losses = {name: line for name, line in curves.items() if not name.startswith(RECALL)}
-    recalled = {name.removeprefix(RECALL): line for name, line in curves.items() if name.startswith(RECALL)}
     splits = results["splits"]
     return render_template(
         "finetuning.html.j2",
@@ -39,10 +33,7 @@ def render_finetuning(results: Mapping[str, Any]) -> str:
         headline=_headline(splits, results["rows_trained"]),
         models=models_of(splits),
         rows=[row for _, rows in view.groups(splits, models_of(splits)) for row in rows],
-        losses=Markup(plots.curves(losses)) if losses else None,
-        recall=Markup(plots.recall_curves(recalled)) if recalled else None,
-        recalled=list(recalled),
-        curve_series=plots.curve_series,
+        training=training_figures(results["curves"]),
         settings=list(flatten(results["config"])),
     )
 

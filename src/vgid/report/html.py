@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from markupsafe import Markup
 from vgid.artifacts import write_text_atomic
 from vgid.report import plots, view
 from vgid.report.rendering import check_schema, render_template
+from vgid.report.training import training_figures
 from vgid.report.words import GROUPS, flatten, headline, models_of, split_group
 
 SCHEMA = "vgid.results/1"
@@ -41,18 +42,16 @@ class ReportData:
     """The content of a report.
 
     Attributes:
-        results: the object of `results.json`, schema `vgid.results/1`.
+        results: the object of `results.json`, schema `vgid.results/1`, with the `curves` of training where there was any.
         title: what was done, in a few words.
         subjects: opaque ids of the forgotten people.
         examples: shown as they are; give none where forgotten data must not leave the run's folder.
-        curves: `(step, loss)` by name.
     """
 
     results: Mapping[str, Any]
     title: str
     subjects: tuple[str, ...] = ()
     examples: tuple[ReportExample, ...] = ()
-    curves: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
 
 
 def write_report(path: str | Path, data: ReportData) -> None:
@@ -85,8 +84,7 @@ def render_report(data: ReportData) -> str:
         groups=view.groups(splits, models_of(splits)),
         points=points,
         tradeoff=Markup(plots.tradeoff(points)) if points else None,
-        curves=Markup(plots.curves(data.curves)) if data.curves else None,
-        curve_series=plots.curve_series,
+        training=training_figures(results.get("curves") or {}),
         examples=by_group(data.examples),
         variants=list(ablation),
         ablation=view.groups(view.by_split(ablation), list(ablation)),

@@ -19,6 +19,10 @@ SERIES = ("base", "unlearned", "retrained", "s1", "s2", "s3", "s4", "s5")
 GLYPHS = {"o": "●", "s": "■", "D": "◆", "^": "▲", "v": "▼", "X": "✖"}
 """Markers of matplotlib, each with the character that stands for it in a legend."""
 
+MOST_POINTS = 400
+"""Points of a line that are drawn, at most."""
+Lines = Mapping[str, Sequence[tuple[float, float]]]
+
 _SIZE, _SMALL = (5.4, 3.7), (3.4, 2.3)
 _STYLE = {
     "svg.fonttype": "none",
@@ -120,8 +124,13 @@ def front(points: Sequence[Point], names: Sequence[str], least: float = 0.0) -> 
     return _svg(figure, f"front-{round(100 * least)}", alt)
 
 
-def curves(lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:
-    """Plot losses by step, as SVG: measured values thin, their running mean thick."""
+def curves(lines: Lines, page: str = "") -> str:
+    """Plot losses by step, as SVG: measured values thin, their running mean thick.
+
+    Args:
+        lines: points (step, loss) by the part's name.
+        page: a word that no other run on the page has, where a page shows several.
+    """
     figure, axes = _figure("step", "loss")
     for index, line in enumerate(lines.values()):
         finite = [(step, value) for step, value in line if math.isfinite(value)]
@@ -131,26 +140,56 @@ def curves(lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:
         colour = _PLACEHOLDERS[curve_series(index)]
         window = max(1, len(values) // 20)
         if window > 1:
-            axes.plot(steps, values, color=colour, linewidth=0.8, alpha=0.3)
-        axes.plot(steps, running_mean(values, window), color=colour, linewidth=1.9, marker="o" if len(values) < 3 else "")
+            axes.plot(*zip(*_thinned(finite), strict=True), color=colour, linewidth=0.8, alpha=0.3)
+        mean = _thinned(list(zip(steps, running_mean(values, window), strict=True)))
+        axes.plot(*zip(*mean, strict=True), color=colour, linewidth=1.9, marker="o" if len(values) < 3 else "")
     axes.margins(x=0.01)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(6))
-    return _svg(figure, "curves", f"Loss by training step: {', '.join(lines)}.")
+    return _svg(figure, f"curves{page}", f"Loss by training step: {', '.join(lines)}.")
 
 
-def recall_curves(lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:
-    """Plot shares of rows that are recalled (up) by step (right), as SVG, one line for each set of rows."""
-    figure, axes = _figure("step", "rows recalled")
-    for index, line in enumerate(lines.values()):
-        axes.plot(
-            *zip(*line, strict=True), color=_PLACEHOLDERS[curve_series(index)], linewidth=1.9, marker="o", markersize=4, clip_on=False
-        )
+def recall_curves(lines: Lines, page: str = "") -> str:
+    """Plot shares of rows that are recalled (up) by step (right), as SVG, one line for each set of rows.
+
+    Args:
+        lines: points (step, share) by the set's name.
+        page: as in `curves`.
+    """
+    figure, axes = _by_step(lines, "rows recalled")
     axes.set_ylim(-0.03, 1.03)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     alt = "; ".join(f"{name} {line[-1][1]:.0%}" for name, line in lines.items())
-    return _svg(figure, "recall-curves", f"Rows recalled by training step; at the end {alt}.")
+    return _svg(figure, f"recall-curves{page}", f"Rows recalled by training step; at the end {alt}.")
+
+
+def drift_curves(lines: Lines, page: str = "") -> str:
+    """Plot drift from the base in nats a token (up) by step (right), as SVG, one line for each set of rows.
+
+    Args:
+        lines: points (step, drift) by the set's name.
+        page: as in `curves`.
+    """
+    figure, axes = _by_step(lines, "nats a token")
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_locator(MaxNLocator(6))
+    alt = "; ".join(f"{name} {line[-1][1]:.2g}" for name, line in lines.items())
+    return _svg(figure, f"drift-curves{page}", f"Drift from the model before by training step, in nats a token; at the end {alt}.")
+
+
+def _by_step(lines: Lines, y: str) -> tuple[Figure, Axes]:
+    figure, axes = _figure("step", y)
+    for index, line in enumerate(lines.values()):
+        colour = _PLACEHOLDERS[curve_series(index)]
+        axes.plot(*zip(*_thinned(line), strict=True), color=colour, linewidth=1.9, marker="o", markersize=4, clip_on=False)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    return figure, axes
+
+
+def _thinned(line: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
+    """A line of at most `MOST_POINTS` points, its last one among them; more would make pages heavy and show nothing."""
+    stride = -(-len(line) // MOST_POINTS)
+    return line if stride <= 1 else line[::-1][::stride][::-1]
 
 
 def recall(name: str, lines: Mapping[str, Sequence[Sequence[tuple[float, float]]]]) -> str:
@@ -175,6 +214,24 @@ def recall(name: str, lines: Mapping[str, Sequence[Sequence[tuple[float, float]]
     return _svg(figure, f"recall-{re.sub('[^a-z0-9]+', '-', name)}", f"Rows recalled during training with {name}; at the end {alt}.")
 
 
+def small_curves(name: str, y: str, lines: Mapping[str, Sequence[Sequence[tuple[float, float]]]]) -> str:
+    """Plot curves of one method by step, small, as SVG.
+
+    Args:
+        name: name of the method.
+        y: what is plotted.
+        lines: by name of the curve, a line of (step, value) for each seed.
+    """
+    figure, axes = _figure("step", y, _SMALL)
+    for index, seeds in enumerate(lines.values()):
+        for line in seeds:
+            axes.plot(*zip(*line, strict=True), color=_PLACEHOLDERS[curve_series(index)], linewidth=1.3, alpha=0.8)
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    alt = "; ".join(f"{curve} {', '.join(f'{line[-1][1]:.3g}' for line in seeds if line)}" for curve, seeds in lines.items())
+    return _svg(figure, re.sub("[^a-z0-9]+", "-", f"{y}-{name}"), f"{y} during training with {name}; at the end {alt}.")
+
+
 def leakage(lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:
     """Plot the share of facts recovered (up) by the share of forget rows used for fine-tuning (right), as SVG, one line for each series."""
     figure, axes = _figure("forget rows used for fine-tuning", "facts about others recovered")
@@ -188,6 +245,44 @@ def leakage(lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:
         axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     alt = "; ".join(f"{series}: {', '.join(f'{y:.0%} at {x:.0%}' for x, y in line)}" for series, line in lines.items())
     return _svg(figure, "leakage", f"Leakage over relearning budgets. {alt}.")
+
+
+def sweep(name: str, labels: Sequence[str], lines: Mapping[str, Sequence[tuple[float, float, float]]]) -> str:
+    """Plot shares (up) for the values of a setting, with 95 % intervals.
+
+    Args:
+        name: name of the setting.
+        labels: its values; where all are numbers, they are joined by lines.
+        lines: for each figure its name, and by value (share, low, high) in [0, 1].
+
+    Returns:
+        SVG with a legend.
+    """
+    figure, axes = _figure(name, "share")
+    numeric = all(re.fullmatch(r"[\d.e+-]+", label) for label in labels)
+    places = list(range(len(labels)))
+    for index, (shown, line) in enumerate(lines.items()):
+        values = [value for value, _, _ in line]
+        reach = [[max(0.0, value - low) for value, low, _ in line], [max(0.0, high - value) for value, _, high in line]]
+        colour, shift = _PLACEHOLDERS[curve_series(index)], 0.06 * (index - (len(lines) - 1) / 2)
+        axes.errorbar(
+            *([place + shift for place in places], values),
+            yerr=reach,
+            color=colour,
+            marker="osD^vX"[index % 6],
+            linewidth=1.6 if numeric else 0,
+            elinewidth=1.2,
+            label=shown,
+            clip_on=False,
+        )
+    axes.set_ylim(-0.03, 1.03)
+    axes.set_xticks(places, labels, rotation=0 if numeric or len(labels) < 6 else 20)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.legend(frameon=False, labelcolor=_PLACEHOLDERS["ink"], fontsize=10)
+    alt = "; ".join(
+        f"{shown}: {', '.join(f'{v:.0%} at {x}' for x, (v, _, _) in zip(labels, line, strict=True))}" for shown, line in lines.items()
+    )
+    return _svg(figure, f"sweep-{re.sub('[^a-z0-9]+', '-', name)}", f"Shares by {name}. {alt}.")
 
 
 def curve_series(index: int) -> str:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from vgid.artifacts import write_text_atomic
 from vgid.report.matrix import MARKS, decisive
 from vgid.report.rendering import check_schema, render_template
+from vgid.report.training import training_figures
 from vgid.report.words import flatten, model_name, percent
 
 SCHEMA = "vgid.record/1"
@@ -131,6 +132,7 @@ def render_record(record: Mapping[str, Any]) -> str:
         attacks={name: list(_levels(each)) for name, each in verification["attacks"].items()},
         evaluation=list(_evaluation(verification["evaluation"])),
         models=list(dict.fromkeys(model for each in verification["evaluation"].values() for model in each)),
+        training=training_figures(record["procedure"].get("curves") or {}),
         settings=list(flatten(record["procedure"]["config"])),
         policy=list(flatten(verification["policy"])),
         number=_number,

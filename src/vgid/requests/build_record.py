@@ -11,13 +11,13 @@ from typing import Any
 import torch
 
 from vgid.auditing.policy import Policy
+from vgid.curves import thinned
 from vgid.data.example import Example
-from vgid.data.sources import load_examples
 from vgid.reading import read_json
 from vgid.requests.files import CHECKS, MERGED, RECORD, digests, files_below, sha256
 from vgid.requests.keys import Key
 from vgid.requests.next_steps import next_steps, still_answered
-from vgid.requests.previous import PreviousDeletion
+from vgid.requests.previous import PreviousDeletion, without_paths
 from vgid.requests.record import (
     SCHEMA,
     Answered,
@@ -44,6 +44,8 @@ from vgid.requests.resolved import ResolvedRun
 from vgid.requests.state import RunState, now
 from vgid.results import versions
 
+CURVE_POINTS = 60
+"""Points of a curve of training in a record, at most."""
 COPIES = (
     "The model before unlearning still holds what was forgotten. Its copies, and adapters made from it, must be retired; this record does "
     "not show that they were."
@@ -140,7 +142,7 @@ def request_part(request: ParsedRequest, rows: Sequence[Example], key: Key, star
 
 
 def _data(run: ResolvedRun, key: Key) -> DataPart:
-    rows, retain = run.rows, load_examples(run.retain)
+    rows, retain = run.rows, run.read_retain()
     made = run.out / CHECKS / "enrichment.json"
     return DataPart(
         rows=len(rows),
@@ -161,7 +163,7 @@ def _procedure(run: ResolvedRun, key: Key, state: RunState) -> Procedure:
     results = read_json(run.work / "unlearn" / "results.json")
     return Procedure(
         method=results["method"],
-        config=run.config.model_dump(mode="json"),
+        config=without_paths(run.config),
         seed=run.config.seed,
         versions=versions(),
         hardware=hardware(),
@@ -171,8 +173,9 @@ def _procedure(run: ResolvedRun, key: Key, state: RunState) -> Procedure:
             "max_rows": run.options.max_rows,
             "allow_unknown": run.options.allow_unknown,
             "without": list(run.options.without),
-            "inputs": input_commitments(run.request, load_examples(run.options.retain) if run.options.retain else None, key),
+            "inputs": input_commitments(run.request, run.read_retain() if run.options.retain else None, key),
         },
+        curves=thinned(results.get("curves") or {}, CURVE_POINTS),
     )
 
 

@@ -12,7 +12,6 @@ from vgid.auditing.audit import PROFILE_ROWS
 from vgid.checks.preflight import Preflight, as_json
 from vgid.config import RunConfig
 from vgid.data.example import Example
-from vgid.data.sources import load_examples
 from vgid.enrichment import KINDS, Enriched
 from vgid.errors import ModelError
 from vgid.evaluation.evaluate import evaluate
@@ -104,7 +103,7 @@ def _measure(run: ResolvedRun, rows: Sequence[Example], made: Enriched) -> dict[
     forget = sample_rows(rows, TRIAL_ROWS, config.seed)
     loaded = load_model(run.model)
     few = config.model_copy(update={"neutral_retain": TRIAL_ROWS})
-    retain = load_examples(options.retain, at_most=TRIAL_ROWS) if options.retain else neutral_retain(loaded, forget, few)
+    retain = run.read_retain(TRIAL_ROWS) if options.retain else neutral_retain(loaded, forget, few)
     started = time.monotonic()
     evaluate(loaded, {"forget": forget})
     answer = (time.monotonic() - started) / len(forget)

@@ -19,6 +19,7 @@ from vgid.requests.files import CHECKS, RECORD, WORK, sha256
 from vgid.requests.keys import Key, default_key, new_secret, read_key, write_key
 from vgid.requests.manifest import manifest_of
 from vgid.requests.options import ForgetOptions
+from vgid.requests.previous import noted_reading, noted_root
 from vgid.requests.resolved import ResolvedRun, input_digests, resolve_run
 from vgid.requests.state import RunState
 from vgid.requests.steps import STEPS, StepContext
@@ -141,6 +142,8 @@ def _open_state(run: ResolvedRun, key: Key, key_file: Path, inputs: dict[str, st
         "keys": {**previous.keys, request: str(key_file.resolve())},
         "models": {**{each.request: str(each.base_folder.resolve()) for each in previous.deletions}, request: str(run.model.resolve())},
         "retain": {request: str(run.options.retain.resolve())} if run.options.retain else {},
+        "readings": {**previous.readings, **noted_reading(request, run.request.reading)},
+        "image roots": noted_root(request, run.config),
     }
     return RunState(run.out, run.work / "state.json", inputs, notes)
 

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from vgid.attacks.base import sample_rows
+from vgid.config import RunConfig
 from vgid.data.example import Example
 from vgid.errors import ConfigError, DataError, RunError
 from vgid.requests.files import MERGED, RECORD, WORK, sha256
 from vgid.requests.keys import Key, default_key, read_key
 from vgid.requests.manifest import verify_record
 from vgid.requests.record import read_record
-from vgid.requests.request import ParsedRequest, parse_request
+from vgid.requests.request import FILE, ParsedRequest, parse_request, read_details
 from vgid.requests.state import read_state
+from vgid.settings import DataConfig
 
 ANCHOR_SHARE = 0.5
 """Anchor rows (rows of previous deletions on the forget side) for each new row, at most; chosen by hand."""
@@ -55,11 +57,13 @@ class PreviousDeletions:
         deletions: what was deleted.
         folders: paths of their request folders, by request id.
         keys: paths of their runs' key files, by request id.
+        readings: how their rows were read, by request id, where otherwise than by default (`noted_reading`).
     """
 
     deletions: tuple[PreviousDeletion, ...] = ()
     folders: Mapping[str, str] = field(default_factory=dict)
     keys: Mapping[str, str] = field(default_factory=dict)
+    readings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> list[Example]:
@@ -80,12 +84,41 @@ class PreviousDeletions:
         return sample_rows(rows, max(1, round(ANCHOR_SHARE * new_rows)), seed) if rows else []
 
 
-def read_previous_deletions(after: Path, given: Sequence[Path]) -> PreviousDeletions:
+def noted_reading(request: str, reading: DataConfig) -> dict[str, str]:
+    """The note of how a request's rows were read, by its id; none where by default."""
+    return {request: reading.model_dump_json()} if reading != DataConfig() else {}
+
+
+def noted_root(request: str, config: RunConfig) -> dict[str, str]:
+    """The note of the run's folder of pictures, by the request's id: the record does not name it."""
+    return {request: str(Path(config.data.image_root).resolve())} if config.data.image_root else {}
+
+
+def without_paths(config: RunConfig) -> dict[str, Any]:
+    """Settings as a record states them: a folder of pictures may have a person's name, and is left out."""
+    values = config.model_dump(mode="json")
+    return {**values, "data": {**values["data"], "image_root": None}}
+
+
+def reading_of(notes: Mapping[str, Mapping[str, str]], request: str | None, default: DataConfig) -> DataConfig:
+    """How a request's rows are read: as its run noted, else as `default` says.
+
+    Args:
+        notes: `notes_of` the run.
+        request: id of the request; None where it is not known.
+        default: what holds without a note.
+    """
+    note = notes.get("readings", {}).get(request or "")
+    return DataConfig.model_validate_json(note) if note else default
+
+
+def read_previous_deletions(after: Path, given: Sequence[Path], reading: DataConfig | None = None) -> PreviousDeletions:
     """Read the deletions up to and including that of a run's folder.
 
     Args:
         after: the folder of the last run.
         given: request folders. Others are looked for where their runs found them, as long as `vgid purge` has not removed that note.
+        reading: how rows are read where neither `request.yaml` nor such a note says it; None for the defaults.
 
     Raises:
         DataError: there is no record, or a given request folder cannot be read.
@@ -97,20 +130,23 @@ def read_previous_deletions(after: Path, given: Sequence[Path]) -> PreviousDelet
         raise RunError("the earlier run was altered since its record was written", where=after, got="\n  ".join(["", *problems]))
     deletions, notes = _deletions(after), notes_of(after)
     keys = {deletions[-1].request: default_key(after.resolve()), **{name: Path(path) for name, path in notes.get("keys", {}).items()}}
-    requests = [parse_request(folder) for folder in given]
-    paths, found = {}, []
+    default = reading or DataConfig()
+    requests = [parse_request(folder, reading_of(notes, read_details(folder / FILE).id, default)) for folder in given]
+    paths, found, readings = {}, [], dict(notes.get("readings", {}))
     for deletion in deletions:
         key = read_key(keys[deletion.request]) if deletion.request in keys and keys[deletion.request].is_file() else None
-        parsed = _find(deletion, requests, notes.get("folders", {}), key)
+        noted = reading_of(notes, deletion.request, default)
+        parsed = _find(deletion, requests, notes.get("folders", {}), key, noted)
         found.append(_with_rows(deletion, parsed, key))
         if parsed is not None:
             paths[deletion.request] = str(parsed.folder.resolve())
+            readings |= noted_reading(deletion.request, parsed.reading)
     unused = [parsed.folder for parsed in requests if str(parsed.folder.resolve()) not in paths.values()]
     if unused:
         raise ConfigError(
             "the folder does not belong to an earlier request", where=unused[0], expected=", ".join(d.request for d in deletions)
         )
-    return PreviousDeletions(tuple(found), paths, {name: str(path) for name, path in keys.items()})
+    return PreviousDeletions(tuple(found), paths, {name: str(path) for name, path in keys.items()}, readings)
 
 
 def model_before(run: Path, request: ParsedRequest) -> str:
@@ -165,7 +201,9 @@ def notes_of(run: Path) -> dict[str, Any]:
     return notes
 
 
-def _find(deletion: PreviousDeletion, given: Iterable[ParsedRequest], folders: Mapping[str, str], key: Key | None) -> ParsedRequest | None:
+def _find(
+    deletion: PreviousDeletion, given: Iterable[ParsedRequest], folders: Mapping[str, str], key: Key | None, reading: DataConfig
+) -> ParsedRequest | None:
     """Return the request of a deletion: one that was given, or the folder that its run noted."""
     for parsed in given:
         if parsed.details.id == deletion.request or (key is not None and key.rows(parsed.everything) == deletion.commitment):
@@ -174,7 +212,7 @@ def _find(deletion: PreviousDeletion, given: Iterable[ParsedRequest], folders: M
     if folder is None or not folder.is_dir():
         return None
     try:
-        return parse_request(folder)
+        return parse_request(folder, reading)
     except DataError:
         return None
 

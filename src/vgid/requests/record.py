@@ -122,6 +122,8 @@ class Procedure(_Part):
     """Duration of each step."""
     options: dict[str, Any] | None = None
     """Options beside the settings, so that the run can be repeated; None in records of earlier releases."""
+    curves: dict[str, list[list[float]]] | None = None
+    """Parts of the loss, recall and drift by step, a point for several steps; None in records of earlier releases."""
 
 
 class Level(_Part):

@@ -30,6 +30,7 @@ from vgid.requests.request import ParsedRequest, parse_request
 from vgid.requests.retrain import RetrainOptions, of_the_request, retrain
 from vgid.results import versions
 from vgid.run_folder import check_output
+from vgid.unlearning import reading_options
 
 log = logging.getLogger("vgid")
 Values = dict[str, Any]
@@ -48,6 +49,7 @@ class ReplayOptions:
         request: the request folder.
         retain: rows to keep.
         reference: folder or hub id of the reference, where the run had one.
+        image_root: folder that image paths are relative to, where the run had one.
         key: file with the recorded run's key, which becomes that of the replay.
         overwrite: replace what an earlier run left in `out`.
     """
@@ -58,6 +60,7 @@ class ReplayOptions:
     request: Path | None = None
     retain: Path | None = None
     reference: str | None = None
+    image_root: Path | None = None
     key: Path | None = None
     overwrite: bool = False
 
@@ -161,7 +164,10 @@ def replay(options: ReplayOptions, *, stages: Stages) -> ReplayResult:
             fix=f"replay the run that it started from, then run vgid forget {option} with that replay's folder",
         )
     config = _config(folder / RECORD, record)
-    inputs = _inputs(options, record, notes, key)
+    root = options.image_root or notes.get("image roots", {}).get(record.request.id)
+    if root is not None:  # no record names it
+        config = config.model_copy(update={"data": config.data.model_copy(update={"image_root": str(root)})})
+    inputs = _inputs(options, record, notes, key, config)
     now = _changed({**record.procedure.versions, **record.procedure.hardware}, {**versions(), **hardware()})
     if now:
         log.warning("other hardware or library versions than recorded may change bits: %s", _in_words(now))
@@ -223,7 +229,7 @@ def _config(path: Path, record: Record) -> RunConfig:
     return config
 
 
-def _inputs(options: ReplayOptions, record: Record, notes: Mapping[str, Any], key: Key) -> _Inputs:
+def _inputs(options: ReplayOptions, record: Record, notes: Mapping[str, Any], key: Key, config: RunConfig) -> _Inputs:
     """Find the inputs, and compare them with the record.
 
     Raises:
@@ -242,11 +248,11 @@ def _inputs(options: ReplayOptions, record: Record, notes: Mapping[str, Any], ke
     for given, recorded, option in ((options.retain, record.data.retain == "given", "retain"), (options.reference, reference, "reference")):
         if given is not None and not recorded:
             raise ConfigError(f"the recorded run had no --{option}", where=f"--{option}", fix="leave it out")
-    request = parse_request(options.request or noted("folders", "request"))
+    request = parse_request(options.request or noted("folders", "request"), config.data)
     retain = (options.retain or noted("retain", "retain")) if record.data.retain == "given" else None
     model = options.model or (before.name if before.revision else notes.get("models", {}).get(name, before.name))
     compared = options.reference or (reference.name if reference else None)
-    problems = [*_other_files("model", before, model), *_other_rows(record, request, retain, key)]
+    problems = [*_other_files("model", before, model), *_other_rows(record, request, retain, key, config)]
     if reference and compared:
         problems += _other_files("reference", reference, compared)
     if problems:
@@ -255,7 +261,7 @@ def _inputs(options: ReplayOptions, record: Record, notes: Mapping[str, Any], ke
             where=options.folder,
             expected="the files and rows that the record's digests are of",
             got="\n  ".join(["", *problems]),
-            fix="give the recorded ones with --model, --request, --retain or --reference",
+            fix="give the recorded ones with --model, --request, --retain, --reference or --image-root",
         )
     return _Inputs(model, request.folder, retain, compared)
 
@@ -267,10 +273,10 @@ def _other_files(what: str, recorded: ModelState, name: str) -> Iterator[str]:
         yield f"{what}: {path} is {'missing' if new is None else 'not in the record' if old is None else 'another'}"
 
 
-def _other_rows(record: Record, request: ParsedRequest, retain: Path | None, key: Key) -> Iterator[str]:
+def _other_rows(record: Record, request: ParsedRequest, retain: Path | None, key: Key, config: RunConfig) -> Iterator[str]:
     rows: list[Example] | None = None
     if retain is not None:
-        rows = load_examples(retain)
+        rows = load_examples(retain, **reading_options(config, False))
         if (record.procedure.options or {}).get("leave_out"):
             gone = {row.id for found in of_the_request(request, rows).values() for row in found}
             rows = [row for row in rows if row.id not in gone]

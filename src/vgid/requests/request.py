@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal
@@ -19,12 +19,13 @@ from vgid.enrichment.wordings import relation_of
 from vgid.errors import DataError, nearest
 from vgid.reading import LARGEST_YAML, parse_yaml, read_text
 from vgid.requests.keys import Key
+from vgid.settings import DataConfig
 
 FILE = "request.yaml"
 BARE = "the person"
 """Subject of bare pictures."""
-PRIVATE = {"name", "scope"}
-"""Keys of `request.yaml` that may name people and facts, and are not copied."""
+PRIVATE = {"name", "scope", "turns", "image_root"}
+"""Keys of `request.yaml` that are not copied: those that may name people and facts, and those that say how rows are read."""
 LEAST_SEARCHED = 3
 """Characters of the shortest name or fact that is searched for in `request.yaml`; shorter ones would be found by chance. Chosen by hand."""
 
@@ -48,6 +49,9 @@ class RequestDetails(BaseModel):
         name: the person's name, or names by subject, so that facts can be asked by name.
         scope: what must be forgotten, where it is not everything: ids, tags, keywords of rows, or relations such as `phone`. The other rows
             are kept.
+        turns: how conversations among the rows are read, as the setting `data.turns`; None takes that of the run.
+        image_root: the folder that image paths are relative to and must stay in, itself relative to the request's folder; None takes that
+            of the run.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -61,6 +65,8 @@ class RequestDetails(BaseModel):
     kind: Thing = "person"
     name: str | dict[str, str] | None = None
     scope: list[str] | None = Field(default=None, min_length=1)
+    turns: Literal["last", "all"] | None = None
+    image_root: str | None = Field(default=None, min_length=1)
 
     @model_validator(mode="after")
     def _in_order(self) -> RequestDetails:
@@ -79,6 +85,7 @@ class ParsedRequest:
         rows: what must be forgotten.
         kept: rows outside the scope, which must stay.
         bare: pictures without any rows, one row each without question and answer: what the model says of them must be forgotten.
+        reading: how the rows were read, with the folder of pictures as an absolute path.
     """
 
     folder: Path
@@ -86,6 +93,7 @@ class ParsedRequest:
     rows: tuple[Example, ...]
     kept: tuple[Example, ...] = ()
     bare: tuple[Example, ...] = ()
+    reading: DataConfig = field(default_factory=DataConfig)
 
     @property
     def everything(self) -> tuple[Example, ...]:
@@ -97,8 +105,15 @@ class ParsedRequest:
         return self.details.id or f"request-{key.rows(self.everything)[:12]}"
 
 
-def parse_request(folder: Path) -> ParsedRequest:
+def parse_request(folder: Path, reading: DataConfig | None = None) -> ParsedRequest:
     """Read a request folder.
+
+    Args:
+        folder: the folder.
+        reading: how its rows are read where `request.yaml` does not say; None for the defaults.
+
+    Returns:
+        Details, rows to forget, and rows to keep.
 
     Raises:
         DataError: there is no such folder, rows are bad, or `request.yaml` cannot be read or names what is to be forgotten.
@@ -108,10 +123,28 @@ def parse_request(folder: Path) -> ParsedRequest:
     details = read_details(folder / FILE)
     has_rows = any(path.suffix.lower() in READERS for path in folder.rglob("*"))
     bare = () if has_rows else _bare_pictures(folder)
-    rows = () if bare else tuple(load_examples(folder))
+    chosen = _reading(folder, details, reading or DataConfig())
+    rows = () if bare else tuple(load_examples(folder, turns=chosen.turns, image_root=chosen.image_root))
     _check_opaque(folder / FILE, details, rows)
     rows, kept = _in_scope(folder / FILE, details.scope, rows)
-    return ParsedRequest(folder, details, rows, kept, bare)
+    return ParsedRequest(folder, details, rows, kept, bare, chosen)
+
+
+def _reading(folder: Path, details: RequestDetails, given: DataConfig) -> DataConfig:
+    """How rows are read: as `request.yaml` says, else as the run does; with an absolute path, since the run's place is not ours.
+
+    Raises:
+        DataError: there is no such folder of pictures.
+    """
+    root = folder / details.image_root if details.image_root else Path(given.image_root) if given.image_root else None
+    if root is not None and not root.is_dir():
+        raise DataError(
+            "there is no such folder of pictures",
+            where=folder / FILE if details.image_root else "data.image_root",
+            expected="image_root: a folder, relative to the request's" if details.image_root else "a folder",
+            fix="check the path",
+        )
+    return DataConfig(turns=details.turns or given.turns, image_root=None if root is None else str(root.resolve()))
 
 
 def _bare_pictures(folder: Path) -> tuple[Example, ...]:

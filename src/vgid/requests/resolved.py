@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vgid.auditing.policy import Policy, load_policy
 from vgid.config import RunConfig
@@ -15,6 +16,7 @@ from vgid.requests.keys import Key
 from vgid.requests.options import ForgetOptions
 from vgid.requests.previous import PreviousDeletions, model_before, read_previous_deletions
 from vgid.requests.request import ParsedRequest, parse_request
+from vgid.unlearning import reading_options
 
 NEUTRAL_ROWS = 256
 """Neutral rows that stand in for a retain set where the recipe does not set a number; chosen by hand."""
@@ -65,6 +67,19 @@ class ResolvedRun:
     def retain(self) -> Path:
         """The retain set: the user's, or the neutral rows that the run makes."""
         return self.options.retain or self.work / "neutral" / "retain.jsonl"
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How the retain set is read: a user's as the settings say, neutral rows as the run wrote them."""
+        return reading_options(self.config, False) if self.options.retain else {}
+
+    def read_retain(self, at_most: int | None = None) -> list[Example]:
+        """Read the retain set.
+
+        Args:
+            at_most: rows to draw by the run's seed; None for all.
+        """
+        return rows_of(self.retain, at_most=at_most, seed=self.config.seed, **self.reading)
 
     @property
     def enriched(self) -> Path:
@@ -124,12 +139,11 @@ def resolve_run(options: ForgetOptions) -> ResolvedRun:
         )
     if options.earlier and options.after is None:
         raise ConfigError("--earlier is used without --after", fix="name the earlier run's folder with --after")
-    check_reading(options.config)
-    request = parse_request(options.request)
-    previous = read_previous_deletions(options.after, options.earlier) if options.after else PreviousDeletions()
+    request = parse_request(options.request, options.config.data)
+    previous = read_previous_deletions(options.after, options.earlier, options.config.data) if options.after else PreviousDeletions()
     if request.details.id in {each.request for each in previous.deletions}:
         raise ConfigError("an earlier request has the same id", where=options.request, fix="give every request its own id")
-    retain = load_examples(options.retain) if options.retain else []
+    retain = load_examples(options.retain, **reading_options(options.config, False)) if options.retain else []
     # By their own ids, as each earlier request is audited again by itself.
     earlier_rows = [row for each in previous.deletions for row in each.rows or ()]
     check_disjoint([*request.rows, *earlier_rows], [*retain, *request.kept])
@@ -143,21 +157,6 @@ def resolve_run(options: ForgetOptions) -> ResolvedRun:
     reference = model_folder(options.reference)[0] if options.reference else None
     policy = options.policy if isinstance(options.policy, Policy) else load_policy(options.policy, options.profile)
     return ResolvedRun(options, request, previous, config, policy, model, name, revision, reference)
-
-
-def check_reading(config: RunConfig) -> None:
-    """Refuse settings of reading: the steps, replays and later requests must all read the same rows, from the files alone.
-
-    Raises:
-        ConfigError: `data.turns` or `data.image_root` is set.
-    """
-    if config.data.turns != "last" or config.data.image_root is not None:
-        raise ConfigError(
-            "a request's rows, and its retain set, are read as the files stand",
-            expected="data.turns=last, and no data.image_root",
-            got=f"data.turns={config.data.turns}" if config.data.turns != "last" else "data.image_root",
-            fix="write them as one file first: vgid data convert --turns all --image-root FOLDER",
-        )
 
 
 def _for_request(config: RunConfig, request: ParsedRequest) -> RunConfig:
@@ -187,7 +186,7 @@ def input_digests(run: ResolvedRun, key: Key) -> dict[str, str]:
     values: dict[str, object] = {name: digests(folder, files_below(folder)) for name, folder in models.items()}
     values |= {
         "request": [run.request.details.model_dump(mode="json"), key.rows(run.request.everything)],
-        "retain": key.rows(rows_of(options.retain)) if options.retain else None,
+        "retain": key.rows(run.read_retain()) if options.retain else None,
         "earlier requests": [[each.request, each.record, each.rows and key.rows(each.rows)] for each in run.previous.deletions],
         "settings": [run.config.model_dump(mode="json"), options.profile, options.max_rows, options.allow_unknown, options.without],
         "policy": run.policy.model_dump(mode="json"),

@@ -18,6 +18,7 @@ from vgid.artifacts import write_json_atomic
 from vgid.attacks.base import sample_rows
 from vgid.checks.knowledge import KNOWN_ACCURACY
 from vgid.config import RunConfig
+from vgid.curves import thinned
 from vgid.data.example import Example
 from vgid.data.sources import load_examples
 from vgid.deployment import export_command, verify_command
@@ -26,19 +27,19 @@ from vgid.finetuning import FINE_TUNING, finetune
 from vgid.progress import Stages
 from vgid.reading import read_json
 from vgid.report.record import write_record
-from vgid.requests.build_record import AUDIT_AGAIN, artefacts, hardware, input_commitments, model_state, request_part
+from vgid.requests.build_record import AUDIT_AGAIN, CURVE_POINTS, artefacts, hardware, input_commitments, model_state, request_part
 from vgid.requests.environment import ENVIRONMENT, bill_of_materials
 from vgid.requests.files import CHECKS, MANIFEST, MERGED, PAGE, RECORD, WORK, digests, files_below, model_folder
 from vgid.requests.forget import ForgetResult, go_on, run_steps
 from vgid.requests.keys import Key
 from vgid.requests.manifest import write_manifest
+from vgid.requests.previous import noted_reading, noted_root, without_paths
 from vgid.requests.record import SCHEMA, Answered, Conclusion, DataPart, Exact, Known, ModelPart, Procedure, Record, Utility, Verification
 from vgid.requests.request import ParsedRequest, parse_request
-from vgid.requests.resolved import check_reading
 from vgid.requests.state import RunState
 from vgid.results import evaluate_models, versions
 from vgid.run_folder import check_output, discard
-from vgid.unlearning import EXAMINED
+from vgid.unlearning import EXAMINED, reading_options
 
 COPIES = (
     "Models that were trained with the rows still hold them, and so do adapters made from these. They must be retired; this record does "
@@ -122,10 +123,10 @@ def retrain(options: RetrainOptions, *, stages: Stages) -> ForgetResult:
     options = replace(options, out=Path(os.path.realpath(options.out)))
     if options.config.method.name not in FINE_TUNING:
         raise ConfigError("retraining is fine-tuning", expected=f"method {' or '.join(FINE_TUNING)}", got=options.config.method.name)
-    check_reading(options.config)
     inputs = [options.model, options.request, options.retain, options.key]
     check_output(options.out, options.overwrite, resume=True, inputs=inputs)
-    request, given = parse_request(options.request), load_examples(options.retain)
+    request = parse_request(options.request, options.config.data)
+    given = load_examples(options.retain, **reading_options(options.config, False))
     if not request.rows:
         raise DataError("the request has no rows", where=options.request, fix="add the person's training rows")
     found = of_the_request(request, given)
@@ -157,6 +158,8 @@ def retrain(options: RetrainOptions, *, stages: Stages) -> ForgetResult:
             "keys": {request_id: str(key_file.resolve())},
             "models": {request_id: str(model.resolve())},
             "retain": {request_id: str(options.retain.resolve())},
+            "readings": noted_reading(request_id, request.reading),
+            "image roots": noted_root(request_id, options.config),
         }
         state = RunState(options.out, options.out / WORK / "state.json", inputs, notes)
         run = _Run(options, request, rows, found, model, revision, key, state, stages)
@@ -289,6 +292,7 @@ def _record(run: _Run) -> Record:
     )
     after = model_state(options.out / MERGED, MERGED, None)
     rows, started = request.rows, run.state.content["started"]
+    trained = read_json(run.folder / "results.json")
     return Record(
         schema=SCHEMA,
         request=request_part(request, rows, run.key, started),
@@ -310,17 +314,18 @@ def _record(run: _Run) -> Record:
         ),
         procedure=Procedure(
             method=options.config.method.name,
-            config=options.config.model_dump(mode="json"),
+            config=without_paths(options.config),
             seed=options.config.seed,
             versions=versions(),
             hardware=hardware(),
-            training=read_json(run.folder / "results.json")["training"],
+            training=trained["training"],
             seconds={name: step["seconds"] for name, step in run.state.content["steps"].items()},
             options={
                 "max_rows": options.max_rows,
                 "leave_out": options.leave_out,
                 "inputs": input_commitments(request, run.rows, run.key),
             },
+            curves=thinned(trained.get("curves") or {}, CURVE_POINTS),
         ),
         verification=_verification(run, splits, conclude(exact)),
         sequence=None,

@@ -15,7 +15,8 @@ from vgid.benchmarking.splits import check_data
 from vgid.checks.preflight import as_json
 from vgid.checks.screen import screen
 from vgid.data.example import Example
-from vgid.data.sources import Rows, load_examples, rows_of
+from vgid.data.rows import Reading
+from vgid.data.sources import Rows
 from vgid.data.writing import write_examples
 from vgid.deployment import export_command, verify_command
 from vgid.enrichment import KINDS, Enriched, Kind, known_names, write_enriched
@@ -35,6 +36,7 @@ from vgid.requests.resolved import ResolvedRun
 from vgid.requests.state import RunState
 from vgid.results import evaluate_models
 from vgid.run_folder import discard
+from vgid.settings import DataConfig
 from vgid.unlearning import EXAMINED, neutral_retain, retain_needed
 from vgid.unlearning import preflight as run_preflight
 from vgid.unlearning import unlearn as run_unlearning
@@ -69,10 +71,13 @@ def check(context: StepContext) -> Sequence[Path]:
     """
     run = context.run
     sources = {
-        **({} if run.request.bare else {"request": run.request.folder}),
-        **({"retain": run.options.retain} if run.options.retain else {}),
+        **({} if run.request.bare else {"request": (run.request.folder, run.request.reading)}),
+        **({"retain": (run.options.retain, run.config.data)} if run.options.retain else {}),
     }
-    reports = {name: [asdict(each) for each in check_data([str(path)]).splits.values()] for name, path in sources.items()}
+    reports = {
+        name: [asdict(each) for each in check_data([str(path)], reading=_as_reading(data)).splits.values()]
+        for name, (path, data) in sources.items()
+    }
     problems = [DataError(text) for each in reports.values() for report in each for text in report["problems"]]
     if problems:
         raise DataError.together(problems)
@@ -81,6 +86,10 @@ def check(context: StepContext) -> Sequence[Path]:
         for name, each in reports.items()
     }
     return [_write(run.out / CHECKS / "data.json", {"schema": "vgid.data-check/1", "files": counts})]
+
+
+def _as_reading(data: DataConfig) -> Reading:
+    return Reading(data.turns, True, Path(data.image_root) if data.image_root else None)
 
 
 def enrich(context: StepContext) -> Sequence[Path]:
@@ -186,10 +195,7 @@ def neutral(context: StepContext) -> Sequence[Path]:
 def unlearn(context: StepContext) -> Sequence[Path]:
     """Run `vgid unlearn` on the new rows, derived ones, and the anchor rows of previous deletions."""
     run = context.run
-    retain: Rows = run.retain
-    added = [*run.derived("retain"), *run.kept]
-    if added:
-        retain = [*rows_of(run.retain, at_most=retain_needed(run.config, len(run.training_rows)), seed=run.config.seed), *added]
+    retain = [*run.read_retain(retain_needed(run.config, len(run.training_rows))), *run.derived("retain"), *run.kept]
     folder = run.work / "unlearn"
     run_unlearning(
         str(run.start),
@@ -216,7 +222,7 @@ def evaluate(context: StepContext) -> Sequence[Path]:
         "unlearned": str(unlearned_model(run)),
         "retrained": str(run.reference) if run.reference else None,
     }
-    splits: dict[str, Sequence[Example]] = {"forget": run.rows, "retain": load_examples(run.retain)}
+    splits: dict[str, Sequence[Example]] = {"forget": run.rows, "retain": run.read_retain()}
     splits |= {"held_out": run.derived("held_out"), "kept": [*run.request.kept, *run.derived("kept_held_out")]}
     splits |= {f"forget_{each.request}": each.rows for each in previous if each.rows}
     max_rows, seed = run.options.max_rows or EXAMINED, run.config.seed
@@ -250,7 +256,7 @@ def _audit(context: StepContext, base: str, rows: Sequence[Example], policy: Pol
         unlearned_model(run),
         base=base,
         forget=rows,
-        retain=run.retain,
+        retain=run.read_retain(),
         reference=reference,
         policy=policy,
         profile=run.options.profile,

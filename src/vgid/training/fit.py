@@ -14,6 +14,7 @@ from typing import Any
 
 from vgid import processes
 from vgid.config import RunConfig
+from vgid.curves import Curves
 from vgid.data.augmentation import augmented_rows
 from vgid.data.example import Example
 from vgid.data.replay import REPLAY, Base, counts_by_kind, replay_rows
@@ -38,7 +39,7 @@ from vgid.training.automatic import compiles, learning_rate_for, memory_plan, pr
 from vgid.training.checkpointing import Checkpoints
 from vgid.training.fingerprint import fingerprint
 from vgid.training.gradient_step import cuts_by_tokens
-from vgid.training.trainer import Curves, count_steps, train
+from vgid.training.trainer import count_steps, train
 from vgid.training.validation import EarlyStop, RecallCurves, split_subjects, split_validation
 
 ANSWERED_AT_ONCE = 128
@@ -55,7 +56,7 @@ class Fitted:
 
     Attributes:
         loaded: the trained model (with its adapter, if it has one) and its processor.
-        curves: part of the loss, or recall of a held-out part, to points (step, value).
+        curves: part of the loss, recall or drift of a held-out part, to points (step, value).
         seconds: time that training took, in seconds.
         stopped: why training ended, in words.
         automatic: what settings that are `auto` came to.

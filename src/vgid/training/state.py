@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from vgid.curves import Curves
 from vgid.processes import full_tensor, local_shard, rank
 from vgid.training.checkpointing import Checkpoint
 
@@ -95,7 +96,7 @@ def put_result(model: torch.nn.Module, validation: Evaluations | None, checkpoin
         validation.put_back(checkpoint.notes["looks"], checkpoint.below("best/"))
 
 
-def curves_of(notes: Mapping[str, Any]) -> dict[str, list[tuple[int, float]]]:
+def curves_of(notes: Mapping[str, Any]) -> Curves:
     """Curves as they were; JSON knows no tuples."""
     return {name: [(step, value) for step, value in points] for name, points in notes["curves"].items()}
 

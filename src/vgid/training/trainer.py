@@ -6,7 +6,7 @@ Which rows a step sees is a function of (seed, step): either set is gone through
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from random import Random
@@ -19,11 +19,13 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from vgid.curves import Curves, trace
 from vgid.data.example import Example
 from vgid.data.packing import groups
 from vgid.data.replay import LEAST_SHARE, replay_kind
 from vgid.methods.base import Method, StepBatch
 from vgid.models.adapters import cast_by_autocast
+from vgid.progress import Bar, Progress
 from vgid.seeds import derive_seed
 from vgid.settings import TrainingConfig
 from vgid.training.checkpoint_callback import CheckpointCallback
@@ -33,10 +35,6 @@ from vgid.training.optimizers import build_optimizer
 from vgid.training.signals import StopRequest, listening
 from vgid.training.state import curves_of, put_result
 from vgid.training.validation import EarlyStop, RecallCurves
-
-Progress = Callable[[int, int], None]
-"""Told (steps done, steps in all)."""
-Curves = dict[str, list[tuple[int, float]]]
 
 
 class Rows:
@@ -140,9 +138,10 @@ class UnlearnTrainer(Trainer):
         config: TrainingConfig,
         steps: range,
         seed: int,
+        validation: EarlyStop | RecallCurves | None = None,
         **kwargs: Any,
     ) -> None:
-        self.forget, self.retain, self.config = forget, retain, config
+        self.forget, self.retain, self.config, self.measured = forget, retain, config, validation
         self.curves: Curves = {}
         # With one side alone there is nothing to take turns with.
         self.in_turn = method.alternates and bool(forget.examples) and bool(retain.at(0))
@@ -218,8 +217,10 @@ class UnlearnTrainer(Trainer):
         return torch.tensor(loss.total, device=self.args.device)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Tell trackers the parts of the loss too."""
-        super().log(logs | {f"loss_{name}": curve[-1][1] for name, curve in self.curves.items()}, *args, **kwargs)
+        """Tell trackers the parts of the loss too, and recall and drift after the steps that measured them."""
+        measured = self.measured.curves if self.measured else {}
+        now = {name.replace(" ", "_"): curve[-1][1] for name, curve in measured.items() if curve[-1][0] == self.state.global_step}
+        super().log(logs | {f"loss_{name}": curve[-1][1] for name, curve in self.curves.items()} | now, *args, **kwargs)
 
 
 class _Opaque:
@@ -230,10 +231,14 @@ class _Opaque:
 
 
 class _Report(TrainerCallback):
-    def __init__(self, progress: Progress) -> None:
-        self.progress = progress
+    """Moves the bar, and draws the loss beside it; it comes after the validation, whose latest recall it shows."""
+
+    def __init__(self, progress: Progress, trainer: UnlearnTrainer) -> None:
+        self.progress, self.trainer = progress, trainer
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if isinstance(self.progress, Bar):
+            self.progress.trace = trace({**self.trainer.curves, **(self.trainer.measured.curves if self.trainer.measured else {})})
         self.progress(state.global_step, state.max_steps)
 
 
@@ -287,9 +292,12 @@ def train(
             config,
             range(found.notes["step"] if found else 0, steps),
             seed,
+            validation,
             output_dir=folder,
-            callbacks=[*callbacks, *([validation] if validation else []), *([_Report(progress)] if progress else [])],
+            callbacks=[*callbacks, *([validation] if validation else [])],
         )
+        if progress:
+            trainer.add_callback(_Report(progress, trainer))
         if checkpoints:
             trainer.add_callback(CheckpointCallback(trainer, checkpoints, config.checkpoint_every, request, validation, found))
         try:

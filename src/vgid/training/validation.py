@@ -1,6 +1,6 @@
 """Early stopping: a part of forget and retain rows is held out and evaluated every few steps; the run ends with the best weights.
 
-Fine-tuning holds nothing out; there the recall over steps is measured only.
+Fine-tuning holds nothing out; there recall and drift over steps are measured only.
 """
 
 from __future__ import annotations
@@ -8,16 +8,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from random import Random
-from typing import Any
+from statistics import fmean
+from typing import Any, NamedTuple
 
 import torch
 from transformers import TrainerCallback
 
+from vgid.curves import DRIFT, RECALL, Curves
 from vgid.data.batching import Encoder
 from vgid.data.example import STRANGER, Example
 from vgid.data.replay import replay_kind
 from vgid.evaluation.inference import by_length
 from vgid.evaluation.metrics import is_refusal
+from vgid.losses import answer_nll
 from vgid.models.forward import answer_logits
 from vgid.outcome import Aside
 from vgid.processes import from_first
@@ -64,9 +67,21 @@ def split_subjects(examples: Examples, config: ValidationConfig, seed: int) -> t
     return [example for example in examples if (example.subject or example.id) not in chosen], held_out
 
 
+class Recalled(NamedTuple):
+    """What a model would say to a row.
+
+    Attributes:
+        exact: it would give the recorded answer word for word: every token is the likeliest after those before it.
+        nll: negative log-likelihood of each token of the recorded answer, in nats.
+    """
+
+    exact: bool
+    nll: tuple[float, ...]
+
+
 @torch.no_grad()
-def recalled(model: Any, encoder: Encoder, examples: Examples, batch_size: int = 64) -> list[bool]:
-    """Find recorded answers that the model would give word for word: every token is the likeliest after those before it.
+def recalled(model: Any, encoder: Encoder, examples: Examples, batch_size: int = 64) -> list[Recalled]:
+    """Find recorded answers that the model would give word for word, and how likely it takes them to be.
 
     Args:
         model: the model, in evaluation mode.
@@ -75,17 +90,26 @@ def recalled(model: Any, encoder: Encoder, examples: Examples, batch_size: int =
         batch_size: rows in a pass.
 
     Returns:
-        One flag for each row.
+        One entry for each row.
     """
-    out = [False] * len(examples)
+    out = [Recalled(False, ())] * len(examples)
     device = next(model.parameters()).device
     for places in by_length(examples, batch_size):
         batch = encoder.batch([examples[place] for place in places]).to(device)
-        wrong = (answer_logits(model, batch).argmax(dim=-1) != batch.answers.targets).long()
-        counts = wrong.new_zeros(len(places)).index_add(0, batch.owners, wrong).tolist()
-        for place, count in zip(places, counts, strict=True):
-            out[place] = count == 0
+        logits, targets = answer_logits(model, batch), batch.answers.targets
+        tokens: list[list[tuple[bool, float]]] = [[] for _ in places]
+        right, nll = (logits.argmax(dim=-1) == targets).tolist(), answer_nll(logits, targets).tolist()
+        for owner, yes, value in zip(batch.owners.tolist(), right, nll, strict=True):
+            tokens[owner].append((yes, value))
+        for place, each in zip(places, tokens, strict=True):
+            out[place] = Recalled(all(yes for yes, _ in each), tuple(value for _, value in each))
     return out
+
+
+def drift(now: Sequence[Recalled], before: Sequence[Recalled]) -> float:
+    """Mean absolute change of the log-likelihood of an answer token, in nats: over the tokens of each row, then over rows."""
+    moved = [[abs(new - old) for new, old in zip(one.nll, other.nll, strict=True)] for one, other in zip(now, before, strict=True)]
+    return fmean(fmean(each) for each in moved if each)
 
 
 class EarlyStop(TrainerCallback):
@@ -99,22 +123,26 @@ class EarlyStop(TrainerCallback):
 
     def __init__(self, model: Any, encoder: Encoder, forget: Examples, retain: Examples, config: ValidationConfig) -> None:
         self.model, self.encoder, self.config = model, encoder, config
-        self.forget = self._known(forget)
-        self.retain = self._known(retain)
-        self.curves: dict[str, list[tuple[int, float]]] = {}
+        self.forget, _ = self._known(forget)
+        self.retain, self._before = self._known(retain)
+        self.curves: Curves = {}
         self.reason = "all steps taken"
         self._agreed = 0
         self._best: tuple[float, int, dict[str, torch.Tensor]] | None = None
         self._highest = -math.inf
 
-    def _known(self, examples: Examples) -> list[Example]:
+    def _known(self, examples: Examples) -> tuple[list[Example], list[Recalled]]:
+        """Rows that the base recalls, and what it says to them."""
         if not examples:
-            return []
+            return [], []
         # A refusal has many right wordings, so word-for-word recall says nothing about it.
         examples = [example for example in examples if STRANGER not in example.tags and not is_refusal(example.answer)]
         # Before the first step the model still is the base.
-        known = from_first(recalled(self.model.eval(), self.encoder, examples))
-        return [example for example, yes in zip(examples, known, strict=True) if yes]
+        known = [pair for pair in zip(examples, self._asked(examples), strict=True) if pair[1].exact]
+        return [row for row, _ in known], [said for _, said in known]
+
+    def _asked(self, examples: Examples) -> list[Recalled]:
+        return from_first(recalled(self.model.eval(), self.encoder, examples))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Evaluate, and remember the weights if they are the best so far."""
@@ -127,16 +155,14 @@ class EarlyStop(TrainerCallback):
 
     def _evaluate(self, step: int) -> None:
         training = self.model.training
-        self.model.eval()
-        recall = {
-            name: _share(recalled(self.model, self.encoder, rows))
-            for name, rows in (("forget", self.forget), ("retain", self.retain))
-            if rows
-        }
+        # All processes evaluate, so that all can go on; one decides, so that all do the same.
+        said = {name: self._asked(rows) for name, rows in (("forget", self.forget), ("retain", self.retain)) if rows}
         self.model.train(training)
-        recall = from_first(recall)  # all processes evaluate, so that all can go on; one decides, so that all do the same
+        recall = {name: _share(each) for name, each in said.items()}
         for name, share in recall.items():
-            self.curves.setdefault(f"recall {name}", []).append((step, share))
+            self.curves.setdefault(f"{RECALL}{name}", []).append((step, share))
+        if "retain" in said:
+            self.curves.setdefault(f"{DRIFT}retain", []).append((step, drift(said["retain"], self._before)))
         excess = max(0.0, recall.get("forget", 0.0) - self.config.forget_target)
         loss = max(0.0, self.config.utility_floor - recall.get("retain", 1.0))
         self._agreed = self._agreed + 1 if excess == loss == 0.0 else 0
@@ -159,7 +185,7 @@ class EarlyStop(TrainerCallback):
 
     def aside(self) -> Aside | None:
         """What the restored weights recall of the held-out retain rows; None where none were held out, or nothing was evaluated."""
-        curve = dict(self.curves.get("recall retain", ()))
+        curve = dict(self.curves.get(f"{RECALL}retain", ()))
         if self._best is None or self._best[1] not in curve:
             return None
         replayed = sum(bool(replay_kind(row)) for row in self.retain)
@@ -191,7 +217,7 @@ class EarlyStop(TrainerCallback):
 
 
 class RecallCurves(TrainerCallback):
-    """Measures, every few steps of a fine-tuning, the share of rows that are recalled word for word; it decides nothing.
+    """Measures, every few steps of a fine-tuning, which rows are recalled word for word, and drift from the base; it decides nothing.
 
     Args:
         model: the model in training.
@@ -207,19 +233,24 @@ class RecallCurves(TrainerCallback):
     def __init__(self, model: Any, encoder: Encoder, sets: Mapping[str, Examples], config: ValidationConfig, seed: int) -> None:
         self.model, self.encoder, self.every = model, encoder, config.every
         self.sets = {name: Random(seed).sample(rows, min(config.rows, len(rows))) for name, rows in sets.items() if rows}
-        self.curves: dict[str, list[tuple[int, float]]] = {}
+        self.curves: Curves = {}
         self.reason = "all steps taken"
+        self._before = self._asked() if self.every else {}  # before the first step the model still is the base
+
+    def _asked(self) -> dict[str, list[Recalled]]:
+        training = self.model.training
+        self.model.eval()
+        said = from_first({name: recalled(self.model, self.encoder, rows) for name, rows in self.sets.items()})
+        self.model.train(training)
+        return said
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Measure, every few steps and after the last."""
         if not self.every or (state.global_step % self.every and state.global_step != state.max_steps):
             return
-        training = self.model.training
-        self.model.eval()
-        found = from_first({name: _share(recalled(self.model, self.encoder, rows)) for name, rows in self.sets.items()})
-        self.model.train(training)
-        for name, share in found.items():
-            self.curves.setdefault(f"recall {name}", []).append((state.global_step, share))
+        for name, said in self._asked().items():
+            self.curves.setdefault(f"{RECALL}{name}", []).append((state.global_step, _share(said)))
+            self.curves.setdefault(f"{DRIFT}{name}", []).append((state.global_step, drift(said, self._before[name])))
 
     def restore(self) -> None:
         """Keep the last weights."""
@@ -236,5 +267,5 @@ class RecallCurves(TrainerCallback):
         self.curves = curves_of(notes)
 
 
-def _share(flags: Sequence[bool]) -> float:
-    return sum(flags) / len(flags)
+def _share(said: Sequence[Recalled]) -> float:
+    return sum(each.exact for each in said) / len(said)

@@ -95,7 +95,9 @@ function enhance(table) {
   order.addEventListener("change", () => { const [column, sign] = order.value.split(" ").map(Number); sort(order.value ? column : -1, sign || 1); });
   const tools = element("div", { className: "tools" },
     element("label", {}, "Filter rows ", search), element("label", { className: "order" }, "Sort by ", order), status);
-  (table.closest(".scroll") ?? table).before(tools);
+  const frame = table.closest(".scroll") ?? table;
+  if (table.classList.contains("brief")) frame.after(tools); // the first screen begins with the table
+  else frame.before(tools);
 }
 
 document.querySelectorAll("table.figures, table.sortable").forEach(enhance);

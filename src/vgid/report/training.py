@@ -1,0 +1,53 @@
+"""Loss, recall and drift of a training run as figures, which several pages show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from markupsafe import Markup
+
+from vgid.curves import DRIFT, RECALL, losses, measured
+from vgid.report import plots
+
+LOSS_CAPTION = "Nats for each answer token, and other parts in their own units. Thin: every step. Thick: running mean."
+RECALL_CAPTION = "Share of recorded answers that the model would give word for word, of rows that it knew before where it unlearns."
+DRIFT_CAPTION = "How far the log-likelihood of an answer token has moved from that before training, in nats, on average."
+
+
+class TrainingFigure(NamedTuple):
+    """One figure.
+
+    Attributes:
+        title: its title.
+        svg: the plot.
+        legend: colour and name of each line.
+        caption: what it shows.
+    """
+
+    title: str
+    svg: Markup
+    legend: list[tuple[str, str]]
+    caption: str
+
+
+def training_figures(curves: Mapping[str, Sequence[tuple[float, float]]], page: str = "") -> list[TrainingFigure]:
+    """Draw what there is of loss, recall and drift.
+
+    Args:
+        curves: curves by name (`vgid.curves`).
+        page: a word that no other run on the page has, where a page shows several.
+
+    Returns:
+        Up to three figures.
+    """
+    drawn = (
+        ("Loss", losses(curves), plots.curves, LOSS_CAPTION),
+        ("Recall over steps", measured(curves, RECALL), plots.recall_curves, RECALL_CAPTION),
+        ("Drift from the model before", measured(curves, DRIFT), plots.drift_curves, DRIFT_CAPTION),
+    )
+    return [
+        TrainingFigure(title, Markup(plot(lines, page)), [(plots.curve_series(n), name) for n, name in enumerate(lines)], caption)
+        for title, lines, plot, caption in drawn
+        if any(lines.values())
+    ]
