@@ -31,7 +31,7 @@ from vgid.models.adapters import adapted_modules, attach_lora
 from vgid.models.forward import all_logits, answer_logits
 from vgid.models.loading import LoadedModel, load_model
 from vgid.models.packing_check import find_style
-from vgid.models.pictures import find_pictures, without_pixels
+from vgid.models.pictures import AT_ONCE, find_pictures, without_pixels
 from vgid.models.structure import inspect_model, linear_layers
 from vgid.perturbation import ELEMENTWISE, NoiseConfig, NoiseKind, perturb_batch
 from vgid.run_folder import MARK, output_folder
@@ -256,8 +256,10 @@ def test_odd_pictures_are_seen(loaded: LoadedModel, encoder: Encoder) -> None:
 # -- noise ----------------------------------------------------------------------------------------------------------------
 
 
-def test_pictures_embedded_ahead_change_nothing(family: Family, loaded: LoadedModel, encoder: Encoder, rows: list[Example]) -> None:
-    """Against pictures that every pass embeds: one row alone, and all in one batch."""
+def test_pictures_embedded_ahead_change_nothing(
+    family: Family, loaded: LoadedModel, encoder: Encoder, rows: list[Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against pictures that every pass embeds: one row alone, all in one batch, and two at a time as on a GPU."""
     learning = [parameter for parameter in loaded.model.parameters() if parameter.requires_grad]
     loaded.model.requires_grad_(False)
     pictures = find_pictures(loaded.model, encoder, rows)
@@ -269,12 +271,16 @@ def test_pictures_embedded_ahead_change_nothing(family: Family, loaded: LoadedMo
         return
     shown = [row for row in rows if row.images]
     encoded = [encoder.row(row) for row in rows]
-    embeddings = [pictures.kept(row.images, one) for row, one in zip(rows, encoded, strict=True) if row.images]
+    wanted = [(row.images, one) for row, one in zip(rows, encoded, strict=True) if row.images]
+    embeddings = pictures.kept(wanted)
     ahead = pictures.put(encoder.collate([without_pixels(row) for row in encoded]), embeddings)
     with torch.no_grad():
         apart, together = (answer_logits(loaded.model, batch) for batch in (encoder.batch(rows), ahead))
         assert torch.allclose(apart, together, atol=1e-5) and "pixel_values" not in ahead.model_inputs
         assert torch.allclose(torch.cat(embeddings), pictures.embeddings([encoder.row(row) for row in shown]), atol=1e-5)
+        monkeypatch.setitem(AT_ONCE, "cpu", 2)
+        pictures._kept.clear()
+        assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(pictures.kept(wanted), embeddings, strict=True))
 
 
 @pytest.mark.parametrize("space", ["pixel", "normalised"])
