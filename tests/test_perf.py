@@ -80,7 +80,7 @@ def test_all_that_a_gpu_is_measured_by_runs_on_a_cpu(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "device.json").read_text("utf-8"))
     parts = found["parts"]
     assert {name: each["state"] for name, each in parts.items()} == dict.fromkeys(parts, "done")
-    assert {"step", "default", "profile", "checkpoint", "unlearn-80", "unlearn-40", "unlearn-24-4bit", "audit"} == parts.keys()
+    assert {"step", "default", "checkpoint", "unlearn-80", "unlearn-40", "unlearn-24-4bit", "audit"} == parts.keys()
     assert parts["unlearn-80"]["killed"] and parts["unlearn-80"]["verified"] and parts["unlearn-40"]["verified"]
     assert parts["unlearn-40"]["end_beyond_writing_s"] >= 0 and parts["default"]["questions"] == 4
     assert len(parts["audit"]["seconds_by_attack"]) > 10 and found["measured"]["sources"]
