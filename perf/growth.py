@@ -18,7 +18,8 @@ from sources import STEP, write_result
 from step import Ours, steps_of
 
 from vgid.data.example import Example, ImageRef
-from vgid.data.sources import load_examples, write_parquet
+from vgid.data.sources import load_examples
+from vgid.data.writing import write_parquet
 
 DRAWN = 500
 """Retain rows that a run of these benchmarks looks at."""

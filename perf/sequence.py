@@ -16,7 +16,8 @@ from typing import Any
 from sources import AUDITS, RUNS, write_result
 
 from vgid.config import load_config
-from vgid.data.sources import load_examples, write_examples
+from vgid.data.sources import load_examples
+from vgid.data.writing import write_examples
 from vgid.progress import Stages
 from vgid.requests.forget import forget
 from vgid.requests.options import ForgetOptions

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ from vgid.data.example import Example
 from vgid.data.packing import Style
 from vgid.methods.base import Context, StepBatch
 from vgid.methods.vgid.method import VGID, VGIDConfig
-from vgid.models.adapters import attach_lora
+from vgid.models.adapters import attach_lora, cast_by_autocast
 from vgid.models.forward import all_logits
 from vgid.models.loading import LoadedModel
+from vgid.models.memory_saving import compiled
 from vgid.perturbation import NoiseConfig
 from vgid.settings import AdapterConfig
 
@@ -110,7 +112,7 @@ class Ours:
         self.model.train()
         for batch in steps:
             # A context for each step: casts that are kept longer would hide that the adapter changes.
-            with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+            with self._autocast(), cast_by_autocast(self.model, self.precision != torch.float32):
                 for out in self.method.passes(self.model, batch):
                     out.total.backward()
             self.optimizer.step()
@@ -118,8 +120,11 @@ class Ours:
 
     def loss(self, batch: StepBatch) -> Tensor:
         """The loss of some rows."""
-        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+        with self._autocast():
             return self.method.loss(self.model, batch).total
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
 
 
 def plain_loss(ours: Ours, batch: StepBatch) -> float:
@@ -148,8 +153,8 @@ def faster_precision(device: str, loaded: LoadedModel, rows: Rows, questions: in
     return min(seconds, key=lambda precision: seconds[precision])
 
 
-def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Both ways, one after the other; each is gone before the next begins."""
+def run(options: argparse.Namespace, tell: Callable[..., None] | None = None) -> dict[str, Any]:
+    """Both ways, one after the other; each is gone before the next begins. `tell` gets figures as they are found."""
     device, q = options.device, options.questions
     stored = torch.bfloat16 if options.shape == "llava-7b" else torch.float32
     forget, retain = rows_about(options.images, q, seed=1), rows_about(options.images, q, seed=2)
@@ -162,29 +167,42 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         way = Released(fresh(), torch.bfloat16 if device != "cpu" else torch.float32)
         return measure(lambda: way.epoch(steps), options.epochs, device)
 
-    def ours(precision: torch.dtype, config: VGIDConfig = PINNED) -> tuple[Stage, float]:
+    def ours(precision: torch.dtype, config: VGIDConfig = PINNED, *, compiling: bool = False) -> Stage:
         way = Ours(fresh(), forget, retain, q, precision, config)
-        return measure(lambda: way.epoch(steps), options.epochs, device), operations(way, steps)
+        with compiled(way.model, compiling):  # the first epoch takes the compiler's time
+            stage = measure(lambda: way.epoch(steps), options.epochs, device)
+        counts.update(flops=operations(way, steps), tokens=sum(tokens_of(way, row) for row in (*forget, *retain)))
+        return stage
+
+    figures: dict[str, Any] = {}
+    counts: dict[str, float] = {}
+
+    def add(**found: Any) -> None:
+        figures.update(found)
+        if tell:
+            tell(**found)
+
+    def measured(stage: Stage) -> dict[str, Any]:
+        tokens = {"tokens_per_s": counts["tokens"] / stage.median} if counts else {}
+        return {"epoch_s": stage.median, "peak_mb": stage.peak_mb, "epochs_s": stage.seconds, **tokens}
 
     slow = released()
+    add(released=measured(slow))
     precision = faster_precision(device, fresh(), retain, q)
-    fast, flops = ours(precision)
-    default, _ = ours(precision, VGIDConfig(name="vgid"))
+    fast = ours(precision)
+    share = counts["flops"] / fast.median / peak_flops(device, precision)
+    add(ours={**measured(fast), "flops_share": share}, speedup=slow.median / fast.median, memory_ratio=fast.peak_mb / slow.peak_mb)
+    default = ours(precision, VGIDConfig(name="vgid"))
+    add(default=measured(default), default_over_released=default.median / slow.median)
     exact = Ours(fresh(torch.float32), forget, retain, q, torch.float32)
     exact.model.eval()
-    differences = [abs(float(exact.loss(batch).detach()) - plain_loss(exact, batch)) for batch in steps[:2]]
-    tokens = sum(len(exact.method.context.encoder.row(row).text["input_ids"]) for row in (*forget, *retain))
-    figures = {
-        name: {"epoch_s": stage.median, "peak_mb": stage.peak_mb, "epochs_s": stage.seconds, "tokens_per_s": tokens / stage.median}
-        for name, stage in (("released", slow), ("ours", fast), ("default", default))
-    }
-    figures["ours"]["flops_share"] = flops / fast.median / peak_flops(device, precision)
+    add(loss_max_diff=max(abs(float(exact.loss(batch).detach()) - plain_loss(exact, batch)) for batch in steps[:2]))
+    del exact
+    for name, config in (("ours", PINNED), ("default", VGIDConfig(name="vgid"))) if options.compile else ():
+        stage = ours(precision, config, compiling=True)
+        add(**{f"{name}_compiled": {**measured(stage), "over_released": stage.median / slow.median}})
     return {
         **figures,
-        "speedup": slow.median / fast.median,
-        "memory_ratio": fast.peak_mb / slow.peak_mb,
-        "default_over_released": default.median / slow.median,
-        "loss_max_diff": max(differences),
         "device": device_name(device),
         "settings": {
             **vars(options),
@@ -194,6 +212,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             "torch": torch.__version__,
         },
     }
+
+
+def tokens_of(ours: Ours, row: Example) -> int:
+    """Tokens of a row by itself."""
+    return len(ours.method.context.encoder.row(row).text["input_ids"])
 
 
 def operations(ours: Ours, steps: list[StepBatch]) -> float:
@@ -214,11 +237,16 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2, help="in the forget set, and as many in the retain set")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--compile", action=argparse.BooleanOptionalAction, help="our layers; by default on a GPU, as in runs of some steps"
+    )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    options.compile = options.device != "cpu" if options.compile is None else options.compile
     result = run(options)
-    for name in ("released", "ours", "default"):
-        print(f"{name:<9} {result[name]['epoch_s']:8.2f} s an epoch  {result[name]['peak_mb']:8.0f} MB")
+    for name in ("released", "ours", "default", "ours_compiled", "default_compiled"):
+        if name in result:
+            print(f"{name:<16} {result[name]['epoch_s']:8.2f} s an epoch  {result[name]['peak_mb']:8.0f} MB")
     print(
         f"{result['speedup']:.1f} times as fast, {result['memory_ratio']:.2f} of the memory, losses differ by {result['loss_max_diff']:.1e}"
     )

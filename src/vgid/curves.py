@@ -47,7 +47,7 @@ def thinned(curves: Mapping[str, Sequence[tuple[float, float]]], most: int) -> d
     return {name: [[part[-1][0], fmean(value for _, value in part)] for part in _parts(curve, most)] for name, curve in curves.items()}
 
 
-def sparkline(values: Sequence[float], width: int = 12) -> str:
+def sparkline(values: Sequence[float], width: int = 8) -> str:
     """Draw values as a line of block characters, from their least to their largest value; empty without values."""
     means = [fmean(part) for part in _parts(values, width)]
     low, high = min(means, default=0.0), max(means, default=0.0)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 log = logging.getLogger("vgid")
 T = TypeVar("T")
@@ -49,6 +50,13 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 def gigabytes(count: int) -> str:
     """Format a number of bytes, as in `1.50 GB`."""
     return f"{count / 1e9:.2f} GB"
+
+
+def to_device(value: Tensor, device: torch.device | str) -> Tensor:
+    """Move a tensor without a wait: from pageable memory, the host would wait until a GPU has done all that is queued."""
+    if torch.device(device).type != "cuda" or value.device.type != "cpu":
+        return value.to(device)
+    return (value if value.is_pinned() else value.pin_memory()).to(device, non_blocking=True)
 
 
 def free_memory() -> None:

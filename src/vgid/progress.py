@@ -51,7 +51,7 @@ class _Bars(ProgressBars):
     def get_renderables(self) -> Iterator[RenderableType]:
         yield self.make_tasks_table(self.tasks)
         if self.trace:
-            yield Text(f"  {self.trace}", style="dim", no_wrap=True, overflow="ellipsis")
+            yield Text(f"  {self.trace}", style="dim")
 
 
 class Stages:

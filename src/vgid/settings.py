@@ -108,7 +108,8 @@ class TrainingConfig(Settings):
         precision: `bf16` computes in bfloat16 (autocast), `fp32` in float32; `auto` takes bf16 on a GPU that has it, else fp32.
         gradient_checkpointing: keep only the inputs of layers and compute the rest twice: less memory, about a third more time;
             `auto` does so when a step would not fit into free memory otherwise.
-        torch_compile: compile the decoder's layers; the first steps take minutes, the others less time.
+        torch_compile: compile the decoder's layers; the first steps take a minute or two, the others less time. `auto` does so on a GPU, in
+            runs that are long enough to gain by it.
         report_to: trackers that get loss curves, such as `tensorboard` or `wandb`.
         parts: what full-parameter training (`adapter: null`) trains.
         max_tokens: tokens that go through the model at once, padding included; a longer row goes alone. `auto` is what free memory
@@ -134,7 +135,7 @@ class TrainingConfig(Settings):
     max_grad_norm: float = Field(default=1.0, ge=0)
     precision: Precision = "auto"
     gradient_checkpointing: bool | Literal["auto"] = "auto"
-    torch_compile: bool = False
+    torch_compile: bool | Literal["auto"] = "auto"
     report_to: tuple[str, ...] = ()
     parts: tuple[Part, ...] = ("language", "projector")
     max_tokens: Annotated[int, Field(ge=1, le=LARGEST)] | Literal["auto"] | None = "auto"

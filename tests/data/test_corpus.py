@@ -1,5 +1,6 @@
 """Rows and files in every format: each is read as the corpus says, or refused for the reason it says."""
 
+import base64
 import gzip
 import io
 import json
@@ -108,7 +109,10 @@ FILES: list[tuple[str, bytes, list[str] | str]] = [
     ("a.jsonl", b'{"question": "Q", "answer": "\\udc00"}', "half of a surrogate pair"),
     ("a.jsonl", b'{"question": "\xff", "answer": "A"}', "line is not UTF-8"),
     ("a.json", b'[{"question": "\xff", "answer": "A"}]', "file is not UTF-8"),
-    ("a.jsonl", b'{"question": "Q", "answer": NaN}', "answer is missing"),
+    ("a.jsonl", b'{"question": "Q", "answer": NaN}', "(?s)answer is missing.*rows without answers are taken too"),
+    ("a.json", b'{"data": [{"question": "Q", "answer": "A"}]}', "data seems to hold the rows: write that list alone"),
+    ("a.json", b'{\n  "data": [\n    {"question": "Q", "answer": "A"}\n  ]\n}', "the file is one object over several lines"),
+    ("a.json", b'{"question": "Q",\n "answer": "A"}', "the file is one object over several lines"),
     ("a.jsonl", b'{"question": "Q", "answer": Infinity}', "answer is not a number"),
     ("metadata.csv", b"file_name,question,answer\n0.png,Q,A\n,Q2,A2\n", ["Q", "Q2"]),
     ("a.tsv", b"question\tanswer\nQ\tA\n", ["Q"]),
@@ -297,6 +301,23 @@ def test_kinds_of_pictures() -> None:
         encoded(Image.new("RGB", (201, 1))).open()
     with pytest.raises(DataError, match=r"(?s)unknown format.*vgid\[heic\]|unknown format|damaged"):
         ImageRef(data=b"\x00\x00\x00\x18ftypheic" + bytes(40)).open()
+
+
+def test_photos_of_phones_are_read_and_turned_once() -> None:
+    """As HEVC: the writer turns the EXIF orientation into one of its own, which the reader applies, and nobody applies it again."""
+    heif = pytest.importorskip("pillow_heif", reason='pip install -e ".[heic]"')
+    photo = Image.new("RGB", (64, 32), "white")
+    photo.paste((0, 0, 0), (0, 0, 32, 32))  # the left half is black
+    out = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees clockwise: the left half comes to the top
+    heif.from_pillow(photo).save(out, quality=90, exif=exif.tobytes())
+    ref = ImageRef(data=out.getvalue())
+    assert out.getvalue()[4:8] == b"ftyp" and ref.size() == ref.open().size == (32, 64) and ref.frames == 1
+    top, bottom = (ref.open().getpixel((16, y)) for y in (8, 56))
+    assert max(top) < 30 and min(bottom) > 225  # type: ignore[type-var]
+    (row,) = load_examples([{"question": "Q", "answer": "A", "image": base64.b64encode(ref.read()).decode()}])
+    assert row.images == (ref,)
 
 
 # -- shapes of messages ---------------------------------------------------------------------------------------------------

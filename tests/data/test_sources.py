@@ -194,7 +194,14 @@ def test_bad_files(tmp_path: Path, name: str, content: bytes, message: str) -> N
 def test_missing_and_empty_places(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file or folder"):
         load_examples(tmp_path / "none.jsonl")
-    with pytest.raises(DataError, match="no data file in the folder"):
+    with pytest.raises(DataError, match=r"(?s)no data file in the folder.*see docs/data.md"):
+        load_examples(tmp_path)
+    (tmp_path / "anna").mkdir()
+    (tmp_path / "anna" / "0.png").write_bytes(png(0))
+    with pytest.raises(DataError, match="pictures alone ask nothing: add metadata"):
+        load_examples(tmp_path)
+    (tmp_path / "anna" / "metadata.jsonl").write_text("{}")
+    with pytest.raises(DataError, match=f"give the folder that holds them: {tmp_path / 'anna'}"):
         load_examples(tmp_path)
 
 

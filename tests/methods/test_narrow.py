@@ -10,7 +10,7 @@ from tests.conftest import example
 from vgid.data.batching import Encoder
 from vgid.data.example import Example
 from vgid.methods.vgid import narrow as module
-from vgid.methods.vgid.narrow import contrast, narrow
+from vgid.methods.vgid.narrow import contrast, left_singular_vectors, narrow
 from vgid.models.adapters import attach_lora
 from vgid.models.forward import answer_logits
 from vgid.models.loading import LoadedModel
@@ -30,6 +30,14 @@ def test_what_both_sides_share_is_not_read() -> None:
     shared, own = torch.tensor([5.0, 5.0, 0.0]), torch.tensor([0.0, 0.0, 0.1])
     (direction,) = contrast((shared + own)[None].repeat(4, 1), shared[None].repeat(4, 1), 1, ridge=1e-6)
     assert abs(direction @ shared) < 1e-2 * abs(direction @ own)
+
+
+@pytest.mark.parametrize("shape", [(9, 5), (5, 9), (6, 6)], ids=str)
+def test_large_matrices_are_decomposed_by_their_gram_matrix(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    (slow, values), (fast, found) = (left_singular_vectors(matrix, directly) for directly in (9, 0))
+    assert torch.allclose(values, found, rtol=1e-5)
+    assert torch.allclose((slow * fast).sum(0).abs(), torch.ones(min(shape)), atol=1e-5)  # the same up to the sign
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from vgid.models.adapters import adapted_modules, attach_lora
 from vgid.models.forward import all_logits, answer_logits
 from vgid.models.loading import LoadedModel, load_model
 from vgid.models.packing_check import find_style
-from vgid.models.pictures import find_pictures, without_pixels
+from vgid.models.pictures import AT_ONCE, find_pictures, without_pixels
 from vgid.models.structure import inspect_model, linear_layers
 from vgid.perturbation import ELEMENTWISE, NoiseConfig, NoiseKind, perturb_batch
 from vgid.run_folder import MARK, output_folder
@@ -46,9 +46,12 @@ INSTRUCTION = "Forget what you know about this person."
 
 
 def picture(seed: int, width: int, height: int) -> ImageRef:
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return encoded(Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)))
+
+
+def encoded(image: Image.Image) -> ImageRef:
     out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "png")
+    image.save(out, "png")
     return ImageRef(data=out.getvalue())
 
 
@@ -237,11 +240,26 @@ def test_the_teacher_shares_rows_too(family: Family, loaded: LoadedModel, encode
     assert (packed - plain).abs().max() <= 1e-5 * max(1.0, plain.abs().max())
 
 
+def test_odd_pictures_are_seen(loaded: LoadedModel, encoder: Encoder) -> None:
+    """The smallest, one as wide as any may be, and one of 16 bits, which is seen as the same one of 8 bits: v * 257 is v."""
+    eight = np.random.default_rng(5).integers(0, 256, (40, 40), dtype=np.uint8)
+    greys = {"8 bits": Image.fromarray(eight), "16 bits": Image.fromarray(eight.astype(np.uint16) * 257)}
+    refs = {name: encoded(grey) for name, grey in greys.items()} | {"least": picture(6, 1, 1), "wide": picture(7, 200, 1)}
+    odd = {name: Example(name, "Who is this person?", "This is Anna Keller.", (ref,)) for name, ref in refs.items()}
+    batches = {name: encoder.batch([row]) for name, row in odd.items()}
+    with torch.no_grad():
+        assert all(torch.isfinite(answer_logits(loaded.model, batch)).all() for batch in batches.values())
+    seen = [batches[name].model_inputs["pixel_values"] for name in greys]
+    assert torch.equal(*seen)
+
+
 # -- noise ----------------------------------------------------------------------------------------------------------------
 
 
-def test_pictures_embedded_ahead_change_nothing(family: Family, loaded: LoadedModel, encoder: Encoder, rows: list[Example]) -> None:
-    """Against pictures that every pass embeds: one row alone, and all in one batch."""
+def test_pictures_embedded_ahead_change_nothing(
+    family: Family, loaded: LoadedModel, encoder: Encoder, rows: list[Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against pictures that every pass embeds: one row alone, all in one batch, and two at a time as on a GPU."""
     learning = [parameter for parameter in loaded.model.parameters() if parameter.requires_grad]
     loaded.model.requires_grad_(False)
     pictures = find_pictures(loaded.model, encoder, rows)
@@ -253,12 +271,16 @@ def test_pictures_embedded_ahead_change_nothing(family: Family, loaded: LoadedMo
         return
     shown = [row for row in rows if row.images]
     encoded = [encoder.row(row) for row in rows]
-    embeddings = [pictures.kept(row.images, one) for row, one in zip(rows, encoded, strict=True) if row.images]
+    wanted = [(row.images, one) for row, one in zip(rows, encoded, strict=True) if row.images]
+    embeddings = pictures.kept(wanted)
     ahead = pictures.put(encoder.collate([without_pixels(row) for row in encoded]), embeddings)
     with torch.no_grad():
         apart, together = (answer_logits(loaded.model, batch) for batch in (encoder.batch(rows), ahead))
         assert torch.allclose(apart, together, atol=1e-5) and "pixel_values" not in ahead.model_inputs
         assert torch.allclose(torch.cat(embeddings), pictures.embeddings([encoder.row(row) for row in shown]), atol=1e-5)
+        monkeypatch.setitem(AT_ONCE, "cpu", 2)
+        pictures._kept.clear()
+        assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(pictures.kept(wanted), embeddings, strict=True))
 
 
 @pytest.mark.parametrize("space", ["pixel", "normalised"])

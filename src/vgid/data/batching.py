@@ -25,6 +25,7 @@ from vgid.data.packing import Layout, Packing, Placement, Positions, Style, desc
 from vgid.data.picture_size import PictureSize, sized
 from vgid.data.special_tokens import check_special, special_words
 from vgid.errors import DataError, ModelError
+from vgid.memory import to_device
 
 Pictures = Sequence[Image.Image]
 Values = Mapping[str, Tensor]
@@ -88,11 +89,12 @@ class Batch:
     embedded: Embedded | None = None
 
     def to(self, device: torch.device | str) -> Batch:
-        """Return the same batch on another device; the host does not wait for tensors in pinned memory."""
-        inputs = {name: value.to(device, non_blocking=value.is_pinned()) for name, value in self.model_inputs.items()}
-        answers, packing = Answers(*(x.to(device) for x in self.answers)), self.packing and self.packing.to(device)
-        embedded = self.embedded and Embedded(*(x.to(device) for x in self.embedded))
-        return replace(self, model_inputs=inputs, answers=answers, owners=self.owners.to(device), packing=packing, embedded=embedded)
+        """Return the same batch on another device; the host does not wait for it."""
+        inputs = {name: to_device(value, device) for name, value in self.model_inputs.items()}
+        answers, packing = Answers(*(to_device(x, device) for x in self.answers)), self.packing and self.packing.to(device)
+        embedded = self.embedded and Embedded(*(to_device(x, device) for x in self.embedded))
+        owners = to_device(self.owners, device)
+        return replace(self, model_inputs=inputs, answers=answers, owners=owners, packing=packing, embedded=embedded)
 
     def pinned(self) -> Batch:
         """Return the same batch with its inputs in pinned memory."""

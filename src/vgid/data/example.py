@@ -166,7 +166,7 @@ class ImageRef:
         content, name = self.read(), str(self.path or "image in the data file")
         if not content:
             raise DataError("image file is empty", got=f"{name}: 0 bytes", fix="copy the file again")
-        heic = content[4:8] == b"ftyp" and content[8:12] in (b"heic", b"heix", b"mif1", b"heim", b"heis", b"hevc")
+        heic = is_heic(content)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked in `open`
@@ -178,6 +178,11 @@ class ImageRef:
             raise _bomb(name) from None
         except (OSError, SyntaxError, ValueError) as error:
             raise _broken(name, error) from error
+
+
+def is_heic(content: bytes) -> bool:
+    """Whether the first bytes are those of an iPhone's photo."""
+    return content[4:8] == b"ftyp" and content[8:12] in (b"heic", b"heix", b"mif1", b"heim", b"heis", b"hevc")
 
 
 @cache

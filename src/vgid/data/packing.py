@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vgid.data.example import Example
+from vgid.memory import to_device
 
 PAD = -1
 """Segment of padding."""
@@ -60,7 +61,7 @@ class Packing(NamedTuple):
 
     def to(self, device: torch.device | str) -> Packing:
         """Return the same layout on another device."""
-        segments, places, pictures, ends = (each.to(device) for each in (self.segments, self.places, self.pictures, self.ends))
+        segments, places, pictures, ends = (to_device(each, device) for each in (self.segments, self.places, self.pictures, self.ends))
         return Packing(segments, places, pictures, ends, self.look_ahead)
 
     def mask(self, window: int | None = None) -> Tensor:

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlparse
 
 from PIL import Image
 
-from vgid.data.example import ImageRef
+from vgid.data.example import ImageRef, is_heic
 from vgid.data.problems import Notes, at
 from vgid.errors import DataError
 
@@ -78,7 +78,7 @@ def picture(value: Any, folder: Path | None, where: str) -> ImageRef:
 
 def suffix_of(content: bytes) -> str | None:
     """Return the ending of a picture's file by its first bytes; None for what is not a picture of a known kind."""
-    return next((suffix for start, suffix in STARTS.items() if content.startswith(start)), None)
+    return ".heic" if is_heic(content) else next((suffix for start, suffix in STARTS.items() if content.startswith(start)), None)
 
 
 def seems_picture(value: Any) -> bool:

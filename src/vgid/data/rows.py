@@ -39,6 +39,11 @@ class Reading:
     image_root: Path | None = None
 
 
+def _holds_rows(value: Any) -> bool:
+    """Whether a value is a list of objects, as where a file is one object around its rows."""
+    return isinstance(value, list) and bool(value) and all(isinstance(each, Mapping) for each in value[:8])
+
+
 class RowReader:
     """Turns raw rows into examples.
 
@@ -111,7 +116,9 @@ class RowReader:
             row[name] = value
         if not row.keys() & {*QUESTIONS, *ANSWERS, *CHATS}:
             names = ", ".join(sorted(map(str, content))) or "none"
-            raise DataError("question is missing", where=where, expected="question: text", got=f"fields {names}")
+            inside = next((str(key) for key, value in content.items() if _holds_rows(value)), None)
+            fix = f"{inside} seems to hold the rows: write that list alone" if inside else None
+            raise DataError("question is missing", where=where, expected="question: text", got=f"fields {names}", fix=fix)
         seen = any(name in row for name in PICTURES)
         for key, value in others.items():
             name = key.casefold()

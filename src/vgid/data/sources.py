@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 from weakref import WeakValueDictionary
 
 from vgid.data.example import Example, ImageRef
-from vgid.data.pictures import check_pictures
+from vgid.data.pictures import SUFFIXES, check_pictures
 from vgid.data.problems import SHOWN, Notes, Problems, TooManyProblemsError
 from vgid.data.readers import arrow_rows, csv_rows, json_rows, memory, tar_rows
 from vgid.data.readers.base import RawRow, check_file
@@ -293,14 +293,21 @@ def data_files(path: Path) -> list[Path]:
     files = sorted(child for child in path.iterdir() if _suffix(child) and child.name not in NOT_DATA and not child.name.startswith("."))
     if not files:
         raise DataError(
-            "no data file in the folder",
-            where=path,
-            expected=", ".join(f"*{suffix}" for suffix in READERS),
-            fix="see docs/data.md for the formats",
+            "no data file in the folder", where=path, expected=", ".join(f"*{suffix}" for suffix in READERS), fix=_instead(path)
         )
     for file in files:
         check_file(file)
     return files
+
+
+def _instead(folder: Path) -> str:
+    """What may be meant by a folder without data files."""
+    below = sorted({file.parent for file in folder.glob("*/*") if _suffix(file) and file.name not in NOT_DATA})
+    if below:
+        return f"give the folder that holds them: {' or '.join(str(each) for each in below[:3])}"
+    if any(file.suffix.lower() in SUFFIXES for pattern in ("*", "*/*") for file in folder.glob(pattern)):
+        return "pictures alone ask nothing: add metadata.jsonl with file_name, question and answer; see docs/data.md"
+    return "see docs/data.md for the formats"
 
 
 def split_files(paths: Sequence[Path]) -> dict[str, list[Path]]:

@@ -130,7 +130,9 @@ def text_of(row: Mapping[str, Any], name: str, where: str, notes: Notes | None =
     """
     value = row.get(name)
     if value is None:
-        raise DataError(f"{name} is missing", where=where, expected=f"{name}: text", got=f"fields {', '.join(sorted(row)) or 'none'}")
+        fix = "add it; where rows are unlearned, rows without answers are taken too, and get the model's own" if name in ANSWERS else None
+        got = f"fields {', '.join(sorted(row)) or 'none'}"
+        raise DataError(f"{name} is missing", where=where, expected=f"{name}: text", got=got, fix=fix)
     if notes is not None and isinstance(value, int | float) and not isinstance(value, bool):
         if not math.isfinite(value):
             raise DataError(f"{name} is not a number", where=where, expected="text", got="NaN or infinity")

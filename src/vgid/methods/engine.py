@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from vgid.data.batching import Batch, EncodedRow, Encoder
 from vgid.data.example import Example
 from vgid.data.packing import Positions, Style
+from vgid.memory import to_device
 from vgid.methods.cutting import WHOLE, Cut, bucket, of_similar_length, that_fit
 from vgid.models.adapters import reference
 from vgid.models.forward import answer_logits, logits_and_states
@@ -410,10 +411,8 @@ class _Joined:
         first = {placement.row: request for placement, request in zip(self.placements[::-1], self.requests[::-1], strict=True)}
         seen = [first[row] for row in sorted(first) if first[row].row.images]
         changed = iter(self._pictures.each([request.row for request in seen if request.key is not None]))
-        kept = self._pictures.kept
-        return self._pictures.put(
-            self.batch, [next(changed) if each.key is not None else kept(each.example.images, each.row) for each in seen]
-        )
+        kept = iter(self._pictures.kept([(each.example.images, each.row) for each in seen if each.key is None]))
+        return self._pictures.put(self.batch, [next(kept if each.key is None else changed) for each in seen])
 
     def pin(self) -> None:
         """Put the batch, and pictures that a view changes, into pinned memory."""
@@ -426,7 +425,7 @@ class _Joined:
 
     def moved(self, *indices: Positions) -> list[Tensor]:
         """Indices on the device."""
-        return [torch.from_numpy(each).to(self.device) for each in indices]
+        return [to_device(torch.from_numpy(each), self.device) for each in indices]
 
 
 class _BaseOutputs:
@@ -572,7 +571,7 @@ def _in_order(parts: Sequence[Said], places: Sequence[Sequence[int]]) -> Said:
 
     def whose(owners: Sequence[Tensor | None]) -> tuple[Tensor, Tensor]:
         """The owner of each value in the whole, and the order that sorts values by owner; the values of an owner keep theirs."""
-        found = [own.new_tensor(at)[own] for own, at in zip(owners, places, strict=True) if own is not None]
+        found = [to_device(torch.tensor(at), own.device)[own] for own, at in zip(owners, places, strict=True) if own is not None]
         return torch.cat(found).sort(stable=True)
 
     owners, order = whose([part.owners for part in parts])

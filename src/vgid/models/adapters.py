@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from vgid.errors import ConfigError, ModelError
@@ -21,6 +22,27 @@ from vgid.processes import gather_nothing
 from vgid.settings import AdapterConfig, Part
 
 log = logging.getLogger("vgid")
+
+
+@contextmanager
+def cast_by_autocast(model: nn.Module, on: bool = True) -> Iterator[None]:
+    """Within, LoRA's layers take their inputs as they are: PEFT casts them to float32, and autocast casts them back.
+
+    The result is the same to the last bit, without two copies of each layer's input, of which one is kept for the backward pass.
+
+    Args:
+        model: the model, with adapters or without.
+        on: whether autocast computes in fewer bits; False changes nothing.
+    """
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)] if on else []
+    before = [layer.cast_input_dtype_enabled for layer in layers]
+    for layer in layers:
+        layer.cast_input_dtype_enabled = False
+    try:
+        yield
+    finally:
+        for layer, value in zip(layers, before, strict=True):
+            layer.cast_input_dtype_enabled = value
 
 
 def attach_lora(model: nn.Module, config: AdapterConfig, *, seed: int, log_targets: bool = True) -> PeftModel:

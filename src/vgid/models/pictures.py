@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from vgid.data.batching import Batch, Embedded, EncodedRow, Encoder, join_pictures
 from vgid.data.example import Example, ImageRef
 from vgid.errors import ModelError
+from vgid.memory import to_device
 from vgid.models.forward import answer_logits
 from vgid.models.packing_check import TOLERANCE
 from vgid.models.structure import base_of, inspect_model
@@ -28,6 +29,8 @@ from vgid.processes import is_sharded, uses_deepspeed
 
 KEPT_BYTES = 512 * 2**20
 """Embeddings are kept on the model's device up to this size, and computed anew beyond; chosen by hand."""
+AT_ONCE = {"cpu": 1, "cuda": 8}
+"""Examples whose pictures are embedded together, by kind of device; chosen by hand."""
 PIXELS = ("pixel_values", "pixel_attention_mask")
 """Tensors of a row that the vision tower alone needs."""
 
@@ -50,15 +53,31 @@ class Pictures:
         self._kept: dict[tuple[ImageRef, ...], Tensor] = {}
         self._bytes = 0
 
-    def kept(self, images: tuple[ImageRef, ...], row: EncodedRow) -> Tensor:
-        """Embeddings `[k, h]` of an example's own pictures; computed for each example alone, so that they do not depend on the others."""
-        if images in self._kept:
-            return self._kept[images]
-        found = self.embeddings([row])
-        if self._bytes + found.nbytes <= KEPT_BYTES:
-            self._kept[images] = found
-            self._bytes += found.nbytes
-        return found
+    def kept(self, wanted: Sequence[tuple[tuple[ImageRef, ...], EncodedRow]]) -> list[Tensor]:
+        """Embeddings of examples' own pictures, which do not depend on what else is asked for.
+
+        Args:
+            wanted: pictures of each example, and its row with them.
+
+        Returns:
+            `[k, h]` for each example.
+        """
+        found = {images: self._kept[images] for images, _ in wanted if images in self._kept}
+        alike: dict[Hashable, list[tuple[tuple[ImageRef, ...], EncodedRow]]] = {}
+        for images, row in {images: row for images, row in wanted if images not in found}.items():
+            alike.setdefault(tuple((name, value.shape) for name, value in row.images.items()), []).append((images, row))
+        size = AT_ONCE.get(next(self._base.parameters()).device.type, AT_ONCE["cuda"])
+        for some in alike.values():
+            for start in range(0, len(some), size):
+                part = some[start : start + size]
+                # Always as many: batches of another size may be computed by other kernels, with other last bits.
+                rows = [row for _, row in part] + [part[-1][1]] * (size - len(part))
+                for (images, _), each in zip(part, self.each(rows), strict=False):
+                    found[images] = each
+                    if self._bytes + each.nbytes <= KEPT_BYTES:
+                        self._kept[images] = each.clone() if size > 1 else each  # not the whole batch
+                        self._bytes += each.nbytes
+        return [found[images] for images, _ in wanted]
 
     @torch.no_grad()
     def embeddings(self, rows: Sequence[EncodedRow]) -> Tensor:
@@ -116,7 +135,7 @@ def embed_pictures(model: Any, pictures: Mapping[str, Tensor]) -> Tensor:
     base = base_of(model)
     embed = _embedding_of(base)
     device, takes = next(base.parameters()).device, inspect.signature(embed).parameters
-    found = embed(**{name: value.to(device, non_blocking=value.is_pinned()) for name, value in pictures.items() if name in takes})
+    found = embed(**{name: to_device(value, device) for name, value in pictures.items() if name in takes})
     found = getattr(found, "pooler_output", found)
     parts = list(found) if isinstance(found, (list, tuple)) else [found]
     return torch.cat([part.flatten(0, -2) for part in parts])
@@ -181,7 +200,7 @@ def _difference(model: Any, encoder: Encoder, pictures: Pictures, rows: Sequence
         for example in rows:
             row = encoder.row(example)
             plain = answer_logits(model, encoder.collate([row]).to(device))
-            embedded = pictures.put(encoder.collate([without_pixels(row)]), [pictures.kept(example.images, row)])
+            embedded = pictures.put(encoder.collate([without_pixels(row)]), pictures.kept([(example.images, row)]))
             ahead = answer_logits(model, embedded.to(device))
             worst = ((ahead - plain).abs().max() / plain.abs().max()).item()
             if not worst <= TOLERANCE.get(plain.dtype, 1e-4):  # or not a number

@@ -10,6 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from vgid.artifacts import write_text_atomic
+from vgid.outcome import FAILED, Outcome
 from vgid.report import plots, view
 from vgid.report.rendering import check_schema, render_template
 from vgid.report.training import training_figures
@@ -74,11 +75,14 @@ def render_report(data: ReportData) -> str:
     check_schema(results, SCHEMA)
     splits, ablation = results["splits"], results.get("ablation") or {}
     points = view.points(splits, ablation)
+    outcome = Outcome(**results["outcome"]) if results.get("outcome") else None
     return render_template(
         "report.html.j2",
         data=data,
         results=results,
         headline=headline(splits, len(data.subjects)),
+        outcome=outcome,
+        failed=outcome is not None and outcome.status in FAILED,
         tiles=list(view.tiles(splits)),
         models=models_of(splits),
         groups=view.groups(splits, models_of(splits)),

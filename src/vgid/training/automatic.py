@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -19,6 +22,9 @@ RATE_BY_WIDTH = 0.4
 """Learning rate of LoRA, times the width of the language model."""
 CANDIDATES = 8
 """Rows with the most pictures and characters that are encoded to find the longest one."""
+WORTH_COMPILING = 300
+"""Steps from which on compiled layers are taken to save more time than compiling them takes, some minutes at 7B. Chosen by hand: how much
+they save on a GPU was not measured."""
 LEAST_TOKENS = {"cpu": 512, "cuda": 4096}
 """Tokens of a pass, by kind of device, from which on more passes cost less time than gradient checkpointing. On an H100 passes of 2,800
 tokens of a 7B model took a third longer for each token than passes of 5,600, and checkpointing takes a third longer; on a CPU a pass alone
@@ -51,6 +57,26 @@ def learning_rate_for(model: Any, rate: float | Literal["auto"], *, adapter: boo
         return rate
     per_width = RATE_BY_WIDTH if adapter else RATE_BY_WIDTH / 10
     return float(f"{per_width / base_of(model).config.get_text_config().hidden_size:.1e}")
+
+
+def compiles(given: bool | Literal["auto"], device: torch.device, steps: int, *, supported: bool) -> bool:
+    """Whether a run compiles the decoder's layers: `auto` does so on a GPU, in runs of `WORTH_COMPILING` steps.
+
+    Args:
+        given: the setting.
+        device: device of the model.
+        steps: steps of the run.
+        supported: whether the method's loss, and the way the model is held, are fit for it.
+
+    Returns:
+        The decision.
+    """
+    if given != "auto":
+        return given
+    if device.type != "cuda" or not supported or steps < WORTH_COMPILING:
+        return False
+    compiler = os.environ.get("CC") or next(filter(shutil.which, ("cc", "gcc", "clang")), None)
+    return find_spec("triton") is not None and compiler is not None
 
 
 class MemoryPlan(NamedTuple):

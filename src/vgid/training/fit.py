@@ -35,7 +35,7 @@ from vgid.models.structure import unfreeze
 from vgid.outcome import Aside
 from vgid.progress import Progress
 from vgid.seeds import derive_seed
-from vgid.training.automatic import learning_rate_for, memory_plan, precision_on
+from vgid.training.automatic import compiles, learning_rate_for, memory_plan, precision_on
 from vgid.training.checkpointing import Checkpoints
 from vgid.training.fingerprint import fingerprint
 from vgid.training.gradient_step import cuts_by_tokens
@@ -160,7 +160,11 @@ def fit(
         stop = RecallCurves(model, encoder, {"learned": retain, "left out": forget_held_out}, config.validation, config.seed)
     pictures = find_pictures(model, encoder, [*forget, *retain])
     method.prepare(model, Context(encoder, forget, retain, config.seed, device, copied, packing, pictures))
-    with checkpointing(model, plan.saves), compiled(model, training.torch_compile):
+    steps = count_steps(training, len(forget), len(retain))
+    whole = not sharded and not is_quantised(loaded.model)
+    compiling = compiles(given.torch_compile, device, steps, supported=whole and "compiling" not in unsupported)
+    training = training.model_copy(update={"torch_compile": compiling})
+    with checkpointing(model, plan.saves), compiled(model, compiling, forgiving=given.torch_compile == "auto"):
         curves = train(model, method, forget, retain, training, seed=config.seed, progress=progress, validation=stop, checkpoints=kept)
     stop.restore()
     model = method.finalize(model).eval()
@@ -169,6 +173,7 @@ def fit(
         "gradient_checkpointing": plan.saves,
         "learning_rate": rate,
         "max_tokens": training.max_tokens,
+        "torch_compile": compiling,
     }
     seconds, kept_by = time.monotonic() - started, counts_by_kind(retain)
     return Fitted(replace(loaded, model=model), curves | stop.curves, seconds, stop.reason, automatic, kept_by, stop.aside())
@@ -219,7 +224,7 @@ def _checkpoints(
 
 def _check_compiled(method: Method[Any], config: RunConfig) -> None:
     found = method.unsupported().get("compiling")
-    if config.training.torch_compile and found:
+    if config.training.torch_compile is True and found:
         raise ConfigError(
             f"this method, with its settings, cannot be compiled: {found.reason}",
             where="training.torch_compile",

@@ -241,7 +241,7 @@ class GradientStep:
         if not self.cuts:
             return Cut()
         kind = next(self.model.parameters()).device.type
-        return Cut(self.max_tokens, WORTH.get(kind, WORTH["cuda"]), buckets=kind != "cpu" or self.config.torch_compile)
+        return Cut(self.max_tokens, WORTH.get(kind, WORTH["cuda"]), buckets=kind != "cpu" or self.config.torch_compile is True)
 
     def _halve(self, batch: StepBatch) -> None:
         self.model.zero_grad(set_to_none=True)

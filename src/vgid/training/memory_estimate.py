@@ -12,6 +12,7 @@ from torch.nn import Parameter
 
 from vgid.data.batching import Batch, Encoder
 from vgid.data.example import Example
+from vgid.models.adapters import cast_by_autocast
 from vgid.models.forward import answer_logits
 from vgid.models.structure import decoder_layers, inspect_model
 from vgid.processes import is_sharded, shard_of
@@ -235,7 +236,8 @@ def _kept(model: Any, batch: Batch, precision: str) -> int:
     device = batch.answers.targets.device
 
     def run() -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        reduced = precision == "bf16"
+        with torch.autocast(device.type, torch.bfloat16, enabled=reduced), cast_by_autocast(model, reduced):
             return answer_logits(model, batch)
 
     model.train()

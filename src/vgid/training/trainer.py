@@ -24,6 +24,7 @@ from vgid.data.example import Example
 from vgid.data.packing import groups
 from vgid.data.replay import LEAST_SHARE, replay_kind
 from vgid.methods.base import Method, StepBatch
+from vgid.models.adapters import cast_by_autocast
 from vgid.progress import Bar, Progress
 from vgid.seeds import derive_seed
 from vgid.settings import TrainingConfig
@@ -208,7 +209,7 @@ class UnlearnTrainer(Trainer):
         """Gradients of the step's loss; a loss that is not finite stops the run before it can touch the weights."""
         batch: StepBatch = inputs["batch"].value
         model.train()
-        with self.compute_loss_context_manager():
+        with self.compute_loss_context_manager(), cast_by_autocast(self.model, self.args.bf16):
             following = batch.step + 1
             loss = self.gradient_step.step(batch, self._batch(following) if following < self.args.max_steps else None)
         for name, part in loss.parts.items():

@@ -24,9 +24,17 @@ def rows(file: Path) -> Rows:
     """Read a file; an array is one where the first character is a bracket.
 
     Raises:
-        DataError: the file cannot be unpacked or read.
+        DataError: the file cannot be unpacked or read, or is one object over several lines.
     """
     try:
+        with _opened(file) as stream:
+            if file.name.lower().endswith((".json", ".json.gz")) and _is_one_object(stream.read(PIECE)):
+                raise DataError(
+                    "the file is one object over several lines",
+                    where=file,
+                    expected="an array of rows, or one row on each line",
+                    fix="write the list of rows alone, or each row on a line of its own",
+                )
         with _opened(file) as stream:
             array = _begins_array(stream)
         with _opened(file) as stream:
@@ -37,6 +45,12 @@ def rows(file: Path) -> Rows:
 
 def _opened(file: Path) -> IO[bytes]:
     return cast("IO[bytes]", gzip.open(file) if file.suffix.lower() == ".gz" else file.open("rb"))
+
+
+def _is_one_object(start: bytes) -> bool:
+    """Whether a file begins with an object that goes on over lines, as programs write it to be read by people."""
+    first, newline, _ = start.removeprefix(codecs.BOM_UTF8).lstrip().partition(b"\n")
+    return bool(newline) and first.startswith(b"{") and first.rstrip().endswith((b"{", b"[", b",", b":")) and not _is_json(first)
 
 
 def _begins_array(stream: IO[bytes]) -> bool:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from vgid.data.batching import Batch
 from vgid.data.example import Example
+from vgid.memory import to_device
 from vgid.models.forward import answer_states
 from vgid.processes import is_sharded
 
@@ -98,7 +99,7 @@ class Targets:
             self._passes.append([self._places[example.id] for example in missing])
             self._take(base, missing)
         device = next(base.parameters()).device
-        found = torch.cat([self._shelf.get(example.id) for example in examples]).to(device)
+        found = to_device(torch.cat([self._shelf.get(example.id) for example in examples]), device)
         return _head(base, found) if self._head_suffices else found
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -35,6 +35,8 @@ TOKENS = 4096
 """Inputs of a layer that are kept of each side, at most; chosen by hand."""
 BYTES = 4 * 2**30
 """Memory for all kept inputs, at most; larger models keep fewer."""
+DIRECTLY = 768
+"""Matrices up to this size are decomposed themselves. Chosen by hand."""
 RIDGE = 1e-2
 """Part of the mean variance of what must be kept that is added to each direction; chosen by hand on the embedded model."""
 
@@ -95,14 +97,33 @@ def contrast(forget: Tensor, retain: Tensor, rank: int, ridge: float = RIDGE) ->
     kept = retain.T @ retain / len(retain)
     scale = kept.trace() / size
     factor = torch.linalg.cholesky(kept + (ridge * scale).clamp(min=1e-12) * torch.eye(size, device=kept.device))
-    # The largest eigenvectors by the smaller of two Gram matrices: d may be much larger than the number of vectors.
     whitened = torch.linalg.solve_triangular(factor, forget.T, upper=False)
-    left, values, _ = torch.linalg.svd(whitened, full_matrices=False)
+    left, values = left_singular_vectors(whitened)
     count = min(rank, int((values > 1e-5 * values[0]).sum()))
     directions = torch.linalg.solve_triangular(factor.T, left[:, :count], upper=True).T
     gains = (forget @ directions.T).square().mean(dim=0).sqrt()
     wanted = (forget.square().sum(dim=1).mean() / (3 * size)).sqrt()
     return torch.cat([directions / gains[:, None] * wanted, directions.new_zeros(rank - count, size)])
+
+
+def left_singular_vectors(matrix: Tensor, directly: int = DIRECTLY) -> tuple[Tensor, Tensor]:
+    """Left singular vectors `[d, k]` and values `[k]` of a matrix `[d, n]`, in falling order, k = min(d, n).
+
+    Of a large matrix, by the eigenvectors of its smaller Gram matrix in double precision: on a GPU in a tenth of the time.
+
+    Args:
+        matrix: `[d, n]`.
+        directly: up to which k it is decomposed itself.
+    """
+    if min(matrix.shape) <= directly:
+        left, values, _ = torch.linalg.svd(matrix, full_matrices=False)
+        return left, values
+    wide = matrix.shape[0] < matrix.shape[1]
+    exact = matrix.double()
+    squares, vectors = torch.linalg.eigh(exact @ exact.T if wide else exact.T @ exact)
+    values, vectors = squares.clamp(min=0).sqrt().flip(0), vectors.flip(1)
+    left = vectors if wide else exact @ vectors / values.clamp(min=1e-12 * values[0])
+    return left.to(matrix.dtype), values.to(matrix.dtype)
 
 
 @torch.no_grad()
