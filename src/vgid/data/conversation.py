@@ -18,8 +18,8 @@ ENDLESS = "the chat template does not end within its limits of time and memory"
 
 
 THOUGHT = ("<think>", "</think>")
-"""Marks around what a thinking model writes before its answer. It is asked to answer at once, after an empty thought: what it thinks is in no
-recorded answer, and takes more tokens than the answers."""
+"""Marks around what a thinking model writes before its answer. It is asked to answer at once, after an empty thought: no recorded answer
+holds what it thinks, which takes more tokens than the answer."""
 
 
 class Rendered(NamedTuple):
