@@ -246,7 +246,7 @@ def _worker(processor: Any) -> Worker:
     if key not in _WORKERS:
 
         def render(chats: Sequence[tuple[list[dict[str, Any]], bool]]) -> list[str]:
-            # Some templates begin with an open thought unless they are told not to.
+            # Without this, some templates begin the answer with an open thought.
             asked = {"enable_thinking": False} if "enable_thinking" in str(processor.chat_template) else {}
             return [
                 str(processor.apply_chat_template(turns, add_generation_prompt=begun, tokenize=False, **asked)) for turns, begun in chats
