@@ -37,7 +37,7 @@ def test_curves_are_reported_and_no_row_is(tmp_path: Path, monkeypatch: pytest.M
     measured = RecallCurves(model, None, {}, ValidationConfig(every=3), 0)  # type: ignore[arg-type]
     measured.curves = {"recall learned": [(2, 0.5)], "drift learned": [(1, 0.1), (3, 0.25)]}  # at steps of their own
     train(model, Pull(), EXAMPLES, EXAMPLES, config, seed=0, validation=measured, callbacks=[listener])
-    assert [heard.get("recall_learned") for heard in listener.heard][:3] == [None, None, None]
+    assert [heard.get("recall_learned") for heard in listener.heard][:3] == [None, 0.5, None]
     assert [heard.get("drift_learned") for heard in listener.heard][:3] == [None, None, 0.25]
     steps = [heard for heard in listener.heard if "loss" in heard]
     assert len(steps) == 3 and all(heard["loss_forget"] == pytest.approx(heard["loss"], abs=1e-3) for heard in steps)
