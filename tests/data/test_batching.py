@@ -77,6 +77,17 @@ def test_nothing_is_truncated(random_model: LoadedModel) -> None:
         Encoder(random_model.processor).batch([row])
 
 
+def test_a_template_that_can_leave_the_thought_out_is_told_to(random_model: LoadedModel) -> None:
+    own = random_model.processor.chat_template
+    thought = "{% if add_generation_prompt and enable_thinking is not defined %}<think>\n{% endif %}"
+    plain = render_chat(random_model.processor, example(1))
+    random_model.processor.chat_template = own + thought
+    assert render_chat(random_model.processor, example(1)) == plain
+    random_model.processor.chat_template = own + thought.replace(" and enable_thinking is not defined", "")
+    closed = render_chat(random_model.processor, example(1))
+    assert closed.prompt == plain.prompt + "<think>\n\n</think>\n\n" and closed.answer.strip() == plain.answer.strip()
+
+
 def test_a_processor_without_chat_template(random_model: LoadedModel) -> None:
     random_model.processor.chat_template = None
     with pytest.raises(ModelError, match="the processor has no chat template"):

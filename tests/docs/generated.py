@@ -16,6 +16,7 @@ from vgid.benchmarking import table as benchmarks
 from vgid.config import read_recipe, recipe_names
 from vgid.methods import catalogue
 from vgid.metrics.measure import list_metrics
+from vgid.report.meta import meta_markdown
 from vgid.settings import DEFAULT_METHOD
 from vgid.settings_reference import as_markdown
 
@@ -118,6 +119,11 @@ def metrics() -> str:
     return "\n".join(lines) + "\n"
 
 
+def meta() -> str:
+    """Which metrics to trust, as `vgid metrics meta` measured it."""
+    return meta_markdown(read_result("metrics-tiny.json"))
+
+
 def read_result(name: str) -> dict[str, Any]:
     """A result in perf/results."""
     found: dict[str, Any] = json.loads((RESULTS / name).read_text("utf-8"))
@@ -153,6 +159,7 @@ TABLES: Mapping[str, tuple[str, Callable[[], str]]] = {
     "attacks": ("audit.md", attacks),
     "benchmarks": ("benchmarks.md", benchmarks.as_markdown),
     "growth": ("speed.md", growth),
+    "meta": ("results.md", meta),
     "methods": ("methods.md", catalogue.markdown),
     "metrics": ("metrics.md", metrics),
     "passes": ("speed.md", passes),

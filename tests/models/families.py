@@ -183,6 +183,14 @@ def llava_with_experts() -> tuple[Any, Any]:
     return _finish(hf.LlavaForConditionalGeneration(dense.config), processor.tokenizer), processor
 
 
+def llava_that_thinks() -> tuple[Any, Any]:
+    """Its template begins the assistant's turn with an open thought, and leaves thoughts out of turns that are over."""
+    model, processor = llava()
+    processor.chat_template = LLAVA.replace("{{ 'ASSISTANT:' }}", "{{ 'ASSISTANT:<think>\\n' }}")
+    assert "<think>" in processor.chat_template
+    return model, processor
+
+
 def llava_next() -> tuple[Any, Any]:
     tokenizer = _llava_tokenizer()
     pinpoints = [[SIDE, 2 * SIDE], [2 * SIDE, SIDE], [2 * SIDE, 2 * SIDE]]
@@ -559,6 +567,7 @@ VIDEO = ("torchvision",)
 
 FAMILIES = (
     Family("LLaVA-1.5", llava, end="</s>", layout=True),
+    Family("a LLaVA that thinks", llava_that_thinks, end="</s>", layout=True),
     Family("LLaVA with a mixture of experts", llava_with_experts, end="</s>", layout=True, neurons=False),
     Family("Qwen2.5-VL", qwen2_5_vl, end="<|im_end|>", packages=VIDEO),
     Family("Qwen2-VL", qwen2_vl, end="<|im_end|>", packages=VIDEO),

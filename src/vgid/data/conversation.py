@@ -17,6 +17,11 @@ from vgid.limits import CallError, OverLimitError, Worker
 ENDLESS = "the chat template does not end within its limits of time and memory"
 
 
+THOUGHT = ("<think>", "</think>")
+"""Marks around what a thinking model writes before its answer. It is asked to answer at once, after an empty thought: no recorded answer
+holds what it thinks, which takes more tokens than the answer."""
+
+
 class Rendered(NamedTuple):
     """Text of one example.
 
@@ -91,6 +96,8 @@ def render_chat(processor: Any, example: Example, instruction: str | None = None
     said = example.answer if answer is None else answer
     reply = {"role": "assistant", "content": [{"type": "text", "text": said}]}
     prompt, whole = _apply(processor, (turns, True), ([*turns, reply], False))
+    if prompt.rstrip().endswith(THOUGHT[0]):
+        prompt = f"{prompt.rstrip()}\n\n{THOUGHT[1]}\n\n"
     return Rendered(prompt, _answer_part(processor, prompt, whole, said))
 
 
@@ -239,7 +246,11 @@ def _worker(processor: Any) -> Worker:
     if key not in _WORKERS:
 
         def render(chats: Sequence[tuple[list[dict[str, Any]], bool]]) -> list[str]:
-            return [str(processor.apply_chat_template(turns, add_generation_prompt=begun, tokenize=False)) for turns, begun in chats]
+            # Without this, some templates begin the answer with an open thought.
+            asked = {"enable_thinking": False} if "enable_thinking" in str(processor.chat_template) else {}
+            return [
+                str(processor.apply_chat_template(turns, add_generation_prompt=begun, tokenize=False, **asked)) for turns, begun in chats
+            ]
 
         while len(_WORKERS) >= MOST_WORKERS:
             _WORKERS.pop(next(iter(_WORKERS))).close()
