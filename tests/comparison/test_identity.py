@@ -3,7 +3,7 @@
 from tests.test_layers import GRAPH, MODULES, ROOT, package
 from vgid.comparison.identity import _shared_code
 
-PLUMBING = {"artifacts", "errors", "limits", "processes", "progress", "reading", "recipes", "registry", "run_folder"}
+PLUMBING = {"artifacts", "curves", "errors", "limits", "processes", "progress", "reading", "recipes", "registry", "run_folder"}
 """Packages that no result depends on, except through settings, which are part of a run's identity themselves."""
 
 
