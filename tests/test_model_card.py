@@ -93,6 +93,22 @@ def test_an_adapter_without_a_card_has_that_of_the_model_beside_it(tmp_path: Pat
     assert carry_card(adapter, tmp_path / "out") and "(ga, with vgid)" in (tmp_path / "out" / "README.md").read_text()
 
 
+def test_a_card_of_a_fine_tuned_model(tmp_path: Path) -> None:
+    """It says that the model knows its rows, and its figures are those of the fine-tuned model."""
+    adapter, merged = tmp_path / "adapter", tmp_path / "merged"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text("{}")
+    figures = [CardFigure("learned", "accuracy", {"base": 0.0, "finetuned": 0.75}, 4)]
+    write_card(adapter, "owner/base", "finetune", figures, rows={"learned": 20, "left_out": 4}, after="finetuned")
+    card = ModelCard.load(adapter / "README.md")
+    (found,) = card.data.eval_results or []
+    assert (found.metric_value, card.data.model_name, card.data.tags) == (0.75, "A fine-tuned model", ["vgid", "fine-tuning"])
+    assert "on 20 rows, without 4 others of the same data. Nothing was unlearned" in card.text and "needs its base" in card.text
+    assert carry_card(adapter, merged) and "needs its base" not in (merged / "README.md").read_text()
+    write_card(merged, "owner/base", "finetune", [], rows={"learned": 20, "left_out": 0}, after="finetuned")
+    assert "on 20 rows. Nothing was unlearned" in (merged / "README.md").read_text()
+
+
 def test_each_set_keeps_its_figures(tmp_path: Path) -> None:
     figures = [CardFigure(split, metric, {"unlearned": n / 8}) for n, (split, metric) in enumerate([("a", "x"), ("b", "x"), ("a", "y")])]
     write_card(tmp_path, "owner/base", "vgid", figures, rows={})
