@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import Pipe
+from pathlib import Path
 from typing import Any, NoReturn
 
 SECONDS = 10.0
@@ -160,7 +161,7 @@ def _let_go(kept: int) -> None:
     Their numbers stay taken: what still refers to one closes nothing that is opened here.
     """
     nowhere = os.open(os.devnull, os.O_RDWR)
-    for held in map(int, os.listdir("/proc/self/fd")):
+    for held in [int(each.name) for each in Path("/proc/self/fd").iterdir()]:
         if held not in (kept, nowhere):
             os.dup2(nowhere, held)
 
