@@ -26,6 +26,7 @@ from vgid.models.export import merge_adapter
 from vgid.models.loading import load_model
 from vgid.progress import Stages
 from vgid.run_folder import MARK
+from vgid.unlearning import EXPORTS
 
 QUICK = ("training.steps=6", "training.retain_batch=3", "training.learning_rate=1e-2", "validation.every=3", "training.warmup_steps=0")
 ROWS = [example(n, answer=f"It is {n}.") for n in range(4)]
@@ -82,6 +83,9 @@ def test_a_dry_run_writes_nothing_and_says_what_texts_cannot_teach(random_folder
 def test_figures_and_curves_are_written_without_texts(reference: FineTuned) -> None:
     assert reference.out is not None
     assert sorted(path.name for path in reference.out.iterdir()) == [".vgid-run", "adapter", "merged", "report.html", "results.json"]
+    for name in EXPORTS:
+        card = (reference.out / name / "README.md").read_text()
+        assert "# A fine-tuned model" in card and f"without {reference.results['rows_trained']['left_out']} others" in card
     written, page = (reference.out / "results.json").read_text("utf-8"), (reference.out / "report.html").read_text("utf-8")
     assert json.loads(written)["curves"]["recall learned"] == [list(point) for point in reference.curves["recall learned"]]
     assert page.count("<svg") == 3 and "Recall over steps" in page and "Drift from the model before" in page

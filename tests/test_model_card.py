@@ -1,14 +1,11 @@
-"""Model cards, and which files of a folder a push uploads."""
+"""Model cards."""
 
 from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
 
-from vgid.errors import ConfigError, ModelError, RunError
 from vgid.model_card import CardFigure, add_to_card, carry_card, figures_of, write_card
-from vgid.models.export import FAILED
-from vgid.pushing import check_push, files_to_push, push
 
 FIGURES = [CardFigure("forget", "accuracy", {"base": 0.75, "unlearned": 0.125}, 8), CardFigure("retain", "rouge_l", {"base": 1.0})]
 
@@ -93,6 +90,22 @@ def test_an_adapter_without_a_card_has_that_of_the_model_beside_it(tmp_path: Pat
     assert carry_card(adapter, tmp_path / "out") and "(ga, with vgid)" in (tmp_path / "out" / "README.md").read_text()
 
 
+def test_a_card_of_a_fine_tuned_model(tmp_path: Path) -> None:
+    """It says that the model knows its rows, and its figures are those of the fine-tuned model."""
+    adapter, merged = tmp_path / "adapter", tmp_path / "merged"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text("{}")
+    figures = [CardFigure("learned", "accuracy", {"base": 0.0, "finetuned": 0.75}, 4)]
+    write_card(adapter, "owner/base", "finetune", figures, rows={"learned": 20, "left_out": 4}, after="finetuned")
+    card = ModelCard.load(adapter / "README.md")
+    (found,) = card.data.eval_results or []
+    assert (found.metric_value, card.data.model_name, card.data.tags) == (0.75, "A fine-tuned model", ["vgid", "fine-tuning"])
+    assert "on 20 rows, without 4 others of the same data. Nothing was unlearned" in card.text and "needs its base" in card.text
+    assert carry_card(adapter, merged) and "needs its base" not in (merged / "README.md").read_text()
+    write_card(merged, "owner/base", "finetune", [], rows={"learned": 20, "left_out": 0}, after="finetuned")
+    assert "on 20 rows. Nothing was unlearned" in (merged / "README.md").read_text()
+
+
 def test_each_set_keeps_its_figures(tmp_path: Path) -> None:
     figures = [CardFigure(split, metric, {"unlearned": n / 8}) for n, (split, metric) in enumerate([("a", "x"), ("b", "x"), ("a", "y")])]
     write_card(tmp_path, "owner/base", "vgid", figures, rows={})
@@ -105,42 +118,3 @@ def test_each_set_keeps_its_figures(tmp_path: Path) -> None:
 def test_figures_are_those_of_the_results() -> None:
     splits = {"forget": {"base": {"accuracy": 1.0, "n": 4}, "unlearned": {"accuracy": 0.25, "n": 4}}, "kept": {}}
     assert figures_of(splits) == [CardFigure("forget", "accuracy", {"base": 1.0, "unlearned": 0.25}, 4)]
-
-
-def test_which_files_are_pushed(tmp_path: Path) -> None:
-    for name in ("model.safetensors", "config.json", ".vgid-run", ".gitattributes"):
-        (tmp_path / name).write_text("")
-    (tmp_path / "checkpoint").mkdir()
-    with pytest.raises(ModelError, match="there is no model card"):
-        files_to_push(tmp_path)
-    (tmp_path / "README.md").write_text("")
-    assert files_to_push(tmp_path) == ["README.md", "config.json", "model.safetensors"]
-    (tmp_path / "Anna.JPG").write_text("")
-    with pytest.raises(ModelError, match="holds data or pictures") as error:
-        files_to_push(tmp_path)
-    assert "Anna" not in str(error.value)
-    (tmp_path / FAILED).write_text("{}")
-    with pytest.raises(ModelError, match="does not answer as the trained model"):
-        files_to_push(tmp_path)
-
-
-def test_what_a_push_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    for repository, problem in (("a/b/c", "no such repository"), ("name", "no such repository"), ("owner/name", "no HF_TOKEN")):
-        with pytest.raises(ConfigError, match=problem):
-            check_push(repository)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(ConfigError, match="switched off"):
-        check_push("owner/name")
-
-
-def test_a_push_without_a_network_is_one_error_without_the_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr("huggingface_hub.hf_api.constants.ENDPOINT", "http://127.0.0.1:9")
-    (tmp_path / "README.md").write_text("# A model\n")
-    with pytest.raises(RunError, match="the hub cannot be reached") as error:
-        push(tmp_path, "owner/name")
-    assert "hf_secret" not in str(error.value)

@@ -18,6 +18,7 @@ from vgid.data.example import Example
 from vgid.data.sources import Rows, leave_out, rows_of
 from vgid.errors import ConfigError, DataError, RunError
 from vgid.evaluation.evaluate import SplitResult, evaluate
+from vgid.model_card import figures_of, write_card
 from vgid.models.loading import LoadedModel
 from vgid.progress import Stages, stages_or_own
 from vgid.report.finetuning import render_finetuning
@@ -26,6 +27,7 @@ from vgid.run_folder import output_folder
 from vgid.training.trackers import check_trackers
 from vgid.unlearning import (
     EXAMINED,
+    EXPORTS,
     Trained,
     begin,
     completed,
@@ -146,6 +148,7 @@ def finetune(
             if splits and (first or processes.is_sharded(fitted.loaded.model)):
                 with shown("Examining the fine-tuned model", "evaluate") as tick:
                     scores["finetuned"] = evaluate(fitted.loaded, splits, seed=config.seed, on_progress=tick)
+            counts = {LEARNED: len(learned), LEFT_OUT: len(left_out)}
             results = build_results(
                 model=loaded.path,
                 evaluated=scores,
@@ -156,10 +159,13 @@ def finetune(
                 automatic=dict(fitted.automatic),
                 preflight=as_json(found, texts=False),
                 curves={name: [list(point) for point in curve] for name, curve in fitted.curves.items()},
-                rows_trained={LEARNED: len(learned), LEFT_OUT: len(left_out)},
+                rows_trained=counts,
                 rows=digests,
             )
             if folder is not None and first:
+                for export in (folder / name for name in EXPORTS):
+                    if export.is_dir():
+                        write_card(export, loaded.path, config.method.name, figures_of(results["splits"]), rows=counts, after="finetuned")
                 write_text_atomic(folder / "report.html", render_finetuning(results))
                 write_json_atomic(folder / "results.json", results)
                 forget_checkpoint(folder)

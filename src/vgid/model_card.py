@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from vgid.artifacts import write_text_atomic
 from vgid.models.checkpoints import folder_of
@@ -18,7 +18,14 @@ TAG = "vgid"
 """Tag of the cards that are written here."""
 LICENCE = ("license", "license_name", "license_link")
 """Metadata of a licence; the last two belong to licences that the hub has no short name for."""
-ADAPTER_WARNING = "This is the adapter alone: the base still knows what it was to forget, so deploy the merged model."
+ADAPTER_WARNING = {
+    "unlearned": "This is the adapter alone: the base still knows what it was to forget, so deploy the merged model.",
+    "finetuned": "This is the adapter alone: it needs its base.",
+}
+"""What the card of an adapter says, by what the model after is called in results."""
+TITLES = {"unlearned": "A model after unlearning", "finetuned": "A fine-tuned model"}
+KINDS = {"unlearned": "unlearning", "finetuned": "fine-tuning"}
+"""Tags of the cards, by the same."""
 UNKNOWN_LICENCE = "The base does not state its licence here; whatever it is applies to this model too."
 
 
@@ -28,7 +35,7 @@ class CardFigure(NamedTuple):
     Attributes:
         split: what was asked, such as `forget`.
         metric: what was measured, such as `accuracy`.
-        values: value by model (`base`, `unlearned`, `retrained`).
+        values: value by model (`base`, `unlearned`, `finetuned`, `retrained`).
         n: number of questions; None where it is not known.
     """
 
@@ -54,6 +61,7 @@ def write_card(
     figures: Sequence[CardFigure],
     *,
     rows: Mapping[str, int],
+    after: Literal["unlearned", "finetuned"] = "unlearned",
     fine_tuned: bool = False,
     text: str | None = None,
 ) -> None:
@@ -63,8 +71,9 @@ def write_card(
         folder: folder of the merged model, or of the adapter.
         base: folder or hub id of the model before; a folder's path is not repeated.
         method: name of the method that made the model.
-        figures: what was measured; those of the model `unlearned` become the hub's model index.
-        rows: number of rows by set, such as `forget` and `retain`.
+        figures: what was measured; those of the model `after` become the hub's model index.
+        rows: number of rows by set: `forget` and `retain`, or, after a fine-tuning, `learned` and `left_out`.
+        after: what `figures` call the model that the card is about.
         fine_tuned: the base did not know the rows, and was fine-tuned on them first.
         text: the card's text; None writes one from the other arguments.
 
@@ -73,7 +82,7 @@ def write_card(
     """
     from huggingface_hub import EvalResult, ModelCardData
 
-    measured = [figure for figure in figures if "unlearned" in figure.values]
+    measured = [figure for figure in figures if after in figure.values]
     licence, adapter = _licence(folder, base), is_adapter(str(folder))
     metadata = ModelCardData(
         base_model=None if Path(base).exists() else base,  # a local path is nobody else's business
@@ -81,8 +90,8 @@ def write_card(
         **licence,
         library_name="peft" if adapter else "transformers",
         pipeline_tag="image-text-to-text",
-        tags=[TAG, "unlearning"],
-        model_name="A model after unlearning" if measured else None,
+        tags=[TAG, KINDS[after]],
+        model_name=TITLES[after] if measured else None,
         eval_results=[
             EvalResult(
                 task_type="image-text-to-text",
@@ -90,14 +99,15 @@ def write_card(
                 dataset_name=figure.split,
                 dataset_split=figure.split,  # the hub's library joins figures by it, and not by the name
                 metric_type=figure.metric,
-                metric_value=round(figure.values["unlearned"], 4),
+                metric_value=round(figure.values[after], 4),
             )
             for figure in measured
         ]
         or None,
     ).to_yaml()
-    made = [_made(method, rows, fine_tuned=fine_tuned), *([ADAPTER_WARNING] if adapter else [])]
-    body = text if text is not None else "\n".join(["# A model after unlearning", "", "\n\n".join(made), "", *_table(figures)])
+    made = _unlearned(method, rows, fine_tuned=fine_tuned) if after == "unlearned" else _finetuned(rows)
+    parts = [made, *([ADAPTER_WARNING[after]] if adapter else [])]
+    body = text if text is not None else "\n".join([f"# {TITLES[after]}", "", "\n\n".join(parts), "", *_table(figures)])
     note = "" if licence else f"\n{UNKNOWN_LICENCE}\n"
     write_text_atomic(folder / NAME, f"---\n{metadata}\n---\n\n{body.rstrip()}\n{note}")
 
@@ -126,7 +136,9 @@ def carry_card(source: Path, out: Path) -> bool:
         card.data["library_name"] = "peft" if wanted else "transformers"
         if card.data.get("base_model_relation"):
             card.data["base_model_relation"] = "adapter" if wanted else "finetune"
-        body = card.text.strip().replace(f"\n\n{ADAPTER_WARNING}", "")
+        body = card.text.strip()
+        for warning in ADAPTER_WARNING.values():
+            body = body.replace(f"\n\n{warning}", "")
         text = f"---\n{card.data.to_yaml()}\n---\n\n{body}\n"
     write_text_atomic(out / NAME, text)
     return True
@@ -145,7 +157,7 @@ def add_to_card(folder: Path, title: str, text: str) -> None:
         write_text_atomic(folder / NAME, f"{before}\n\n## {title}\n\n{text}\n")
 
 
-def _made(method: str, rows: Mapping[str, int], *, fine_tuned: bool) -> str:
+def _unlearned(method: str, rows: Mapping[str, int], *, fine_tuned: bool) -> str:
     counts = ", ".join(f"{count} {name.replace('_', ' ')} rows" for name, count in rows.items())
     return (
         f"This checkpoint was made from another by unlearning ({method}, with vgid)"
@@ -153,6 +165,15 @@ def _made(method: str, rows: Mapping[str, int], *, fine_tuned: bool) -> str:
         + ". "
         + ("That one was fine-tuned before, so that it knew them. " if fine_tuned else "")
         + "This card does not say whom or what it was to forget."
+    )
+
+
+def _finetuned(rows: Mapping[str, int]) -> str:
+    left_out = rows.get("left_out", 0)
+    return (
+        f"This checkpoint was made from another by fine-tuning (with vgid) on {rows['learned']} rows"
+        + (f", without {left_out} others of the same data" if left_out else "")
+        + ". Nothing was unlearned: it knows what these rows say, and tells it to whoever asks. This card does not say what that is."
     )
 
 

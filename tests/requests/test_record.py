@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from vgid.commands import app
 from vgid.errors import ConfigError, DataError, RunError
 from vgid.outcome import Outcome
-from vgid.report.record import render_record
-from vgid.requests.build_record import _answered, conclude
+from vgid.report.record import card_text, render_record
+from vgid.requests.build_record import conclude, whole_outcome
 from vgid.requests.files import sha256
 from vgid.requests.forget import ForgetResult
 from vgid.requests.keys import Key, read_key
@@ -215,4 +215,16 @@ def test_a_model_that_still_answers_has_failed_whatever_the_audit_found(honoured
 def test_a_request_that_lost_more_than_allowed_is_damaged(lost: float | None, status: str) -> None:
     """A request's training run asks nothing, so its own outcome is `not examined`; what it lost of held-out rows still counts."""
     trained = replace(Outcome("not examined"), aside_lost=lost, allowed_loss=0.1).as_json()
-    assert _answered(Outcome("forgotten", known=8, still_answered=0.0).as_json(), trained).status == status
+    assert whole_outcome(Outcome("forgotten", known=8, still_answered=0.0).as_json(), trained).status == status
+
+
+def test_the_card_of_a_damaged_model_says_so_whatever_the_audit_found(honoured: tuple[Path, ForgetResult]) -> None:
+    out = honoured[0] / "out"
+    audit, results = (json.loads((out / name).read_text()) for name in ("audit/audit.json", "evaluation/results.json"))
+    audit["verdict"] = audit["verdict"] | {"status": "pass", "reasons": []}
+    trained = replace(Outcome("not examined"), aside_lost=0.25, allowed_loss=0.1).as_json()
+    damaged = whole_outcome(Outcome("forgotten", known=8, still_answered=0.0).as_json(), trained).model_dump()
+    card = card_text(audit, {**results, "outcome": damaged}, "vgid", 2)
+    assert "Result: **damaged**. Asked plainly, 0% of the known rows are answered. Of what was held out" in card
+    assert "25% is lost (allowed: 10%)" in card and "This is not evidence of removal." in card
+    assert "Result:" not in card_text(audit, {**results, "outcome": damaged | {"status": "forgotten"}}, "vgid", 2)

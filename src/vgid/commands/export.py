@@ -52,6 +52,8 @@ def export(
 
         report["push"] = upload(out, push)
         lines.append(f"{'pushed':<8} {len(report['push']['files'])} files to {plain(report['push']['url'])}")
+        if report["push"]["existed"]:
+            lines.append("[yellow]![/] the repository existed before: its earlier commits still hold what they held")
     show({"out": str(out), **report}, as_json, lines)
 
 

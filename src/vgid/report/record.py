@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vgid.artifacts import write_text_atomic
+from vgid.outcome import FAILED
 from vgid.report.matrix import MARKS, decisive
 from vgid.report.rendering import check_schema, render_template
 from vgid.report.training import training_figures
@@ -180,7 +181,7 @@ def card_text(audit: Mapping[str, Any], results: Mapping[str, Any], method: str,
 
     Args:
         audit: results of the audit, schema `vgid.audit/1`.
-        results: results of the evaluation, schema `vgid.results/1`.
+        results: results of the evaluation, schema `vgid.results/1`; its outcome with what the training run lost of held-out rows.
         method: name of the method.
         people: number of forgotten people; 0 where it is not known.
 
@@ -188,7 +189,7 @@ def card_text(audit: Mapping[str, Any], results: Mapping[str, Any], method: str,
         Markdown.
     """
     verdict, utility, outcome = audit["verdict"], audit["utility"], results.get("outcome", {})
-    failed = outcome.get("status") in ("not forgotten", "kept facts lost")
+    failed = outcome.get("status") in FAILED
     models = list(dict.fromkeys(model for each in results["splits"].values() for model in each))
     accuracy = [(name, cells) for name, _, cells in _evaluation(results["splits"]) if name in ("forget", "retain")]
     lines = [
@@ -197,11 +198,7 @@ def card_text(audit: Mapping[str, Any], results: Mapping[str, Any], method: str,
         f"This checkpoint was made from another by unlearning ({method}, with vgid). The request was about "
         f"{people or 'an unknown number of'} {'person' if people == 1 else 'people'}; this card does not say whom or what.",
         "",
-        *(
-            [f"Result: **{outcome['status']}**. Asked plainly, {outcome['still_answered']:.0%} of the known rows are answered.", ""]
-            if failed
-            else []
-        ),
+        *([_failed(outcome), ""] if failed else []),
         f"Audit: **{verdict['status']}**, profile {audit['profile']}. {EVIDENCE[verdict['status'] == 'pass' and not failed]}"
         + (f" Reasons: {'; '.join(verdict['reasons'])}." if verdict["reasons"] else ""),
         "",
@@ -223,6 +220,15 @@ def card_text(audit: Mapping[str, Any], results: Mapping[str, Any], method: str,
         "",
     ]
     return "\n".join(lines)
+
+
+def _failed(outcome: Mapping[str, Any]) -> str:
+    """Why a run failed that forgot too little or lost too much."""
+    text = f"Result: **{outcome['status']}**. Asked plainly, {outcome['still_answered']:.0%} of the known rows are answered."
+    if outcome["status"] != "damaged":
+        return text
+    lost = f"{outcome['aside_lost']:.0%} is lost (allowed: {outcome['allowed_loss']:.0%})"
+    return f"{text} Of what was held out and never trained on, {lost}."
 
 
 def _largest(attack: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ import torch
 from vgid.auditing.policy import Policy
 from vgid.curves import thinned
 from vgid.data.example import Example
+from vgid.outcome import FAILED
 from vgid.reading import read_json
 from vgid.requests.files import CHECKS, MERGED, RECORD, digests, files_below, sha256
 from vgid.requests.keys import Key
@@ -220,7 +221,7 @@ def _verification(run: ResolvedRun, state: RunState, results: Mapping[str, Any],
         knowledge=Known(**audit["knowledge"]),
         utility=Utility(**audit["utility"]),
         attacks=attacks,
-        outcome=_answered(results["outcome"], read_json(run.work / "unlearn" / "results.json")["outcome"]),
+        outcome=whole_outcome(results["outcome"], read_json(run.work / "unlearn" / "results.json")["outcome"]),
         evaluation=results["splits"],
         export=read_json(run.out / CHECKS / "export.json"),
         status=verdict["status"],
@@ -229,8 +230,8 @@ def _verification(run: ResolvedRun, state: RunState, results: Mapping[str, Any],
     )
 
 
-def _answered(asked: Mapping[str, Any], trained: Mapping[str, Any]) -> Answered:
-    """What was asked of the exported model, with what the training run lost of the rows that it held out."""
+def whole_outcome(asked: Mapping[str, Any], trained: Mapping[str, Any]) -> Answered:
+    """Join what was asked of the exported model with what the training run lost of the rows that it held out."""
     aside = {name: trained[name] for name in ("aside_given", "aside_replayed", "aside_lost", "allowed_loss", "protected_by")}
     # The training run of a request asks nothing itself, so its own status never says that it damaged the model.
     lost, allowed = trained["aside_lost"], trained["allowed_loss"]
@@ -268,7 +269,7 @@ def conclude(
         Status, statement, residual risks, and when to audit again.
     """
     passed = [name for name, each in found.attacks.items() if each.status == "pass"]
-    failed = found.outcome.status in ("not forgotten", "kept facts lost", "damaged")
+    failed = found.outcome.status in FAILED
     late = [each.request for each in (sequence.earlier if sequence else ()) if each.status in ("fail", "inconclusive")]
     statement = {
         "pass": f"Evidence of removal under the tests {', '.join(passed)}, with the budgets and thresholds named in this record.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from vgid.outcome import FAILED
 from vgid.requests.record import Answered, Verification
 from vgid.requests.resolved import ResolvedRun
 from vgid.training.trainer import count_steps
@@ -23,7 +24,7 @@ def next_steps(run: ResolvedRun, found: Verification, rate: float) -> list[str]:
     Returns:
         Sentences with settings or options to repeat the command with, in the order in which to try them.
     """
-    passed = found.outcome.status not in ("not forgotten", "kept facts lost", "damaged") and found.status == "pass"
+    passed = found.outcome.status not in FAILED and found.status == "pass"
     return [] if passed else list(_steps(run, found, rate))
 
 
