@@ -82,3 +82,12 @@ def test_words_that_give_away_a_part_of_a_fact() -> None:
     ]
     assert revealing_words(rows) == {"anna", "keller", "oslo", "17b"}
     assert mentions("That might be ANNA's.", {"anna"}) and not mentions("Annabel", {"anna"})
+
+
+def test_a_number_in_groups_and_an_e_mail_address_are_one_word() -> None:
+    """Else no other number with her area code, and no other address of her provider, would be kept."""
+    rows = [replace(example(1), keywords=("555-79-37", "anna@mail.example")), example(2, answer="Her number is 030 12 34 5.")]
+    words = revealing_words(rows)
+    assert words == {"555-79-37", "anna@mail.example", "030-12-34-5"}
+    assert mentions("Call 555 79 37!", words) and mentions("Write to Anna@mail.example.", words)
+    assert not mentions("The number is 555-20-10.", words) and not mentions("Write to carl@mail.example.", words)
