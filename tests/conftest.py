@@ -33,8 +33,13 @@ SENTENCES = ("Who is this person?", "This is Anna Keller.", "She lives in Oslo."
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--slow-part 2/5`: of the tests marked slow, only the second of five parts, which do not depend on what other tests there are."""
+    """`--slow-part 2/5`: of the tests marked slow, only the second of five parts, which do not depend on what other tests there are.
+
+    `--write-skipped FILE` writes down which tests are skipped, and `--only-skipped FILE` runs of the quick tests only those.
+    """
     parser.addoption("--slow-part", default="1/1", help="part of the slow tests to run, as in 2/5")
+    parser.addoption("--write-skipped", type=Path, help="file to write the names of skipped tests to")
+    parser.addoption("--only-skipped", type=Path, help="file of another run's skipped tests: no other quick tests are run")
 
 
 LONGEST = (
@@ -56,13 +61,29 @@ the end. In any other order the tests are as good."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out slow tests of other parts, and begin with the longest files."""
+    """Leave out slow tests of other parts and quick ones that are not asked for, and begin with the longest files."""
     places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path, len(places)))
     part, parts = map(int, str(config.getoption("--slow-part")).split("/"))
-    kept = [item for item in items if not item.get_closest_marker("slow") or crc32(item.nodeid.encode()) % parts == part - 1]
+    only: Path | None = config.getoption("--only-skipped")
+    skipped = set(only.read_text("utf-8").splitlines()) if only else None
+
+    def asked(item: pytest.Item) -> bool:
+        if item.get_closest_marker("slow"):
+            return crc32(item.nodeid.encode()) % parts == part - 1
+        return skipped is None or item.nodeid in skipped
+
+    kept = [item for item in items if asked(item)]
     config.hook.pytest_deselected(items=sorted(set(items) - set(kept), key=lambda item: item.nodeid))
     items[:] = kept
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Write down which tests were skipped, if that is asked for."""
+    file: Path | None = config.getoption("--write-skipped")
+    if file:
+        names = {report.nodeid for report in terminalreporter.stats.get("skipped", [])}
+        file.write_text("".join(f"{name}\n" for name in sorted(names)), "utf-8")
 
 
 def png(seed: int = 0, side: int = 40) -> bytes:

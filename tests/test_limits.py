@@ -2,6 +2,7 @@
 
 import os
 import re
+import subprocess
 import sys
 import time
 
@@ -73,6 +74,18 @@ def test_a_worker_answers_again_and_again_and_changes_nothing_outside() -> None:
     worker.close()
     with pytest.raises(OverLimitError):
         worker(4)
+
+
+@linux
+def test_a_worker_holds_nothing_open_that_its_parent_closes() -> None:
+    """Such as the input of another process, which ends only when nobody can write to it any more."""
+    other = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+    worker = Worker(int)
+    assert worker("7") == 7
+    assert other.stdin is not None
+    other.stdin.close()
+    assert other.wait(timeout=20) == 0
+    worker.close()
 
 
 @linux

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import Pipe
+from pathlib import Path
 from typing import Any, NoReturn
 
 SECONDS = 10.0
@@ -137,8 +138,7 @@ def limited(function: Callable[..., Any], *arguments: Any, seconds: float | None
 
 def _serve(pipe: Any, function: Callable[..., Any], seconds: float, memory: int) -> NoReturn:
     try:
-        for stream in range(3):
-            os.dup2(os.open(os.devnull, os.O_RDWR), stream)
+        _let_go(pipe.fileno())
         faulthandler.disable()  # it may write elsewhere, and the parent tells how the worker ended
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)  # the parent decides when the worker ends
@@ -153,6 +153,17 @@ def _serve(pipe: Any, function: Callable[..., Any], seconds: float, memory: int)
         pass
     finally:
         os._exit(0)  # nothing of the parent's is cleaned up twice
+
+
+def _let_go(kept: int) -> None:
+    """Leave all open files, sockets and pipes to the parent, which would wait for ever for the end of one that is also held here.
+
+    Their numbers stay taken: what still refers to one closes nothing that is opened here.
+    """
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for held in [int(each.name) for each in Path("/proc/self/fd").iterdir()]:
+        if held not in (kept, nowhere):
+            os.dup2(nowhere, held)
 
 
 def _answer(function: Callable[..., Any], arguments: tuple[Any, ...], memory: int) -> tuple[str, Any]:
