@@ -163,12 +163,9 @@ class ValidationConfig(Settings):
         share: fraction of each set that is held out.
         rows: held-out rows of each set, at most.
         forget_target: training may stop when at most this fraction of the held-out forget rows is still recalled word for word.
-        utility_floor: ... and at least this fraction of the held-out retain rows still is that the base recalled, and did not guess: each
-            token was likelier than all others together.
+        utility_floor: ... and at least this fraction still is of the held-out retain rows that the base recalled and did not guess (each
+            token had a probability of 0.7 or more).
         patience: evaluations in a row that must meet both targets before training stops early.
-        shrink: where fewer held-out retain rows are recalled after training than `utility_floor`, an adapter's update is scaled down until
-            they are, at most so far that forget rows would still not be recalled if it were this many times smaller (ours); null leaves
-            the update as it was trained.
         most_lost: largest share of these held-out retain rows, which are never trained on, that the model may have lost; a run that
             lost more ends with exit code 3.
     """
@@ -179,5 +176,4 @@ class ValidationConfig(Settings):
     forget_target: float = Field(default=0.0, ge=0, le=1)
     utility_floor: float = Field(default=0.98, ge=0, le=1)
     patience: int = Field(default=3, ge=1)
-    shrink: float | None = Field(default=2.0, ge=1)
     most_lost: float = Field(default=0.1, ge=0, le=1)
