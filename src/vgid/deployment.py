@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from vgid import processes
 from vgid.artifacts import whole_folder
 from vgid.data.example import Example
 from vgid.data.neutral import neutral_examples
@@ -127,7 +128,9 @@ def _copy(model: str, out: Path) -> None:
                 shutil.copy(file, folder / file.name)
 
 
-def verify_command(folder: Path, base: str | None, data: Sequence[Path], seed: int = 0, adapter: Path | None = None) -> dict[str, Any]:
+def verify_command(
+    folder: Path, base: str | None, data: Sequence[Path], seed: int = 0, adapter: Path | None = None, *, shard: bool = False
+) -> dict[str, Any]:
     """Load exports with stock libraries, and compare the merged model with base and adapter.
 
     Args:
@@ -136,6 +139,7 @@ def verify_command(folder: Path, base: str | None, data: Sequence[Path], seed: i
         data: data files with questions to compare on; empty for neutral pictures and questions.
         seed: random seed of the neutral questions.
         adapter: the adapter's folder, where it is not in `folder`.
+        shard: where a launcher started several processes, hold each model sharded over them; all call this.
 
     Returns:
         The report (schema `vgid.verify/1`): exports, number of tensors and of questions, share of equal answers, largest difference of two
@@ -145,6 +149,8 @@ def verify_command(folder: Path, base: str | None, data: Sequence[Path], seed: i
         ModelError: there is no export, weights are missing or not finite, or an adapter does not fit the model.
         RunError: merged model and adapter give different answers, or logits are not finite.
     """
+    if shard:
+        processes.start()
     merged, found = _exports(folder)
     adapter = adapter or found
     config: dict[str, Any] = {}
@@ -158,14 +164,14 @@ def verify_command(folder: Path, base: str | None, data: Sequence[Path], seed: i
     said: dict[str, Said] = {}
     serving: Serving | None = None
     if merged is not None:
-        loaded = load_model(merged)
+        loaded = load_model(merged, shard=shard)
         check_finite(merged)
         _check_whole(merged, base, adapter)
         rows = _probes(loaded, data, seed)
         said["merged"] = _said("merged", loaded, rows, folder)
         release(loaded.model)  # before the other one is loaded
     if adapter is not None:
-        loaded = load_model(str(base), adapter=adapter, dtype=said["merged"].dtype if said else None)
+        loaded = load_model(str(base), adapter=adapter, dtype=said["merged"].dtype if said else None, shard=shard)
         serving = serving_of(loaded.model, int(config.get("r", 16)), str(adapter))
         rows = rows or _probes(loaded, data, seed)
         said["adapter"] = _said("adapter", loaded, rows, folder)

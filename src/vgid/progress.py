@@ -162,6 +162,11 @@ def launch_rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
+def launch_count() -> int:
+    """Return the number of processes that a launcher started, this one among them."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def quiet_libraries() -> None:
     """Keep libraries from writing into our output."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

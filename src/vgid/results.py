@@ -8,11 +8,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+from vgid import processes
 from vgid.artifacts import write_json_atomic
 from vgid.config import RunConfig
 from vgid.data.example import Example
 from vgid.data.sources import Rows, load_examples, rows_of, split_files
 from vgid.evaluation.evaluate import SplitResult, evaluate, loss_ks_test
+from vgid.models.export import release
 from vgid.models.loading import load_model
 from vgid.outcome import outcome_of
 from vgid.progress import Stages, stages_or_own
@@ -85,6 +87,7 @@ def evaluate_models(
     out: Path | None = None,
     overwrite: bool = False,
     stages: Stages | None = None,
+    shard: bool = False,
 ) -> dict[str, Any]:
     """Read and check all data, then ask one model after the other.
 
@@ -98,6 +101,7 @@ def evaluate_models(
         out: folder for `results.json`.
         overwrite: replace what an earlier run left in it.
         stages: shows and times what is done; None shows progress bars.
+        shard: where a launcher started several processes, hold each model sharded over them; all call this, and the first one writes.
 
     Returns:
         The results object (schema `vgid.results/1`): figures by split and model, nothing of the questions and answers; with a
@@ -108,22 +112,27 @@ def evaluate_models(
         ModelError: a model cannot be loaded.
         OutputError: the folder holds results already, or cannot be written.
     """
-    if out is not None:
+    first = not shard or processes.launched_first()
+    if out is not None and first:
         check_output(out, overwrite, inputs=[*(data.values() if isinstance(data, Mapping) else data), *models.values()])
     if isinstance(data, Mapping):
         splits = {name: rows_of(rows, turns=turns, image_root=image_root) for name, rows in data.items()}
     else:
         splits = read_splits(data, turns=turns, image_root=image_root)
+    if shard:
+        processes.start()
     evaluated = {}
     with stages_or_own(stages) as shown:
         for name, (path, adapter) in models.items():
             if path is not None:
                 with shown(f"Examining the {name} model", "evaluate") as tick:
-                    evaluated[name] = evaluate(load_model(path, adapter=adapter), splits, seed=seed, on_progress=tick)
+                    loaded = load_model(path, adapter=adapter, shard=shard)
+                    evaluated[name] = evaluate(loaded, splits, seed=seed, on_progress=tick)
+                    release(loaded.model)  # before the next one is loaded
         found = outcome_of(evaluated)
         known: dict[str, Any] = {} if found.status == "not examined" else {"outcome": found.as_json()}
         results = build_results(model=str(models["unlearned"][0]), evaluated=evaluated, seed=seed, seconds=shown.seconds, **known)
-    if out is not None:
+    if out is not None and first:
         with output_folder(out):
             write_json_atomic(out / "results.json", results)
     return results

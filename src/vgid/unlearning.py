@@ -235,7 +235,7 @@ def preflight(
 ) -> Preflight:
     """Look at model, data and settings before a run: what fits, what is trained, and whether there is anything to forget.
 
-    Nothing is written, and the model is left as it was.
+    Nothing is written, and the model is left as it was. Where a launcher started several processes, all call this.
 
     Args:
         model: folder or hub id of the model that must forget, or a loaded one.
@@ -257,6 +257,7 @@ def preflight(
     """
     config = config or RunConfig()
     check_trackers(config.training.report_to)
+    processes.start()
     forget_rows, retain_rows = read_rows(forget, retain, config, skip_bad_rows=skip_bad_rows)
     options = {"allow_unknown": allow_unknown, "show_forgotten": show_forgotten, "sample": _asked(max_rows)}
     with stages_or_own(stages) as shown:

@@ -1,4 +1,6 @@
-"""A run of a model that stands for one larger than a device; each process writes how much memory it took at most, beyond its start.
+"""A run of a model that stands for one larger than a device, asked and verified anew.
+
+Each process writes how much memory it took at most, beyond its start.
 
 `large.py MODELS OUT`; `build(folder)` makes the models.
 """

@@ -7,6 +7,7 @@ import sys
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -82,7 +83,7 @@ def assert_as_alone(out: Path, alone: Path) -> None:
         pytest.param(TORCHRUN, (), marks=pytest.mark.slow),
         pytest.param(TORCHRUN, ("training.micro_batch=1",), marks=pytest.mark.slow),
         pytest.param(accelerate("ddp"), (), marks=pytest.mark.slow),
-        (TORCHRUN, ("training.shard=true",)),
+        (TORCHRUN, ("training.shard=true", "examine")),
         pytest.param(accelerate("fsdp2"), ("training.micro_batch=1",), marks=pytest.mark.slow),
     ],
     ids=["ddp", "ddp, micro-batches", "ddp by accelerate", "fsdp2", "fsdp2 by accelerate, micro-batches"],
@@ -93,6 +94,19 @@ def test_two_processes_do_what_one_does(
     run = work(launcher, random_folder, tmp_path / "out", *words)
     assert run.returncode == 0, run.stderr
     assert_as_alone(tmp_path / "out", alone)
+    if "examine" in words:
+        assert_same_figures(json.loads(run.stdout), worker.examined(str(random_folder), alone))
+
+
+def assert_same_figures(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Shards say what one process says of its own export."""
+    for split, models in expected["splits"].items():
+        for name, figures in models.items():
+            here = found["splits"][split][name]
+            assert here.pop("accuracy_ci") == figures.pop("accuracy_ci") and here == pytest.approx(figures, rel=1e-4)
+    names = ("tensors", "compared_on", "same_answers", "warnings")
+    assert [found["verified"][name] for name in names] == [expected["verified"][name] for name in names]
+    assert found["verified"]["same_answers"] == 1.0 and found["verified"]["largest_difference"] < 1e-5
 
 
 @pytest.mark.slow
@@ -122,7 +136,8 @@ def test_all_parameters_in_shards_are_trained_as_in_one_process(random_folder: P
 @pytest.mark.slow
 @pytest.mark.skipif(not large.measurable(), reason="needs glibc 2.33")
 def test_no_process_holds_a_whole_copy(tmp_path: Path) -> None:
-    """From loading to the written and verified checkpoint; a shard is half of the model, and a few layers are gathered at a time."""
+    """From loading to the verified checkpoint, and when that is asked and verified anew; a shard is half of the model, and a few layers are
+    gathered at a time."""
     size = large.build(tmp_path / "models")
     run = start(TORCHRUN, large.__file__, tmp_path / "models", tmp_path / "out")
     assert run.returncode == 0, run.stderr
@@ -153,10 +168,23 @@ def test_the_command_in_two_processes(random_folder: Path, tmp_path: Path) -> No
     data = ("--forget", tmp_path / "forget.jsonl", "--retain", tmp_path / "retain.jsonl", "--out", tmp_path / "out", "--max-rows", 3)
     run = start(TORCHRUN, "-m", "vgid", "unlearn", "--model", random_folder, *data, *settings, "--allow-unknown", "--json")
     assert run.returncode == 0, run.stderr
-    assert json.loads(run.stdout) == json.loads((tmp_path / "out" / "results.json").read_text())
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert json.loads(run.stdout) == results
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".vgid-run", "adapter", "merged", "report.html", "results.json"]
     wrong = start(TORCHRUN, "-m", "vgid", "unlearn", "--model", random_folder, *data, "--set", "training.lerning_rate=1")
     assert wrong.returncode != 0 and wrong.stderr.count("did you mean 'learning_rate'?") == 1
+    merged = ("--model", tmp_path / "out" / "merged", "--data", tmp_path / "forget.jsonl", "--out", tmp_path / "asked")
+    run = start(TORCHRUN, "-m", "vgid", "evaluate", *merged, "--json")
+    assert run.returncode == 0, run.stderr
+    asked = json.loads((tmp_path / "asked" / "results.json").read_text())
+    assert json.loads(run.stdout) == asked and asked["splits"]["forget"]["unlearned"]["n"] == len(worker.FORGET)
+    run = start(TORCHRUN, "-m", "vgid", "verify-export", tmp_path / "out", "--json")
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout)["same_answers"] == 1.0
+    run = start(TORCHRUN, "-m", "vgid", "preflight", "--model", random_folder, *data[:4], "--allow-unknown", "--set", "training.shard=true")
+    assert run.returncode == 0 and run.stdout.count("activations") == 1, run.stderr
+    refused = start(TORCHRUN, "-m", "vgid", "audit", "--model", random_folder)
+    assert refused.returncode != 0 and refused.stderr.count("vgid audit runs in one process") == 1
 
 
 def test_launch_configurations_are_what_accelerate_reads() -> None:

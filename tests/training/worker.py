@@ -1,6 +1,7 @@
 """One run in a process of its own, as a launcher or a test starts it; writes the curves it drew.
 
-`worker.py MODEL OUT [a.b=c ...] [stop] [resume]`: with `stop`, the last of the processes gets a signal after the first step.
+`worker.py MODEL OUT [a.b=c ...] [stop] [resume] [examine]`: with `stop`, the last of the processes gets a signal after the first step; with
+`examine`, the run's exports are asked and verified in shards, and the first process prints what was found.
 """
 
 import json
@@ -17,6 +18,9 @@ from tests.conftest import example
 from vgid import processes
 from vgid.config import load_config
 from vgid.data.example import Example
+from vgid.deployment import verify_command
+from vgid.progress import Stages
+from vgid.results import evaluate_models
 from vgid.run_folder import output_folder
 from vgid.training.fit import Fitted
 from vgid.unlearning import left_to_go_on, load_for, train_and_export
@@ -51,6 +55,17 @@ def main(model: str, out: str, *words: str) -> None:
     fitted = train_and_export(load_for(model, config), FORGET, RETAIN, config, out=Path(out), progress=progress, resume="resume" in words)
     if processes.rank() == 0:
         Path(out, "curves.json").write_text(json.dumps(fitted.curves))
+    if "examine" in words:
+        found = examined(model, Path(out))
+        if processes.rank() == 0:
+            print(json.dumps(found))
+
+
+def examined(base: str, out: Path) -> dict[str, Any]:
+    """What `vgid evaluate` says of base and adapter and of the merged model, and `vgid verify-export` of both exports."""
+    models = {"base": (base, out / "adapter"), "unlearned": (str(out / "merged"), None)}
+    asked = evaluate_models(models, {"forget": FORGET, "retain": RETAIN}, stages=Stages(quiet=True), shard=True)
+    return {"splits": asked["splits"], "verified": verify_command(out, base, [], shard=True)}
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ from vgid.commands.root import app
 from vgid.commands.show import plain
 from vgid.commands.withheld import withhold
 from vgid.errors import ConfigError, RunError, VgidError
-from vgid.progress import launch_rank, log_to_stderr, quiet_libraries
+from vgid.progress import launch_count, launch_rank, log_to_stderr, quiet_libraries
 from vgid.reading import check_text
 
 __all__ = [
@@ -61,6 +61,16 @@ __all__ = [
     "record",
     "unlearn",
 ]
+
+
+IN_SEVERAL = ("preflight", "unlearn", "finetune", "evaluate", "verify-export")
+"""Commands that a launcher may start in several processes."""
+IN_PARTS = {
+    "forget": "under a launcher, run its steps one by one; see docs/forget.md",
+    "retrain": "under a launcher, use vgid finetune --without",
+    "bench": "use vgid unlearn under the launcher, then vgid evaluate --benchmark without it",
+}
+"""What to do with other commands in several processes, where it is not the same in one."""
 
 
 class _Stopped(SystemExit):
@@ -87,6 +97,7 @@ def main() -> None:
         for word in sys.argv[1:]:
             check_text(word, ConfigError)
         _check_renamed(sys.argv[1:])
+        _check_launched(sys.argv[1:])
         typer.main.get_command(app)(standalone_mode=True)  # typer itself would put its own hook in place
     except VgidError as error:
         if launch_rank() == 0 or error.exit_code != VgidError.exit_code:  # all processes find the same fault with their input
@@ -114,6 +125,21 @@ def _check_renamed(words: Sequence[str]) -> None:
             raise ConfigError("the option has another name now", got=old, fix=f"use {RENAMED[old]}")
     if ("--set" in words and words[:1] == ["evaluate"]) or (words[:1] == ["data"] and "--set" in words):
         raise ConfigError("the option has another name here", got="--set", fix="use --protocol for a benchmark's settings")
+
+
+def _check_launched(words: Sequence[str]) -> None:
+    """Raises:
+    ConfigError: a launcher started several processes of a command that runs in one.
+    """
+    name = next((word for word in words if not word.startswith("-")), None)
+    if name is None or name in IN_SEVERAL or launch_count() == 1:
+        return
+    raise ConfigError(
+        f"vgid {name} runs in one process",
+        expected=f"one process; in several run {', '.join(IN_SEVERAL)}",
+        got=f"{launch_count()} processes",
+        fix=IN_PARTS.get(name, "start it without the launcher"),
+    )
 
 
 def _tell(text: str) -> None:

@@ -25,6 +25,7 @@ from vgid.commands.options import (
 from vgid.commands.root import app
 from vgid.commands.show import show
 from vgid.errors import ConfigError
+from vgid.progress import launch_count, launch_rank
 
 Models = Mapping[str, tuple[str | None, Path | None]]
 
@@ -59,11 +60,16 @@ def evaluate(
     as_json: Json = False,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Ask models questions and measure the answers: your own data, a benchmark to its published protocol, or general utility."""
+    """Ask models questions and measure the answers: your own data, a benchmark to its published protocol, or general utility.
+
+    Under a launcher, models that are asked own data are sharded over its processes, so they may be larger than one device.
+    """
     models = {"base": (base, None), "unlearned": (model, adapter), "retrained": (reference, None)}
     common = (out, seed, overwrite, as_json)
     if (utility or benchmark is not None) and (turns != TurnsName.last or image_root is not None):
         raise ConfigError("--turns and --image-root say how own data is read", got="--benchmark or --utility", fix="leave them out")
+    if (utility or benchmark is not None) and launch_count() > 1:
+        raise ConfigError("benchmarks and utility suites run in one process", got=f"{launch_count()} processes", fix="start it alone")
     if utility:
         if benchmark is not None or data:
             raise ConfigError("--utility has its own questions", got="--data or --benchmark too", fix="run the two one after the other")
@@ -90,11 +96,13 @@ def _own_data(
     from vgid.report.table import results_table
     from vgid.results import evaluate_models
 
-    with Stages(quiet=as_json) as stages:
+    first = launch_rank() == 0
+    with Stages(quiet=as_json or not first) as stages:
         results = evaluate_models(
-            models, data, turns=turns.value, image_root=image_root, seed=seed, out=out, overwrite=overwrite, stages=stages
+            models, data, turns=turns.value, image_root=image_root, seed=seed, out=out, overwrite=overwrite, stages=stages, shard=True
         )
-    show(results, as_json, [results_table(results)], out)
+    if first:
+        show(results, as_json, [results_table(results)], out)
 
 
 def _utility(

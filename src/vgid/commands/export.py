@@ -11,6 +11,7 @@ import typer
 from vgid.commands.options import ImageRoot, Json, Out, TrustRemoteCode, Turns, TurnsName
 from vgid.commands.root import app
 from vgid.commands.show import plain, show
+from vgid.progress import launch_rank
 
 
 @app.command()
@@ -65,11 +66,15 @@ def verify_export(
     as_json: Json = False,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Check that stock libraries load an export and answer as the trained model does; print how to serve it."""
+    """Check that stock libraries load an export and answer as the trained model does; print how to serve it.
+
+    Under a launcher the models are sharded over its processes, so they may be larger than one device.
+    """
     from vgid.deployment import verify_command
 
-    report = verify_command(folder, base, data or [], adapter=adapter)
-    show(report, as_json, _lines(report))
+    report = verify_command(folder, base, data or [], adapter=adapter, shard=True)
+    if launch_rank() == 0:
+        show(report, as_json, _lines(report))
 
 
 @app.command("verify-served")

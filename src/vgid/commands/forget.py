@@ -28,8 +28,6 @@ from vgid.commands.options import (
 )
 from vgid.commands.root import app
 from vgid.commands.show import plain, show
-from vgid.errors import ConfigError
-from vgid.progress import launch_rank
 from vgid.run_folder import check_output
 
 
@@ -80,8 +78,6 @@ def forget(
     from vgid.requests.options import ForgetOptions
     from vgid.requests.screen import estimate_panel, result_panel
 
-    if launch_rank() > 0:
-        raise ConfigError("vgid forget runs in one process", fix="under a launcher, run its steps one by one; see docs/forget.md")
     options = ForgetOptions(
         model=model,
         request=request,
@@ -166,8 +162,6 @@ def retrain(
     from vgid.requests.retrain import retrain as run_retrain
     from vgid.requests.screen import exact_panel
 
-    if launch_rank() > 0:
-        raise ConfigError("vgid retrain runs in one process", fix="under a launcher, use vgid finetune --without")
     config = with_reading(finetune_config(recipe, settings or [], seed), turns, image_root)
     options = RetrainOptions(model, request, retain, out, config, leave_out, max_rows, key, overwrite)
     with Stages(quiet=as_json) as stages:

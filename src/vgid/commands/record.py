@@ -11,8 +11,6 @@ import typer
 from vgid.commands.options import ImageRoot, Json, Out, Overwrite, TrustRemoteCode
 from vgid.commands.root import app
 from vgid.commands.show import plain, show
-from vgid.errors import ConfigError
-from vgid.progress import launch_rank
 
 record_app = typer.Typer(help="Check, sign, repeat and describe deletion records.", no_args_is_help=True)
 app.add_typer(record_app, name="record")
@@ -80,8 +78,6 @@ def replay(
     from vgid.requests.replay import ReplayOptions
     from vgid.requests.replay import replay as run_replay
 
-    if launch_rank() > 0:
-        raise ConfigError("vgid record replay runs in one process", fix="start it without a launcher")
     options = ReplayOptions(folder, out, model, request, retain, reference, image_root, key, overwrite)
     with Stages(quiet=as_json) as stages:
         result = run_replay(options, stages=stages)

@@ -150,6 +150,7 @@ def _preflight(
             show_forgotten=show_forgotten,
             stages=stages,
         )
-    show(to_json(found), as_json, [screen(found)])
+    if launch_rank() == 0:
+        show(to_json(found), as_json, [screen(found)])
     if found.errors:
         raise typer.Exit(2)

@@ -28,6 +28,7 @@ from vgid.models.file_checks import (
     PROCESSOR_FILES,
     READABLE_QUANTISATION,
     base_of_adapter,
+    check_adapter,
     check_checkpoint,
     check_processor_files,
     is_adapter,
@@ -37,7 +38,7 @@ from vgid.models.file_checks import (
     read_json,
     shards_without_index,
 )
-from vgid.models.foreign_adapters import fold_adapter, put_adapter
+from vgid.models.foreign_adapters import fold_adapter, is_plain, put_adapter
 from vgid.models.quantisation import disable_weight_repacking, few_bits, is_quantised
 from vgid.models.structure import base_of
 
@@ -108,15 +109,15 @@ def load_model(
 
     Raises:
         ModelError: there is no such model or no processor beside it, a file cannot be read, weights are in a pickle format, quantised or
-            missing, the model takes no images or needs code of its own, the adapter belongs to another model, or a model in 4 bits or an
-            adapter is to be sharded.
+            missing, the model takes no images or needs code of its own, the adapter belongs to another model, or a model in 4 bits, an
+            adapter that stands for its base, or one that is not plain LoRA is to be sharded.
     """
     shard = shard and processes.count() > 1
     path, trusted = str(path), _trusted if trust_remote_code is None else trust_remote_code
     check_model_path(path)
     if is_adapter(path) and not (Path(path) / "config.json").is_file():
         if shard:
-            raise _not_sharded("an adapter that stands for its base", "vgid export --merge, and the folder that it writes as the model")
+            raise _not_sharded("an adapter that stands for its base", path)
         return _with_adapter(path, device, dtype, adapter, quantise, trusted)
     unindexed = None
     if Path(path).is_dir():
@@ -129,7 +130,11 @@ def load_model(
         config = AutoConfig.from_pretrained(path, trust_remote_code=trusted)
     _check_readable(config, path, quantise)
     if shard and (quantise or quantisation_of(config.to_dict())):
-        raise _not_sharded("a model in 4 bits", "adapter.quantise=null, or training.shard=false")
+        raise _not_sharded("a model in 4 bits", path)
+    if shard and adapter is not None:
+        check_adapter(Path(adapter))
+        if not is_plain(Path(adapter)):
+            raise _not_sharded("an adapter of more than LoRA on linear layers", str(adapter))
     options: dict[str, Any] = few_bits(path, device, trusted=trusted) if quantise else _over_processes() if shard else {}
     with _reading(path, "an image-text-to-text checkpoint"), _indexed(path, unindexed) as folder:
         model, info = AutoModelForImageTextToText.from_pretrained(
@@ -195,8 +200,14 @@ def _over_processes() -> dict[str, Any]:
     return {"distributed_config": DistributedConfig(fsdp_size=processes.count())}
 
 
-def _not_sharded(what: str, fix: str) -> ModelError:
-    return ModelError(f"{what} cannot be sharded over processes", where="training.shard", expected=fix, got="both", fix=f"use {fix}")
+def _not_sharded(what: str, path: str) -> ModelError:
+    return ModelError(
+        f"{what} cannot be sharded over processes",
+        where=path,
+        expected="a model in full precision, and plain LoRA if an adapter at all",
+        got=f"{processes.count()} processes that are to share it",
+        fix="use one process, or adapter.quantise=null; merge an adapter with vgid export --merge, and take the folder that it writes",
+    )
 
 
 def _with_adapter(
