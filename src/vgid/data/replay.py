@@ -270,9 +270,9 @@ def _different(pictures: Sequence[ImageRef], count: int, words: set[str], base: 
 def without_revealing(rows: Sequence[Example], forget: Sequence[Example], words: set[str]) -> list[Example]:
     """Drop rows whose answers reveal a part of what must be forgotten.
 
-    A part is a word of a fact. Words that many facts of a kind share ("Street", "University") are no part, or nothing that the base says
-    of others in that kind would be kept: those that it says of `SHARED` other people, by name or by a picture of the retain set. The
-    whole fact always counts.
+    A part is a word of a fact. Words that many facts of a kind share ("Street", "University") do not count, or nothing that the base says
+    of others in that kind would be kept. They are those that it says of `SHARED` other people, by name or by a picture of the retain set.
+    The whole fact always counts.
 
     Args:
         rows: rows with the base's answers.
