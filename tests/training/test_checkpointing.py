@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from tests.training.worker import FORGET, RETAIN, SETTINGS, train_in_folder
 from vgid.config import load_config, resolve
+from vgid.data.neutral import NEUTRAL
 from vgid.errors import ConfigError, OutputError, RunError, StoppedError
 from vgid.methods.vgid.narrow import contrast
 from vgid.models.loading import load_model
@@ -100,6 +101,8 @@ def final(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "merged" / "model.safetensors")
 
 
+ANSWERED = [replace(row, tags=(NEUTRAL,)) for row in RETAIN]
+"""Retain rows that count as the base's own answers, so that none are given and updates are narrow."""
 NARROW = "method.replay={seen: 0, names: 0, altered: 0, crossed: 0, imagined: 0}"
 """Nothing is replayed, but an adapter's first matrices are set and fixed before training."""
 
@@ -111,23 +114,23 @@ def test_stopped_twice_by_signals_a_run_ends_as_one_that_never_stopped(
     random_folder: Path, tmp_path: Path, settings: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = load_config(None, [*QUICK, *settings])
-    straight = train_in_folder(load_model(random_folder), FORGET, RETAIN, config, out=tmp_path / "straight")
+    straight = train_in_folder(load_model(random_folder), FORGET, ANSWERED, config, out=tmp_path / "straight")
     for step, number, name in ((1, signal.SIGINT, "SIGINT"), (3, signal.SIGTERM, "SIGTERM")):
         with pytest.raises(StoppedError, match=rf"(?s)stopped by {name} at step {step} of 4.*--resume goes on from here") as stopped:
             train_in_folder(
-                load_model(random_folder), FORGET, RETAIN, config, out=tmp_path / "out", progress=Stop(step, number), resume=True
+                load_model(random_folder), FORGET, ANSWERED, config, out=tmp_path / "out", progress=Stop(step, number), resume=True
             )
         assert stopped.value.exit_code == 128 + number
         # Another machine may find an adapter's first matrices with other signs, which are as good as long as they stay.
         monkeypatch.setattr("vgid.methods.vgid.narrow.contrast", lambda *given: -contrast(*given))
     last = Stop(99)
-    again = train_in_folder(load_model(random_folder), FORGET, RETAIN, config, out=tmp_path / "out", progress=last, resume=True)
+    again = train_in_folder(load_model(random_folder), FORGET, ANSWERED, config, out=tmp_path / "out", progress=last, resume=True)
     assert last.seen == [4] and again.curves == straight.curves and again.stopped == straight.stopped
     one, two = final(tmp_path / "straight"), final(tmp_path / "out")
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
     assert not (tmp_path / "out" / "checkpoint").exists()
     with pytest.raises(OutputError, match="the run is complete, there is nothing to resume"):
-        train_in_folder(load_model(random_folder), FORGET, RETAIN, config, out=tmp_path / "out", resume=True)
+        train_in_folder(load_model(random_folder), FORGET, ANSWERED, config, out=tmp_path / "out", resume=True)
 
 
 KEPT = ["method.redraw=false", "method.retain_loss=kl", "method.hidden_state_weight=0", "method.replay.narrow=false"]
