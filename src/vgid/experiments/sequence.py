@@ -40,7 +40,7 @@ from vgid.training.fit import fit
 
 SCHEMA = "vgid.experiment.sequence/1"
 SETS = ("own", "earlier", "later", "stay")
-"""Whose facts are asked: those of the request, of earlier and later ones, and of people who stay."""
+"""Facts that are asked: those of the request, of earlier and later ones, and of people who stay."""
 EARLIER = 0.5
 """Rows of earlier requests in a forget set, per new row, at most; as in `vgid forget --after`."""
 TRAINED, ASKED = 24, 8
@@ -70,7 +70,7 @@ def embedded(requests: int, seed: int) -> Requests:
     """Take the embedded base and its people.
 
     Raises:
-        ConfigError: so many requests leave nobody to keep, or the packages of the extra `demo` are not installed.
+        ConfigError: the requests leave nobody to keep, or the packages of the extra `demo` are not installed.
     """
     people = World(seed, 2, 1).base_training_people
     if not 0 < requests < len(people):
@@ -100,7 +100,7 @@ def of_files(model: Path, forget: Path, retain: Path, requests: int | None) -> R
         rows.setdefault(subject_key(row), []).append(row)
     order = sorted({subject_key(row) for row in gone})
     if requests is not None and not 0 < requests <= len(order):
-        raise ConfigError("there are not so many people to forget", where="--requests", expected=f"1 to {len(order)}", got=str(requests))
+        raise ConfigError("there are fewer people to forget", where="--requests", expected=f"1 to {len(order)}", got=str(requests))
     return Requests(model, rows, rows, tuple(order[:requests]))
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from vgid.report.table import plain_table
 
 COLUMNS = {"own": "its own facts", "earlier": "earlier requests", "later": "later requests", "stay": "people who stay"}
-"""Whose facts are asked, by the names of sets, and their headings."""
+"""Headings of the sets of facts that are asked."""
 SHOWN = 12
 """Requests that the terminal shows, evenly over all."""
 
