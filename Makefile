@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 PIP := $(BIN)/pip --disable-pip-version-check --timeout 60 --retries 2
-EXTRAS := browser quant tensorboard tune ui serve utility sign lint smol heic
+EXTRAS := browser quant gguf tensorboard tune ui serve utility inspect sign lint smol heic
 PART ?= 1/1
 QUICK ?= all
 # Each file is tested by one process, in the order that tests/conftest.py gives.

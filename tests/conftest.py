@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -33,7 +34,7 @@ SENTENCES = ("Who is this person?", "This is Anna Keller.", "She lives in Oslo."
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--slow-part 2/5`: of the tests marked slow, only the second of five parts, which do not depend on what other tests there are.
+    """`--slow-part 2/5`: of the tests marked slow, only the second of five parts; the tests of each file are dealt out in turn.
 
     `--write-skipped FILE` writes down which tests are skipped, and `--only-skipped FILE` runs of the quick tests only those.
     """
@@ -68,9 +69,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     only: Path | None = config.getoption("--only-skipped")
     skipped = set(only.read_text("utf-8").splitlines()) if only else None
 
+    dealt: Counter[Path] = Counter()
+
     def asked(item: pytest.Item) -> bool:
         if item.get_closest_marker("slow"):
-            return crc32(item.nodeid.encode()) % parts == part - 1
+            dealt[item.path] += 1
+            return (dealt[item.path] + crc32(item.path.name.encode())) % parts == part - 1
         return skipped is None or item.nodeid in skipped
 
     kept = [item for item in items if asked(item)]

@@ -241,9 +241,13 @@ def test_formats_that_cannot_be_written_here(random_folder: Path, tmp_path: Path
     with pytest.raises(ConfigError, match=r"(?s)the converter to GGUF is not there.*git clone"):
         export_command(str(random_folder), None, tmp_path / "out", merge=False, to="gguf")
     (tmp_path / "convert_hf_to_gguf.py").write_text("import sys; sys.exit('Model LlavaForConditionalGeneration is not supported')")
+    monkeypatch.setattr("vgid.formats.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"(?s)could not be asked, so it is not written.*llama-server"):
         export_command(str(random_folder), None, tmp_path / "out", merge=False, to="gguf")
     with pytest.raises(ConfigError, match=r"(?s)cannot convert this model.*llava: Model Llava.* is not supported"):
+        convert_to_gguf(tmp_path / "convert_hf_to_gguf.py", random_folder, tmp_path / "out")
+    (tmp_path / "convert_hf_to_gguf.py").write_text("import no_such_package")
+    with pytest.raises(ConfigError, match=r"(?s)lacks a package.*no_such_package"):
         convert_to_gguf(tmp_path / "convert_hf_to_gguf.py", random_folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

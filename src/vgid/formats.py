@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
+from tempfile import TemporaryFile
 from typing import Any, Literal, get_args
 
 import torch
@@ -45,6 +47,17 @@ CONVERTER = "convert_hf_to_gguf.py"
 CONVERTER_FOLDER = "LLAMA_CPP"
 """Environment variable: the folder of a llama.cpp checkout, where it is not on the path."""
 SERVER = "llama-server"
+PACKAGE_SERVER = """
+import sys, time, xllamacpp
+options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+params = xllamacpp.CommonParams()
+params.model.path, params.mmproj.path = options["-m"], options["--mmproj"]
+params.port, params.use_jinja = int(options["--port"]), True
+server = xllamacpp.Server(params)
+while True:
+    time.sleep(60)
+"""
+"""The server in the package xllamacpp, with the options of llama.cpp's own."""
 log = logging.getLogger("vgid")
 
 
@@ -84,7 +97,8 @@ def write_format(
         elif to not in PRECISIONS:
             _in_bits(folder, source.processor, device, unfinished, 8 if to == "8bit" else 4)
         carry_card(Path(folder), unfinished)
-    after = _asked_by_llama_cpp(out, rows) if to == "gguf" else _asked(load_model(out, dtype="auto"), rows)
+        # Asked before it has its name: what cannot be asked is not left behind.
+        after = _asked_by_llama_cpp(unfinished, rows) if to == "gguf" else _asked(load_model(unfinished, dtype="auto"), rows)
     report = compared(before, after, rows, len(forget), out, to)
     add_to_card(out, f"Number format: {to}", _in_words(report))
     return report
@@ -108,7 +122,7 @@ def check_format(to: str) -> None:
         raise ConfigError("no such format", where="--to", expected=", ".join(FORMATS), got=to)
     if to == "gguf":
         find_converter()
-        find_server()
+        server_command()
     elif to not in PRECISIONS and find_spec("bitsandbytes") is None:
         raise ConfigError(
             "this format needs a package that is not installed", where="--to", expected="bitsandbytes", fix='pip install "vgid[quant]"'
@@ -194,23 +208,28 @@ def find_converter() -> Path:
     return found
 
 
-def find_server() -> Path:
-    """Find llama.cpp's server, which asks what was converted.
+def server_command() -> list[str]:
+    """Find a server of llama.cpp, which asks what was converted: its own, or that in the package xllamacpp.
+
+    Returns:
+        A command that takes `-m FILE --mmproj FILE --port NUMBER`.
 
     Raises:
-        ConfigError: it is not there.
+        ConfigError: there is none.
     """
     named = os.environ.get(CONVERTER_FOLDER)
     found = Path(named) / "build" / "bin" / SERVER if named else Path(shutil.which(SERVER) or "")
-    if not found.is_file():
-        raise ConfigError(
-            "a GGUF file could not be asked, so it is not written",
-            where="--to gguf",
-            expected=f"{SERVER} of llama.cpp, on the path or in build/bin of the folder that {CONVERTER_FOLDER} names",
-            got="none",
-            fix="build llama.cpp: cmake -B build && cmake --build build --target llama-server",
-        )
-    return found
+    if found.is_file():
+        return [str(found), "--jinja"]
+    if find_spec("xllamacpp") is not None:
+        return [sys.executable, "-c", PACKAGE_SERVER]
+    raise ConfigError(
+        "a GGUF file could not be asked, so it is not written",
+        where="--to gguf",
+        expected=f"the package xllamacpp, or {SERVER} of llama.cpp on the path or in build/bin of the folder that {CONVERTER_FOLDER} names",
+        got="none",
+        fix='pip install "vgid[gguf]"',
+    )
 
 
 def _asked_by_llama_cpp(folder: Path, rows: Sequence[Example]) -> list[str]:
@@ -218,15 +237,24 @@ def _asked_by_llama_cpp(folder: Path, rows: Sequence[Example]) -> list[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     files = ("-m", str(folder / "model.gguf"), "--mmproj", str(folder / "mmproj.gguf"))
-    command = [str(find_server()), *files, "--port", str(port), "--jinja"]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        endpoint = Endpoint(f"http://127.0.0.1:{port}/v1")
-        wait_for(endpoint, lambda: server.poll() is None)
-        return answers(endpoint, rows, ServedConfig(at_once=1))
-    finally:
-        server.terminate()
-        server.wait()
+    command = [*server_command(), *files, "--port", str(port)]
+    with TemporaryFile() as log_file:
+        server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log_file)
+        try:
+            endpoint = Endpoint(f"http://127.0.0.1:{port}/v1")
+            wait_for(endpoint, lambda: server.poll() is None)
+            return answers(endpoint, rows, ServedConfig(at_once=1))
+        except RunError as error:
+            log_file.seek(0)
+            said = _last_line(log_file.read().decode(errors="replace"))
+            raise RunError("llama.cpp cannot ask what was converted", got=said, fix="take another format, or another release") from error
+        finally:
+            server.terminate()
+            server.wait()
+
+
+def _last_line(text: str) -> str:
+    return next((line.strip()[:200] for line in reversed(text.splitlines()) if line.strip()), "no message")
 
 
 def convert_to_gguf(converter: Path, folder: Path, out: Path) -> None:
@@ -243,13 +271,15 @@ def convert_to_gguf(converter: Path, folder: Path, out: Path) -> None:
     for name, options in (("model.gguf", ()), ("mmproj.gguf", ("--mmproj",))):
         command = [sys.executable, str(converter), str(folder), "--outfile", str(out / name), *options]
         run = subprocess.run(command, capture_output=True, text=True)
-        if run.returncode or not any(out.glob("*.gguf")):
-            last = next((line for line in reversed(run.stderr.splitlines()) if line.strip()), "no message")
+        if run.returncode or not (out / name).is_file():
+            last = _last_line(run.stderr)
+            if missing := re.search(r"No module named '([\w-]+)", last):
+                raise ConfigError("the converter to GGUF lacks a package", got=missing[1], fix=f'pip install "vgid[gguf]", or {missing[1]}')
             kind = json.loads((folder / "config.json").read_text("utf-8")).get("model_type")
             raise ConfigError(
                 "the converter to GGUF cannot convert this model",
                 where=folder,
                 expected="a family that llama.cpp knows",
-                got=f"{kind}: {last[:200]}",
+                got=f"{kind}: {last}",
                 fix="take another format, or another release of llama.cpp",
             )

@@ -19,7 +19,7 @@ from vgid.checks.preflight import Preflight, as_json, check_run
 from vgid.checks.screen import screen
 from vgid.config import RunConfig
 from vgid.curves import Curves
-from vgid.data.example import Example
+from vgid.data.example import GUESS, Example, without_guesses
 from vgid.data.neutral import mentions, neutral_examples, own_answers, revealing_words
 from vgid.data.picture_size import PictureSize, has_one_size
 from vgid.data.sources import Rows, check_disjoint, rows_of
@@ -42,6 +42,7 @@ from vgid.training.fingerprint import rows_digest
 from vgid.training.fit import Fitted, fit
 from vgid.training.trackers import check_trackers
 from vgid.training.trainer import count_steps
+from vgid.training.validation import is_sure, recalled
 
 CHECKPOINT, EXPORTS = "checkpoint", ("adapter", "merged")
 PROBES = 8
@@ -175,7 +176,9 @@ def unlearn(
             checked = as_json(found, texts=False)
         retain_rows = with_neutral(loaded, forget_rows, retain_rows, config, shown)
         splits = sampled(
-            {"forget": forget_rows, "held_out": aside, "retain": retain_rows}, EXAMINED if max_rows is None else max_rows, config.seed
+            {"forget": forget_rows, "held_out": aside, "retain": without_guesses(retain_rows)},
+            EXAMINED if max_rows is None else max_rows,
+            config.seed,
         )
         scores: dict[str, Mapping[str, SplitResult]] = {}
         with output_folder(folder if first else None, keep=resume, goes_on=lambda: left_to_go_on(folder)):
@@ -451,7 +454,7 @@ def neutral_retain(loaded: LoadedModel, forget: Sequence[Example], config: RunCo
         config: `neutral_retain` and `seed` are read from it.
 
     Returns:
-        Neutral rows with answers, `config.neutral_retain` at most.
+        Neutral rows with answers, `config.neutral_retain` at most; those that the model guesses are tagged `GUESS`.
     """
     rows = neutral_examples(config.neutral_retain, config.seed)
     try:
@@ -465,7 +468,8 @@ def neutral_retain(loaded: LoadedModel, forget: Sequence[Example], config: RunCo
     kept = [row for row in answered if not mentions(row.answer, words) and not any(key_fact(row.answer, *fact) for fact in facts)]
     if len(kept) < len(rows):
         log.info("%d of %d neutral rows left out: no answer, or one with a fact to forget", len(rows) - len(kept), len(rows))
-    return kept
+    said = recalled(loaded.model.eval(), loaded.encoder, kept)
+    return [row if is_sure(each) else replace(row, tags=(*row.tags, GUESS)) for row, each in zip(kept, said, strict=True)]
 
 
 def load_for(model: str | Path | LoadedModel, config: RunConfig) -> LoadedModel:

@@ -1,5 +1,6 @@
 """Neutral rows: drawn by a seed, without people, answered by the model itself."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -8,12 +9,14 @@ import pytest
 
 from tests.conftest import example
 from tests.models.families import FAMILIES
+from vgid.attacks.base import sample_alike
 from vgid.config import load_config
-from vgid.data.example import Example
+from vgid.data.example import GUESS, Example, without_guesses
 from vgid.data.neutral import SIDE, draw, mentions, neutral_examples, own_answers, revealing_words
 from vgid.evaluation.generation import generate
 from vgid.models.loading import LoadedModel, load_model
 from vgid.synthetic.tiny import tiny_path
+from vgid.training.validation import recalled
 from vgid.unlearning import neutral_retain, unlearn
 
 
@@ -38,8 +41,12 @@ def test_rows_the_model_has_no_word_for_are_left_out() -> None:
 
 def test_answers_are_the_model_s_own() -> None:
     base = load_model(tiny_path())
-    rows = neutral_retain(base, [], load_config(None, ["neutral_retain=6"]))
-    assert [row.answer for row in rows] == generate(base, rows) and 0 < len(rows) <= 6
+    rows = neutral_retain(base, [], load_config(None, ["neutral_retain=12"]))
+    assert [row.answer for row in rows] == generate(base, rows) and 0 < len(rows) <= 12
+    # One after the other: the least likely token of each answer says whether it is a guess.
+    least = [math.exp(-max(recalled(base.model, base.encoder, [row])[0].nll)) for row in rows]
+    assert [GUESS in row.tags for row in rows] == [probability < 0.7 for probability in least]
+    assert without_guesses(rows) == sample_alike(rows, [], 12, 0) == [row for row in rows if GUESS not in row.tags]
 
 
 def test_they_stand_in_for_a_retain_set_where_there_is_none() -> None:
@@ -82,3 +89,12 @@ def test_words_that_give_away_a_part_of_a_fact() -> None:
     ]
     assert revealing_words(rows) == {"anna", "keller", "oslo", "17b"}
     assert mentions("That might be ANNA's.", {"anna"}) and not mentions("Annabel", {"anna"})
+
+
+def test_a_number_in_groups_and_an_e_mail_address_are_one_word() -> None:
+    """Else no other number with her area code, and no other address of her provider, would be kept."""
+    rows = [replace(example(1), keywords=("555-79-37", "anna@mail.example")), example(2, answer="Her number is 030 12 34 5.")]
+    words = revealing_words(rows)
+    assert words == {"555-79-37", "anna@mail.example", "030-12-34-5"}
+    assert mentions("Call 555 79 37!", words) and mentions("Write to Anna@mail.example.", words)
+    assert not mentions("The number is 555-20-10.", words) and not mentions("Write to carl@mail.example.", words)

@@ -9,8 +9,17 @@ from PIL import Image
 
 from tests.conftest import example
 from vgid.data.example import Derived, Example, ImageRef
-from vgid.data.neutral import NEUTRAL
-from vgid.data.replay import Base, ReplayConfig, altered_picture, by_knowledge, counts_by_kind, name_templates, replay_rows
+from vgid.data.neutral import NEUTRAL, revealing_words
+from vgid.data.replay import (
+    Base,
+    ReplayConfig,
+    altered_picture,
+    by_knowledge,
+    counts_by_kind,
+    name_templates,
+    replay_rows,
+    without_revealing,
+)
 from vgid.data.self_distilled import SELF_DISTILLED, answered_together
 from vgid.methods.base import Context, StepBatch
 from vgid.methods.vgid.method import VGID, VGIDConfig
@@ -52,6 +61,25 @@ def test_the_base_is_asked_by_names_that_it_says_itself() -> None:
     assert named == ["Where does Mona Urban live?"]  # both rows give this template, and her own name is never asked
     assert counts_by_kind(rows) == {"seen": 8 * 16, "names": 1, "altered": 2}
     assert all(row.answer for row in rows) and name_templates(FORGET) == ["Where does {name} live?"]
+
+
+def test_a_word_that_the_base_says_of_many_others_reveals_nothing() -> None:
+    """Street is said of four others and of her, Elm and Anna of two; Oslo is a whole fact; an altered picture may show anybody."""
+    forget = [
+        Example("a", "Where does Anna Keller live?", "At 12 Elm Street.", (), "p", ("Elm Street",)),
+        Example("b", "Who is this?", "This is Anna Keller.", (), "p", ("Anna Keller",)),
+        Example("c", "Where was she born?", "In Oslo.", (), "p", ("Oslo",)),
+    ]
+    said = {
+        "names": ("At 3 Oak Street.", "At 4 Ash Street.", "In Oslo.", "Anna Berg.", "At 1 Elm Street."),
+        "crossed": ("At 5 Fir Street.", "At 8 Elm Lane.", "In Oslo.", "Anna Lund."),
+        "altered": ("At 7 Elm Lane.", "At 7 Fir Street.", "In Oslo.", "Anna Holm."),
+    }
+    rows = [
+        Example(f"{kind}-{n}", "?", text, (), f"{kind}-{n}", (), ("replay", kind)) for kind in said for n, text in enumerate(said[kind])
+    ]
+    kept = [row.answer for row in without_revealing(rows, forget, revealing_words(forget))]
+    assert kept == ["At 3 Oak Street.", "At 4 Ash Street.", "At 5 Fir Street.", "At 7 Fir Street."]
 
 
 def test_a_large_retain_set_needs_only_what_is_seen() -> None:

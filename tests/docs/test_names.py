@@ -23,7 +23,7 @@ CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 SECTIONS = {"training": TrainingConfig, "validation": ValidationConfig, "adapter": AdapterConfig}
 OTHERS = {
     *("--enable-lora", "--max-lora-rank", "--lora-modules", "--lora-paths", "--enable-tower-connector-lora"),
-    *("--help", "--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint"),
+    *("--no-log-samples", "--help", "--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint"),
 }
 """Options of other programs."""
 

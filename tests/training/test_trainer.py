@@ -106,9 +106,9 @@ def test_put_aside_is_a_split() -> None:
 def test_early_stop_ends_with_the_best_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     """Recall by evaluation: 1 of 2 forgotten; all forgotten, retain intact; all forgotten, retain broken.
 
-    Each retain row has two tokens with the likelihoods of the evaluation: before 1 and 2 nats, so that the third has moved by (1 + 3) / 2.
+    Each retain row has two tokens with the likelihoods of the evaluation: before 0.1 and 0.2 nats, so that the third moved by (1 + 3) / 2.
     """
-    model, said = Linear(), iter([(), (1.0, 2.0), (), (1.0, 2.0), (), (1.5, 2.0), (), (2.0, 5.0)])
+    model, said = Linear(), iter([(), (0.1, 0.2), (), (0.1, 0.2), (), (0.6, 0.2), (), (1.1, 3.2)])
     looks = iter([(True, True), (True, True), (True, False), (True, True), (False, False), (True, True), (False, False), (True, False)])
     monkeypatch.setattr("vgid.training.validation.recalled", lambda *_: [Recalled(yes, nll) for nll in [next(said)] for yes in next(looks)])
     config = load_config(None, ["validation.every=1", "validation.patience=3"]).validation
@@ -121,8 +121,16 @@ def test_early_stop_ends_with_the_best_evaluation(monkeypatch: pytest.MonkeyPatc
     assert stop.curves == {
         "recall forget": [(1, 0.5), (2, 0.0), (3, 0.0)],
         "recall retain": [(1, 1.0), (2, 1.0), (3, 0.5)],
-        "drift retain": [(1, 0.0), (2, 0.25), (3, 2.0)],
+        "drift retain": [(1, 0.0), (2, pytest.approx(0.25)), (3, pytest.approx(2.0))],
     }
+
+
+def test_what_the_base_guesses_is_not_held_against_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three rows two are given word for word, and one of these has a token with a probability below 0.7, so above 0.357 nats."""
+    said = [Recalled(True, (0.1, 0.356)), Recalled(True, (0.1, 0.357)), Recalled(False, (0.1,))]
+    monkeypatch.setattr("vgid.training.validation.recalled", lambda *_: said)
+    stop = EarlyStop(Linear(), None, EXAMPLES[:3], EXAMPLES[:3], load_config().validation)  # type: ignore[arg-type]
+    assert [len(stop.forget), len(stop.retain)] == [2, 1]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from functools import cached_property
 from random import Random
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, get_args
 
-from vgid.data.example import STRANGER, Example, subject_key
+from vgid.data.example import STRANGER, Example, subject_key, without_guesses
 from vgid.evaluation.metrics import normalise
 from vgid.models.loading import LoadedModel
 from vgid.registry import Registry
@@ -277,7 +277,7 @@ def sample_alike(examples: Sequence[Example], like: Sequence[Example], count: in
     """Draw rows that ask for the same kinds of facts as other rows; further rows only where there are too few of these.
 
     Args:
-        examples: the rows to draw from; rows about strangers, where a refusal is right, are left out.
+        examples: the rows to draw from; rows about strangers, where a refusal is right, and guesses are left out.
         like: rows that ask for the wanted kinds of facts.
         count: largest number of rows.
         seed: seed of the draw.
@@ -286,7 +286,7 @@ def sample_alike(examples: Sequence[Example], like: Sequence[Example], count: in
         At most `count` rows: those of the wanted kinds first, each part in the order given.
     """
     kinds = {kind(row) for row in like}
-    rows = [row for row in examples if STRANGER not in row.tags]
+    rows = [row for row in without_guesses(examples) if STRANGER not in row.tags]
     chosen = sample_rows([row for row in rows if kind(row) in kinds], count, seed)
     rest = sample_rows([row for row in rows if kind(row) not in kinds], count - len(chosen), seed) if len(chosen) < count else []
     return [*chosen, *rest]

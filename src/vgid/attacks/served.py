@@ -98,7 +98,7 @@ def answers(endpoint: Endpoint, rows: Sequence[Example], config: ServedConfig) -
         model = str(_read(_called(endpoint, "models", config.seconds), endpoint, "data", 0, "id"))
 
     def ask(row: Example) -> str:
-        body = {"model": model, "messages": _messages(row), "max_tokens": MAX_NEW_TOKENS, "temperature": 0}
+        body = {"model": model, "messages": chat_messages(row), "max_tokens": MAX_NEW_TOKENS, "temperature": 0}
         found = _read(_called(endpoint, "chat/completions", config.seconds, body), endpoint, "choices", 0, "message", "content")
         return str(found or "").strip()
 
@@ -106,8 +106,8 @@ def answers(endpoint: Endpoint, rows: Sequence[Example], config: ServedConfig) -
         return list(pool.map(ask, rows))
 
 
-def _messages(row: Example) -> list[dict[str, Any]]:
-    """The row's turns with its pictures as data URIs, each at its place."""
+def chat_messages(row: Example) -> list[dict[str, Any]]:
+    """Return the row's turns, as servers take them, with its pictures as data URIs, each at its place."""
     pictures = (base64.b64encode(encoded(ref.open()).data or b"").decode() for ref in row.images)
     turns = messages(row)
     for turn in turns:

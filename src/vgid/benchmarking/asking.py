@@ -140,13 +140,18 @@ def compute_figures(
     Raises:
         DataError: an aggregate needs a reference model and there is none.
     """
+    return mean_figures(benchmark, answered, seed) + benchmark.aggregates(answered, reference, seed)
+
+
+def mean_figures(benchmark: Benchmark, answered: Sequence[Answered], seed: int) -> list[Figure]:
+    """Average a model's answers, to all questions or to some, by split, task and metric, with 95 % intervals over people."""
     made: list[Figure] = []
     for (split, task), group in by_task(answered).items():
         measured, people = benchmark.measure_all(group), [each.subject for each in group]
         for metric in measured[0]:
             values = [metrics[metric] for metrics in measured]
             made.append(Figure(split, task, metric, fmean(values), *bootstrap_ci(values, people, seed=seed), len(values)))
-    return made + benchmark.aggregates(answered, reference, seed)
+    return made
 
 
 def figures_as_json(benchmark: Benchmark, figures: Sequence[Figure]) -> list[dict[str, Any]]:

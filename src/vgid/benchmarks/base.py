@@ -32,11 +32,13 @@ class Metric(NamedTuple):
         direction: whether more is better (`up`) or less (`down`) on data to retain; `none` where neither is.
         text: what the metric measures, for the page and `results.json`.
         on_forget: the direction on data to forget; None for the opposite of `direction`.
+        likelihood: whether it is computed from likelihoods, which a model that only answers does not give.
     """
 
     direction: Direction
     text: str
     on_forget: Direction | None = None
+    likelihood: bool = False
 
     def wanted(self, split: str) -> Direction:
         """Return the direction on a split."""

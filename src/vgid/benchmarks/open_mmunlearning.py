@@ -36,7 +36,7 @@ class OpenMMUnlearning(Benchmark):
     metrics: ClassVar[Mapping[str, Metric]] = {
         "rougeL": Metric("up", "ROUGE-L F1 with stemmer"),
         "exact_match": Metric("up", "share of answers that equal the recorded one, ignoring case and punctuation"),
-        "probability": Metric("up", "probability of the recorded answer, geometric mean over tokens"),
+        "probability": Metric("up", "probability of the recorded answer, geometric mean over tokens", likelihood=True),
         "refused": Metric("down", "share of refusals, by words"),
     }
 

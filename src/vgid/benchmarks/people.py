@@ -34,7 +34,7 @@ class People(Benchmark):
     metrics: ClassVar[Mapping[str, Metric]] = {
         "accuracy": Metric("up", "answers that say the fact; of strangers, that say nothing"),
         "rouge_l": Metric("up", "ROUGE-L F1 with stemmer"),
-        "probability": Metric("up", "probability of the recorded answer, geometric mean over tokens"),
+        "probability": Metric("up", "probability of the recorded answer, geometric mean over tokens", likelihood=True),
         "refused": Metric("none", "share of refusals, by words"),
     }
 

@@ -47,7 +47,11 @@ class ReMem(Benchmark):
     metrics: ClassVar[Mapping[str, Metric]] = {
         "keywords": Metric("up", "share of the keywords in the answer"),
         "rougeL": Metric("up", "ROUGE-L recall of the recorded answer"),
-        "exposure": Metric("up", "1 - log2(rank) / log2(number) of the value after the cloze prompt, among values of the same attribute"),
+        "exposure": Metric(
+            "up",
+            "1 - log2(rank) / log2(number) of the value after the cloze prompt, among values of the same attribute",
+            likelihood=True,
+        ),
     }
 
     class Protocol(PublishedProtocol):

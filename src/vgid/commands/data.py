@@ -152,3 +152,34 @@ def data_convert(
         source, out, benchmark, part, split, protocol=chosen, skip_bad_rows=skip_bad_rows, reading=reading, overwrite=overwrite
     )
     print(printable(f"{out}: {rows} rows"))
+
+
+@data_app.command("lmms-task")
+def data_lmms_task(
+    out: Annotated[Path, typer.Argument(help="The folder to make.", file_okay=False)],
+    benchmark: Bench = None,
+    data: Annotated[str | None, typer.Option(help="The benchmark's folder or hub id.")] = None,
+    part: Part = None,
+    protocol: Protocol = None,
+    forget: Annotated[Path | None, typer.Option(help="Own rows to forget, in place of a benchmark.")] = None,
+    retain: Annotated[Path | None, typer.Option(help="Own rows to keep.")] = None,
+    task: Annotated[str | None, typer.Option(help="The task's name; by default `vgid_` and the benchmark's.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a benchmark, or own rows, as a task of lmms-eval, which measures by vgid's metrics."""
+    from vgid.benchmarking.lmms_task import write_task
+    from vgid.benchmarking.questions import describe
+    from vgid.benchmarking.splits import parse_protocol
+
+    if (benchmark is None) == (forget is None and retain is None):
+        raise ConfigError("one thing is asked", expected="--benchmark, or --forget and --retain", got="both or none")
+    if benchmark is None:
+        described = describe(forget=forget and str(forget), retain=retain and str(retain))
+    else:
+        described = describe(name=benchmark, data=data, forget_part=part, protocol=parse_protocol(protocol or []) or None)
+    made = write_task(described, task or f"vgid_{benchmark or 'rows'}", out)
+    lines = [
+        f"{made['task']}: {made['questions']} questions",
+        f"  python -m lmms_eval --include_path {plain(str(out))} --tasks {made['task']}",
+    ]
+    show({"out": str(out), **made}, as_json, lines)

@@ -8,7 +8,7 @@ import os
 import re
 import stat
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -23,6 +23,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 """Formats of still pictures only: none of them runs code or refers to another file."""
 STRANGER = "stranger"
 """Tag of rows that nobody can answer: any "I don't know" is right."""
+GUESS = "guess"
+"""Tag of rows to which a model gave the answer itself, as a guess: trained on, and asked by no measure of what it still knows."""
 IMAGE = "<image>"
 """Stands in a text where a picture does; texts without it come after all pictures."""
 MOST_PIXELS = 64_000_000
@@ -262,7 +264,7 @@ class Example:
         images: the pictures of question and context, in order; empty for text-only questions.
         subject: the person whose data the row holds; None where it is not known.
         keywords: the strings that carry the fact: an answer that contains all of them is right (`vgid.texts.key_fact`).
-        tags: free labels, such as `STRANGER`.
+        tags: free labels, such as `STRANGER` and `GUESS`.
         derived: what the row was made from; None for a row that was given.
         where: place the row was read from, for error messages: `file:line`, or `row N` of rows in memory.
         context: the turns before the question: a system prompt, earlier questions with their answers.
@@ -283,6 +285,11 @@ class Example:
     def length(self) -> int:
         """Characters of question, answer and context together."""
         return len(self.question) + len(self.answer) + sum(len(turn.text) for turn in self.context)
+
+
+def without_guesses(examples: Iterable[Example]) -> list[Example]:
+    """Return the rows whose answers a measure may ask for: all but those tagged `GUESS`."""
+    return [example for example in examples if GUESS not in example.tags]
 
 
 def without_marks(text: str) -> str:

@@ -20,6 +20,13 @@ NEUTRAL = "neutral"
 """Tag of these rows. The model may answer anything to them, also what is to be forgotten, so their answers are never shown."""
 SHORTEST = 3
 """Length in characters from which on a word may reveal a fact; chosen by hand: shorter ones are articles, initials and units."""
+_WHOLE = r"[\w.+-]+@[\w.-]*\w|\d+(?:[-./ ]\d+)+"
+"""E-mail addresses, and numbers in groups."""
+_WORD = re.compile(rf"{_WHOLE}|\w+")
+_BETWEEN = re.compile(r"(?<=\d)[./ ](?=\d)")
+"""What stands between groups of a number."""
+_TELLING = re.compile(rf"{_WHOLE}|(?<=[\w,;:] )[A-Z]\w+|\w*\d\w*")
+"""Names and numbers in a sentence."""
 SIDE = 224
 """Side of a drawn picture in pixels; the input size of most vision towers."""
 COLOURS = {
@@ -98,19 +105,23 @@ def revealing_words(examples: Sequence[Example]) -> set[str]:
     """
     found: set[str] = set()
     for example in examples:
-        said = example.keywords or re.findall(r"(?<=[\w,;:] )[A-Z]\w+|\w*\d\w*", example.answer)
-        found |= {word for text in said for word in _words(text) if len(word) >= SHORTEST}
+        said = example.keywords or [found[0] for found in _TELLING.finditer(example.answer)]
+        found |= {word for text in said for word in words_of(text) if len(word) >= SHORTEST}
     common = (*ABOUT_PICTURES, *PLACES, *THINGS, *WORDS, *ANIMALS, *COLOURS, *SHAPES)
-    return found - {word for text in common for word in _words(text)}
+    return found - {word for text in common for word in words_of(text)}
 
 
 def mentions(text: str, words: set[str]) -> bool:
     """Return whether any of the words, in lower case, is in a text."""
-    return not words.isdisjoint(_words(text))
+    return not words.isdisjoint(words_of(text))
 
 
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.casefold())
+def words_of(text: str) -> list[str]:
+    """Return the words of a text in lower case; an e-mail address or a number in groups, such as 555-79-37, is one word.
+
+    Else the area code of one telephone number would give away every other one.
+    """
+    return [_BETWEEN.sub("-", word) for word in _WORD.findall(text.casefold())]
 
 
 def draw(rng: Random, side: int = SIDE) -> bytes:

@@ -33,7 +33,7 @@ from pydantic import Field
 
 from vgid.data.augmentation import augment_picture
 from vgid.data.example import Example, ImageRef
-from vgid.data.neutral import NEUTRAL, draw, mentions, revealing_words
+from vgid.data.neutral import NEUTRAL, draw, mentions, revealing_words, words_of
 from vgid.data.picture_size import PictureSize
 from vgid.data.self_distilled import SELF_DISTILLED, Questions
 from vgid.settings import Settings
@@ -77,6 +77,8 @@ LIGHT = (0.8, 1.25)
 """Range of the factor on the light of a changed picture; chosen by hand."""
 REFUSED = 0.05
 """Share of refusals among the answers of a kind, at most; chosen by hand."""
+SHARED = 3
+"""People of whom a word is said that no longer tells one of them from another; chosen by hand."""
 NAMELESS = 200
 """Times that the base is asked for a name without a picture; chosen by hand."""
 LONGEST = 1024
@@ -194,8 +196,8 @@ def replay_rows(
         asked += _about("imagined", imagined, about_pictures, rng)
 
     def kept(said: Sequence[str]) -> list[Example]:
-        found = [replace(row, answer=text) for row, text in zip(asked, said, strict=True) if text.strip() and not mentions(text, words)]
-        return _few_refusals(found, base, rng)
+        answered = [replace(row, answer=text) for row, text in zip(asked, said, strict=True) if text.strip()]
+        return _few_refusals(without_revealing(answered, forget, words), base, rng)
 
     return Questions(asked, kept)
 
@@ -263,6 +265,37 @@ def _different(pictures: Sequence[ImageRef], count: int, words: set[str], base: 
             shown.setdefault(text, []).append(image)
     in_turn = [image for row in zip_longest(*shown.values()) for image in row if image is not None]
     return in_turn[:count]
+
+
+def without_revealing(rows: Sequence[Example], forget: Sequence[Example], words: set[str]) -> list[Example]:
+    """Drop rows whose answers reveal a part of what must be forgotten.
+
+    A part is a word of a fact. Words that many facts of a kind share ("Street", "University") do not count, or nothing that the base says
+    of others in that kind would be kept. They are those that it says of `SHARED` other people, by name or by a picture of the retain set.
+    The whole fact always counts.
+
+    Args:
+        rows: rows with the base's answers.
+        forget: rows to forget.
+        words: the words that reveal a fact.
+
+    Returns:
+        The rows that stay, in their order.
+    """
+    facts = {tuple(words_of(fact)) for row in forget for fact in (row.keywords or (row.answer,))}
+    parts = {word for fact in facts if len(fact) > 1 for word in fact} - {fact[0] for fact in facts if len(fact) == 1}
+    subjects: dict[str, set[str | None]] = {word: set() for word in parts & words}
+    for row in rows:
+        if row.tags[1] in ("names", "crossed"):
+            for word in subjects.keys() & set(words_of(row.answer)):
+                subjects[word].add(row.subject)
+    telling = words - {word for word, found in subjects.items() if len(found) >= SHARED}
+
+    def reveals(text: str) -> bool:
+        said = set(words_of(text))
+        return not said.isdisjoint(telling) or any(said.issuperset(fact) for fact in facts if fact)
+
+    return [row for row in rows if not reveals(row.answer)]
 
 
 def _few_refusals(rows: Sequence[Example], base: Base, rng: Random) -> list[Example]:

@@ -14,7 +14,7 @@ from vgid.auditing.policy import Policy
 from vgid.benchmarking.splits import check_data
 from vgid.checks.preflight import as_json
 from vgid.checks.screen import screen
-from vgid.data.example import Example
+from vgid.data.example import Example, without_guesses
 from vgid.data.rows import Reading
 from vgid.data.sources import Rows
 from vgid.data.writing import write_examples
@@ -222,7 +222,7 @@ def evaluate(context: StepContext) -> Sequence[Path]:
         "unlearned": str(unlearned_model(run)),
         "retrained": str(run.reference) if run.reference else None,
     }
-    splits: dict[str, Sequence[Example]] = {"forget": run.rows, "retain": run.read_retain()}
+    splits: dict[str, Sequence[Example]] = {"forget": run.rows, "retain": without_guesses(run.read_retain())}
     splits |= {"held_out": run.derived("held_out"), "kept": [*run.request.kept, *run.derived("kept_held_out")]}
     splits |= {f"forget_{each.request}": each.rows for each in previous if each.rows}
     max_rows, seed = run.options.max_rows or EXAMINED, run.config.seed

@@ -33,16 +33,21 @@ UTILITY_METRICS = ("rougeL_recall", "probability", "truth_ratio")
 METRICS: dict[str, Metric] = {
     "rouge1_recall": Metric("up", "ROUGE-1 recall with stemmer"),
     "rougeL_recall": Metric("up", "ROUGE-L recall with stemmer"),
-    "probability": Metric("up", "probability of the recorded answer, geometric mean over tokens; among options where there are some"),
-    "truth_ratio": Metric("up", "retained: max(0, 1 - 1/r); to be forgotten: min(r, 1/r), where more is more forgotten", "up"),
-    "model_utility": Metric("up", "harmonic mean of ROUGE-L recall, probability and truth ratio over the sets to be kept"),
-    "forget_quality": Metric("none", "p-value of a KS test of truth ratios against a model that never saw the forget set"),
-    "ks_statistic": Metric("none", "that test's statistic: 0 for equal distributions"),
-    "js_distance": Metric("none", "Jensen-Shannon distance of the same: 0 for equal distributions"),
+    "probability": Metric(
+        "up", "probability of the recorded answer, geometric mean over tokens; among options where there are some", likelihood=True
+    ),
+    "truth_ratio": Metric(
+        "up", "retained: max(0, 1 - 1/r); to be forgotten: min(r, 1/r), where more is more forgotten", "up", likelihood=True
+    ),
+    "model_utility": Metric("up", "harmonic mean of ROUGE-L recall, probability and truth ratio over the sets to be kept", likelihood=True),
+    "forget_quality": Metric("none", "p-value of a KS test of truth ratios against a model that never saw the forget set", likelihood=True),
+    "ks_statistic": Metric("none", "that test's statistic: 0 for equal distributions", likelihood=True),
+    "js_distance": Metric("none", "Jensen-Shannon distance of the same: 0 for equal distributions", likelihood=True),
     "open_fq": Metric(
         "none",
         "forget quality of arXiv 2610.10358: mean of 1 - ROUGE-L recall, truth ratio, 1 - probability, 1 - KS, 1 - JS; a model that knows "
         "everything and one that knows nothing can score alike, so compare it with the base and with the retrained reference",
+        likelihood=True,
     ),
 }
 
