@@ -25,6 +25,7 @@ STEP = (
     "src/vgid/methods/vgid",
     "src/vgid/models/adapters.py",
     "src/vgid/models/forward.py",
+    "src/vgid/models/fused_lora.py",
     "src/vgid/models/packing.py",
     "src/vgid/models/pictures.py",
     "src/vgid/data/batching.py",

@@ -66,8 +66,12 @@ def free_memory() -> None:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that is free on a device, within a limit that PyTorch was given for this process; None where the system does not say."""
+    """Memory that is free on a device, within a limit that PyTorch was given for this process; None where the system does not say.
+
+    What PyTorch keeps from earlier work without using it is given back first: after answers were generated it may be most of the device.
+    """
     if device.type == "cuda":
+        free_memory()
         on_device, total = torch.cuda.mem_get_info(device)
         limit = torch.cuda.get_per_process_memory_fraction(device) * total - torch.cuda.memory_reserved(device)
         return min(int(on_device), int(limit))

@@ -61,6 +61,13 @@ def test_a_reference_or_nothing_to_ask_is_an_error(tmp_path: Path) -> None:
         opened(describe(forget=None))
 
 
+def test_a_task_is_found_again_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rows.jsonl").touch()
+    monkeypatch.chdir(tmp_path)
+    described = json.loads(describe(forget="rows.jsonl", data="owner/name", protocol=None))
+    assert described == {"forget": str(tmp_path / "rows.jsonl"), "data": "owner/name"}  # an id of the hub stays one
+
+
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, list[Example]]]:
     """Rows about people whom the embedded model knows, and whom it does not know, by split."""

@@ -95,6 +95,21 @@ def test_a_container_s_limit_counts(tmp_path: Path) -> None:
     assert free is None or free > 0
 
 
+def test_what_pytorch_keeps_of_a_gpu_without_using_it_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """79 GB, of which 14 are in use and 40 more are kept from earlier work."""
+    kept = [40]
+    fakes = {
+        "is_available": lambda: True,
+        "empty_cache": kept.clear,
+        "mem_get_info": lambda device: (79 - 14 - sum(kept), 79),
+        "memory_reserved": lambda device: 14 + sum(kept),
+        "get_per_process_memory_fraction": lambda device: 1.0,
+    }
+    for name, fake in fakes.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    assert free_bytes(torch.device("cuda")) == 79 - 14
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides", [[], ["training.gradient_checkpointing=true"], ["training.precision=bf16"], ["adapter=null"]], ids=str

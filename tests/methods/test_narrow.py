@@ -80,6 +80,23 @@ def _inputs_of(layer: Any, model: Any, encoder: Encoder, row: Example) -> torch.
     return torch.cat(found)
 
 
+def test_rows_of_which_few_tokens_would_be_kept_are_not_read(
+    random_model: LoadedModel, rows: tuple[list[Example], list[Example]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """12 tokens of each side, 8 of a row at least: two rows of each."""
+    monkeypatch.setattr(module, "TOKENS", 12)
+    model, read = attach_lora(random_model.model, AdapterConfig(rank=4), seed=0), 0
+
+    def count(_: Any, __: Any, named: dict[str, Any]) -> None:
+        nonlocal read
+        read += len(named["input_ids"])
+
+    hook = random_model.model.register_forward_pre_hook(count, with_kwargs=True)
+    narrow(model, random_model.encoder, *rows, seed=0)
+    hook.remove()
+    assert read == 4
+
+
 def test_few_tokens_are_the_same_for_the_same_seed(
     random_model: LoadedModel, rows: tuple[list[Example], list[Example]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,9 @@ from vgid.data.sources import load_examples
 from vgid.errors import ConfigError
 from vgid.evaluation.metrics import is_refusal, key_fact, rouge_l
 
+PLACES = ("data", "forget", "retain")
+"""What may name a file or a folder."""
+
 
 class OwnRows(Benchmark):
     """Own rows: questions to forget and questions to keep, asked as they stand.
@@ -70,8 +73,12 @@ class OwnRows(Benchmark):
 
 
 def describe(**choice: Any) -> str:
-    """Write down what is asked, so that a harness can store it: as `opened` reads it."""
-    return json.dumps({name: value for name, value in choice.items() if value is not None}, sort_keys=True)
+    """Write down what is asked, so that a harness can store it and run elsewhere: as `opened` reads it, with whole paths."""
+    given = {name: value for name, value in choice.items() if value is not None}
+    places = {
+        name: str(Path(given[name]).resolve()) for name in ("data", "forget", "retain") if name in given and Path(given[name]).exists()
+    }
+    return json.dumps(given | places, sort_keys=True)
 
 
 @lru_cache(maxsize=4)
@@ -93,7 +100,7 @@ def opened(described: str) -> tuple[Benchmark, Mapping[str, Item]]:
     if "name" in choice:
         benchmark = open_benchmark(choice["name"], choice.get("data"), choice.get("forget_part"), choice.get("protocol"))
     else:
-        splits = {split: str(Path(choice[split]).resolve()) for split in ("forget", "retain") if split in choice}
+        splits = {split: choice[split] for split in ("forget", "retain") if split in choice}
         benchmark = OwnRows(splits)
         if not splits:
             raise ConfigError("there is nothing to ask", expected="rows to forget, rows to keep, or a benchmark", got="none")

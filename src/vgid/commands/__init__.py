@@ -110,7 +110,7 @@ def main() -> None:
         sys.exit(RunError.exit_code)
     except _Stopped as stopped:
         name = signal.Signals(int(str(stopped)) - 128).name
-        others = "`forget`, `bench`, `compare`, `evaluate --benchmark`, `metrics meta` and `experiment ablate` by themselves"
+        others = "`forget`, `bench`, `compare`, `evaluate --benchmark`, `metrics meta`, `experiment ablate` and `sequence` by themselves"
         _tell(f"stopped by {name}; `vgid unlearn` and `finetune` go on with --resume, {others}")
         raise
 

@@ -127,6 +127,49 @@ def ablate(
     show(results, as_json, [ablation_table(results)], out)
 
 
+@experiment_app.command()
+def sequence(
+    model: Annotated[Path | None, typer.Option(help="Your own model; the embedded base by default.", file_okay=False)] = None,
+    forget: Annotated[Path | None, typer.Option(help="Its rows to forget: each subject is a request.")] = None,
+    retain: Annotated[Path | None, typer.Option(help="Its rows to keep.")] = None,
+    requests: Annotated[int | None, typer.Option(min=1, help="Number of requests; all, or 50 of the embedded base's 64 people.")] = None,
+    recipe: Annotated[str, typer.Option(help="Recipe of every request.")] = "demo",
+    settings: Set = None,
+    retain_rows: Annotated[int, typer.Option(min=1, help="Rows of others that a request trains on at most.")] = 400,
+    max_rows: Annotated[int, typer.Option(min=1, help="Questions about each group of people at most.")] = 96,
+    seed: Seed = 0,
+    out: Annotated[Path, typer.Option(help="Folder for the results; a run in it goes on.", file_okay=False)] = Path("runs/sequence"),
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Honour requests in a row, each starting from the one before: do earlier facts come back, and what is lost in all?"""
+    from vgid.errors import ConfigError
+    from vgid.experiments.sequence import embedded, of_files
+    from vgid.experiments.sequence import sequence as run
+    from vgid.progress import Stages
+    from vgid.report.sequence import sequence_table, summary
+
+    if model is None and forget is None and retain is None:
+        given = embedded(50 if requests is None else requests, seed)
+    elif model is None or forget is None or retain is None:
+        raise ConfigError("an own model needs its rows", expected="--model, --forget and --retain", got="some of them", fix="give all")
+    else:
+        given = of_files(model, forget, retain, requests)
+    with Stages(quiet=as_json) as stages:
+        results = run(
+            given,
+            recipe=recipe,
+            overrides=settings or (),
+            retain_rows=retain_rows,
+            max_rows=max_rows,
+            seed=seed,
+            out=out,
+            overwrite=overwrite,
+            stages=stages,
+        )
+    show(results, as_json, [sequence_table(results), summary(results)], out)
+
+
 def _given(demo: list[Path] | None, own: tuple[Path | None, ...], seeds: int | None, seed: int) -> list[SeedModels]:
     """The models and rows that options name.
 

@@ -375,7 +375,9 @@ def sampled_names(
     first.update(name for said in (base.answer(shown) if shown else ()) for name in _names_in([said]))
     asked = [Example(f"who-altered-{n}", WHO[n % len(WHO)], "", (image,)) for n, image in enumerate(altered)]
     asked += [Example(f"who-nobody-{n}", WHO[n % len(WHO)], "") for n in range(nameless)]
-    found = Counter(name for draw in range(DRAWS) for said in base.sample(asked, seed + draw) for name in _names_in([said]))
+    # All draws at once, so that what is the same in them is read once.
+    drawn = [replace(row, id=f"{row.id}-{draw}") for row in asked for draw in range(DRAWS)]
+    found = Counter(name for said in base.sample(drawn, seed) for name in _names_in([said]))
     return list(dict.fromkeys([*(name for name, _ in first.most_common()), *(name for name, _ in found.most_common())]))
 
 

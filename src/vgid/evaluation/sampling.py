@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
+from vgid.memory import to_device
 from vgid.seeds import derive_seed
 
 
@@ -45,13 +46,13 @@ class Sampling(NamedTuple):
         Returns:
             Token ids `[e]`.
         """
-        # In double precision on the CPU: sums over 100,000 tokens, and the same tokens on every device.
-        chances, order = (scores.double().cpu() / self.temperature).softmax(-1).sort(dim=-1, descending=True, stable=True)
+        # In double precision: sums over 100,000 tokens.
+        chances, order = (scores.double() / self.temperature).softmax(-1).sort(dim=-1, descending=True, stable=True)
         before = chances.cumsum(-1) - chances
         kept = chances.masked_fill(before >= self.top_p, 0)  # the likeliest token is always kept
-        heights = kept.cumsum(-1)
-        place = (heights <= numbers.cpu()[:, None] * heights[:, -1:]).sum(-1, keepdim=True).clamp(max=scores.shape[-1] - 1)
-        return order.gather(-1, place)[:, 0].to(scores.device)
+        heights, numbers = kept.cumsum(-1), to_device(numbers, scores.device)
+        place = (heights <= numbers[:, None] * heights[:, -1:]).sum(-1, keepdim=True).clamp(max=scores.shape[-1] - 1)
+        return order.gather(-1, place)[:, 0]
 
 
 class DrawnTokens(LogitsProcessor):

@@ -81,7 +81,7 @@ class Said(NamedTuple):
         owners: int64 `[n]`, in [0, b): the row of each answer token.
         rows: b.
         places: which rows of the term these are: places in `Term.rows`, since a pass may hold some of a term's rows only.
-        states: outputs `[t, h]` of the layers that the term compares, at aligned positions; empty without.
+        states: outputs `[l, t, h]` of the l layers that the term compares, at aligned positions; None without.
         state_owners: int64 `[t]`, the row of each aligned position.
     """
 
@@ -90,7 +90,7 @@ class Said(NamedTuple):
     owners: Tensor
     rows: int
     places: tuple[int, ...] = ()
-    states: tuple[Tensor, ...] = ()
+    states: Tensor | None = None
     state_owners: Tensor | None = None
 
     def mean(self, values: Tensor) -> Tensor:
@@ -396,13 +396,14 @@ class _Joined:
         """Tokens that the request's packed row shares between its questions; 0 for a row of its own."""
         return self.placements[self.place[id(request)]].prefix
 
-    def run(self, model: Any, layers: Sequence[nn.Module]) -> tuple[Tensor, list[Tensor]]:
-        """Logits `[n, v]` of all answers, and the layers' outputs `[t, h]` where they were asked for."""
+    def run(self, model: Any, layers: Sequence[nn.Module]) -> tuple[Tensor, Tensor | None]:
+        """Logits `[n, v]` of all answers, and the layers' outputs `[l, t, h]` where they were asked for."""
         batch = with_positions(model, self._embedded()).to(self.device)
         if not self.state_positions or not layers:
-            return answer_logits(model, batch), []
+            return answer_logits(model, batch), None
         rows, positions = self.moved(np.array(self.state_rows), np.concatenate(self.state_positions))
-        return logits_and_states(model, batch, layers, rows, positions)
+        logits, states = logits_and_states(model, batch, layers, rows, positions)
+        return logits, torch.stack(states)
 
     def _embedded(self) -> Batch:
         """The batch with its pictures embedded: those that examples have are kept; those that a view changes are seen once."""
@@ -433,7 +434,7 @@ class _BaseOutputs:
 
     def __init__(self, collected: _Collected, machine: Machine) -> None:
         self._collected, self._machine = collected, machine
-        self._outputs: dict[int, tuple[Tensor, list[Tensor]]] = {}
+        self._outputs: dict[int, tuple[Tensor, Tensor | None]] = {}
         self._kept: dict[tuple[int, int, int], Tensor] = {}
         self.batches = [_Joined(requests, machine) for requests in collected.base_groups()]
         self._by_request = {id(each): joined for joined in self.batches for each in joined.requests}
@@ -554,15 +555,15 @@ def _shared_with_others(positions: range, request: _Request, joined: _Joined) ->
     return max(0, shared - positions.start) if shared <= last else 0
 
 
-def _said(where: _Joined, requests: Sequence[_Request], logits: Tensor, states: Sequence[Tensor], *, compared: bool) -> Said:
+def _said(where: _Joined, requests: Sequence[_Request], logits: Tensor, states: Tensor | None, *, compared: bool) -> Said:
     """Some requests' share of what a batch says."""
     numbers = [where.place[id(each)] for each in requests]
     index, owners = _spread([(where.starts[n], where.starts[n + 1]) for n in numbers])
     chosen, whose, labels = where.moved(index, owners, where.targets[index])
     found = Said(logits[chosen], labels, whose, len(requests))
-    if compared and states:
+    if compared and states is not None:
         places, whose = where.moved(*_spread([where.state_starts[n] for n in numbers]))
-        found = found._replace(states=tuple(each[places] for each in states), state_owners=whose)
+        found = found._replace(states=states[:, places], state_owners=whose)
     return found
 
 
@@ -577,11 +578,11 @@ def _in_order(parts: Sequence[Said], places: Sequence[Sequence[int]]) -> Said:
     owners, order = whose([part.owners for part in parts])
     logits, targets = (torch.cat(values)[order] for values in ([part.logits for part in parts], [part.targets for part in parts]))
     whole = Said(logits, targets, owners, sum(map(len, places)))
-    if not parts[0].states:
+    states = [part.states for part in parts if part.states is not None]
+    if not states:
         return whole
     owners, order = whose([part.state_owners for part in parts])
-    states = tuple(torch.cat(layer)[order] for layer in zip(*(part.states for part in parts), strict=True))
-    return whole._replace(states=states, state_owners=owners)
+    return whole._replace(states=torch.cat(states, dim=1)[:, order], state_owners=owners)
 
 
 def _spread(spans: Sequence[tuple[int, int]]) -> tuple[Positions, Positions]:

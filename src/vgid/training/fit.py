@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,8 @@ from vgid.data.self_distilled import Questions, answered_together, self_distille
 from vgid.errors import ConfigError
 from vgid.evaluation.generation import generate
 from vgid.evaluation.metrics import is_refusal
+from vgid.evaluation.sampling import Sampling
 from vgid.methods.base import Context, Method
-from vgid.methods.vgid.sampling import sample_answers
 from vgid.models.adapters import attach_lora
 from vgid.models.inversion import imagined_pictures
 from vgid.models.loading import LoadedModel, load_model
@@ -44,8 +43,6 @@ from vgid.training.validation import EarlyStop, RecallCurves, split_subjects, sp
 
 ANSWERED_AT_ONCE = 128
 """Questions that the base answers in one batch before training; chosen by hand, those that memory does not hold are halved."""
-SAMPLED_AT_ONCE = 64
-"""Rows of which answers are sampled in one batch."""
 
 log = logging.getLogger("vgid")
 
@@ -200,14 +197,8 @@ def _additional_rows(
 
 
 def _sample(loaded: LoadedModel, rows: Sequence[Example], seed: int) -> list[str]:
-    """One sampled answer to each row."""
-    device = next(loaded.model.parameters()).device
-    found: list[str] = []
-    for _, alike in groupby(rows, key=lambda row: bool(row.images)):  # a batch has pictures or none
-        those = list(alike)
-        for start in range(0, len(those), SAMPLED_AT_ONCE):
-            part = those[start : start + SAMPLED_AT_ONCE]
-            found += sample_answers(loaded.model, loaded.encoder.tokenizer, loaded.encoder.prompts(part).to(device), part, seed)
+    """One answer to each row, drawn at temperature 1; a picture and a question that several rows share are read once for all of them."""
+    found: list[str] = generate(loaded, rows, batch_size=ANSWERED_AT_ONCE, sampling=Sampling(1.0, 1.0, seed))
     return found
 
 

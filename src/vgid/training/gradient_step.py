@@ -18,6 +18,7 @@ from vgid.memory import free_memory, gigabytes, is_out_of_memory
 from vgid.methods.base import Method, StepBatch
 from vgid.methods.cutting import WORTH, Cut
 from vgid.methods.engine import PassLoss, Plan
+from vgid.models.fused_lora import fused
 from vgid.seeds import derive_seed
 from vgid.settings import TrainingConfig
 from vgid.training.shares import Part, parts_of
@@ -157,7 +158,9 @@ class GradientStep:
             DataError: rows cannot be encoded.
             RunError: the loss or a gradient is not finite, or memory does not suffice; no weight has been touched.
         """
-        loss = together(processes.exchange(self._mine(batch, following)))
+        with fused(self.model, self.config.torch_compile is not True):  # a compiler joins operations itself
+            mine = self._mine(batch, following)
+        loss = together(processes.exchange(mine))
         if loss.broken:
             raise _not_finite("the loss", loss.total, batch, loss.broken)
         if not self.averaged:

@@ -64,6 +64,9 @@ from vgid.seeds import derive_seed
 AnswerSource = Literal["recorded", "teacher", "student"]
 TEACHER_BATCH = 128
 """Rows that the teacher answers in one batch before training."""
+AT_ONCE = 2**24
+"""Numbers of hidden states that are compared in one operation, at most: a layer at a time would start as many kernels for each layer, and
+all layers at once would take memory that a step may not have. Chosen by hand."""
 
 
 class VGIDConfig(MethodConfig):
@@ -403,12 +406,14 @@ def guess_penalty(teacher: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
 
 def _inside(student: Said, base: Said) -> Tensor:
     """Mean distance of hidden states over layers and aligned positions, `[b]`; 0 for rows without any."""
-    if not student.states or student.state_owners is None:
+    if student.states is None or base.states is None or student.state_owners is None:
         return torch.zeros(student.rows, device=student.logits.device)
-    values = torch.stack([_distance(one, other) for one, other in zip(student.states, base.states, strict=True)]).mean(dim=0)
+    together = max(1, AT_ONCE // max(1, student.states[0].numel()))  # layers
+    pairs = zip(student.states.split(together), base.states.split(together), strict=True)
+    values = torch.cat([_distance(one, other) for one, other in pairs]).mean(dim=0)
     return mean_by_owner(values, student.state_owners, student.rows)
 
 
 def _distance(ours: Tensor, theirs: Tensor) -> Tensor:
-    """Squared distance of hidden states `[t, h]` in units of the teacher's squared norm, `[t]`."""
+    """Squared distance of hidden states `[l, t, h]` in units of the teacher's squared norm, `[l, t]`."""
     return (ours.float() - theirs.float()).square().sum(dim=-1) / theirs.float().square().sum(dim=-1).clamp(min=1e-12)

@@ -29,6 +29,9 @@ from vgid.seeds import derive_seed
 
 ROWS = 512
 """Rows of each side that are looked at, at most; chosen by hand."""
+OF_A_ROW = 8
+"""Inputs that are kept of each row, at least: of a large model few fit into memory, and more rows would be read for one or two of each.
+Chosen by hand, so that a model of which `TOKENS` inputs are kept sees `ROWS` rows."""
 AT_ONCE = 16
 """Rows in a pass."""
 TOKENS = 4096
@@ -131,7 +134,8 @@ def _inputs(
     model: Any, layers: Mapping[str, nn.Module], encoder: Encoder, rows: Sequence[Example], tokens: int, rng: Random
 ) -> Mapping[str, Tensor]:
     """Inputs of each layer that rows reach, at random tokens, `[n, d]` in bf16 on the CPU, as the base has them."""
-    chosen = list(rows) if len(rows) <= ROWS else rng.sample(list(rows), ROWS)
+    most = min(ROWS, -(-tokens // OF_A_ROW))
+    chosen = list(rows) if len(rows) <= most else rng.sample(list(rows), most)
     batches = list(_batches(chosen))
     each = -(-tokens // len(batches))
     kept: dict[str, list[Tensor]] = {name: [] for name in layers}
