@@ -110,7 +110,7 @@ def test_a_task_of_lmms_eval_holds_all_questions_and_measures_as_we_do(
     done = CliRunner().invoke(
         app, ["data", "lmms-task", str(tmp_path / "task"), "--forget", files["forget"], "--retain", files["retain"], "--json"]
     )
-    assert done.exit_code == 0 and json.loads(done.output)["questions"] == 12
+    assert done.exit_code == 0 and json.loads(done.stdout)["questions"] == 12
     assert sorted(path.name for path in (tmp_path / "task").iterdir()) == ["functions.py", "rows.parquet", "vgid_rows.yaml"]
     assert "3 of 12 questions have no picture" in caplog.text
     docs = parquet.read_table(tmp_path / "task" / "rows.parquet").to_pylist()
