@@ -19,13 +19,13 @@ demo: install
 	$(BIN)/vgid demo --out runs/demo --overwrite $(ARGS)
 
 test: install
-	$(TEST) --write-skipped $(VENV)/skipped
+	$(TEST) --write-skipped=$(VENV)/skipped
 
 # With every extra, a browser and the slow tests, or a part of these: PART=2/5. With QUICK=skipped it runs of the quick tests only those that
 # `make test` has skipped. Each skip is printed with its reason. torchvision is on the path of the tests of model families only: beside a
 # torch of another build it cannot be imported without the names in that plugin.
 FAMILIES := tests/models/test_families.py tests/methods/test_families.py tests/methods/test_targets.py tests/checks/test_families.py
-ALL := -rs -m "slow or not slow" --slow-part $(PART) $(if $(filter skipped,$(QUICK)),--only-skipped $(VENV)/skipped)
+ALL := -rs -m "slow or not slow" --slow-part=$(PART) $(if $(filter skipped,$(QUICK)),--only-skipped=$(VENV)/skipped)
 test-all: install-all
 	@cat $(VENV)/not-installed
 	$(TEST) $(ALL) $(FAMILIES:%=--ignore=%)

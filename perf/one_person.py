@@ -107,6 +107,8 @@ class People:
         if not self.hers:
             raise SystemExit(f"{folder}: nobody is called {person}")
         self.others = [row for row in everything if row.subject != person]
+        self.kept = list(data.retain)
+        """Rows about people whom the retrained model knows too: it was trained without everybody that the demo forgets."""
         others = {name: [row for row in rows if row.subject != person] for name, rows in data.splits.items()}
         # Of a retained person the demo asks in the splits of the retain set.
         about = {name: _about([*data.splits[name], *data.splits[name.replace("forget", "retain")]], person) for name in FORGOTTEN}
@@ -253,7 +255,8 @@ def ask_model(folder: Path, name: str, people: People, options: argparse.Namespa
     found = figures(lambda: load_model(folder / name), people, people.splits, options.relearn)
     with Stages(quiet=True) as stages:
         rows = people.forget(Case())
-        done = audit(str(folder / name), base=str(folder / "base"), forget=rows, retain=people.others, seed=people.seed, stages=stages)
+        retain = people.kept if name == "retrained" else people.others
+        done = audit(str(folder / name), base=str(folder / "base"), forget=rows, retain=retain, seed=people.seed, stages=stages)
     return found | {"audit": _audit(done.status, done.results["attacks"], done.reasons)}
 
 
