@@ -219,6 +219,18 @@ def test_a_process_killed_while_it_set_results_aside_loses_nothing(tmp_path: Pat
     assert {name: text for name, text in contents(out).items() if name != MARK} == {"results.json": "old", "merged/config.json": "old"}
 
 
+def test_folders_that_a_killed_process_had_made_and_not_filled_go_too(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with output_folder(out):
+        (out / "notes").mkdir()
+    for name in ("merged", ".merged.k1ll3d00", ".adapter.k1ll3d00", "merged2"):
+        (out / name).mkdir()
+    (out / ".merged.mine0000").mkdir()
+    (out / ".merged.mine0000" / "note.txt").write_text("mine")
+    discard(out / "merged")
+    assert sorted(path.name for path in out.iterdir() if path.is_dir()) == [".adapter.k1ll3d00", ".merged.mine0000", "merged2", "notes"]
+
+
 def test_a_file_that_appears_in_the_way_is_not_replaced(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(OutputError, match="a file that vgid did not write is in the way"), output_folder(out, goes_on=lambda: True):

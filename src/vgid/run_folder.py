@@ -8,6 +8,7 @@ journal that is still right. A path that ends in `/` stands for everything below
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
@@ -244,6 +245,8 @@ def discard(path: Path) -> bool:
     _remove(ours, run)
     _append(run, [f"- {json.dumps(each.relative_to(run).as_posix())}" for each in ours])
     _noted.pop(run, None)
+    for folder in (full, *full.parent.glob(f".{glob.escape(full.name)}.*")):
+        _remove_folder(folder)  # one that a killed process had made, and not filled yet
     return True
 
 
