@@ -95,7 +95,7 @@ def test_two_processes_do_what_one_does(
     assert run.returncode == 0, run.stderr
     assert_as_alone(tmp_path / "out", alone)
     if "examine" in words:
-        assert_same_figures(json.loads(run.stdout), worker.examined(str(random_folder), alone))
+        assert_same_figures(json.loads(run.stdout.splitlines()[-1]), worker.examined(str(random_folder), alone))
 
 
 def assert_same_figures(found: dict[str, Any], expected: dict[str, Any]) -> None:
