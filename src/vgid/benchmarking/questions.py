@@ -16,10 +16,10 @@ from vgid.benchmarking.asking import compute_figures, mean_figures
 from vgid.benchmarking.splits import open_benchmark
 from vgid.benchmarks.base import Answer, Answered, Benchmark, Figure, Item, Metric, without_pictures
 from vgid.benchmarks.common.values import SourceRow
-from vgid.data.example import STRANGER, Example
+from vgid.data.example import Example
 from vgid.data.sources import load_examples
 from vgid.errors import ConfigError
-from vgid.evaluation.metrics import is_refusal, key_fact, rouge_l
+from vgid.evaluation.metrics import in_words
 
 PLACES = ("data", "forget", "retain")
 """What may name a file or a folder."""
@@ -67,9 +67,7 @@ class OwnRows(Benchmark):
 
     def measure(self, item: Item, answer: Answer) -> Mapping[str, float]:
         """Measure key fact, overlap and refusal; about strangers, a refusal is the right answer."""
-        row, refused = item.example, is_refusal(answer.said)
-        right = refused if STRANGER in row.tags else key_fact(answer.said, row.keywords, row.answer)
-        return {"accuracy": float(right), "rouge_l": rouge_l(answer.said, row.answer), "refused": float(refused)}
+        return in_words(item.example, answer.said)
 
 
 def describe(**choice: Any) -> str:

@@ -10,9 +10,9 @@ from pydantic import Field
 
 from vgid.benchmarks.base import BENCHMARKS, Answer, Benchmark, Item, Metric, PublishedProtocol
 from vgid.benchmarks.common.values import SourceRow
-from vgid.data.example import STRANGER, Example
+from vgid.data.example import Example
 from vgid.errors import DataError
-from vgid.evaluation.metrics import is_refusal, key_fact, probability, rouge_l
+from vgid.evaluation.metrics import in_words, probability
 from vgid.synthetic.people import Camera, World
 from vgid.synthetic.splits import evaluation_splits, training_rows
 
@@ -81,11 +81,4 @@ class People(Benchmark):
 
     def measure(self, item: Item, answer: Answer) -> Mapping[str, float]:
         """Measure key fact, overlap, probability and refusal; about strangers, a refusal is the right answer."""
-        example, refused = item.example, is_refusal(answer.said)
-        right = refused if STRANGER in example.tags else key_fact(answer.said, example.keywords, example.answer)
-        return {
-            "accuracy": float(right),
-            "rouge_l": rouge_l(answer.said, example.answer),
-            "probability": probability(answer.losses[0]),
-            "refused": float(refused),
-        }
+        return {**in_words(item.example, answer.said), "probability": probability(answer.losses[0])}

@@ -8,11 +8,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from vgid.data.example import STRANGER, Example, subject_key
+from vgid.data.example import Example, subject_key
 from vgid.data.sources import Rows, rows_of
 from vgid.errors import DataError
 from vgid.evaluation.generation import generate
-from vgid.evaluation.metrics import is_refusal, key_fact, probability, rouge_l
+from vgid.evaluation.metrics import in_words, probability
 from vgid.evaluation.scoring import AnswerScore, score
 from vgid.evaluation.statistics import Interval, KSResult, bootstrap_ci, ks_two_sample
 from vgid.models.loading import LoadedModel, load_model
@@ -182,17 +182,15 @@ def _question(example: Example) -> Hashable:
 
 
 def _judge(example: Example, prediction: str, scored: AnswerScore) -> ItemResult:
-    refused = is_refusal(prediction)
-    # To a question about a stranger every "I don't know" is right, in whatever words.
-    right = refused if STRANGER in example.tags else key_fact(prediction, example.keywords, example.answer)
+    found = in_words(example, prediction)
     return ItemResult(
         example=example.id,
         subject=example.subject,
         prediction=prediction,
-        accuracy=float(right),
-        rouge_l=rouge_l(prediction, example.answer),
+        accuracy=found["accuracy"],
+        rouge_l=found["rouge_l"],
         loss=scored.loss,
-        refused=refused,
+        refused=bool(found["refused"]),
     )
 
 

@@ -7,6 +7,7 @@ import re
 from functools import cache
 from typing import Any
 
+from vgid.data.example import STRANGER, Example
 from vgid.errors import DataError
 from vgid.texts import key_fact as key_fact  # a metric too
 from vgid.texts import normalise as normalise
@@ -79,6 +80,14 @@ def is_refusal(text: str) -> bool:
     text = re.sub(r"\bcan(?:'t| not)\b", "cannot", normalise(text))
     text = text.replace("won't", "will not").replace("n't", " not")
     return _REFUSAL.search(text) is not None
+
+
+def in_words(example: Example, said: str) -> dict[str, float]:
+    """Measure an answer by its words: `accuracy` (it says the fact; about strangers, it says nothing), `rouge_l` and `refused`."""
+    refused = is_refusal(said)
+    # To a question about a stranger every "I don't know" is right, in whatever words.
+    right = refused if STRANGER in example.tags else key_fact(said, example.keywords, example.answer)
+    return {"accuracy": float(right), "rouge_l": rouge_l(said, example.answer), "refused": float(refused)}
 
 
 def probability(loss: float) -> float:
