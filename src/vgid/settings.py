@@ -164,7 +164,7 @@ class ValidationConfig(Settings):
         rows: held-out rows of each set, at most.
         forget_target: training may stop when at most this fraction of the held-out forget rows is still recalled word for word.
         utility_floor: ... and at least this fraction still is of the held-out retain rows that the base recalled and did not guess (each
-            token had a probability of 0.7 or more).
+            token had a probability of 0.7 or more, or it is one of the 16 of which the base was surest).
         patience: evaluations in a row that must meet both targets before training stops early.
         most_lost: largest share of these held-out retain rows, which are never trained on, that the model may have lost; a run that
             lost more ends with exit code 3.

@@ -42,7 +42,7 @@ from vgid.training.fingerprint import rows_digest
 from vgid.training.fit import Fitted, fit
 from vgid.training.trackers import check_trackers
 from vgid.training.trainer import count_steps
-from vgid.training.validation import is_sure, recalled
+from vgid.training.validation import recalled, surest
 
 CHECKPOINT, EXPORTS = "checkpoint", ("adapter", "merged")
 PROBES = 8
@@ -468,8 +468,8 @@ def neutral_retain(loaded: LoadedModel, forget: Sequence[Example], config: RunCo
     kept = [row for row in answered if not mentions(row.answer, words) and not any(key_fact(row.answer, *fact) for fact in facts)]
     if len(kept) < len(rows):
         log.info("%d of %d neutral rows left out: no answer, or one with a fact to forget", len(rows) - len(kept), len(rows))
-    said = recalled(loaded.model.eval(), loaded.encoder, kept)
-    return [row if is_sure(each) else replace(row, tags=(*row.tags, GUESS)) for row, each in zip(kept, said, strict=True)]
+    known = surest(recalled(loaded.model.eval(), loaded.encoder, kept))
+    return [row if yes else replace(row, tags=(*row.tags, GUESS)) for row, yes in zip(kept, known, strict=True)]
 
 
 def load_for(model: str | Path | LoadedModel, config: RunConfig) -> LoadedModel:

@@ -12,7 +12,7 @@ from vgid.errors import RunError
 from vgid.methods.base import LossOutput, Method, StepBatch
 from vgid.settings import TrainingConfig
 from vgid.training.trainer import Rows, count_steps, train
-from vgid.training.validation import EarlyStop, Recalled, split_validation
+from vgid.training.validation import EarlyStop, Recalled, split_subjects, split_validation, surest
 
 EXAMPLES = [Example(id=f"e{i}", question="q?", answer="a") for i in range(7)]
 
@@ -126,11 +126,29 @@ def test_early_stop_ends_with_the_best_evaluation(monkeypatch: pytest.MonkeyPatc
 
 
 def test_what_the_base_guesses_is_not_held_against_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of three rows two are given word for word, and one of these has a token with a probability below 0.7, so above 0.357 nats."""
-    said = [Recalled(True, (0.1, 0.356)), Recalled(True, (0.1, 0.357)), Recalled(False, (0.1,))]
+    """Of 18 rows 17 are given word for word, and one of these has a token with a probability below 0.7, so above 0.357 nats."""
+    said = [*[Recalled(True, (0.1, 0.356))] * 16, Recalled(True, (0.1, 0.357)), Recalled(False, (0.1,))]
+    rows = [Example(f"e{n}", "?", "!") for n in range(18)]
     monkeypatch.setattr("vgid.training.validation.recalled", lambda *_: said)
-    stop = EarlyStop(Linear(), None, EXAMPLES[:3], EXAMPLES[:3], load_config().validation)  # type: ignore[arg-type]
-    assert [len(stop.forget), len(stop.retain)] == [2, 1]
+    stop = EarlyStop(Linear(), None, rows, rows, load_config().validation)  # type: ignore[arg-type]
+    assert [stop.forget, stop.retain] == [rows[:17], rows[:16]]
+
+
+def test_of_long_answers_the_surest_count_as_known() -> None:
+    """Nothing is sure of every token; the 16 with the smallest doubt, of 20 that are given word for word, are the last ones."""
+    said = [Recalled(True, (0.1, 2.0 - n / 16)) for n in range(20)]
+    assert surest([Recalled(False, (0.0,)), *said]) == [False] * 5 + [True] * 16
+    assert surest(said[:3]) == [True] * 3 and surest([]) == []
+
+
+def test_a_quarter_of_few_subjects_is_held_out_and_sixteen_of_more() -> None:
+    """A twentieth of 400 is 20, of 100 it would be 5; of 8 sixteen would be all."""
+    config = load_config().validation
+    for count, held_out in ((400, 20), (100, 16), (8, 2), (3, 0)):
+        rows = [Example(f"e{n}-{k}", "?", "!", subject=f"s{n}") for n in range(count) for k in range(2)]
+        kept, aside = split_subjects(rows, config, seed=1)
+        assert len(aside) == 2 * held_out and len(kept) + len(aside) == len(rows)
+        assert {row.subject for row in kept}.isdisjoint(row.subject for row in aside)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 """Formats of still pictures only: none of them runs code or refers to another file."""
 STRANGER = "stranger"
 """Tag of rows that nobody can answer: any "I don't know" is right."""
-GUESS = "guess"
+GUESS = "neutral-guess"
 """Tag of rows to which a model gave the answer itself, as a guess: trained on, and asked by no measure of what it still knows."""
 IMAGE = "<image>"
 """Stands in a text where a picture does; texts without it come after all pictures."""

@@ -35,6 +35,8 @@ LEAST_SUBJECTS = 16
 SURE = 0.7
 """Probability of each token from which on an answer is more than a guess. Chosen by hand: of answers to neutral questions that the embedded
 model is so sure of, two models that forgot one person kept 98 and 100 %, and of all its answers 88 and 89 %."""
+LEAST_SURE = 16
+"""Rows that are asked at least, as far as there are so many. Chosen by hand."""
 
 
 def split_validation(examples: Examples, config: ValidationConfig, seed: int) -> tuple[list[Example], list[Example]]:
@@ -84,9 +86,19 @@ class Recalled(NamedTuple):
     nll: tuple[float, ...]
 
 
-def is_sure(said: Recalled) -> bool:
-    """Whether a model that says so knows it: a guess turns into another one with any change of weights."""
-    return said.exact and max(said.nll, default=0.0) <= -math.log(SURE)
+def surest(said: Sequence[Recalled]) -> list[bool]:
+    """Tell what a model knows from what it guesses: a guess turns into another one with any change of weights.
+
+    Args:
+        said: what it says to each row.
+
+    Returns:
+        For each row whether it gives the answer word for word and is sure of every token. Where it is so sure of fewer than `LEAST_SURE`,
+        as models with long answers are, it knows the `LEAST_SURE` of which it is surest.
+    """
+    doubt = sorted(max(each.nll, default=0.0) for each in said if each.exact)
+    most = max([-math.log(SURE), *doubt[:LEAST_SURE]])
+    return [each.exact and max(each.nll, default=0.0) <= most for each in said]
 
 
 @torch.no_grad()
@@ -128,28 +140,30 @@ class EarlyStop(TrainerCallback):
     Where none meets both targets, those that forgot and are close to the best are equally good, and the latest of them counts: a model that
     was trained for a few steps has stopped to answer, but learns the facts again at once.
 
-    Recall is compared with what the model recalled before training, so that rows nobody can recall word for word count for nothing.
+    Recall is compared with what the model recalled before training, so that rows nobody can recall word for word count for nothing. Of rows
+    to keep those count for nothing, too, that it only guessed.
     """
 
     def __init__(self, model: Any, encoder: Encoder, forget: Examples, retain: Examples, config: ValidationConfig) -> None:
         self.model, self.encoder, self.config = model, encoder, config
-        self.forget, _ = self._known(forget, lambda said: said.exact)
-        self.retain, self._before = self._known(retain, is_sure)
+        self.forget, _ = self._known(forget, lambda said: [each.exact for each in said])
+        self.retain, self._before = self._known(retain, surest)
         self.curves: Curves = {}
         self.reason = "all steps taken"
         self._agreed = 0
         self._best: tuple[float, int, dict[str, torch.Tensor]] | None = None
         self._highest = -math.inf
 
-    def _known(self, examples: Examples, knows: Callable[[Recalled], bool]) -> tuple[list[Example], list[Recalled]]:
+    def _known(self, examples: Examples, knows: Callable[[Sequence[Recalled]], list[bool]]) -> tuple[list[Example], list[Recalled]]:
         """Rows that the base knows, and what it says to them."""
         if not examples:
             return [], []
         # A refusal has many right wordings, so word-for-word recall says nothing about it.
         examples = [example for example in examples if STRANGER not in example.tags and not is_refusal(example.answer)]
         # Before the first step the model still is the base.
-        known = [pair for pair in zip(examples, self._asked(examples), strict=True) if knows(pair[1])]
-        return [row for row, _ in known], [said for _, said in known]
+        said = self._asked(examples)
+        known = [place for place, yes in enumerate(knows(said)) if yes]
+        return [examples[place] for place in known], [said[place] for place in known]
 
     def _asked(self, examples: Examples) -> list[Recalled]:
         return from_first(recalled(self.model.eval(), self.encoder, examples))
