@@ -79,7 +79,7 @@ def test_a_word_that_the_base_says_of_many_others_reveals_nothing() -> None:
         Example(f"{kind}-{n}", "?", text, (), f"{kind}-{n}", (), ("replay", kind)) for kind in said for n, text in enumerate(said[kind])
     ]
     kept = [row.answer for row in without_revealing(rows, forget, revealing_words(forget))]
-    assert kept == ["At 3 Oak Street.", "At 4 Ash Street.", "At 5 Fir Street.", "At 7 Fir Street."]
+    assert kept == ["At 3 Oak Street.", "At 4 Ash Street.", "At 5 Fir Street."]
 
 
 def test_a_large_retain_set_needs_only_what_is_seen() -> None:

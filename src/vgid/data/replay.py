@@ -77,6 +77,8 @@ LIGHT = (0.8, 1.25)
 """Range of the factor on the light of a changed picture; chosen by hand."""
 REFUSED = 0.05
 """Share of refusals among the answers of a kind, at most; chosen by hand."""
+OTHERS = ("names", "crossed", "imagined")
+"""Kinds of rows that cannot be about a person to forget; an altered picture may still show her."""
 SHARED = 3
 """People of whom a word is said that no longer tells one of them from another; chosen by hand."""
 NAMELESS = 200
@@ -270,9 +272,8 @@ def _different(pictures: Sequence[ImageRef], count: int, words: set[str], base: 
 def without_revealing(rows: Sequence[Example], forget: Sequence[Example], words: set[str]) -> list[Example]:
     """Drop rows whose answers reveal a part of what must be forgotten.
 
-    A part is a word of a fact. Words that many facts of a kind share ("Street", "University") do not count, or nothing that the base says
-    of others in that kind would be kept. They are those that it says of `SHARED` other people, by name or by a picture of the retain set.
-    The whole fact always counts.
+    A part is a word of a fact. Of people who are surely others (`OTHERS`) words that many facts of a kind share ("Street", "University")
+    do not count, or nothing of that kind would be kept: words that the base says of `SHARED` of them. The whole fact always counts.
 
     Args:
         rows: rows with the base's answers.
@@ -286,16 +287,16 @@ def without_revealing(rows: Sequence[Example], forget: Sequence[Example], words:
     parts = {word for fact in facts if len(fact) > 1 for word in fact} - {fact[0] for fact in facts if len(fact) == 1}
     subjects: dict[str, set[str | None]] = {word: set() for word in parts & words}
     for row in rows:
-        if row.tags[1] in ("names", "crossed"):
+        if row.tags[1] in OTHERS:
             for word in subjects.keys() & set(words_of(row.answer)):
                 subjects[word].add(row.subject)
     telling = words - {word for word, found in subjects.items() if len(found) >= SHARED}
 
-    def reveals(text: str) -> bool:
-        said = set(words_of(text))
-        return not said.isdisjoint(telling) or any(said.issuperset(fact) for fact in facts if fact)
+    def reveals(row: Example) -> bool:
+        said = set(words_of(row.answer))
+        return not said.isdisjoint(telling if row.tags[1] in OTHERS else words) or any(said.issuperset(fact) for fact in facts if fact)
 
-    return [row for row in rows if not reveals(row.answer)]
+    return [row for row in rows if not reveals(row)]
 
 
 def _few_refusals(rows: Sequence[Example], base: Base, rng: Random) -> list[Example]:
