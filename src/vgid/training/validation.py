@@ -36,7 +36,7 @@ SURE = 0.7
 """Probability of each token from which on an answer is more than a guess. Chosen by hand: of answers to neutral questions that the embedded
 model is so sure of, two models that forgot one person kept 98 and 100 %, and of all its answers 88 and 89 %."""
 LEAST_SURE = 16
-"""Rows that are asked at least, as far as there are so many. Chosen by hand."""
+"""Rows that are asked at least, where that many are recalled. Chosen by hand."""
 
 
 def split_validation(examples: Examples, config: ValidationConfig, seed: int) -> tuple[list[Example], list[Example]]:
