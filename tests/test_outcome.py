@@ -117,6 +117,7 @@ def test_no_recipe_ends_a_request_unforgotten_in_silence(knowing: Path, request_
     config = resolve(recipe, ["data.prompt=null", *(["training.steps=2"] if teaches else [])])
     done = unlearn(knowing, request_rows, [example(30, answer="It is a test.")], config, stages=Stages(quiet=True))
     assert done.outcome.known == 8 and done.outcome.still_answered is not None
-    assert (done.outcome.status == "forgotten") == (done.outcome.still_answered <= 0.05)
+    # "damaged": all of it is forgotten, and more of what was held out lost than is allowed.
+    assert (done.outcome.status in ("forgotten", "damaged")) == (done.outcome.still_answered <= 0.05)
     if recipe == "demo" or teaches:
-        assert done.outcome.status == ("not forgotten" if teaches else "forgotten")
+        assert (done.outcome.status == "not forgotten") == teaches
