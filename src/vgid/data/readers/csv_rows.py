@@ -94,5 +94,5 @@ def _list(name: str, cell: str, where: str) -> Any:
     except DataError as problem:
         if problem.problem != MALFORMED:
             raise
-        fix = "write it with json.dumps; Python's own form of lists cannot be told apart from others"
+        fix = "write it with json.dumps: Python's own form of a list is not read"
         raise DataError(f"{name} is not a list as JSON", where=where, expected='["a", "b"]', got=problem.got, fix=fix) from None
