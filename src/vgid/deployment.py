@@ -20,7 +20,7 @@ from vgid.data.neutral import neutral_examples
 from vgid.data.sources import Rows, load_examples, rows_of
 from vgid.errors import DataError, ModelError, RunError
 from vgid.evaluation.generation import generate
-from vgid.formats import check_format, write_format
+from vgid.formats import check_format, convert_to_gguf, find_converter, write_format
 from vgid.model_card import carry_card
 from vgid.models.checkpoints import check_finite, copy_side_files, differences, folder_of, opened, tensor_headers
 from vgid.models.export import TOLERANCE, compare, merge_adapter, release
@@ -103,6 +103,9 @@ def _convert(model: str, adapter: Path | None, out: Path, to: str, forget: Rows 
     forget_rows = list(rows_of(forget, name="forget")) if forget is not None else []
     others = list(rows_of(retain, name="retain")) if retain is not None else []
     check_format(to)
+    before = base_of_adapter(Path(model)) if adapter is None and is_adapter(model) else model
+    if to == "gguf" and (base := folder_of(before)) is not None:
+        convert_to_gguf(find_converter(), base, out, dry_run=True)  # before anything is merged or asked
     with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent if out.parent.is_dir() else None) as unfinished:
         folder = model
         if adapter is not None or is_adapter(model):

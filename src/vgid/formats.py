@@ -257,21 +257,22 @@ def _last_line(text: str) -> str:
     return next((line.strip()[:200] for line in reversed(text.splitlines()) if line.strip()), "no message")
 
 
-def convert_to_gguf(converter: Path, folder: Path, out: Path) -> None:
+def convert_to_gguf(converter: Path, folder: Path, out: Path, *, dry_run: bool = False) -> None:
     """Write language model and vision part as two files, as llama.cpp reads them.
 
     Args:
         converter: path of the converter.
         folder: folder of the checkpoint.
         out: the folder to fill.
+        dry_run: read everything and write nothing, to see whether the converter knows the family and its tokenizer.
 
     Raises:
         ConfigError: the converter does not know the family, or fails.
     """
     for name, options in (("model.gguf", ()), ("mmproj.gguf", ("--mmproj",))):
         command = [sys.executable, str(converter), str(folder), "--outfile", str(out / name), *options]
-        run = subprocess.run(command, capture_output=True, text=True)
-        if run.returncode or not (out / name).is_file():
+        run = subprocess.run([*command, *(["--dry-run"] if dry_run else [])], capture_output=True, text=True)
+        if run.returncode or not (dry_run or (out / name).is_file()):
             last = _last_line(run.stderr)
             if missing := re.search(r"No module named '([\w-]+)", last):
                 raise ConfigError("the converter to GGUF lacks a package", got=missing[1], fix=f'pip install "vgid[gguf]", or {missing[1]}')
