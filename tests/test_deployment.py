@@ -302,6 +302,14 @@ def test_logits_that_are_no_numbers_are_found(random_folder: Path, tmp_path: Pat
     )
     with pytest.raises(RunError, match="the merged model's logits are not finite numbers"):
         verify_command(tmp_path, None, [])
+    for to in (None, "fp32"):
+        with pytest.raises(RunError, match="the exported model's logits are not finite numbers"):
+            export_command(str(folder), None, tmp_path / "out", merge=False, to=to)
+    adapter = made(random_folder, tmp_path / "adapter", AdapterConfig(rank=4))
+    for merge in (True, False):
+        with pytest.raises(RunError, match="the exported model's logits are not finite numbers"):
+            export_command(str(folder), adapter, tmp_path / "out", merge=merge)
+    assert not (tmp_path / "out").exists()
 
 
 # -- the command line -----------------------------------------------------------------------------------------------------

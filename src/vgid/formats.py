@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
@@ -35,7 +36,7 @@ from vgid.evaluation.metrics import key_fact, normalise
 from vgid.memory import free_memory
 from vgid.model_card import add_to_card, carry_card
 from vgid.models.checkpoints import check_finite, copy_side_files
-from vgid.models.export import FAILED, release, save_checkpoint
+from vgid.models.export import FAILED, finite_logits, release, save_checkpoint
 from vgid.models.loading import LoadedModel, load_model
 from vgid.models.quantisation import few_bits
 
@@ -58,6 +59,8 @@ while True:
     time.sleep(60)
 """
 """The server in the package xllamacpp, with the options of llama.cpp's own."""
+FEW = 2
+"""Rows at which the logits of what was written are looked at."""
 log = logging.getLogger("vgid")
 
 
@@ -80,7 +83,7 @@ def write_format(
     Raises:
         ConfigError: there is no such format, or what writes it is not installed.
         ModelError: a weight does not fit the format.
-        RunError: forgotten facts came back; the files are kept and marked.
+        RunError: forgotten facts came back, and the files are kept and marked; or logits are not finite numbers.
         OutputError: the folder is not empty, or cannot be written.
     """
     check_format(to)
@@ -98,7 +101,12 @@ def write_format(
             _in_bits(folder, source.processor, device, unfinished, 8 if to == "8bit" else 4)
         carry_card(Path(folder), unfinished)
         # Asked before it has its name: what cannot be asked is not left behind.
-        after = _asked_by_llama_cpp(unfinished, rows) if to == "gguf" else _asked(load_model(unfinished, dtype="auto"), rows)
+        if to == "gguf":
+            after = _asked_by_llama_cpp(unfinished, rows)
+        else:
+            written = load_model(unfinished, dtype="auto")
+            finite_logits(written, [replace(row, answer=row.answer or "yes") for row in rows[:FEW]], out)
+            after = _asked(written, rows)
     report = compared(before, after, rows, len(forget), out, to)
     add_to_card(out, f"Number format: {to}", _in_words(report))
     return report
