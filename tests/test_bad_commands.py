@@ -113,6 +113,8 @@ COMMANDS = [
     ("export --model {model} --out {theirs}", "the folder is not empty"),
     ("compare --methods vgid --out {theirs}", "was not made by vgid"),
     ("demo --out {theirs}", "the output folder is not empty"),
+    ("evaluate --model {model} --data {forget} --out {long}", "File name too long"),
+    ("evaluate --model {model} --data=", "--data: an argument is empty"),
     ("purge {none}", "was not made by vgid"),
     ("purge {theirs}", "was not made by vgid"),
     # the other commands
@@ -141,6 +143,8 @@ COMMANDS = [
     ("forget --request {list} --model {model} --out {out}", "request.yaml"),
     ("forget --request {unknown} --model {model} --out {out}", "unknown key"),
     ("forget --request {bad_date} --model {model} --out {out}", "write dates as 2026-05-31"),
+    ("forget --request {details_pipe} --model {model} --out {out}", "request.yaml: not a plain file"),
+    ("forget --request {details_yml} --model {model} --out {out}", "request.yml: the request's details have another name"),
     (f"{REQUEST} --without sleep", "there is no such kind of rows"),
     (f"{REQUEST} --key {{none}}", "key"),
     ("forget --request {request} --model {none} --out {out}", "no such model folder"),
@@ -251,6 +255,8 @@ BAD_MODELS = {
     "index_of_nothing": "the folder holds no weights",
     "tokenizer_list": "tokenizer.json: the file is not a JSON object",
     "tokenizer_cut": "tokenizer.json: the file cannot be read",
+    "settings_pipe": "tokenizer_config.json: not a plain file",
+    "template_folder": "chat_template.jinja: not a plain file",
     "template_cut": "TemplateSyntaxError in line 1",
     "template_endless": "no end after 1 s",
     "template_large": "it takes more than 1024 MiB",
@@ -324,7 +330,7 @@ def places(random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
         "yaml_types": ("types.yaml", b"attacks: 5\ntraining: yes\n7: 8\n"),
         "yaml_object": ("object.yaml", b"!!python/object/apply:os.system ['touch stolen']\n"),
     }
-    found = {"out": root / "out", "none": root / "no" / "where"}
+    found = {"out": root / "out", "none": root / "no" / "where", "long": root / ("a" * 300)}
     for name, (file, content) in files.items():
         found[name] = root / file
         found[name].write_bytes(content)
@@ -344,6 +350,10 @@ def places(random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
     for name, text in (("request", good), ("list", "- a\n"), ("unknown", f"{good}frget: x\n"), ("bad_date", "received: 2026-13-45\n")):
         (found[name] / "request.yaml").write_text(text)
         write_examples(found[name] / "forget.jsonl", [example(n) for n in range(6)])
+    for name in ("details_pipe", "details_yml"):
+        found[name] = Path(shutil.copytree(found["request"], root / name))
+        (found[name] / "request.yaml").rename(found[name] / "request.yml")
+    os.mkfifo(found["details_pipe"] / "request.yaml")
     (root / "large.png").write_bytes(_large_picture())
     (root / "zero.png").touch()
     os.mkfifo(root / "pipe.png")
@@ -413,6 +423,12 @@ def _damaged(model: Path, how: str) -> Path:
         (model / name).write_bytes(content)
     if how == "index_of_nothing":
         weights.unlink()
+    if how == "settings_pipe":
+        (model / "tokenizer_config.json").unlink()
+        os.mkfifo(model / "tokenizer_config.json")
+    if how == "template_folder":
+        (model / "chat_template.jinja").unlink()
+        (model / "chat_template.jinja").mkdir()
     return model
 
 
