@@ -22,7 +22,7 @@ from tests.conftest import Vgid, example
 from vgid import limits
 from vgid.artifacts import write_text_atomic
 from vgid.commands import app
-from vgid.data.writing import write_examples
+from vgid.data.writing import write_examples, write_parquet
 from vgid.errors import OutputError
 from vgid.requests.purge import TEMPORARY
 from vgid.run_folder import output_folder
@@ -114,6 +114,8 @@ COMMANDS = [
     ("compare --methods vgid --out {theirs}", "was not made by vgid"),
     ("demo --out {theirs}", "the output folder is not empty"),
     ("evaluate --model {model} --data {forget} --out {long}", "File name too long"),
+    ("evaluate --model {model} --data {forget} --max-rows 2", "an option does nothing without --utility"),
+    ("evaluate --model {model} --utility all", "lmms-eval:FAMILY:TASK,TASK"),
     ("evaluate --model {model} --data=", "--data: an argument is empty"),
     ("purge {none}", "was not made by vgid"),
     ("purge {theirs}", "was not made by vgid"),
@@ -137,6 +139,9 @@ COMMANDS = [
     (f"{AUDIT} --policy {{binary}}", "binary.yaml:1: the file is not UTF-8"),
     (f"{AUDIT} --profile slow", "Invalid value for '--profile'"),
     (f"{AUDIT} --served ftp://x", "not an http or https URL"),
+    (f"{AUDIT} --served http://[::1/v1", "not an http or https URL"),
+    (f"{AUDIT} --served http://127.0.0.1:port/v1", "not an http or https URL"),
+    (f"{AUDIT} --served-model name", "an option does nothing without --served"),
     ("forget --request {request} --out {out}", "a run starts from one model"),
     ("forget --request {none} --model {model} --out {out}", "request"),
     ("forget --request {empty} --model {model} --out {out}", "no data file in the folder"),
@@ -159,6 +164,8 @@ COMMANDS = [
     ("bench mllmu --model {model} --data {none} --out {out}", "no such file or folder"),
     ("bench people --model {none} --out {out}", "no such model folder"),
     ("compare --methods vgd --out {out}", "did you mean 'vgid'?"),
+    ("compare --methods vgid --seeds 1000000000 --out {out}", "Invalid value for '--seeds'"),
+    ("compare --methods vgid --people 1000000000 --out {out}", "more people than can be drawn"),
     ("compare --methods vgid --people 2 --forget 5 --out {out}", "expected: 0 < forget < people"),
     ("demo --people 2 --forget 2 --out {out}", "expected: 0 < forget < people"),
     ("demo --target nowhere --out {out}", "unknown target"),
@@ -178,6 +185,9 @@ COMMANDS = [
     ("data check {empty}", "no data file in the folder"),
     ("data check {forget} --benchmark mlmu", "did you mean 'mllmu'?"),
     ("data check {forget} --turns some", "Invalid value for '--turns'"),
+    ("data check {forget} --forget-part 5", "an option does nothing without --benchmark"),
+    ("data convert {forget} {out}.parquet --split forget", "an option does nothing without --benchmark"),
+    ("data convert {rows} {rows} --overwrite", "the file to write is read, too"),
     ("data convert {forget} {file}", "only parquet can be written"),
     ("data enrich {forget} --model {none} --out {out}", "no such model folder"),
     ("data enrich {forget} --model {model} --out {out} --without sleep", "there is no such kind of rows"),
@@ -290,6 +300,7 @@ BAD_YAML = {
     "yaml_deep": "the YAML is nested too deeply",
     "yaml_alias": "the file holds too many values",
     "yaml_object": "object.yaml:1: not valid YAML",
+    "yaml_twice": "twice.yaml:2: a key stands here twice",
 }
 COMMANDS += [
     (f"{command} {{{name}}}", says)
@@ -328,6 +339,7 @@ def places(random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
         "yaml_alias": ("alias.yaml", b"attacks: &a [*a, *a]\n"),
         "yaml_list": ("list.yaml", b"- a\n- b\n"),
         "yaml_types": ("types.yaml", b"attacks: 5\ntraining: yes\n7: 8\n"),
+        "yaml_twice": ("twice.yaml", b"attacks: {}\nattacks: {}\n"),
         "yaml_object": ("object.yaml", b"!!python/object/apply:os.system ['touch stolen']\n"),
     }
     found = {"out": root / "out", "none": root / "no" / "where", "long": root / ("a" * 300)}
@@ -345,6 +357,8 @@ def places(random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
     weights.write_bytes(weights.read_bytes()[:1000])
     found["forget"], found["retain"] = found["data"] / "forget.jsonl", found["other"] / "retain.jsonl"
     write_examples(found["forget"], [example(n) for n in range(6)])
+    found["rows"] = root / "own.parquet"
+    write_parquet(found["rows"], [example(n) for n in range(6)])
     write_examples(found["retain"], [example(n, answer="I do not know.") for n in range(10, 16)])
     good = "id: r-1\nreceived: 2026-01-02\n"
     for name, text in (("request", good), ("list", "- a\n"), ("unknown", f"{good}frget: x\n"), ("bad_date", "received: 2026-13-45\n")):

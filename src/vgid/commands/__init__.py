@@ -163,4 +163,4 @@ def _check_launched(words: Sequence[str]) -> None:
 
 
 def _tell(text: str) -> None:
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {plain(text)}")
+    Console(stderr=True, soft_wrap=True, highlight=False, emoji=False).print(f"[bold red]error:[/] {plain(text)}")
