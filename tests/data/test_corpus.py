@@ -51,7 +51,7 @@ def test_rows(case: dict[str, Any], folder: Path) -> None:
     if "error" in case:
         with pytest.raises(DataError) as caught:
             load_examples(file, **options)
-        assert case["error"] in str(caught.value) and f"{file}:1" in str(caught.value)
+        assert case["error"] in str(caught.value) and f"{file}:1" in str(caught.value), str(caught.value)
         return
     read = load_examples(file, **options)
     assert as_read(read) == [[*row, *([], [])[len(row) - 2 :]] for row in case["read"]]
@@ -118,6 +118,10 @@ FILES: list[tuple[str, bytes, list[str] | str]] = [
     ("a.tsv", b"question\tanswer\nQ\tA\n", ["Q"]),
     ("a.csv", b'question,answer,keywords\n"Q, r",A B,"[""A"", ""B""]"\n', ["Q, r"]),
     ("a.csv", b"question,answer,keywords\nQ,A B,A\n", ["Q"]),
+    ("a.csv", b",question,answer\n0,Q,A\n", ["Q"]),
+    ("a.csv", b"question,,answer\nQ,x,A\n", "does not name every column once"),
+    ("a.csv", b"question,answer,keywords\nQ,A,['A']\n", r"(?s)a\.csv:2: keywords is not a list as JSON.*json\.dumps"),
+    ("a.csv", b"question,answer,weight\nQ,A,0\n", "row has weight, which no run honours"),
     ("a.csv", b"question;answer\nQ;A\n", "a single column"),
     ("a.csv", b"question,answer\nQ,A,B\n", "another number of cells"),
     ("a.csv", b"question,question\nQ,A\n", "does not name every column once"),
@@ -134,6 +138,7 @@ FILES: list[tuple[str, bytes, list[str] | str]] = [
     ("a.tar", tar_of({"x.json": json.dumps(ROW | {"image": ["n.png", "m.png"]}).encode(), "x.png": PICTURE}), "another number of pictures"),
     ("a.tar", tar_of({"x.json": json.dumps(ROW).encode(), "x.mp4": b"film"}), "sample holds a .mp4 file"),
     ("a.tar", tar_of({"x.json": b"[]"}), "JSON is not an object"),
+    ("a.tar", tar_of({"a.jsonl": json.dumps(ROW).encode()}), r"(?s)the tar file holds a \.jsonl file.*unpack it"),
     ("a.tar", tar_of({"x.json": b"[" * 100_000}), "nested too deeply"),
     ("a.tar", tar_of({"x.json": json.dumps(ROW).encode(), "x.png": PICTURE, "x.PNG": PICTURE}), "two files of one sample"),
     ("a.tar", tar_of({"x.json": json.dumps(ROW).encode(), "y.json": b"{}", "x.png": PICTURE}), "files of one sample are apart"),
@@ -141,6 +146,8 @@ FILES: list[tuple[str, bytes, list[str] | str]] = [
     ("a.parquet", b"PAR1", "parquet file cannot be read"),
     ("a.xlsx", b"PK", "unknown data format"),
     ("a.jsonl", b"", "the data file is empty"),
+    ("a.jsonl", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "(?s)git left a pointer.*git lfs pull"),
+    ("a.jsonl", b'{"question": "Q", "answer": ' + b"9" * 5000 + b"}", "a number of thousands of digits"),
 ]
 
 
@@ -242,6 +249,11 @@ def test_parquet_columns_of_every_type(tmp_path: Path) -> None:
     parquet.write_table(pa.table({"question": ["Q"], "answer": ["A"], "video": times}), tmp_path / "v.parquet")
     with pytest.raises(DataError, match="row has video, which would be lost"):
         load_examples(tmp_path / "v.parquet")
+    views = pa.table({"question": pa.array(["Q"], pa.string_view()), "answer": pa.array(["A"], pa.string_view())})
+    parquet.write_table(views, tmp_path / "s.parquet")
+    assert [row.answer for row in load_examples(tmp_path / "s.parquet")] == ["A"]
+    parquet.write_table(views.slice(1), tmp_path / "none.parquet")
+    assert "no examples" in check_examples(tmp_path / "none.parquet").problems[0]
     parquet.write_table(pa.table({"question": ["Q"], "answer": times}), tmp_path / "b.parquet")
     with pytest.raises(DataError, match="column answer holds no text"):
         load_examples(tmp_path / "b.parquet")
@@ -296,6 +308,12 @@ def test_kinds_of_pictures() -> None:
     assert encoded(Image.new("CMYK", (2, 2), (0, 0, 0, 0)), "jpeg").open().getpixel((0, 0)) == (255, 255, 255)
     moving = encoded(Image.new("RGB", (2, 2), "red"), "gif", save_all=True, append_images=[Image.new("RGB", (2, 2), "blue")])
     assert moving.frames == 2 and moving.open().getpixel((0, 0)) == (255, 0, 0)
+    for values in (0.5, 1.0, float("nan"), 1e6, -1.0):  # of these, 0.5 and 1.0 would become black
+        with pytest.raises(DataError, match="neither of 8 nor of 16 bits"):
+            encoded(Image.new("F", (2, 2), values), "tiff").open()
+    assert encoded(Image.new("F", (2, 2), 65535.0), "tiff").open().getpixel((0, 0)) == (255, 255, 255)
+    with pytest.raises(DataError, match="git lfs pull"):
+        ImageRef(data=b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n").open()
     assert encoded(Image.new("RGB", (1, 1), "red")).open().size == (1, 1)
     with pytest.raises(DataError, match="too long and narrow"):
         encoded(Image.new("RGB", (201, 1))).open()

@@ -9,7 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.conftest import example, png
@@ -336,6 +338,11 @@ def test_a_source_that_is_not_a_list_of_rows_is_refused() -> None:
         load_examples({"train": []})
     with pytest.raises(DataError, match=r"(?s)lacks columns of questions and answers.*found: caption, picture.*rename_column"):
         load_examples(Columns([{"caption": "Anna.", "picture": 1}]))
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame([{"question": "q", "answer": "a", "subject": None}])
+    with pytest.raises(DataError, match=r'(?s)a table is not a list of rows.*to_dict\("records"\)'):
+        load_examples(frame)
+    assert len(load_examples(frame.to_dict("records"))) == 1
 
     def cut_off() -> Iterator[dict[str, Any]]:
         yield {"question": "q", "answer": "a"}
@@ -343,6 +350,16 @@ def test_a_source_that_is_not_a_list_of_rows_is_refused() -> None:
 
     with pytest.raises(DataError, match=r"(?s)row 2: the data set cannot be read.*found: OSError"):
         load_examples(cut_off())
+
+
+def test_arrays_and_numbers_of_numpy() -> None:
+    numbers = {"id": np.int64(7), "answer": np.float32(2.5), "subject": np.float32("nan"), "keywords": [np.float32(2.5)]}
+    (row,) = load_examples([{"question": "q", **numbers}])
+    assert (row.id, row.answer, row.subject, row.keywords) == ("7", "2.5", None, ("2.5",))
+    for array in (np.zeros((8, 8, 3), np.uint8), torch.zeros(3, 8, 8)):
+        for images in (array, [array]):
+            with pytest.raises(DataError, match=r"(?s)image has the wrong type.*PIL\.Image\.fromarray"):
+                load_examples([{"question": "q", "answer": "a", "images": images}])
 
 
 def test_examples_are_returned_as_they_are() -> None:

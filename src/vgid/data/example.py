@@ -7,12 +7,14 @@ import io
 import os
 import re
 import stat
+import unicodedata
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
+from urllib.parse import unquote
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -34,6 +36,8 @@ MOST_STRETCHED = 200
 1 x 10,000 pixels would take gigabytes."""
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 """Pillow's modes that PNG can hold, without those for more than 8 bits."""
+LFS = b"version https://git-lfs.github.com/spec/"
+"""First bytes of what git leaves in the place of a large file that was not fetched."""
 MOVING = ("GIF", "PNG", "WEBP", "TIFF")
 """Formats that can hold several pictures one after the other."""
 
@@ -93,7 +97,7 @@ class ImageRef:
                     raise DataError("image is not an ordinary file", got=str(self.path), fix="copy the picture there")
                 return file.read()
         except FileNotFoundError:
-            raise DataError("image not found", got=str(self.path), fix="check the path; it is relative to the data file's folder") from None
+            raise DataError("image not found", got=str(self.path), fix=_instead(self.path)) from None
         except OSError as error:
             raise DataError(
                 "image cannot be read", got=f"{self.path}: {error.strerror}", fix="check that it is a file you may read"
@@ -175,11 +179,33 @@ class ImageRef:
                 return Image.open(io.BytesIO(content), formats=(*FORMATS, *_heif()) if heic else FORMATS), name
         except UnidentifiedImageError:
             fix = "pip install 'vgid[heic]', or convert it, to JPEG for example" if heic else "convert it, to PNG for example"
+            fix = "fetch the picture itself: git lfs pull" if content.startswith(LFS) else fix
             raise DataError("image of unknown format", expected=", ".join(FORMATS), got=name, fix=fix) from None
         except Image.DecompressionBombError:
             raise _bomb(name) from None
         except (OSError, SyntaxError, ValueError) as error:
             raise _broken(name, error) from error
+
+
+def _instead(path: Path) -> str:
+    """What may be meant by the path of a picture that is not there."""
+    if "\\" in path.name:
+        return "write / between folders, not backslashes"
+    found = _names_in(path.parent).get(_plain(path.name))
+    return f"the folder has {found}: write the name as it is there" if found else "check the path; it is relative to the data file's folder"
+
+
+@lru_cache(maxsize=8)
+def _names_in(folder: Path) -> dict[str, str]:
+    """The names of a folder's files by what two names have in common that look alike."""
+    try:
+        return {_plain(file.name): file.name for file in folder.iterdir()}
+    except OSError:
+        return {}
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", unquote(name)).casefold().strip()
 
 
 def is_heic(content: bytes) -> bool:
@@ -202,12 +228,13 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
     """Bring grey values of more than 8 bits to 8, where Pillow would cut off all above 255; other pictures stay as they are.
 
     Raises:
-        ValueError: the values are in neither of the ranges of 8 and 16 bits.
+        ValueError: the values are in neither of the ranges of 8 and 16 bits, or no numbers.
     """
     if not picture.mode.startswith(("I", "F")):
         return picture
     values = np.asarray(picture, dtype=np.float64)
-    if values.min() < 0 or values.max() > 65535:
+    # NaN is not in any range. Values from 0 to 1 would all become black.
+    if not (values.min() >= 0 and values.max() <= 65535) or (picture.mode == "F" and 0 < values.max() <= 1):
         raise ValueError("its values are neither of 8 nor of 16 bits")
     if picture.mode.startswith("I;16") or values.max() > 255:
         values = values / 257

@@ -62,9 +62,10 @@ def picture(value: Any, folder: Path | None, where: str) -> ImageRef:
     if folder is None and isinstance(value, os.PathLike):
         value = os.fspath(value)
     if not isinstance(value, str) or not value.strip():
-        got = type(value).__name__ if value else "nothing"
+        got = "an empty text" if isinstance(value, str) else "nothing" if value is None else type(value).__name__
         accepted = "a path, base64, or {bytes, path}" if folder is not None else "a picture, a path, base64, or {bytes, path}"
-        raise DataError("image has the wrong type", where=where, expected=accepted, got=got)
+        fix = "give PIL.Image.fromarray(...) of it" if hasattr(value, "__array__") else None
+        raise DataError("image has the wrong type", where=where, expected=accepted, got=got, fix=fix)
     if value[:5].lower() == "data:":
         return _of_data_uri(value, where)
     if len(value) >= SHORTEST_BASE64 and _BASE64.fullmatch(value) and (content := _decoded(value)) and suffix_of(content):
@@ -87,6 +88,8 @@ def seems_picture(value: Any) -> bool:
         return value[:11].lower() == "data:image/" or f".{value.rpartition('.')[2].lower()}" in SUFFIXES
     if isinstance(value, list | tuple):
         return any(seems_picture(each) for each in value[:8])
+    if isinstance(value, Mapping) and any(isinstance(value.get(name), str) and seems_picture(value[name]) for name in ("path", "url")):
+        return True
     return holds_picture(value)
 
 
@@ -96,6 +99,9 @@ def holds_picture(value: Any) -> bool:
         return any(holds_picture(each) for each in value[:8])
     if isinstance(value, Mapping):
         return isinstance(value.get("bytes"), bytes) or ("bytes" in value and "path" in value)
+    if isinstance(value, str):
+        start = value[:SHORTEST_BASE64]
+        return len(start) == SHORTEST_BASE64 and bool(_BASE64.fullmatch(start)) and suffix_of(_decoded(start) or b"") is not None
     return isinstance(value, Image.Image) or (isinstance(value, bytes) and suffix_of(value) is not None)
 
 

@@ -81,6 +81,9 @@ def report(path: str, examples: Iterable[Example], problems: Iterable[DataError]
         # Of equally long rows the first ones.
         insert = heapq.heappush if len(longest) < LONGEST else heapq.heappushpop
         insert(longest, (example.length, -rows, example.where or example.id))
+    found = [str(problem) for problem in problems]
+    if not rows and not found:
+        found = [str(DataError("no examples", where=path, expected="at least one good row", got="none"))]
     return DataReport(
         path=path,
         rows=rows,
@@ -90,7 +93,7 @@ def report(path: str, examples: Iterable[Example], problems: Iterable[DataError]
         subjects=len(subjects),
         with_keywords=with_keywords,
         unused_columns=tuple(sorted(notes.unused)) if notes else (),
-        problems=tuple(str(problem) for problem in problems),
+        problems=tuple(found),
         longest=tuple((place, length) for length, _, place in sorted(longest, reverse=True)),
         changes=tuple(sorted(notes.changes.items())) if notes else (),
     )

@@ -6,9 +6,11 @@ Whatever a row says and a run would not honour is an error; what is harmless is 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,12 +18,33 @@ from vgid.data.example import IMAGE, STRANGER, Derived, Example, ImageRef, Turn,
 from vgid.data.pictures import holds_picture, picture, seems_picture
 from vgid.data.problems import Notes
 from vgid.data.readers.base import RawRow
-from vgid.data.turns import ANSWERS, CHATS, COLUMNS, PICTURES, QUESTIONS, REFUSED, RawTurn, Shown, clean, text_of, turns_of
+from vgid.data.readers.csv_rows import LISTS
+from vgid.data.readers.json_rows import parse
+from vgid.data.turns import (
+    ANSWERS,
+    CHATS,
+    COLUMNS,
+    OTHER_MARKS,
+    PICTURES,
+    QUESTIONS,
+    REFUSED,
+    SHOWN_ELSEWHERE,
+    WEIGHTS,
+    RawTurn,
+    Shown,
+    clean,
+    text_of,
+    turns_of,
+)
 from vgid.errors import DataError
 from vgid.texts import key_fact
 
 LONGEST_PATH = 1024
 """Characters. Longer texts for pictures hold the pictures themselves and are not kept."""
+NAMED = 10
+"""Fields of a row that a message names, at most."""
+_LIST = re.compile(r'\s*\[\s*["{\]]')
+"""How a list begins that was written as text."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +98,7 @@ class RowReader:
             raise DataError("row is not an object", where=where, expected='{"question": ..., "answer": ...}', got=type(content).__name__)
         row = self._columns(content, where)
         turns = turns_of(row, where, self.notes, need_answers=self.reading.need_answers)
+        _check_marks(turns, where)
         images = self._place_pictures(turns, self._own_pictures(row, where), raw, where)
         base = Example(
             id=text_of(row, "id", where, self.notes) if "id" in row else raw.id,
@@ -101,7 +125,7 @@ class RowReader:
         others: dict[str, Any] = {}
         for key, value in content.items():
             # pandas has NaN for what a row does not have.
-            if value is None or (isinstance(value, float) and math.isnan(value)):
+            if value is None or (isinstance(value, Real) and math.isnan(value)):
                 continue
             name = key.casefold() if isinstance(key, str) else str(key)
             if name not in COLUMNS:
@@ -113,12 +137,16 @@ class RowReader:
                 )
             if name != key:
                 self.notes.changes[f"column {key} is read as {name}"] += 1
+            if name in LISTS and isinstance(value, str) and _LIST.match(value):
+                value = parse(value, where)
+                self.notes.changes[f"{name} is a list written as text, read as a list"] += 1
             row[name] = value
         if not row.keys() & {*QUESTIONS, *ANSWERS, *CHATS}:
-            names = ", ".join(sorted(map(str, content))) or "none"
-            inside = next((str(key) for key, value in content.items() if _holds_rows(value)), None)
-            fix = f"{inside} seems to hold the rows: write that list alone" if inside else None
-            raise DataError("question is missing", where=where, expected="question: text", got=f"fields {names}", fix=fix)
+            raise _no_question(content, where)
+        for name in QUESTIONS:
+            if _holds_column(row.get(name)):
+                fix = 'write rows; with pandas: to_json("rows.jsonl", orient="records", lines=True)'
+                raise DataError(f"{name} holds a whole column", where=where, expected="the text of one row", got="texts of many", fix=fix)
         seen = any(name in row for name in PICTURES)
         for key, value in others.items():
             name = key.casefold()
@@ -126,7 +154,11 @@ class RowReader:
                 raise DataError(
                     f"row has {key}, which would be lost", where=where, expected="questions, answers and pictures", got=REFUSED[name]
                 )
-            if holds_picture(value) or (not seen and seems_picture(value)):
+            if (name in WEIGHTS or name == "label") and _is_unwanted(name, value):
+                raise DataError(
+                    f"row has {key}, which no run honours", where=where, expected="rows that are to be learned", fix="take the row out"
+                )
+            if holds_picture(value) or (not seen and (seems_picture(value) or (value and name in SHOWN_ELSEWHERE))):
                 raise DataError(
                     f"column {key} holds pictures that the model would not see",
                     where=where,
@@ -138,6 +170,8 @@ class RowReader:
 
     def _own_pictures(self, row: Mapping[str, Any], where: str) -> list[Any]:
         given = [name for name in PICTURES if name in row]
+        # Data sets that were joined have the columns of each, some of them without anything.
+        given = [name for name in given if not isinstance(row[name], list | tuple) or row[name]] or given[:1]
         if len(given) > 1:
             raise DataError(f"row has both {' and '.join(given)}", where=where, expected="one of them")
         if not given:
@@ -214,12 +248,51 @@ class RowReader:
         if not isinstance(values, list | tuple):
             raise DataError(f"{name} has the wrong type", where=where, expected="a list of texts", got=type(values).__name__)
         for value in values:
-            if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
+            if isinstance(value, bool) or not isinstance(value, str | Real) or not str(value).strip():
                 got = "an empty text" if isinstance(value, str) else type(value).__name__
                 raise DataError(f"{name} has the wrong type", where=where, expected="a list of texts", got=f"a list with {got}")
         if any(not isinstance(value, str) for value in values):
             self.notes.changes[f"{name} holds numbers, read as text"] += 1
         return tuple(clean(str(value), name, where) for value in values)
+
+
+def _no_question(content: Mapping[Any, Any], where: str) -> DataError:
+    """The error of a row without a column of questions, which says what may be meant."""
+    names = sorted(map(str, content))
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    inside = next((str(key) for key, value in content.items() if str(key).casefold() not in PICTURES and _holds_rows(value)), None)
+    fix = f"{inside} seems to hold the rows: write that list alone" if inside else None
+    if content and all(isinstance(value, Mapping) for value in content.values()):
+        fix = "its values seem to be the rows: write them as a list"
+    got = f"fields {', '.join(names[:NAMED]) or 'none'}{more}"
+    return DataError("question is missing", where=where, expected="question: text", got=got, fix=fix)
+
+
+def _holds_column(value: Any) -> bool:
+    """Whether a value is the texts of many rows, as where a table is written column by column."""
+    if isinstance(value, Mapping):
+        return bool(value) and all(isinstance(each, str) for each in value.values())
+    return isinstance(value, list) and bool(value) and all(isinstance(each, str) for each in value)
+
+
+def _is_unwanted(name: str, value: Any) -> bool:
+    """Whether a column says that its row is not to be learned; a label of 0 is a class."""
+    return str(value).strip().casefold() in (("false",) if name == "label" else ("false", "0", "0.0"))
+
+
+def _check_marks(turns: Sequence[RawTurn], where: str) -> None:
+    """Raises:
+    DataError: a question has the mark of another program where a picture belongs.
+    """
+    for turn in turns:
+        for part in turn.parts:
+            if turn.role == "user" and isinstance(part, str) and (found := OTHER_MARKS.search(part)):
+                raise DataError(
+                    f"{turn.name} holds {found[0]}, which would be read as text",
+                    where=where,
+                    expected=f"{IMAGE} where a picture belongs",
+                    fix=f"write {IMAGE} there; or, where it is meant as text, with a space in it",
+                )
 
 
 def _derived(row: Mapping[str, Any], where: str) -> Derived | None:

@@ -249,7 +249,8 @@ def _texts(rows: Iterable[RawRow], problems: Problems, notes: Notes, reading: Re
                 examples = reader.read(row)
                 for example in examples:
                     if (other := ids.setdefault(example.id, row.where)) is not row.where:
-                        raise DataError("id used twice", where=row.where, got=f"also at {other}", fix="give every row a different id")
+                        fix = "give every row a different id, or none: rows without an id are numbered"
+                        raise DataError("id used twice", where=row.where, got=f"also at {other}", fix=fix)
             except DataError as problem:
                 problems.add(number, problem)
                 continue

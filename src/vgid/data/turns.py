@@ -15,9 +15,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any, Literal, NamedTuple
 
 from vgid.data.example import IMAGE
+from vgid.data.pictures import seems_picture
 from vgid.data.problems import Notes
 from vgid.errors import DataError
 
@@ -31,6 +33,8 @@ PICTURES = tuple("image images file_name image_path image_paths image_url image_
 LABELS = ("id", "subject", "keywords", "tags", "derived")
 COLUMNS = frozenset((*QUESTIONS, *ANSWERS, *CHATS, *AROUND, *PICTURES, *LABELS))
 """All columns that are read."""
+SHOWN_ELSEWHERE = ("photo", "photos", "picture", "pictures", "pic")
+"""Names of columns that are not read and surely hold pictures, whatever these look like."""
 REFUSED = {
     "video": "films",
     "videos": "films",
@@ -43,11 +47,16 @@ REFUSED = {
     "chosen": "a chosen answer",
     "rejected_response": "a rejected answer",
     "rejected_messages": "a rejected answer",
+    "answers": "several answers",
+    "options": "answers to choose from",
+    "choices": "answers to choose from",
 }
 """Columns whose content a run would not honour, with what they hold."""
+WEIGHTS = ("weight", "loss", "train")
+"""Whether something is to be learned: fields of a turn, which are read, and columns, which are not."""
 Role = Literal["system", "user", "assistant"]
 ROLES: Mapping[str, Role] = {
-    "system": "system",
+    **dict.fromkeys(("system", "developer"), "system"),
     **dict.fromkeys(("user", "human"), "user"),
     **dict.fromkeys(("assistant", "gpt", "model", "bot", "chatgpt", "bing", "bard"), "assistant"),
 }
@@ -55,6 +64,11 @@ NOT_HONOURED = ("tool_calls", "function_call", "reasoning_content", "reasoning",
 """Fields of a turn that change what the model is asked or answers."""
 _MARKS = re.compile(f"({IMAGE}|<img>[^<>]+</img>)")
 """What stands for a picture in a text: the next one of the row, or the one that Qwen-VL's tags name."""
+OTHER_MARKS = re.compile(
+    r"<\|?(?:image|img|video|audio)(?:[ _-]?(?:\d+|here|pad|placeholder|token))?\|?>|<start_of_image>|<\|vision_(?:start|end)\|>|\[IMG\]",
+    re.IGNORECASE,
+)
+"""What other programs and models write in a text where a picture, a film or a sound belongs; here it would be read as text."""
 
 
 class Shown(NamedTuple):
@@ -133,7 +147,7 @@ def text_of(row: Mapping[str, Any], name: str, where: str, notes: Notes | None =
         fix = "add it; where rows are unlearned, rows without answers are taken too, and get the model's own" if name in ANSWERS else None
         got = f"fields {', '.join(sorted(row)) or 'none'}"
         raise DataError(f"{name} is missing", where=where, expected=f"{name}: text", got=got, fix=fix)
-    if notes is not None and isinstance(value, int | float) and not isinstance(value, bool):
+    if notes is not None and not isinstance(value, bool) and isinstance(value, Real):  # numpy's numbers too
         if not math.isfinite(value):
             raise DataError(f"{name} is not a number", where=where, expected="text", got="NaN or infinity")
         notes.changes[f"{name} is a number, read as text"] += 1
@@ -219,23 +233,28 @@ def _of_chat(turn: Mapping[str, Any], column: str, number: int, where: str, note
     place = f"turn {number} of {column}"
     speaker = [key for key in ("role", "from") if key in turn]
     spoken = [key for key in ("content", "value") if key in turn]
+    if len(speaker) == 1 and not spoken:
+        raise DataError(f"{place} has no text", where=where, expected="content or value: text", got=f"fields {', '.join(turn)}")
     if len(speaker) != 1 or len(spoken) != 1:
         raise DataError(
             f"{place} cannot be read", where=where, expected="role and content, or from and value", got=", ".join(turn) or "none"
         )
-    role = ROLES.get(turn[speaker[0]]) if isinstance(turn[speaker[0]], str) else None
+    role = ROLES.get(turn[speaker[0]].casefold()) if isinstance(turn[speaker[0]], str) else None
     if role is None:
         raise DataError(f"{place} is of another speaker", where=where, expected=", ".join(sorted(ROLES)), got="another role")
     ignored = [key for key in NOT_HONOURED if turn.get(key)]
     if ignored:
         raise DataError(f"{place} has {ignored[0]}, which would be lost", where=where, expected="role and content", fix="take the row out")
-    for key in turn.keys() - {"role", "from", "content", "value", "weight", "loss", "train", *NOT_HONOURED}:
+    for key in turn.keys() - {"role", "from", "content", "value", *WEIGHTS, *NOT_HONOURED}:
+        if turn[key] and (key.casefold() in (*PICTURES, *SHOWN_ELSEWHERE, *REFUSED) or seems_picture(turn[key])):
+            fix = "give pictures as parts of the turn's content, or in a column of the row"
+            raise DataError(f"{place} has {key}, which would be lost", where=where, expected="role and content", fix=fix)
         notes.unused[f"{column}.{key}"] += 1
     return _turn(role, turn[spoken[0]], place, where, notes, _is_learned(turn, place, where))
 
 
 def _is_learned(turn: Mapping[str, Any], place: str, where: str) -> bool:
-    given = [turn[key] for key in ("weight", "loss", "train") if key in turn]
+    given = [turn[key] for key in WEIGHTS if key in turn]
     if any(each not in (0, 1) for each in given):
         raise DataError(f"{place} has a weight that no run honours", where=where, expected="0 or 1", got="another value")
     return all(given)

@@ -158,10 +158,19 @@ def _is_plain(kind: Any) -> bool:
 
     if types.is_struct(kind):
         return all(_is_plain(kind.field(place).type) for place in range(kind.num_fields))
-    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind) or types.is_dictionary(kind):
+    lists = (
+        types.is_list,
+        types.is_large_list,
+        types.is_fixed_size_list,
+        types.is_list_view,
+        types.is_large_list_view,
+        types.is_dictionary,
+    )
+    if any(test(kind) for test in lists):
         return _is_plain(kind.value_type)
-    plain = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary, types.is_boolean, types.is_null)
-    return types.is_integer(kind) or types.is_floating(kind) or any(test(kind) for test in plain)
+    texts = (types.is_string, types.is_large_string, types.is_string_view, types.is_binary, types.is_large_binary, types.is_binary_view)
+    others = (types.is_boolean, types.is_null, types.is_integer, types.is_floating)
+    return any(test(kind) for test in (*texts, *others))
 
 
 def _numbered(batches: Iterable[Any], names: Mapping[str, list[str]], unread: Mapping[str, str]) -> Rows:

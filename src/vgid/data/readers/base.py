@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vgid.data.example import LFS
 from vgid.errors import DataError
 
 MOST_BYTES = 256 * 2**20
 """Bytes of one row, at most. Pictures of 64 million pixels take less; a longer value would take several times its size of memory."""
+LARGEST_POINTER = 1024
+"""Bytes above which a file is no pointer of `git lfs`, by its specification."""
 Row = Mapping[str, Any] | Callable[[], Any]
 """A row's content, or a function that parses it and raises where that fails, so that a bad row stops no others."""
 Rows = Iterator[tuple[int, Row]]
@@ -46,7 +49,8 @@ def check_file(file: Path) -> None:
     """Make sure that a data file can be read.
 
     Raises:
-        DataError: it does not exist, is empty, or is not an ordinary file: a named pipe would be waited for, without an end.
+        DataError: it does not exist, is empty, is the pointer of a large file that git did not fetch, or is not an ordinary file: a
+            named pipe would be waited for, without an end.
     """
     try:
         found = file.stat()
@@ -60,3 +64,5 @@ def check_file(file: Path) -> None:
         raise DataError("not an ordinary file", where=file, expected="a data file", fix="copy its content into a file")
     if not found.st_size:
         raise DataError("the data file is empty", where=file, expected="at least one row", got="0 bytes")
+    if found.st_size < LARGEST_POINTER and file.read_bytes().startswith(LFS):
+        raise DataError("git left a pointer in the place of the file", where=file, expected="a data file", fix="git lfs pull")

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from vgid.data.readers.base import MOST_BYTES, Rows, failing
-from vgid.data.readers.json_rows import parse
+from vgid.data.readers.json_rows import MALFORMED, parse
 from vgid.errors import DataError
 
 SUFFIXES = (".csv", ".tsv")
 LISTS = frozenset("images keywords tags context messages conversations history image_paths".split())
 """Columns whose cells may be lists, as JSON."""
+INDEX = "(without a name)"
+"""Name of a first column without one, as pandas writes the numbers of rows."""
 SEPARATED = frozenset(("keywords", "tags"))
 """Columns in which a cell is one entry unless it is a list."""
 
@@ -30,6 +32,8 @@ def rows(file: Path) -> Rows:
         with file.open(encoding="utf-8-sig", newline="") as text:
             table = csv.reader((_without_zeros(line, file) for line in text), delimiter=tab, strict=True)
             names = [name.strip() for name in next(table, ())]
+            if len(names) > 1 and not names[0]:
+                names[0] = INDEX
             _check_names(names, file, tab)
             for cells in table:
                 if cells:
@@ -79,6 +83,16 @@ def _values(names: list[str], cells: list[str], where: str) -> Iterator[tuple[st
         if not cell.strip():
             continue
         if column in LISTS and cell.lstrip().startswith("["):
-            yield name, parse(cell, where)
+            yield name, _list(name, cell, where)
         else:
             yield name, [cell] if column in SEPARATED else cell
+
+
+def _list(name: str, cell: str, where: str) -> Any:
+    try:
+        return parse(cell, where)
+    except DataError as problem:
+        if problem.problem != MALFORMED:
+            raise
+        fix = "write it with json.dumps: Python's own form of a list is not read"
+        raise DataError(f"{name} is not a list as JSON", where=where, expected='["a", "b"]', got=problem.got, fix=fix) from None

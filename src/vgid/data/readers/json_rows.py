@@ -17,6 +17,7 @@ from vgid.errors import DataError
 SUFFIXES = (".jsonl", ".json", ".ndjson", ".jsonl.gz", ".json.gz")
 PIECE = 2**20
 """Characters that are read at once from an array."""
+MALFORMED = "malformed JSON"
 _SPACE = " \t\r\n"
 
 
@@ -104,8 +105,8 @@ def parse(text: str, where: str) -> Any:
     except _DoubledError:
         raise _doubled(where) from None
     except ValueError as error:
-        place = f"{getattr(error, 'msg', error)}, column {getattr(error, 'colno', None)}"
-        raise DataError("malformed JSON", where=where, expected="one JSON object", got=place) from None
+        place = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else "a number of thousands of digits"
+        raise DataError(MALFORMED, where=where, expected="one JSON object", got=place) from None
 
 
 class _DoubledError(Exception):

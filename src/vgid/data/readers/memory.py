@@ -28,6 +28,9 @@ def rows(source: Iterable[Any], name: str) -> Iterator[RawRow]:
             got=type(source).__name__,
             fix='give one of its splits, such as data["train"]; or put a single row into a list',
         )
+    if hasattr(source, "iterrows") or hasattr(source, "iter_rows"):
+        fix = 'give frame.to_dict("records"), or frame.to_dicts() with Polars'
+        raise DataError("a table is not a list of rows", expected="a data set, or a list of rows", got=type(source).__name__, fix=fix)
     _check_columns(getattr(source, "column_names", None))
     names = _class_names(getattr(source, "features", None))
     number = 0

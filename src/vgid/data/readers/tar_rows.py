@@ -20,6 +20,8 @@ from vgid.data.readers.json_rows import parse
 from vgid.errors import DataError
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
+DATA = frozenset("jsonl ndjson csv tsv parquet arrow gz".split())
+"""Endings of data files: a folder was packed, not samples."""
 UNREAD = frozenset("mp4 avi mov mkv webm wav mp3 flac ogg m4a npy npz pth pt pkl pickle".split())
 """Endings of films, sounds and arrays, which no row can do without if it has them."""
 
@@ -92,6 +94,9 @@ def _row(members: dict[str, bytes], where: str) -> dict[str, Any]:
             pictures.append((ending, content))
         elif kind in UNREAD:
             raise DataError(f"sample holds a .{kind} file", where=where, expected="text and pictures", fix="take such samples out")
+        elif kind in DATA:
+            fix = "unpack it, and give the data file"
+            raise DataError(f"the tar file holds a .{kind} file", where=where, expected="samples of WebDataset", fix=fix)
         elif kind == "json":
             row |= _json(content, where)
         elif kind in ("txt", "text", "cls"):
