@@ -38,7 +38,7 @@ class _TwiceError(Exception):
 
 
 class _Once(yaml.SafeLoader):
-    """Of a key that stands in a mapping twice, PyYAML keeps the last value, in silence."""
+    """A loader that refuses a key which stands in a mapping twice: PyYAML keeps the last value, in silence."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Make a mapping.
