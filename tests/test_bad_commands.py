@@ -22,7 +22,7 @@ from tests.conftest import Vgid, example
 from vgid import limits
 from vgid.artifacts import write_text_atomic
 from vgid.commands import app
-from vgid.data.writing import write_examples
+from vgid.data.writing import write_examples, write_parquet
 from vgid.errors import OutputError
 from vgid.requests.purge import TEMPORARY
 from vgid.run_folder import output_folder
@@ -113,6 +113,10 @@ COMMANDS = [
     ("export --model {model} --out {theirs}", "the folder is not empty"),
     ("compare --methods vgid --out {theirs}", "was not made by vgid"),
     ("demo --out {theirs}", "the output folder is not empty"),
+    ("evaluate --model {model} --data {forget} --out {long}", "File name too long"),
+    ("evaluate --model {model} --data {forget} --max-rows 2", "an option does nothing without --utility"),
+    ("evaluate --model {model} --utility all", "lmms-eval:FAMILY:TASK,TASK"),
+    ("evaluate --model {model} --data=", "--data: an argument is empty"),
     ("purge {none}", "was not made by vgid"),
     ("purge {theirs}", "was not made by vgid"),
     # the other commands
@@ -135,12 +139,17 @@ COMMANDS = [
     (f"{AUDIT} --policy {{binary}}", "binary.yaml:1: the file is not UTF-8"),
     (f"{AUDIT} --profile slow", "Invalid value for '--profile'"),
     (f"{AUDIT} --served ftp://x", "not an http or https URL"),
+    (f"{AUDIT} --served http://[::1/v1", "not an http or https URL"),
+    (f"{AUDIT} --served http://127.0.0.1:port/v1", "not an http or https URL"),
+    (f"{AUDIT} --served-model name", "an option does nothing without --served"),
     ("forget --request {request} --out {out}", "a run starts from one model"),
     ("forget --request {none} --model {model} --out {out}", "request"),
     ("forget --request {empty} --model {model} --out {out}", "no data file in the folder"),
     ("forget --request {list} --model {model} --out {out}", "request.yaml"),
     ("forget --request {unknown} --model {model} --out {out}", "unknown key"),
     ("forget --request {bad_date} --model {model} --out {out}", "write dates as 2026-05-31"),
+    ("forget --request {details_pipe} --model {model} --out {out}", "request.yaml: not a plain file"),
+    ("forget --request {details_yml} --model {model} --out {out}", "request.yml: the request's details have another name"),
     (f"{REQUEST} --without sleep", "there is no such kind of rows"),
     (f"{REQUEST} --key {{none}}", "key"),
     ("forget --request {request} --model {none} --out {out}", "no such model folder"),
@@ -155,6 +164,8 @@ COMMANDS = [
     ("bench mllmu --model {model} --data {none} --out {out}", "no such file or folder"),
     ("bench people --model {none} --out {out}", "no such model folder"),
     ("compare --methods vgd --out {out}", "did you mean 'vgid'?"),
+    ("compare --methods vgid --seeds 1000000000 --out {out}", "Invalid value for '--seeds'"),
+    ("compare --methods vgid --people 1000000000 --out {out}", "more people than can be drawn"),
     ("compare --methods vgid --people 2 --forget 5 --out {out}", "expected: 0 < forget < people"),
     ("demo --people 2 --forget 2 --out {out}", "expected: 0 < forget < people"),
     ("demo --target nowhere --out {out}", "unknown target"),
@@ -174,6 +185,9 @@ COMMANDS = [
     ("data check {empty}", "no data file in the folder"),
     ("data check {forget} --benchmark mlmu", "did you mean 'mllmu'?"),
     ("data check {forget} --turns some", "Invalid value for '--turns'"),
+    ("data check {forget} --forget-part 5", "an option does nothing without --benchmark"),
+    ("data convert {forget} {out}.parquet --split forget", "an option does nothing without --benchmark"),
+    ("data convert {rows} {rows} --overwrite", "the file to write is read, too"),
     ("data convert {forget} {file}", "only parquet can be written"),
     ("data enrich {forget} --model {none} --out {out}", "no such model folder"),
     ("data enrich {forget} --model {model} --out {out} --without sleep", "there is no such kind of rows"),
@@ -251,6 +265,8 @@ BAD_MODELS = {
     "index_of_nothing": "the folder holds no weights",
     "tokenizer_list": "tokenizer.json: the file is not a JSON object",
     "tokenizer_cut": "tokenizer.json: the file cannot be read",
+    "settings_pipe": "tokenizer_config.json: not a plain file",
+    "template_folder": "chat_template.jinja: not a plain file",
     "template_cut": "TemplateSyntaxError in line 1",
     "template_endless": "no end after 1 s",
     "template_large": "it takes more than 1024 MiB",
@@ -284,6 +300,7 @@ BAD_YAML = {
     "yaml_deep": "the YAML is nested too deeply",
     "yaml_alias": "the file holds too many values",
     "yaml_object": "object.yaml:1: not valid YAML",
+    "yaml_twice": "twice.yaml:2: a key stands here twice",
 }
 COMMANDS += [
     (f"{command} {{{name}}}", says)
@@ -322,9 +339,10 @@ def places(random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
         "yaml_alias": ("alias.yaml", b"attacks: &a [*a, *a]\n"),
         "yaml_list": ("list.yaml", b"- a\n- b\n"),
         "yaml_types": ("types.yaml", b"attacks: 5\ntraining: yes\n7: 8\n"),
+        "yaml_twice": ("twice.yaml", b"attacks: {}\nattacks: {}\n"),
         "yaml_object": ("object.yaml", b"!!python/object/apply:os.system ['touch stolen']\n"),
     }
-    found = {"out": root / "out", "none": root / "no" / "where"}
+    found = {"out": root / "out", "none": root / "no" / "where", "long": root / ("a" * 300)}
     for name, (file, content) in files.items():
         found[name] = root / file
         found[name].write_bytes(content)
@@ -339,11 +357,17 @@ def places(random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
     weights.write_bytes(weights.read_bytes()[:1000])
     found["forget"], found["retain"] = found["data"] / "forget.jsonl", found["other"] / "retain.jsonl"
     write_examples(found["forget"], [example(n) for n in range(6)])
+    found["rows"] = root / "own.parquet"
+    write_parquet(found["rows"], [example(n) for n in range(6)])
     write_examples(found["retain"], [example(n, answer="I do not know.") for n in range(10, 16)])
     good = "id: r-1\nreceived: 2026-01-02\n"
     for name, text in (("request", good), ("list", "- a\n"), ("unknown", f"{good}frget: x\n"), ("bad_date", "received: 2026-13-45\n")):
         (found[name] / "request.yaml").write_text(text)
         write_examples(found[name] / "forget.jsonl", [example(n) for n in range(6)])
+    for name in ("details_pipe", "details_yml"):
+        found[name] = Path(shutil.copytree(found["request"], root / name))
+        (found[name] / "request.yaml").rename(found[name] / "request.yml")
+    os.mkfifo(found["details_pipe"] / "request.yaml")
     (root / "large.png").write_bytes(_large_picture())
     (root / "zero.png").touch()
     os.mkfifo(root / "pipe.png")
@@ -413,6 +437,12 @@ def _damaged(model: Path, how: str) -> Path:
         (model / name).write_bytes(content)
     if how == "index_of_nothing":
         weights.unlink()
+    if how == "settings_pipe":
+        (model / "tokenizer_config.json").unlink()
+        os.mkfifo(model / "tokenizer_config.json")
+    if how == "template_folder":
+        (model / "chat_template.jinja").unlink()
+        (model / "chat_template.jinja").mkdir()
     return model
 
 

@@ -176,14 +176,14 @@ def test_a_run_that_is_interrupted_says_how_to_go_on_and_goes_on(random_folder: 
     both = process(*words, "--resume", "--overwrite")
     assert both.returncode == 2 and "--resume and --overwrite contradict each other" in both.stderr
     other = process(*words, "--resume", "--seed", 5)
-    assert other.returncode == 1 and "found: other settings" in other.stderr
+    assert other.returncode == 2 and "found: other settings" in other.stderr
     done = process(*words, "--resume")
     assert done.returncode == 0 and "going on from the checkpoint of step" in done.stderr and not (out / "checkpoint").exists()
     again = process(*words, "--resume", "--json")
     assert again.returncode == 0 and "this run is complete" in again.stderr
     assert json.loads(again.stdout) == json.loads((out / "results.json").read_text())
     wrong = process(*words, "--resume", "--seed", 5)
-    assert wrong.returncode == 1 and "a complete run of something else" in wrong.stderr
+    assert wrong.returncode == 2 and "a complete run of something else" in wrong.stderr
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")

@@ -20,7 +20,7 @@ from vgid.commands import app
 from vgid.config import resolve
 from vgid.data.example import Example
 from vgid.data.sources import leave_out
-from vgid.errors import ConfigError, DataError, RunError, StoppedError
+from vgid.errors import ConfigError, DataError, OutputError, StoppedError
 from vgid.finetuning import FineTuned, finetune
 from vgid.models.export import merge_adapter
 from vgid.models.loading import load_model
@@ -142,7 +142,7 @@ def test_foreign_results_are_not_taken_for_a_complete_run(
     (tmp_path / "out").mkdir()
     shutil.copy(reference.out / MARK, tmp_path / "out")
     (tmp_path / "out" / "results.json").write_text(json.dumps(reference.results | change))
-    with pytest.raises(RunError, match=problem):
+    with pytest.raises(OutputError, match=problem):
         run(random_folder, tmp_path / "out", "adapter.whole_projector=true", without=ROWS[3:], resume=True)
 
 

@@ -16,7 +16,7 @@ from vgid.checks.screen import screen
 from vgid.config import RunConfig, resolve
 from vgid.data.example import Example
 from vgid.data.sources import Rows, leave_out, rows_of
-from vgid.errors import ConfigError, DataError, RunError
+from vgid.errors import ConfigError, DataError, OutputError
 from vgid.evaluation.evaluate import SplitResult, evaluate
 from vgid.model_card import figures_of, write_card
 from vgid.models.loading import LoadedModel
@@ -106,9 +106,8 @@ def finetune(
         ConfigError: the configuration has another method.
         DataError: rows are bad, there are none, none is left, or none of the rows to leave out is among them.
         ModelError: the model cannot be loaded, or a part of it that is to be trained gets no gradient.
-        OutputError: `out` holds something already, or cannot be written.
-        RunError: the loss stops being finite, memory does not suffice, the checkpoint is of another run, or the written model does not
-            answer as the trained one.
+        OutputError: `out` holds something already, or another run than the one to resume, or cannot be written.
+        RunError: the loss stops being finite, memory does not suffice, or the written model does not answer as the trained one.
         StoppedError: a signal asked the run to stop; it can be resumed.
     """
     config = config or resolve(method=FINE_TUNING[0])
@@ -122,12 +121,12 @@ def finetune(
     folder = Path(out) if out is not None else None
     first = begin(config, folder, overwrite=overwrite, resume=resume, inputs=[model, rows, without])
     learned, left_out = read_training(rows, without, config, skip_bad_rows=skip_bad_rows)
-    if resume and folder is not None and (done := completed(folder, model, config, left_out, learned)):
+    if resume and folder is not None and (done := completed(folder, model, config, {"forget": left_out, "retain": learned})):
         if not isinstance(done.get("curves"), dict):
-            raise RunError("results.json is not that of a fine-tuning", where=folder, got="no curves", fix="choose another --out")
+            raise OutputError("results.json is not that of a fine-tuning", where=folder, got="no curves", fix="choose another --out")
         log.info("this run is complete; there is nothing to resume")
         return FineTuned(done, {}, curves_in(done), folder)
-    digests = row_digests(left_out, learned, secrets.token_hex(16))
+    digests = row_digests({"forget": left_out, "retain": learned}, secrets.token_hex(16))
     splits = sampled({LEARNED: learned, LEFT_OUT: left_out}, EXAMINED if max_rows is None else max_rows, config.seed)
     scores: dict[str, Mapping[str, SplitResult]] = {}
     with stages_or_own(stages, quiet=not first) as shown:

@@ -67,7 +67,7 @@ class Stages:
     def __init__(self, *, quiet: bool = False) -> None:
         notebook = in_notebook()
         # rich takes a notebook for one where widgets work; without ipywidgets it would show nothing but warnings.
-        console = Console(stderr=True, force_jupyter=notebook)
+        console = Console(stderr=True, force_jupyter=notebook, emoji=False)
         has_bars = console.is_terminal or notebook
         if not has_bars:
             console.width = 110  # a pipe has no width of its own
@@ -180,7 +180,7 @@ def quiet_libraries() -> None:
 
 def log_to_stderr(*, errors_only: bool = False) -> None:
     """Show vgid's log messages, such as rows left out or modules matched, on stderr beside the progress bars."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     handler: logging.Handler = logging.StreamHandler()  # a pipe has no width to wrap to
     if console.is_terminal:
         handler = RichHandler(console=console, show_time=False, show_level=False, show_path=False)

@@ -31,6 +31,30 @@ _NAMES = re.compile(r"'[^'<\\]{2,}'")
 """Names in messages of PyYAML, of aliases and tags: they come from the file, and may be anybody's."""
 
 
+class _TwiceError(Exception):
+    def __init__(self, line: int) -> None:
+        super().__init__(line)
+        self.line = line
+
+
+class _Once(yaml.SafeLoader):
+    """A loader that refuses a key which stands in a mapping twice: PyYAML keeps the last value, in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Make a mapping.
+
+        Raises:
+            _TwiceError: a key stands in it twice.
+        """
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if (key.tag, key.value) in seen:
+                    raise _TwiceError(key.start_mark.line + 1)
+                seen.add((key.tag, key.value))
+        return super().construct_mapping(node, deep)
+
+
 def check_text(text: str, error: type[VgidError] = DataError) -> None:
     """Make sure that a text, such as an argument, can be a path and can be written to a file.
 
@@ -151,9 +175,11 @@ def parse_yaml(text: str, where: object, error: type[VgidError] = DataError) -> 
     """
     place = str(where)
     try:
-        values = yaml.safe_load(text)
+        values = yaml.load(text, _Once)
     except RecursionError:
         raise error("the YAML is nested too deeply", where=place, expected=f"at most {DEEPEST} levels", fix="correct the file") from None
+    except _TwiceError as twice:
+        raise error("a key stands here twice", where=f"{place}:{twice.line}", expected="every key once", fix="take one out") from None
     except yaml.YAMLError as wrong:
         mark = getattr(wrong, "problem_mark", None)
         got = getattr(wrong, "problem", None) or "a character that YAML does not allow"

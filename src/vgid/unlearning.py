@@ -23,7 +23,7 @@ from vgid.data.example import GUESS, Example, without_guesses
 from vgid.data.neutral import mentions, neutral_examples, own_answers, revealing_words
 from vgid.data.picture_size import PictureSize, has_one_size
 from vgid.data.sources import Rows, check_disjoint, rows_of
-from vgid.errors import ConfigError, DataError, OutputError, RunError
+from vgid.errors import ConfigError, DataError, OutputError
 from vgid.evaluation.evaluate import SplitResult, evaluate
 from vgid.evaluation.generation import generate
 from vgid.evaluation.metrics import key_fact
@@ -150,9 +150,8 @@ def unlearn(
     Raises:
         DataError: rows are bad, there are none to forget, or one is in both sets.
         ModelError: the model cannot be loaded, or does not know what it is to forget.
-        OutputError: nothing can be written to `out`, or there is nothing left to resume.
-        RunError: the loss stops being finite, memory does not suffice, the checkpoint is of another run, or the written model does not
-            answer as the trained one.
+        OutputError: nothing can be written to `out`, there is nothing left to resume, or what is to be resumed is another run.
+        RunError: the loss stops being finite, memory does not suffice, or the written model does not answer as the trained one.
         StoppedError: a signal asked the run to stop; it can be resumed.
     """
     config, folder = config or RunConfig(), Path(out) if out is not None else None
@@ -161,10 +160,11 @@ def unlearn(
     aside = [] if held_out is None else rows_of(held_out, name="held-out", **reading_options(config, skip_bad_rows))
     check_disjoint(forget_rows, aside, names=("forget set", "held-out rows"))
     check_disjoint(aside, retain_rows, names=("held-out rows", "retain set"))
-    if resume and folder is not None and (done := completed(folder, model, config, forget_rows, retain_rows)):
+    sets = {"forget": forget_rows, "retain": retain_rows} | ({"held_out": aside} if aside else {})
+    if resume and folder is not None and (done := completed(folder, model, config, sets)):
         log.info("this run is complete; there is nothing to resume")
         return Unlearned(done, {}, curves_in(done), folder)
-    rows = row_digests(forget_rows, retain_rows, secrets.token_hex(16))
+    rows = row_digests(sets, secrets.token_hex(16))
     with stages_or_own(stages, quiet=not first) as shown:
         loaded = load_for(model, config)
         forget_rows, retain_rows = answered(loaded, forget_rows, "forget", shown), answered(loaded, retain_rows, "retain", shown)
@@ -504,28 +504,28 @@ def left_to_go_on(out: Path | None) -> bool:
     return out is not None and any((out / name).exists() for name in (CHECKPOINT, *EXPORTS))
 
 
-def row_digests(forget: Sequence[Example], retain: Sequence[Example], salt: str) -> dict[str, str]:
-    """Digests of both sets, so slow and salted that nobody finds a row by trying: they tell whether a complete run had these rows."""
+def row_digests(sets: Mapping[str, Sequence[Example]], salt: str) -> dict[str, str]:
+    """Digests of sets of rows, so slow and salted that nobody finds a row by trying: they tell whether a complete run had these."""
 
     def slow(rows: Sequence[Example]) -> str:
         return hashlib.scrypt(rows_digest(rows).encode(), salt=bytes.fromhex(salt), n=2**14, r=8, p=1, dklen=16).hex()
 
-    return {"salt": salt, "forget": slow(forget), "retain": slow(retain)}
+    return {"salt": salt, **{name: slow(rows) for name, rows in sets.items()}}
 
 
 def completed(
-    out: Path, model: str | Path | LoadedModel, config: RunConfig, forget: Sequence[Example], retain: Sequence[Example]
+    out: Path, model: str | Path | LoadedModel, config: RunConfig, sets: Mapping[str, Sequence[Example]]
 ) -> dict[str, Any] | None:
     """The results of a run that has nothing left to do.
 
     Raises:
-        RunError: it was another run.
+        OutputError: it was another run.
     """
     if not (out / "results.json").is_file():
         return None
     results = read_json(out / "results.json")
     if not isinstance(results, dict) or results.get("schema") != SCHEMA:
-        raise RunError(
+        raise OutputError(
             "results.json is not that of a run",
             where=out,
             expected=f"schema {SCHEMA}",
@@ -536,10 +536,10 @@ def completed(
     other = [name for name, value in mine.items() if results.get(name) != value]
     rows = results.get("rows")
     if isinstance(rows, dict) and re.fullmatch("[0-9a-f]{32}", str(rows.get("salt"))):
-        digests = row_digests(forget, retain, rows["salt"])
-        other += [f"{name} rows" for name in ("forget", "retain") if rows.get(name) != digests[name]]
+        digests = row_digests(sets, rows["salt"])
+        other += [f"{name} rows".replace("_", "-") for name in sorted({**digests, **rows}) if rows.get(name) != digests.get(name)]
     if other:
-        raise RunError(
+        raise OutputError(
             "the folder holds a complete run of something else",
             where=out,
             got=f"other {' and '.join(other)}",

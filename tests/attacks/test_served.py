@@ -17,6 +17,7 @@ from tests.attacks.people import material
 from vgid.attacks import Material
 from vgid.attacks.base import Endpoint
 from vgid.attacks.served import ServedConfig, ServedModel
+from vgid.auditing.audit import audit
 from vgid.auditing.policy import Policy
 from vgid.auditing.run import run_attacks
 from vgid.commands import app
@@ -130,10 +131,25 @@ def test_servers_that_fail(base: LoadedModel) -> None:
         run(url)
     with serving(lambda _: {}) as url:
         pass
-    with pytest.raises(RunError, match="the server does not reply with JSON"):
+    with pytest.raises(RunError, match=r"(?s)the server cannot be reached.*found: .*refused"):
         run(url)
-    with pytest.raises(ConfigError, match="the endpoint is not an http or https URL"):
-        run("localhost:8000")
+    for wrong in (
+        "localhost:8000",
+        "http://[::1/v1",
+        "http://127.0.0.1:abc/v1",
+        "http:///v1",
+        "http://127.0.0.1:99999/v1",
+        "http://a b/v1",
+    ):
+        with pytest.raises(ConfigError, match="the endpoint is not an http or https URL"):
+            run(wrong)
+
+
+def test_an_audit_asks_the_server_before_it_loads_a_model() -> None:
+    with serving(lambda _: {}) as url:
+        pass
+    with pytest.raises(RunError, match="the server cannot be reached"):
+        audit("no/model", base="no/model", forget=small().forget, retain=small().retain, served=url)
 
 
 @pytest.mark.parametrize(

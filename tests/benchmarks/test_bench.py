@@ -21,7 +21,7 @@ from vgid.benchmarking.store import model_fingerprint
 from vgid.benchmarks.base import BENCHMARKS
 from vgid.commands import app
 from vgid.config import load_config, read_recipe, resolve
-from vgid.errors import ConfigError, DataError, OutputError, RunError, StoppedError
+from vgid.errors import ConfigError, DataError, OutputError, StoppedError
 from vgid.models.loading import load_model
 from vgid.progress import Stages
 
@@ -149,10 +149,10 @@ def test_a_stopped_run_goes_on(tmp_path: Path, folder: Path, monkeypatch: pytest
     with pytest.raises(KeyboardInterrupt):
         run(folder, config, out)
     monkeypatch.setattr(bench, "ask_models", ask)
-    with pytest.raises(RunError, match=r"(?s)another run.*other settings"):
+    with pytest.raises(OutputError, match=r"(?s)another run.*other settings"):
         run(folder, mllmu(tmp_path / "data", "training.learning_rate=1e-3"), out)
     fixtures.write_parquet(tmp_path / "data" / "forget_5", [fixtures.profile(0)])
-    with pytest.raises(RunError, match=r"(?s)another run.*other forget rows"):
+    with pytest.raises(OutputError, match=r"(?s)another run.*other forget rows"):
         run(folder, config, out)
     fixtures.write_mllmu(tmp_path / "data", people=4)
 

@@ -284,7 +284,7 @@ _RESULTS = {
     "seed": 0,
     "model": "m",
     "config": _CONFIG.model_dump(mode="json"),
-    "rows": row_digests([], [], "0" * 32),
+    "rows": row_digests({"forget": [], "retain": []}, "0" * 32),
 }
 _TUNED = {"tuned": {"npo": {"settings": {"method.beta": 0.1}, "composite": 0.5, "trials": 3}}, "tuned_on": 1}
 _JOURNAL = 'vgid.run/1\n+ "a"\n+ "merged/"\n- "a"\n+ "work/answers.jsonl"\n'
@@ -325,7 +325,9 @@ READERS: dict[str, Reader] = {
     "record and its files": Reader("run/record.json", "json", lambda f: verify_record(f / "run", KEY), _as_it_is("run/record.json")),
     "manifest": Reader("run/manifest.json", "json", lambda folder: verify_record(folder / "run", KEY), _as_it_is("run/manifest.json")),
     "journal": Reader("work/.vgid-run", "bytes", lambda folder: purge(folder / "work", dry_run=True), _texts(_JOURNAL)),
-    "results of a complete run": Reader("results.json", "json", lambda folder: completed(folder, "m", _CONFIG, [], []), _json(_RESULTS), 4),
+    "results of a complete run": Reader(
+        "results.json", "json", lambda folder: completed(folder, "m", _CONFIG, {"forget": [], "retain": []}), _json(_RESULTS), 4
+    ),
     "results of a demo": Reader("demo/results.json", "json", lambda folder: SeedModels.of_demo(folder / "demo"), _json(_RESULTS)),
     "run of a comparison": Reader("stored.json", "json", lambda folder: read_run(folder / "stored.json", {"a": 1}), _stored),
     "measured values": Reader("kept.json", "json", lambda folder: Kept(folder / "kept.json", {"a": 1}), _kept),

@@ -1,5 +1,6 @@
 """A run that stops can go on, and ends as one that never stopped; what stays behind is whole and private."""
 
+import json
 import os
 import signal
 from dataclasses import replace
@@ -15,9 +16,11 @@ from vgid.data.neutral import NEUTRAL
 from vgid.errors import ConfigError, OutputError, RunError, StoppedError
 from vgid.methods.vgid.narrow import contrast
 from vgid.models.loading import load_model
+from vgid.results import SCHEMA
 from vgid.run_folder import note, noting
 from vgid.training.checkpointing import Checkpoint, Checkpoints
 from vgid.training.fit import fit
+from vgid.unlearning import completed, row_digests
 
 OWN = {"settings": "a", "forget rows": "b", "retain rows": "c", "model": "d"}
 
@@ -75,11 +78,23 @@ def test_a_damaged_file_and_one_of_another_kind(tmp_path: Path) -> None:
     checkpoints = stored(tmp_path / "c")
     content = checkpoints.file.read_bytes()
     checkpoints.file.write_bytes(content[:1000])
-    with pytest.raises(RunError, match=r"(?s)the checkpoint cannot be read.*--overwrite"):
+    with pytest.raises(OutputError, match=r"(?s)the checkpoint cannot be read.*--overwrite"):
         checkpoints.read()
     checkpoints.file.write_bytes(content.replace(b"vgid.checkpoint/2", b"vgid.checkpoint/0"))
-    with pytest.raises(RunError, match=r"(?s)not a checkpoint of this version.*found: vgid.checkpoint/0"):
+    with pytest.raises(OutputError, match=r"(?s)not a checkpoint of this version.*found: vgid.checkpoint/0"):
         checkpoints.read()
+
+
+def test_a_complete_run_is_known_by_all_of_its_rows(tmp_path: Path) -> None:
+    config, sets = load_config(), {"forget": FORGET, "retain": RETAIN, "held_out": RETAIN[:1]}
+    results = {"schema": SCHEMA, "model": "m", "config": config.model_dump(mode="json"), "rows": row_digests(sets, "0" * 32)}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    assert completed(tmp_path, "m", config, sets) == results
+    for name in sets:
+        with pytest.raises(OutputError, match=f"found: other {name.replace('_', '-')} rows"):
+            completed(tmp_path, "m", config, {**sets, name: FORGET[1:]})
+    with pytest.raises(OutputError, match="found: other held-out rows"):
+        completed(tmp_path, "m", config, {"forget": FORGET, "retain": RETAIN})
 
 
 QUICK = [*SETTINGS, "method.answers=[recorded]", "method.adversary.rate=3e-3", "adapter.dropout=0.3"]
@@ -169,7 +184,7 @@ def test_a_checkpoint_goes_on_with_its_own_run_only_and_tells_nothing(random_fol
         (load_model(random_folder), FORGET[1:], config, "other forget rows"),
         (elsewhere, FORGET, config, "other model"),
     ):
-        with pytest.raises(RunError, match=rf"(?s)the checkpoint was written by another run.*found: {found}\n"):
+        with pytest.raises(OutputError, match=rf"(?s)the checkpoint was written by another run.*found: {found}\n"):
             train_in_folder(changed, rows, RETAIN, settings, out=tmp_path, resume=True)
     # How a run is carried out may change, where it matters not to what comes of it.
     smaller = load_config(None, [*QUICK, "method.answers=[teacher]", "training.micro_batch=2", "training.checkpoint_every=1"])

@@ -11,8 +11,10 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from http.client import HTTPException
 from statistics import fmean
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import Field
 
@@ -28,6 +30,8 @@ from vgid.models.loading import LoadedModel
 
 KEY = "VGID_SERVED_KEY"
 """Environment variable: the server's API key, sent as a bearer token; it appears in no file and no message."""
+LARGEST = 16 * 2**20
+"""Bytes of a reply that are read."""
 
 
 class ServedConfig(Settings):
@@ -73,8 +77,30 @@ def check_endpoint(endpoint: Endpoint) -> None:
     Raises:
         ConfigError: it is not an http or https URL.
     """
-    if not endpoint.url.startswith(("http://", "https://")):
+    try:
+        parts = urlsplit(endpoint.url)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and endpoint.url.isprintable()
+    except ValueError:  # brackets without an address, or a port that is no number
+        valid = False
+    if not valid or " " in endpoint.url:
         raise ConfigError("the endpoint is not an http or https URL", where=endpoint.url, expected="a URL such as http://localhost:8000/v1")
+
+
+def named(endpoint: Endpoint, seconds: float) -> Endpoint:
+    """Return the endpoint with the name of its model, which is the first that the server lists where none is given.
+
+    Args:
+        endpoint: the server.
+        seconds: timeout of the request.
+
+    Raises:
+        ConfigError: the URL is not an http or https URL.
+        RunError: the endpoint cannot be reached, refuses, or replies in another form.
+    """
+    check_endpoint(endpoint)
+    if endpoint.model:
+        return endpoint
+    return Endpoint(endpoint.url, str(_read(_called(endpoint, "models", seconds), endpoint, "data", 0, "id")))
 
 
 def answers(endpoint: Endpoint, rows: Sequence[Example], config: ServedConfig) -> list[str]:
@@ -92,13 +118,10 @@ def answers(endpoint: Endpoint, rows: Sequence[Example], config: ServedConfig) -
         ConfigError: the URL is not an http or https URL.
         RunError: the endpoint cannot be reached, refuses, or replies in another form.
     """
-    check_endpoint(endpoint)
-    model = endpoint.model
-    if not model:
-        model = str(_read(_called(endpoint, "models", config.seconds), endpoint, "data", 0, "id"))
+    endpoint = named(endpoint, config.seconds)
 
     def ask(row: Example) -> str:
-        body = {"model": model, "messages": chat_messages(row), "max_tokens": MAX_NEW_TOKENS, "temperature": 0}
+        body = {"model": endpoint.model, "messages": chat_messages(row), "max_tokens": MAX_NEW_TOKENS, "temperature": 0}
         found = _read(_called(endpoint, "chat/completions", config.seconds, body), endpoint, "choices", 0, "message", "content")
         return str(found or "").strip()
 
@@ -149,14 +172,18 @@ def _called(endpoint: Endpoint, path: str, seconds: float, body: Mapping[str, An
     request = urllib.request.Request(url, data, headers)
     try:
         with urllib.request.urlopen(request, timeout=seconds) as reply:
-            return json.load(reply)
+            return json.loads(reply.read(LARGEST))
     except urllib.error.HTTPError as error:
         fix = "look at the server's log; give the model's name with --served-model"
         if error.code in (401, 403):
             fix = f"put the server's key into the environment variable {KEY}"
         raise RunError("the server refuses the request", where=url, expected="status 200", got=f"status {error.code}", fix=fix) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
         fix = "start the server, and give its URL up to /v1"
+        raise RunError("the server cannot be reached", where=url, got=str(reason) or type(error).__name__, fix=fix) from None
+    except (ValueError, RecursionError) as error:
+        fix = "give the URL of an OpenAI-compatible server, up to /v1"
         raise RunError("the server does not reply with JSON", where=url, expected="JSON", got=type(error).__name__, fix=fix) from None
 
 

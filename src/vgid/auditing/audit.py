@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from vgid.artifacts import write_json_atomic, write_text_atomic
 from vgid.attacks.base import Endpoint, Material, fact_key, sample_alike, sample_rows
-from vgid.attacks.served import check_endpoint
+from vgid.attacks.served import ServedConfig, check_endpoint, named
 from vgid.auditing.few import is_about_few
 from vgid.auditing.policy import Policy, Profile, load_policy
 from vgid.auditing.run import run_attacks
@@ -193,6 +193,8 @@ def audit(
     forget_rows, retain_rows = read(forget), read(retain)
     check_disjoint(forget_rows, retain_rows)
     most, control = (max_rows, max_rows) if max_rows else PROFILE_ROWS[profile]
+    if endpoint is not None:  # first: a server that does not answer is known at once
+        endpoint = named(endpoint, ServedConfig().seconds)
     few = is_about_few(forget_rows, rules.least_people, rules.least_facts)
     material = Material(
         forget=sample_rows(forget_rows, most, seed, fact_key if few else subject_key),

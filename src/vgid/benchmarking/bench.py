@@ -181,8 +181,8 @@ def run_bench(
         ConfigError: there is no such benchmark, the method leaves no checkpoint, there are several processes, or a reference is needed and
             missing.
         DataError: the data are not there, or have another layout.
-        OutputError: the folder holds results already, or cannot be written.
-        RunError: the unfinished run in the folder was another one, or unlearning failed.
+        OutputError: the folder holds results already, its unfinished run was another one, or it cannot be written.
+        RunError: unlearning failed.
         StoppedError: a signal asked the run to stop; the same call goes on.
     """
     run = config.run

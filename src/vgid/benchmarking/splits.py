@@ -17,7 +17,7 @@ from vgid.data.example import Example
 from vgid.data.problems import Notes, Problems
 from vgid.data.report import DataReport, report
 from vgid.data.rows import Reading
-from vgid.data.sources import checked, draw_rows, read_all, split_files, stream
+from vgid.data.sources import checked, data_files, draw_rows, read_all, split_files, stream
 from vgid.data.writing import write_parquet
 from vgid.errors import ConfigError, DataError, OutputError
 from vgid.reading import parse_yaml
@@ -256,6 +256,8 @@ def convert_data(
         if data is None:
             raise ConfigError("there is nothing to convert", fix="give a file or folder, or --benchmark")
         found = read_all(data, reading=reading)
+        if any(out.exists() and out.samefile(file) for file in data_files(Path(data))):  # what is not read of it would be lost
+            raise OutputError("the file to write is read, too", where=str(out), fix="choose another name")
         return write_parquet(out, found.usable(data, skip_bad_rows=skip_bad_rows))
     source = open_benchmark(benchmark, data, forget_set, protocol)
     if split is None:

@@ -5,7 +5,9 @@ One file for each group of commands.
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -73,6 +75,10 @@ IN_PARTS = {
 """What to do with other commands in several processes, where it is not the same in one."""
 
 
+BAD_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
+"""What the system says of a path that can be nobody's: such a path is bad input, and not a run that failed."""
+
+
 class _Stopped(SystemExit):
     """A signal that came while nothing had to be finished first."""
 
@@ -96,6 +102,7 @@ def main() -> None:
     try:
         for word in sys.argv[1:]:
             check_text(word, ConfigError)
+            _check_empty(word)
         _check_renamed(sys.argv[1:])
         _check_launched(sys.argv[1:])
         typer.main.get_command(app)(standalone_mode=True)  # typer itself would put its own hook in place
@@ -106,13 +113,26 @@ def main() -> None:
     except OSError as error:  # a full disk or missing permission, wherever it strikes
         if error.errno is None:
             raise
-        _tell(f"{error.filename or 'the system'}: {error.strerror}\n  fix: check permissions and free space, then run the command again")
-        sys.exit(RunError.exit_code)
+        bad, fix = error.errno in BAD_PATH, "check permissions and free space, then run the command again"
+        _tell(f"{error.filename or 'the system'}: {error.strerror}\n  fix: {'check the path' if bad else fix}")
+        sys.exit(VgidError.exit_code if bad else RunError.exit_code)
     except _Stopped as stopped:
         name = signal.Signals(int(str(stopped)) - 128).name
         others = "`forget`, `bench`, `compare`, `evaluate --benchmark`, `metrics meta`, `experiment ablate` and `sequence` by themselves"
         _tell(f"stopped by {name}; `vgid unlearn` and `finetune` go on with --resume, {others}")
         raise
+
+
+def _check_empty(word: str) -> None:
+    """An empty path would stand for the folder that the command is started in, and whatever lies there.
+
+    Raises:
+        ConfigError: an argument, or the value of an option, is empty.
+    """
+    option = re.fullmatch(r"(--[a-z0-9-]+)=\s*", word)
+    if option or not word.strip():
+        where = option[1] if option else None
+        raise ConfigError("an argument is empty", where=where, expected="a value", got="nothing", fix="is a variable of the shell not set?")
 
 
 def _check_renamed(words: Sequence[str]) -> None:
@@ -143,4 +163,4 @@ def _check_launched(words: Sequence[str]) -> None:
 
 
 def _tell(text: str) -> None:
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {plain(text)}")
+    Console(stderr=True, soft_wrap=True, highlight=False, emoji=False).print(f"[bold red]error:[/] {plain(text)}")

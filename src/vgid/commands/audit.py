@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vgid.commands.options import BatchSize, ImageRoot, Json, Overwrite, Reference, Seed, Set, TrustRemoteCode, Turns, TurnsName
+from vgid.commands.options import BatchSize, ImageRoot, Json, Overwrite, Reference, Seed, Set, TrustRemoteCode, Turns, TurnsName, check_used
 from vgid.commands.root import app
 from vgid.commands.show import show
 
@@ -62,6 +62,7 @@ def audit(
     from vgid.progress import Stages
     from vgid.report.audit import audit_table, recovered_table, verdict_line
 
+    check_used("--served", served, served_model=served_model)
     if settings and method is None:
         raise ConfigError("settings without a method", expected="--method beside --set", got="--set alone", fix="add --method icu")
     through = resolve(None, [f"seed={seed}", *(settings or [])], method=method) if method is not None else None

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vgid.commands.options import Json, Overwrite
+from vgid.commands.options import MOST_SEEDS, Json, Overwrite
 from vgid.commands.root import app
 from vgid.commands.show import show
 
@@ -24,7 +24,9 @@ def compare(
         str,
         typer.Option(help="Methods of `vgid methods` and VGID's variants (vgid:noise-only, vgid:paper ...), by commas; all by default."),
     ] = "",
-    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds; each draws its own people and trains its own models.")] = 1,
+    seeds: Annotated[
+        int, typer.Option(min=1, max=MOST_SEEDS, help="Number of seeds; each draws its own people and trains its own models.")
+    ] = 1,
     first_seed: Annotated[int, typer.Option(min=0, help="The first of them; the others follow.")] = 0,
     budget: Annotated[_Budget, typer.Option(help="What is the same for all that train; equal time is VGID's.")] = _Budget.steps,
     tune: Annotated[int, typer.Option(min=0, help="Trials in the search for each method's settings; needs the extra `tune`.")] = 0,

@@ -21,6 +21,7 @@ from vgid.commands.options import (
     Turns,
     TurnsName,
     Without,
+    check_used,
     kinds,
 )
 from vgid.commands.root import data_app
@@ -60,6 +61,7 @@ def data_check(
     from vgid.data.problems import write_problems
     from vgid.data.rows import Reading
 
+    check_used("--benchmark", benchmark, forget_part=part, protocol=protocol)
     if as_seen != (model is not None):
         raise ConfigError("a row is seen by a model", expected="--as-seen with --model, or neither", got="one of them", fix="give both")
     if not as_seen and (max_rows is not None or show_forgotten):
@@ -146,6 +148,7 @@ def data_convert(
     from vgid.benchmarking.splits import convert_data, parse_protocol
     from vgid.data.rows import Reading
 
+    check_used("--benchmark", benchmark, forget_part=part, protocol=protocol, split=split)
     chosen = parse_protocol(protocol or [])
     source, reading = None if data == "-" else data, Reading(turns.value, True, image_root)
     rows = convert_data(
@@ -171,6 +174,7 @@ def data_lmms_task(
     from vgid.benchmarking.questions import describe
     from vgid.benchmarking.splits import parse_protocol
 
+    check_used("--benchmark", benchmark, data=data, forget_part=part, protocol=protocol)
     if (benchmark is None) == (forget is None and retain is None):
         raise ConfigError("one thing is asked", expected="--benchmark, or --forget and --retain", got="both or none")
     if benchmark is None:

@@ -21,6 +21,7 @@ from vgid.commands.options import (
     TrustRemoteCode,
     Turns,
     TurnsName,
+    check_used,
 )
 from vgid.commands.root import app
 from vgid.commands.show import show
@@ -66,6 +67,8 @@ def evaluate(
     """
     models = {"base": (base, None), "unlearned": (model, adapter), "retrained": (reference, None)}
     common = (out, seed, overwrite, as_json)
+    check_used("--benchmark", benchmark, forget_part=part, protocol=protocol, keep_answers=keep_answers)
+    check_used("--utility", utility, utility_tasks=utility_tasks, max_rows=max_rows)
     if (utility or benchmark is not None) and (turns != TurnsName.last or image_root is not None):
         raise ConfigError("--turns and --image-root say how own data is read", got="--benchmark or --utility", fix="leave them out")
     if (utility or benchmark is not None) and launch_count() > 1:

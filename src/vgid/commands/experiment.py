@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vgid.commands.options import BatchSize, Json, Overwrite, Seed, Set
+from vgid.commands.options import MOST_SEEDS, BatchSize, Json, Overwrite, Seed, Set
 from vgid.commands.root import app
 from vgid.commands.show import show
 
@@ -27,7 +27,7 @@ class _Noise(StrEnum):
 
 Seeds = Annotated[
     int | None,
-    typer.Option(min=0, help="Demos to run, beside those given; 1 where none is given.", show_default=False),
+    typer.Option(min=0, max=MOST_SEEDS, help="Demos to run, beside those given; 1 where none is given.", show_default=False),
 ]
 Demos = Annotated[
     list[Path] | None, typer.Option(help="Folder of `vgid demo --keep-data`; repeatable, one for each seed.", file_okay=False)

@@ -21,6 +21,7 @@ from vgid.commands.options import (
     Set,
     SkipBadRows,
     TrustRemoteCode,
+    check_used,
     run_config,
     with_reading,
 )
@@ -82,6 +83,7 @@ def finetune(
 
     config = with_reading(finetune_config(recipe, [*(WEIGHTS[train] if train else []), *(settings or [])], seed), turns, image_root)
     asked = _recipes_benchmark(recipe) if not data or benchmark else None
+    check_used("--benchmark", benchmark or asked, forget_part=part)
     rows: list[str] | list[Example] = list(data or [])
     left_out: str | list[Example] | None = without
     if benchmark is not None or asked:

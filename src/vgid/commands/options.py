@@ -42,6 +42,8 @@ Bench = Annotated[str | None, typer.Option("--benchmark", help="Read the data as
 Part = Annotated[str | None, typer.Option("--forget-part", help="Which forget set of the benchmark, such as 5 or 10.")]
 LARGEST_SEED = 2**32 - 1
 """As in `vgid.settings`, which is not imported here, so that help texts appear at once."""
+MOST_SEEDS = 1000
+"""Seeds of one comparison or experiment; each takes minutes."""
 Seed = Annotated[int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Random seed.")]
 RunSeed = Annotated[int | None, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Random seed of the run.")]
 Reference = Annotated[str | None, typer.Option("--reference", help="A model that never saw the forget set, to compare with.")]
@@ -113,6 +115,24 @@ def with_reading(config: RunConfig, turns: TurnsName | None, image_root: Path | 
     given = {"turns": turns and turns.value, "image_root": image_root and str(image_root)}
     changed = {name: value for name, value in given.items() if value is not None}
     return config.model_copy(update={"data": config.data.model_copy(update=changed)}) if changed else config
+
+
+def check_used(needs: str, present: object, **given: object) -> None:
+    """Make sure that options which do nothing without another one are not given without it.
+
+    Args:
+        needs: the other one.
+        present: its value.
+        **given: values of the options, by name with `_` for `-`.
+
+    Raises:
+        ConfigError: the other one is missing.
+    """
+    from vgid.errors import ConfigError
+
+    unused = [f"--{name.replace('_', '-')}" for name, value in given.items() if value]
+    if unused and not present:
+        raise ConfigError(f"an option does nothing without {needs}", got=", ".join(unused), fix=f"add {needs}, or leave it out")
 
 
 def kinds(without: list[str] | None) -> tuple[Kind, ...]:

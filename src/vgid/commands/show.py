@@ -54,7 +54,7 @@ def show(content: Mapping[str, Any] | list[Any], as_json: bool, shown: Iterable[
 
 def terminal(width: int = 140) -> Console:
     """The console for tables; a pipe has no width, so it gets one that wraps nothing."""
-    console = Console()
+    console = Console(emoji=False)  # a path such as a:cat:b stays as it is
     if not console.is_terminal:
         console.width = width
     return console

@@ -6,6 +6,7 @@ What is refused here would end in a traceback, a hang, or in a model that is not
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 INDEX = "model.safetensors.index.json"
 SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.safetensors")
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+TEMPLATE = "chat_template.jinja"
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 READABLE_QUANTISATION = ("bitsandbytes",)
 """Methods of quantisation whose checkpoints are loaded, to ask them; the others need kernels that this package does not know."""
@@ -45,6 +47,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         ModelError: the file is too large, is not UTF-8 or JSON, is nested too deep, or holds no object.
     """
+    _check_plain(path)
     try:
         if path.stat().st_size > MOST_JSON:
             raise ModelError("the file is too large", where=path, expected=f"at most {MOST_JSON >> 20} MiB", got="more")
@@ -56,6 +59,22 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ModelError("the file is not a JSON object", where=path, expected="an object", got=type(content).__name__)
     return content
+
+
+def _check_plain(path: Path) -> None:
+    """A library takes a folder, a pipe or a link to nothing for a file that is not there, and goes on with defaults.
+
+    Raises:
+        ModelError: the path is one of these.
+    """
+    if not path.is_file():
+        raise ModelError(
+            "not a plain file",
+            where=path,
+            expected="a file",
+            got="a folder, a special file, or a link to nothing",
+            fix="copy the file anew",
+        )
 
 
 def is_adapter(path: str | Path) -> bool:
@@ -126,8 +145,10 @@ def check_processor_files(path: Path) -> None:
         )
     names = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.json")
     for name in (*PROCESSOR_FILES, *names, "generation_config.json", "video_preprocessor_config.json"):
-        if (path / name).is_file():
+        if os.path.lexists(path / name):
             read_json(path / name)
+    if os.path.lexists(path / TEMPLATE):
+        _check_plain(path / TEMPLATE)
 
 
 def _check_layout(config: Mapping[str, Any], path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vgid.artifacts import private
-from vgid.errors import ConfigError, RunError
+from vgid.errors import ConfigError, OutputError
 from vgid.progress import Stages
 from vgid.reading import read_json
 from vgid.requests.files import CHECKS, RECORD, WORK, sha256
@@ -94,14 +94,14 @@ def go_on(out: Path, key_file: Path | None, go: Callable[[Key, Path], None], *, 
 
     Raises:
         ConfigError: the key is missing.
-        RunError: the run is complete, and was purged.
+        OutputError: the run is complete, and was purged.
     """
     path, state = key_file or default_key(out), out / WORK / "state.json"
     found = _find_key(path, given=key_file is not None, continued=state.is_file() and not overwrite)
     secret = None if found else new_secret()
     key = found or Key(str(secret).encode())
     if not overwrite and manifest_of(out).is_file() and not state.is_file():
-        raise RunError("the run in the folder is complete, and was purged", where=out, fix="choose another --out, or add --overwrite")
+        raise OutputError("the run in the folder is complete, and was purged", where=out, fix="choose another --out, or add --overwrite")
 
     def goes_on() -> bool:
         return (out / CHECKS / begun).is_file()

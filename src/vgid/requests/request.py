@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from vgid.requests.keys import Key
 from vgid.settings import DataConfig
 
 FILE = "request.yaml"
+NOT_READ = (".yml", ".yaml")
+"""Endings, in lower case, by which somebody may have meant `FILE`."""
 BARE = "the person"
 """Subject of bare pictures."""
 PRIVATE = {"name", "scope", "turns", "image_root"}
@@ -202,7 +205,8 @@ def read_details(path: Path) -> RequestDetails:
     Raises:
         DataError: the file cannot be read; every problem is reported with its line, and no value is repeated.
     """
-    if not path.is_file():
+    if not os.path.lexists(path):
+        _check_other_name(path)
         return RequestDetails()
     text = read_text(path, largest=LARGEST_YAML)
     values = parse_yaml(text, path)
@@ -215,6 +219,17 @@ def read_details(path: Path) -> RequestDetails:
         return RequestDetails(**{str(key): value for key, value in values.items()})
     except ValidationError as error:
         raise DataError.together([_problem(path, lines, each) for each in error.errors(include_url=False, include_input=False)]) from None
+
+
+def _check_other_name(path: Path) -> None:
+    """Details under another name would be left out in silence, and with them what is to be kept.
+
+    Raises:
+        DataError: there is such a file.
+    """
+    other = next((each for each in path.parent.glob("*") if each.stem.lower() == path.stem and each.suffix.lower() in NOT_READ), None)
+    if other is not None:
+        raise DataError("the request's details have another name", where=other, expected=path.name, fix="rename the file")
 
 
 def _lines(text: str) -> dict[str, int]:

@@ -27,6 +27,8 @@ BASE_TRAINING_PEOPLE = 64
 NEAR_DUPLICATE = 0.04
 """Mean absolute difference of two neutral portraits (`difference`, 1 for black against white) below which two people look the same; chosen
 by hand."""
+MOST_PEOPLE = 1000
+"""People of a world; each is compared with all others, so more take hours. Chosen by hand."""
 ATTEMPTS = 200
 """Drawing stops with an error after `ATTEMPTS` x (people found + 50) draws; chosen by hand."""
 
@@ -129,6 +131,8 @@ def check_counts(people: int, forget: int) -> None:
         raise ConfigError(
             "the people to forget must be a part of all people", expected="0 < forget < people", got=f"forget={forget}, people={people}"
         )
+    if people > MOST_PEOPLE:
+        raise ConfigError("these are more people than can be drawn", expected=f"at most {MOST_PEOPLE}", got=str(people))
 
 
 class World:

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vgid import processes
-from vgid.errors import RunError, VgidError, cannot_write
+from vgid.errors import OutputError, RunError, VgidError, cannot_write
 from vgid.reading import parse_json
 from vgid.run_folder import note
 from vgid.training.fingerprint import Fingerprint, check_same
@@ -65,7 +65,8 @@ class Checkpoints:
         """The checkpoint to go on from; None to begin anew.
 
         Raises:
-            RunError: it cannot be read, was written by another run, or not every process sees it.
+            OutputError: it cannot be read, or was written by another run.
+            RunError: not every process sees it.
         """
         found = _read(self.file) if self.resume and self.file.is_file() else None
         if found:
@@ -137,15 +138,15 @@ def _read(file: Path) -> Checkpoint:
             if header.get("format") != FORMAT:
                 got = str(header.get("format"))[:40]
                 fix = "begin anew with --overwrite"
-                raise RunError("the file is not a checkpoint of this version", where=file, expected=FORMAT, got=got, fix=fix)
-            notes = parse_json(header.get("notes", ""), file, RunError)
+                raise OutputError("the file is not a checkpoint of this version", where=file, expected=FORMAT, got=got, fix=fix)
+            notes = parse_json(header.get("notes", ""), file, OutputError)
             if not (isinstance(notes.get("fingerprint"), dict) and isinstance(notes.get("step"), int)):
-                raise RunError("the checkpoint's header lacks its step or fingerprint", where=file, fix="begin anew with --overwrite")
+                raise OutputError("the checkpoint's header lacks its step or fingerprint", where=file, fix="begin anew with --overwrite")
             return Checkpoint({name: content.get_tensor(name) for name in content.keys()}, notes)  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         if isinstance(error, VgidError):
             raise
-        raise RunError("the checkpoint cannot be read", where=file, got=_reason(error), fix="begin anew with --overwrite") from error
+        raise OutputError("the checkpoint cannot be read", where=file, got=_reason(error), fix="begin anew with --overwrite") from error
 
 
 def _reason(error: Exception) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from vgid import processes
 from vgid.config import RunConfig
 from vgid.data.example import Example, ImageRef
-from vgid.errors import RunError
+from vgid.errors import OutputError
 
 Fingerprint = Mapping[str, str]
 """Part of the run to its digest."""
@@ -61,11 +61,11 @@ def check_same(then: Fingerprint, now: Fingerprint, where: object) -> None:
         where: the checkpoint, for the message.
 
     Raises:
-        RunError: naming what differs.
+        OutputError: naming what differs.
     """
     other = [name for name in now if then.get(name) != now[name]]
     if other:
-        raise RunError(
+        raise OutputError(
             "the checkpoint was written by another run",
             where=where,
             expected="the same settings, rows, model and seed",

@@ -102,9 +102,8 @@ def fit(
             the other way round.
         DataError: the processor refuses rows of a kind, or the method lacks retain data.
         ModelError: the LoRA scope matches nothing.
-        RunError: the loss stops being finite, memory does not suffice, nothing in the model is found worth an edit, or the checkpoint is
-            of another run.
-        OutputError: a checkpoint cannot be written.
+        RunError: the loss stops being finite, memory does not suffice, or nothing in the model is found worth an edit.
+        OutputError: the checkpoint is of another run, or one cannot be written.
         StoppedError: a signal asked the run to stop.
     """
     started = time.monotonic()

@@ -273,8 +273,8 @@ def train(
         Part of the loss to points (step, value).
 
     Raises:
-        RunError: the loss or a gradient stops being finite, memory does not suffice, or the checkpoint is of another run.
-        OutputError: a checkpoint cannot be written.
+        RunError: the loss or a gradient stops being finite, or memory does not suffice.
+        OutputError: the checkpoint is of another run, or one cannot be written.
         StoppedError: a signal asked the run to stop; it can go on from its checkpoint.
     """
     steps = count_steps(config, len(forget), len(retain), turns=2 if method.alternates and forget and retain else 1)
