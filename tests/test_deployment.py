@@ -73,6 +73,23 @@ def test_without_merge_the_adapter_is_copied(random_folder: Path, adapter: Path,
     assert (tmp_path / "with card" / "README.md").read_bytes() == (adapter / "README.md").read_bytes()
 
 
+def test_weights_that_are_not_the_models_are_not_copied(random_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """They may be those of the model that knows."""
+    model = Path(shutil.copytree(random_folder, tmp_path / "model"))
+    others = ("pytorch_model.bin", "model-00001-of-00002.safetensors", "optimizer.pt")
+    for name in others:
+        (model / name).write_bytes((random_folder / "model.safetensors").read_bytes())
+    export_command(str(model), None, tmp_path / "out", merge=False)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {path.name for path in random_folder.iterdir()}
+    assert all(name in caplog.text for name in others)
+    sharded = load_model(random_folder)
+    sharded.model.save_pretrained(tmp_path / "sharded", max_shard_size="5MB")
+    sharded.processor.save_pretrained(tmp_path / "sharded")
+    export_command(str(tmp_path / "sharded"), None, tmp_path / "shards", merge=False)
+    assert {path.name for path in (tmp_path / "shards").iterdir()} == {path.name for path in (tmp_path / "sharded").iterdir()}
+    assert len(list((tmp_path / "shards").glob("model-*.safetensors"))) > 1
+
+
 def test_a_checkpoint_in_half_precision_stays_one(random_folder: Path, tmp_path: Path) -> None:
     half = load_model(random_folder, dtype=torch.bfloat16)
     half.model.save_pretrained(tmp_path / "half")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 from collections.abc import Sequence
@@ -22,9 +23,9 @@ from vgid.errors import DataError, ModelError, RunError
 from vgid.evaluation.generation import generate
 from vgid.formats import check_format, convert_to_gguf, find_converter, write_format
 from vgid.model_card import carry_card
-from vgid.models.checkpoints import check_finite, copy_side_files, differences, folder_of, opened, tensor_headers
+from vgid.models.checkpoints import WEIGHTS, check_finite, copy_side_files, differences, folder_of, opened, tensor_headers
 from vgid.models.export import TOLERANCE, compare, finite_logits, merge_adapter, release
-from vgid.models.file_checks import ADAPTER_WEIGHTS, base_of_adapter, check_adapter, is_adapter
+from vgid.models.file_checks import ADAPTER_WEIGHTS, base_of_adapter, check_adapter, is_adapter, weight_files
 from vgid.models.foreign_adapters import is_plain
 from vgid.models.loading import LoadedModel, check_model_path, load_model
 from vgid.models.serving import Serving, serving_of
@@ -35,6 +36,7 @@ PROBES = 16
 """Number of questions that exports are compared on; chosen by hand."""
 FEW = 2
 """Number of questions that a model is asked before it is written, only to see that its logits are numbers."""
+log = logging.getLogger("vgid")
 VOCABULARY = re.compile(r"\b(embed_tokens|lm_head)\b")
 """In the names of tensors with a row for each token."""
 
@@ -123,16 +125,24 @@ def _convert(model: str, adapter: Path | None, out: Path, to: str, forget: Rows 
 
 
 def _copy(model: str, out: Path) -> None:
-    """Copy a checkpoint byte for byte, so that the delivered model is the audited one; stock libraries must be able to load it."""
+    """Copy a checkpoint byte for byte, so that the delivered model is the audited one; stock libraries must be able to load it.
+
+    Weights beside the model's, such as those before unlearning or of an optimizer, are left out.
+    """
     check_model_path(model)
     if not Path(model).is_dir():
         raise ModelError("a model without an adapter is copied from a folder", where=model, fix="give a folder, or --adapter")
     loaded = load_model(model, device="cpu", dtype="auto")
     check_finite(Path(model))
     _check_logits(loaded, Path(model))
+    read = weight_files(Path(model))
+    files = sorted(file for file in Path(model).iterdir() if file.is_file())
+    other = [file.name for file in files if file.name.endswith(WEIGHTS) and file.name not in read]
+    if other:
+        log.warning("left out, since the model is not read from them: %s", ", ".join(other))
     with whole_folder(out) as folder:
-        for file in sorted(Path(model).iterdir()):
-            if file.is_file():
+        for file in files:
+            if file.name not in other:
                 shutil.copy(file, folder / file.name)
 
 
