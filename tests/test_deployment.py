@@ -246,6 +246,10 @@ def test_formats_that_cannot_be_written_here(random_folder: Path, tmp_path: Path
         export_command(str(random_folder), None, tmp_path / "out", merge=False, to="gguf")
     with pytest.raises(ConfigError, match=r"(?s)cannot convert this model.*llava: Model Llava.* is not supported"):
         convert_to_gguf(tmp_path / "convert_hf_to_gguf.py", random_folder, tmp_path / "out")
+    monkeypatch.setattr("vgid.formats.server_command", list)
+    monkeypatch.setattr("vgid.deployment.load_model", lambda *_, **__: pytest.fail("the model is loaded before"))
+    with pytest.raises(ConfigError, match="cannot convert this model"):
+        export_command(str(random_folder), None, tmp_path / "out", merge=False, to="gguf")
     (tmp_path / "convert_hf_to_gguf.py").write_text("import no_such_package")
     with pytest.raises(ConfigError, match=r"(?s)lacks a package.*no_such_package"):
         convert_to_gguf(tmp_path / "convert_hf_to_gguf.py", random_folder, tmp_path / "out")
@@ -298,6 +302,14 @@ def test_logits_that_are_no_numbers_are_found(random_folder: Path, tmp_path: Pat
     )
     with pytest.raises(RunError, match="the merged model's logits are not finite numbers"):
         verify_command(tmp_path, None, [])
+    for to in (None, "fp32"):
+        with pytest.raises(RunError, match="the exported model's logits are not finite numbers"):
+            export_command(str(folder), None, tmp_path / "out", merge=False, to=to)
+    adapter = made(random_folder, tmp_path / "adapter", AdapterConfig(rank=4))
+    for merge in (True, False):
+        with pytest.raises(RunError, match="the exported model's logits are not finite numbers"):
+            export_command(str(folder), adapter, tmp_path / "out", merge=merge)
+    assert not (tmp_path / "out").exists()
 
 
 # -- the command line -----------------------------------------------------------------------------------------------------
