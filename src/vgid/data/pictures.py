@@ -72,6 +72,10 @@ def picture(value: Any, folder: Path | None, where: str) -> ImageRef:
         return _of_data_uri(value, where)
     if len(value) >= SHORTEST_BASE64 and _BASE64.fullmatch(value) and (content := _decoded(value)) and suffix_of(content):
         return ImageRef(data=content)
+    if value[:2] in ("b'", 'b"'):
+        raise DataError(
+            "image is bytes as Python shows them", where=where, expected="a path or base64", fix="write it with base64.b64encode"
+        )
     if value[:7].lower() == "file://":
         value = unquote(urlparse(value).path)
     elif "://" in value:
