@@ -31,6 +31,8 @@ RUN = "unlearn --model {model} --forget {forget} --retain {retain} --out {out}"
 AUDIT = "audit --model {model} --base {model} --forget {forget} --retain {retain}"
 REQUEST = "forget --request {request} --model {model} --out {out}"
 
+QUICK = "--set training.steps=1 --set method.replay.narrow=false --set validation.every=0"
+
 # Commands, and a part of the message that tells the problem from others. All of them end with 2, since what they were given is at fault.
 COMMANDS = [
     ("unlern", "Did you mean 'unlearn'?"),
@@ -488,6 +490,24 @@ def test_it_is_refused_and_nothing_is_changed(places: dict[str, Path], command: 
     assert run.returncode == 2 and says in shown, (run.returncode, shown)
     assert not any(word in shown for word in ("Traceback", "Anna", "\x1b"))
     assert _contents(places["out"].parent) == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits are POSIX")
+@pytest.mark.parametrize(
+    "command", [f"{REQUEST} --retain {{retain}} --allow-unknown --no-enrich --max-rows 2 {QUICK}", "export --model {model} --out {out}"]
+)
+def test_a_full_disk_is_a_run_that_failed(places: dict[str, Path], tmp_path: Path, command: str, vgid: Vgid) -> None:
+    """Files may have 200 kB; a model has 12 MB, and a checkpoint of its training some, too."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
+    try:
+        run = vgid(*(word.format(**{**places, "out": tmp_path / "out"}) for word in command.split()))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert run.returncode == 1 and "cannot write" in run.stderr and "ile too large" in run.stderr and "Traceback" not in run.stderr
+    assert not any("merged" in path.name or path.name.endswith(".tmp") for path in tmp_path.rglob("*"))
 
 
 def test_there_are_many() -> None:
