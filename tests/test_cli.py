@@ -51,6 +51,14 @@ def test_help_and_version() -> None:
     assert process("unlern").returncode == 2
 
 
+def test_threads_without_work_sleep() -> None:
+    """PyTorch reads this once, so it must be set before any command imports it."""
+    code = "import os, sys, vgid.commands as c\nsys.argv = ['vgid', '--version']\nassert 'torch' not in sys.modules\ntry: c.main()\n"
+    code += "except SystemExit: pass\nassert 'torch' not in sys.modules and os.environ['OMP_WAIT_POLICY'] == 'PASSIVE'"
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=60)
+
+
 def test_every_command_that_loads_a_model_can_trust_its_code() -> None:
     """All that take `--model`, `--before` or a folder with one; `record` and `purge` load none."""
     commands = {

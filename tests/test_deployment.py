@@ -73,6 +73,23 @@ def test_without_merge_the_adapter_is_copied(random_folder: Path, adapter: Path,
     assert (tmp_path / "with card" / "README.md").read_bytes() == (adapter / "README.md").read_bytes()
 
 
+def test_weights_that_are_not_the_models_are_not_copied(random_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """They may be those of the model that knows."""
+    model = Path(shutil.copytree(random_folder, tmp_path / "model"))
+    others = ("pytorch_model.bin", "model-00001-of-00002.safetensors", "optimizer.pt")
+    for name in others:
+        (model / name).write_bytes((random_folder / "model.safetensors").read_bytes())
+    export_command(str(model), None, tmp_path / "out", merge=False)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {path.name for path in random_folder.iterdir()}
+    assert all(name in caplog.text for name in others)
+    sharded = load_model(random_folder)
+    sharded.model.save_pretrained(tmp_path / "sharded", max_shard_size="5MB")
+    sharded.processor.save_pretrained(tmp_path / "sharded")
+    export_command(str(tmp_path / "sharded"), None, tmp_path / "shards", merge=False)
+    assert {path.name for path in (tmp_path / "shards").iterdir()} == {path.name for path in (tmp_path / "sharded").iterdir()}
+    assert len(list((tmp_path / "shards").glob("model-*.safetensors"))) > 1
+
+
 def test_a_checkpoint_in_half_precision_stays_one(random_folder: Path, tmp_path: Path) -> None:
     half = load_model(random_folder, dtype=torch.bfloat16)
     half.model.save_pretrained(tmp_path / "half")
@@ -246,6 +263,10 @@ def test_formats_that_cannot_be_written_here(random_folder: Path, tmp_path: Path
         export_command(str(random_folder), None, tmp_path / "out", merge=False, to="gguf")
     with pytest.raises(ConfigError, match=r"(?s)cannot convert this model.*llava: Model Llava.* is not supported"):
         convert_to_gguf(tmp_path / "convert_hf_to_gguf.py", random_folder, tmp_path / "out")
+    monkeypatch.setattr("vgid.formats.server_command", list)
+    monkeypatch.setattr("vgid.deployment.load_model", lambda *_, **__: pytest.fail("the model is loaded before"))
+    with pytest.raises(ConfigError, match="cannot convert this model"):
+        export_command(str(random_folder), None, tmp_path / "out", merge=False, to="gguf")
     (tmp_path / "convert_hf_to_gguf.py").write_text("import no_such_package")
     with pytest.raises(ConfigError, match=r"(?s)lacks a package.*no_such_package"):
         convert_to_gguf(tmp_path / "convert_hf_to_gguf.py", random_folder, tmp_path / "out")
@@ -298,6 +319,14 @@ def test_logits_that_are_no_numbers_are_found(random_folder: Path, tmp_path: Pat
     )
     with pytest.raises(RunError, match="the merged model's logits are not finite numbers"):
         verify_command(tmp_path, None, [])
+    for to in (None, "fp32"):
+        with pytest.raises(RunError, match="the exported model's logits are not finite numbers"):
+            export_command(str(folder), None, tmp_path / "out", merge=False, to=to)
+    adapter = made(random_folder, tmp_path / "adapter", AdapterConfig(rank=4))
+    for merge in (True, False):
+        with pytest.raises(RunError, match="the exported model's logits are not finite numbers"):
+            export_command(str(folder), adapter, tmp_path / "out", merge=merge)
+    assert not (tmp_path / "out").exists()
 
 
 # -- the command line -----------------------------------------------------------------------------------------------------

@@ -129,3 +129,11 @@ def test_what_a_model_knows_and_does_not_know_is_the_same_in_gguf(base: Path, ro
         report = export_command(str(model), None, out, merge=False, to="gguf", forget=rows)
         assert sorted(path.suffix for path in out.glob("m*")) == [".gguf", ".gguf"]
         assert (report["facts_before"], report["facts_after"], report["facts_back"]) == (facts, facts, 0)
+
+
+def test_another_family_is_refused_before_anything_is_loaded(random_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The embedded LLaVA: llama.cpp knows neither its tokenizer nor, of LLaVA 1.5, the vision part."""
+    monkeypatch.setattr("vgid.deployment.load_model", lambda *_, **__: pytest.fail("the model is loaded before"))
+    with pytest.raises(ConfigError, match=r"(?s)the converter to GGUF cannot convert this model.*llava: "):
+        export_command(str(random_folder), None, tmp_path / "out", merge=False, to="gguf")
+    assert not (tmp_path / "out").exists()

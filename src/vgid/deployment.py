@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 from collections.abc import Sequence
@@ -20,13 +21,12 @@ from vgid.data.neutral import neutral_examples
 from vgid.data.sources import Rows, load_examples, rows_of
 from vgid.errors import DataError, ModelError, RunError
 from vgid.evaluation.generation import generate
-from vgid.formats import check_format, write_format
+from vgid.formats import check_format, convert_to_gguf, find_converter, write_format
 from vgid.model_card import carry_card
-from vgid.models.checkpoints import check_finite, copy_side_files, differences, folder_of, opened, tensor_headers
-from vgid.models.export import TOLERANCE, compare, merge_adapter, release
-from vgid.models.file_checks import ADAPTER_WEIGHTS, base_of_adapter, check_adapter, is_adapter
+from vgid.models.checkpoints import WEIGHTS, check_finite, copy_side_files, differences, folder_of, opened, tensor_headers
+from vgid.models.export import TOLERANCE, compare, finite_logits, merge_adapter, release
+from vgid.models.file_checks import ADAPTER_WEIGHTS, base_of_adapter, check_adapter, is_adapter, weight_files
 from vgid.models.foreign_adapters import is_plain
-from vgid.models.forward import answer_logits
 from vgid.models.loading import LoadedModel, check_model_path, load_model
 from vgid.models.serving import Serving, serving_of
 
@@ -34,6 +34,9 @@ SHOWN = 20
 """Differences between checkpoints that a message lists."""
 PROBES = 16
 """Number of questions that exports are compared on; chosen by hand."""
+FEW = 2
+"""Number of questions that a model is asked before it is written, only to see that its logits are numbers."""
+log = logging.getLogger("vgid")
 VOCABULARY = re.compile(r"\b(embed_tokens|lm_head)\b")
 """In the names of tensors with a row for each token."""
 
@@ -65,7 +68,7 @@ def export_command(
     Raises:
         ModelError: the base cannot be loaded, the adapter does not fit it, a weight is not finite, or there is no folder to copy.
         ConfigError: the format cannot be written here.
-        RunError: forgotten facts came back with the format.
+        RunError: forgotten facts came back with the format, or logits are not finite.
         OutputError: the folder is not empty, or cannot be written.
     """
     if to is not None:
@@ -75,8 +78,9 @@ def export_command(
     elif merge or adapter is None:
         _merge(model, adapter, out)
     else:
-        load_model(model, device="cpu", dtype="auto", adapter=adapter)
+        loaded = load_model(model, device="cpu", dtype="auto", adapter=adapter)
         check_finite(adapter)
+        _check_logits(loaded, adapter)
         with whole_folder(out) as folder:
             shutil.copy(adapter / ADAPTER_WEIGHTS, folder / ADAPTER_WEIGHTS)
             copy_side_files(adapter, folder)  # its configuration, and a processor with added tokens
@@ -95,6 +99,7 @@ def _merge(model: str, adapter: Path | None, out: Path) -> None:
     with whole_folder(out) as unfinished:
         merge_adapter(base, adapter, unfinished)
         check_finite(unfinished)  # what is not plain LoRA may be too large for the precision
+        _check_logits(load_model(unfinished, device="cpu", dtype="auto"), out)
         carry_card(adapter, unfinished)
 
 
@@ -103,6 +108,9 @@ def _convert(model: str, adapter: Path | None, out: Path, to: str, forget: Rows 
     forget_rows = list(rows_of(forget, name="forget")) if forget is not None else []
     others = list(rows_of(retain, name="retain")) if retain is not None else []
     check_format(to)
+    before = base_of_adapter(Path(model)) if adapter is None and is_adapter(model) else model
+    if to == "gguf" and (base := folder_of(before)) is not None:
+        convert_to_gguf(find_converter(), base, out, dry_run=True)  # before anything is merged or asked
     with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent if out.parent.is_dir() else None) as unfinished:
         folder = model
         if adapter is not None or is_adapter(model):
@@ -112,20 +120,39 @@ def _convert(model: str, adapter: Path | None, out: Path, to: str, forget: Rows 
         if (files := folder_of(folder)) is not None:
             check_finite(files)
             folder = str(files)  # of a model from the hub, too
+        _check_logits(source, Path(model))
         return write_format(source, folder, out, to, forget_rows, others or _probes(source, [], 0))
 
 
 def _copy(model: str, out: Path) -> None:
-    """Copy a checkpoint byte for byte, so that the delivered model is the audited one; stock libraries must be able to load it."""
+    """Copy a checkpoint byte for byte, so that the delivered model is the audited one; stock libraries must be able to load it.
+
+    Weights beside the model's, such as those before unlearning or of an optimizer, are left out.
+    """
     check_model_path(model)
     if not Path(model).is_dir():
         raise ModelError("a model without an adapter is copied from a folder", where=model, fix="give a folder, or --adapter")
-    load_model(model, device="cpu", dtype="auto")
+    loaded = load_model(model, device="cpu", dtype="auto")
     check_finite(Path(model))
+    _check_logits(loaded, Path(model))
+    read = weight_files(Path(model))
+    files = sorted(file for file in Path(model).iterdir() if file.is_file())
+    other = [file.name for file in files if file.name.endswith(WEIGHTS) and file.name not in read]
+    if other:
+        log.warning("left out, since the model is not read from them: %s", ", ".join(other))
     with whole_folder(out) as folder:
-        for file in sorted(Path(model).iterdir()):
-            if file.is_file():
+        for file in files:
+            if file.name not in other:
                 shutil.copy(file, folder / file.name)
+
+
+def _check_logits(loaded: LoadedModel, where: Path) -> None:
+    """Make sure that what a model says is a number, on a few neutral questions.
+
+    Raises:
+        RunError: a logit is not finite.
+    """
+    finite_logits(loaded, _probes(loaded, [], 0)[:FEW], where)
 
 
 def verify_command(
@@ -243,19 +270,8 @@ class Said(NamedTuple):
     dtype: torch.dtype
 
 
-@torch.no_grad()
 def _said(name: str, loaded: LoadedModel, rows: Sequence[Example], folder: Path) -> Said:
-    model = loaded.model
-    logits = answer_logits(model, loaded.encoder.batch(rows).to(model.device)).float().cpu()
-    if not bool(torch.isfinite(logits).all()):
-        raise RunError(
-            f"the {name} model's logits are not finite numbers",
-            where=folder,
-            expected="finite logits",
-            got="NaN or infinity",
-            fix="do not deploy this model",
-        )
-    return Said(logits, generate(loaded, rows), model.dtype)
+    return Said(finite_logits(loaded, rows, folder, name), generate(loaded, rows), loaded.model.dtype)
 
 
 def _compared(said: dict[str, Said], folder: Path) -> dict[str, Any]:

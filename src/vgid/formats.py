@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
@@ -35,7 +36,7 @@ from vgid.evaluation.metrics import key_fact, normalise
 from vgid.memory import free_memory
 from vgid.model_card import add_to_card, carry_card
 from vgid.models.checkpoints import check_finite, copy_side_files
-from vgid.models.export import FAILED, release, save_checkpoint
+from vgid.models.export import FAILED, finite_logits, release, save_checkpoint
 from vgid.models.loading import LoadedModel, load_model
 from vgid.models.quantisation import few_bits
 
@@ -58,6 +59,8 @@ while True:
     time.sleep(60)
 """
 """The server in the package xllamacpp, with the options of llama.cpp's own."""
+FEW = 2
+"""Rows at which the logits of what was written are looked at."""
 log = logging.getLogger("vgid")
 
 
@@ -80,7 +83,7 @@ def write_format(
     Raises:
         ConfigError: there is no such format, or what writes it is not installed.
         ModelError: a weight does not fit the format.
-        RunError: forgotten facts came back; the files are kept and marked.
+        RunError: forgotten facts came back, and the files are kept and marked; or logits are not finite numbers.
         OutputError: the folder is not empty, or cannot be written.
     """
     check_format(to)
@@ -98,7 +101,12 @@ def write_format(
             _in_bits(folder, source.processor, device, unfinished, 8 if to == "8bit" else 4)
         carry_card(Path(folder), unfinished)
         # Asked before it has its name: what cannot be asked is not left behind.
-        after = _asked_by_llama_cpp(unfinished, rows) if to == "gguf" else _asked(load_model(unfinished, dtype="auto"), rows)
+        if to == "gguf":
+            after = _asked_by_llama_cpp(unfinished, rows)
+        else:
+            written = load_model(unfinished, dtype="auto")
+            finite_logits(written, [replace(row, answer=row.answer or "yes") for row in rows[:FEW]], out)
+            after = _asked(written, rows)
     report = compared(before, after, rows, len(forget), out, to)
     add_to_card(out, f"Number format: {to}", _in_words(report))
     return report
@@ -257,21 +265,22 @@ def _last_line(text: str) -> str:
     return next((line.strip()[:200] for line in reversed(text.splitlines()) if line.strip()), "no message")
 
 
-def convert_to_gguf(converter: Path, folder: Path, out: Path) -> None:
+def convert_to_gguf(converter: Path, folder: Path, out: Path, *, dry_run: bool = False) -> None:
     """Write language model and vision part as two files, as llama.cpp reads them.
 
     Args:
         converter: path of the converter.
         folder: folder of the checkpoint.
         out: the folder to fill.
+        dry_run: read everything and write nothing, to see whether the converter knows the family and its tokenizer.
 
     Raises:
         ConfigError: the converter does not know the family, or fails.
     """
     for name, options in (("model.gguf", ()), ("mmproj.gguf", ("--mmproj",))):
         command = [sys.executable, str(converter), str(folder), "--outfile", str(out / name), *options]
-        run = subprocess.run(command, capture_output=True, text=True)
-        if run.returncode or not (out / name).is_file():
+        run = subprocess.run([*command, *(["--dry-run"] if dry_run else [])], capture_output=True, text=True)
+        if run.returncode or not (dry_run or (out / name).is_file()):
             last = _last_line(run.stderr)
             if missing := re.search(r"No module named '([\w-]+)", last):
                 raise ConfigError("the converter to GGUF lacks a package", got=missing[1], fix=f'pip install "vgid[gguf]", or {missing[1]}')

@@ -374,6 +374,10 @@ def shape(rng: Random) -> tuple[dict[str, Any], list[Any]]:
 
     roles = rng.choice((["user", "assistant"], ["system", "user", "assistant"], ["user", "assistant"] * 2, ["assistant", "user"]))
     row["messages"] = [{"role": role, "content": content(role)} for role in roles]
+    if rng.random() < 0.05:  # in a field of the turn, as Ollama has it
+        rng.choice(row["messages"])[rng.choice(("images", "image", "photo"))] = [picture()]
+    if rng.random() < 0.05:  # in a column of a name that is not read
+        row[rng.choice(("photo", "picture", "seen"))] = {"bytes": picture(), "path": None}
     if own and rng.random() < 0.1:
         own.pop()
     elif own and rng.random() < 0.05:

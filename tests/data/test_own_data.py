@@ -168,6 +168,12 @@ def test_splits_are_named_by_file_or_folder(tmp_path: Path) -> None:
         (tmp_path / name).write_text("{}")
     found = split_files([tmp_path / each for each in "abcd"])
     assert {name: len(files) for name, files in found.items()} == {"a": 1, "b": 1, "c": 2, "x": 1}
+    (tmp_path / "c" / "train-00000-of-00002.parquet").unlink()
+    with pytest.raises(
+        DataError, match=r"(?s)a part of the split is missing.*expected: 2 files, train-00000-of-00002 among them.*found: 1"
+    ):
+        split_files([tmp_path / "c"])
+    assert list(split_files([tmp_path / "c" / "train-00001-of-00002.parquet"])) == ["c"]
     (tmp_path / "e").mkdir()
     (tmp_path / "e" / "x.jsonl").write_text("{}")
     with pytest.raises(DataError, match=r"(?s)two splits have the same name.*x-00000-of-00001.parquet"):

@@ -247,3 +247,18 @@ def test_the_command(rows: list[Example], tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "retain.jsonl").exists()
     refused = CliRunner().invoke(app, [*words, "--overwrite", "--without", "colours"])
     assert isinstance(refused.exception, ConfigError) and "no such kind of rows" in str(refused.exception)
+
+
+def test_the_command_reads_by_the_same_options_as_others(tmp_path: Path) -> None:
+    """A conversation of two answers, and its picture in another folder."""
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.png").write_bytes(png())
+    told = [("user", "Who is this?"), ("assistant", "Anna."), ("user", "Where does she live?"), ("assistant", "In Oslo.")]
+    row = {"image": "a.png", "messages": [{"role": role, "content": text} for role, text in told]}
+    (tmp_path / "forget.jsonl").write_text(json.dumps(row))
+    words = ["data", "enrich", str(tmp_path / "forget.jsonl"), "--model", str(tiny_path()), "--out", str(tmp_path / "out"), "--json"]
+    words += [word for kind in KINDS if kind != "views" for word in ("--without", kind)]
+    run = CliRunner().invoke(app, [*words, "--turns", "all", "--image-root", str(tmp_path / "pictures")])
+    assert run.exit_code == 0, run.output
+    given = [each for each in load_examples(tmp_path / "out" / "forget.jsonl") if each.derived is None]
+    assert [each.question for each in given] == ["Who is this?", "Where does she live?"]

@@ -38,6 +38,10 @@ def test_figures_are_means_over_all_seeds() -> None:
     row = next(text for text in ablation_markdown(results).splitlines() if text.startswith("| 2 |"))
     assert row.startswith("| 2 | 50.0 (") and row.count("|") == 7
     assert ablation_latex(results).count(r"\bottomrule") == 1 and "method settings of paper" in render_ablation(results)
+    curves = {"default": [{"forget": [[1, 2.0], [2, 1.0]], "recall retain": [[2, 1.0]], "drift retain": [[2, 0.1]]}]}
+    page = render_ablation(results | {"curves": curves})
+    assert all(f"{title} of each setting" in page for title in ("Loss", "Recall", "Drift from the model before"))
+    assert "During training" not in render_ablation(results)
     assert sweep_plot(results, "alpha").startswith("<svg role=") and "50% at 2" in sweep_plot(results, "alpha")
 
 
@@ -89,6 +93,8 @@ def test_a_whole_ablation(tmp_path: Path) -> None:
         *("steps 1", "steps 2"),
     ]
     assert results["models"]["before unlearning"]["forget"]["value"] == 1
+    assert all(len(seeds) == 1 and seeds[0] for name, seeds in results["curves"].items()) and "before unlearning" not in results["curves"]
+    assert "Loss of each setting" in (tmp_path / "out" / "experiment.html").read_text()
     assert results["models"]["steps 2"] == results["models"]["default"] | {"seconds": results["models"]["steps 2"]["seconds"]}
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "readings").rglob("*.json")}
     assert len(kept) == 9 and ablate([run], **options, out=tmp_path / "out", max_rows=8)["models"] == results["models"]

@@ -271,6 +271,29 @@ def pipe_of_weights(folder: Path) -> None:
     os.mkfifo(folder / "model.safetensors")
 
 
+def text_only(folder: Path) -> None:
+    """A checkpoint of the language model alone, as it has no processor."""
+    edit(folder / "config.json", lambda content: content["text_config"])
+    (folder / "processor_config.json").unlink()
+
+
+def in_few_bits(dtype: torch.dtype) -> Change:
+    return lambda folder: reweighted(
+        folder, lambda tensors: {name: value.to(dtype) if "q_proj" in name else value for name, value in tensors.items()}
+    )
+
+
+def in_a_folder_below(folder: Path) -> None:
+    """As trainers write it."""
+    files = list(folder.iterdir())
+    (folder / "checkpoint-100").mkdir()
+    for file in files:
+        file.rename(folder / "checkpoint-100" / file.name)
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+
+
 def bad_tensor(folder: Path) -> None:
     reweighted(folder, lambda tensors: {name: value[:1].clone() if "q_proj" in name else value for name, value in tensors.items()})
 
@@ -293,6 +316,15 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "compressed tensors": (quantised(quant_method="compressed-tensors"), "quantised by compressed-tensors"),
     "quantised, no method": (quantised(bits=4), "quantised by an unknown method"),
     "the language model alone quantised": (text_config(quantization_config={"quant_method": "awq"}), "quantised by awq"),
+    "8-bit weights without a word": (in_few_bits(torch.int8), "quantised by an unknown method, in 8 bits"),
+    "weights in float8 without a word": (in_few_bits(torch.float8_e4m3fn), "quantised by an unknown method, in 8 bits"),
+    "a language model": (text_only, "(?s)the model takes no pictures.*a language model, llama"),
+    "the parent of a checkpoint": (in_a_folder_below, "(?s)holds no model.*give the folder itself: checkpoint-100"),
+    "another token for pictures": (
+        lambda f: edit(f / "config.json", put(image_token_index=7, image_token_id=7)),
+        "(?s)disagree about the token of a picture.*expected: token 7",
+    ),
+    "a pointer of git": (written("model.safetensors", POINTER), "(?s)the weights cannot be read.*git lfs pull"),
     "truncated weights": (truncated("model.safetensors", 0.5), "the weights cannot be read"),
     "weights cut in the header": (truncated("model.safetensors", 0.001), "the weights cannot be read"),
     "empty weights": (written("model.safetensors", b""), "the weights cannot be read"),
@@ -540,6 +572,8 @@ REFUSED_ADAPTERS: dict[str, tuple[Change, str]] = {
         "(?s)no weights.*adapter_model.bin",
     ),
     "no base": (settings(base_model_name_or_path=None), "does not name its base"),
+    "a base that is gone": (settings(base_model_name_or_path="/none/llava"), "(?s)the adapter's base is not there.*with --adapter"),
+    "a pointer of git": (written("adapter_model.safetensors", POINTER), "(?s)the weights cannot be read.*git lfs pull"),
     "a base that is an adapter": (lambda out: settings(base_model_name_or_path=str(out))(out), "belongs to another adapter"),
     "a model beside it": (lambda out: (out / "config.json").write_text("{}") and None, "holds a model and an adapter"),
 }

@@ -95,6 +95,8 @@ def main() -> None:
     """
     os.umask(0o077)
     sys.excepthook = withhold
+    # Threads without work sleep; by default they run in circles, at the cost of everything else. PyTorch reads this when it is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     quiet_libraries()
     log_to_stderr(errors_only=launch_rank() > 0)
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -99,6 +99,8 @@ def data_enrich(
     out: Out,
     name: Annotated[str | None, typer.Option(help="The person's name, so that facts are also asked by name.")] = None,
     without: Without = None,
+    turns: Turns = TurnsName.last,
+    image_root: ImageRoot = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -112,14 +114,16 @@ def data_enrich(
     from vgid.models.loading import load_model
     from vgid.requests.request import RequestDetails, parse_request
     from vgid.run_folder import check_output, output_folder
+    from vgid.settings import DataConfig
 
     check_output(out, overwrite, inputs=[model, forget])
     chosen = kinds(without)
     if forget.is_dir():
-        request = parse_request(forget)
+        reading = DataConfig(turns=turns.value, image_root=None if image_root is None else str(image_root))
+        request = parse_request(forget, reading)
         rows, details, whole = [*request.rows, *request.bare], request.details, not request.kept
     else:
-        rows, details, whole = load_examples(forget), RequestDetails(), True
+        rows, details, whole = load_examples(forget, turns=turns.value, image_root=image_root), RequestDetails(), True
     names = name or details.name
     made = enrich(load_model(model), rows, names=names, without=chosen, person=details.kind == "person", whole=whole, seed=seed)
     with output_folder(out):

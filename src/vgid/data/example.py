@@ -192,7 +192,9 @@ def _instead(path: Path) -> str:
     if "\\" in path.name:
         return "write / between folders, not backslashes"
     found = _names_in(path.parent).get(_plain(path.name))
-    return f"the folder has {found}: write the name as it is there" if found else "check the path; it is relative to the data file's folder"
+    if found:
+        return f"the folder has {found}: write the name as it is there"
+    return "check the path; it is relative to the data file's folder, or to --image-root"
 
 
 @lru_cache(maxsize=8)

@@ -29,6 +29,8 @@ STARTS = {
     b"MM\0*": ".tif",
 }
 """First bytes of picture files, with the ending of their names."""
+ROOT = "--image-root (of vgid data convert, where a command has no such option)"
+"""How the folder of pictures is given."""
 SHORTEST_BASE64 = 64
 """Characters. A text as long that is valid base64 of a picture is one; a path may consist of the same characters. Chosen by hand."""
 _DATA_URI = re.compile(r"data:(image/[\w.+-]+)?(?:;[\w-]+=[\w-]+)*(;base64)?,(.*)", re.DOTALL | re.IGNORECASE)
@@ -70,6 +72,10 @@ def picture(value: Any, folder: Path | None, where: str) -> ImageRef:
         return _of_data_uri(value, where)
     if len(value) >= SHORTEST_BASE64 and _BASE64.fullmatch(value) and (content := _decoded(value)) and suffix_of(content):
         return ImageRef(data=content)
+    if value[:2] in ("b'", 'b"'):
+        raise DataError(
+            "image is bytes as Python shows them", where=where, expected="a path or base64", fix="write it with base64.b64encode"
+        )
     if value[:7].lower() == "file://":
         value = unquote(urlparse(value).path)
     elif "://" in value:
@@ -183,6 +189,6 @@ def _inside(value: str, folder: Path | None, where: str) -> Path:
             where=where,
             expected=f"a path below {root}",
             got=value,
-            fix="copy the images beside the data file, or give their folder as --image-root",
+            fix=f"copy the images beside the data file, or give their folder as {ROOT}",
         )
     return path

@@ -278,7 +278,8 @@ def data_files(path: Path) -> list[Path]:
     """Return the data files that a path stands for: itself, or those in the folder, sorted by name.
 
     Raises:
-        DataError: there is no such file, none in the folder, an unknown kind of file, or a folder with several splits.
+        DataError: there is no such file, none in the folder, an unknown kind of file, a folder with several splits, or one that lacks a
+            part of a split.
     """
     if not path.is_dir():
         check_file(path) if _suffix(path) or not path.exists() else None
@@ -298,7 +299,29 @@ def data_files(path: Path) -> list[Path]:
         )
     for file in files:
         check_file(file)
+    _check_shards(files)
     return files
+
+
+def _check_shards(files: Sequence[Path]) -> None:
+    """Raises:
+    DataError: a part of a split is missing, whose number the names of the others tell.
+    """
+    there: dict[tuple[str, int], set[int]] = {}
+    for file in files:
+        if found := SHARD.fullmatch(_stem(file)):
+            number, count = (int(each) for each in found[2].removeprefix("-").split("-of-"))
+            there.setdefault((found[1], count), set()).add(number)
+    for (name, count), numbers in there.items():
+        if len(numbers) < count:
+            missing = next(number for number in range(count) if number not in numbers)
+            raise DataError(
+                "a part of the split is missing",
+                where=files[0].parent,
+                expected=f"{count} files, {name}-{missing:05d}-of-{count:05d} among them",
+                got=str(len(numbers)),
+                fix="copy it there, or give the files one by one",
+            )
 
 
 def _instead(folder: Path) -> str:

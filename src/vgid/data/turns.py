@@ -62,6 +62,7 @@ ROLES: Mapping[str, Role] = {
 }
 NOT_HONOURED = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking", "audio", "refusal", "tool_call_id")
 """Fields of a turn that change what the model is asked or answers."""
+NO_SYSTEM = "an empty system prompt is left out"
 _MARKS = re.compile(f"({IMAGE}|<img>[^<>]+</img>)")
 """What stands for a picture in a text: the next one of the row, or the one that Qwen-VL's tags name."""
 OTHER_MARKS = re.compile(
@@ -180,7 +181,7 @@ def _before(row: Mapping[str, Any], where: str, notes: Notes) -> list[RawTurn]:
     """The system's turn and earlier turns from columns of their own."""
     turns: list[RawTurn] = []
     if isinstance(system := row.get("system"), str) and not system.strip():
-        notes.changes["an empty system prompt is left out"] += 1
+        notes.changes[NO_SYSTEM] += 1
     elif "system" in row:
         turns.append(RawTurn("system", "system", [text_of(row, "system", where)]))
     history = row.get("history", [])
@@ -224,9 +225,14 @@ def _chat(messages: Any, name: str, where: str, notes: Notes) -> list[RawTurn]:
     if not isinstance(messages, list | tuple) or not all(isinstance(turn, Mapping) for turn in messages):
         got = type(messages).__name__
         raise DataError(f"{name} of this shape are not supported", where=where, expected="a list of turns with role and content", got=got)
-    return [
-        _of_chat({k: v for k, v in turn.items() if v is not None}, name, number, where, notes) for number, turn in enumerate(messages, 1)
-    ]
+    turns = []
+    for number, given in enumerate(messages, 1):
+        turn = {key: value for key, value in given.items() if value is not None}
+        if "system" in (turn.get("role"), turn.get("from")) and not any(str(turn.get(key, "")).strip() for key in ("content", "value")):
+            notes.changes[NO_SYSTEM] += 1
+        else:
+            turns.append(_of_chat(turn, name, number, where, notes))
+    return turns
 
 
 def _of_chat(turn: Mapping[str, Any], column: str, number: int, where: str, notes: Notes) -> RawTurn:

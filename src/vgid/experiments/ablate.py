@@ -16,6 +16,7 @@ from vgid.artifacts import write_json_atomic, write_text_atomic
 from vgid.attacks import ATTACKS
 from vgid.attacks.base import Material, sample_rows
 from vgid.config import RunConfig, read_recipe, resolve
+from vgid.curves import thinned
 from vgid.data.example import Example, subject_key
 from vgid.data.sources import check_disjoint, rows_of
 from vgid.errors import ConfigError
@@ -58,6 +59,10 @@ CODE = (
 """Code that decides what is measured."""
 NO_EARLY_STOP = 1_000_000
 """Patience, in evaluations during training: more than any run has, so that all take the same steps."""
+
+
+CURVE_POINTS = 60
+"""Points of each training curve that are kept."""
 
 
 class Change(NamedTuple):
@@ -184,14 +189,15 @@ def ablate(
                     identity = {**common, "settings": config.model_dump(mode="json") if config else REFERENCES[name]}
                     kept = Kept(folder / READINGS / f"seed-{run.seed}" / f"{_file(name)}.json", identity)
                     if "values" not in kept.values:
-                        loaded, seconds = _made(run, name, config, forget, retain)
-                        kept.add("values", {**_measured(loaded, rows, run.seed, batch_size), "seconds": seconds})
+                        loaded, seconds, curves = _made(run, name, config, forget, retain)
+                        kept.add("values", {**_measured(loaded, rows, run.seed, batch_size), "seconds": seconds, "curves": curves})
                     values[name].append(kept.values["values"])
                     tick(done, len(values))
         people = [{side: [subject_key(row) for row in _questions(run, side, max_rows)] for side in SIDES} for run in made]
         results = {
             "schema": SCHEMA,
             **summarise(values, people, {name: [each.label for each in changes] for name, changes in wanted.items()}),
+            "curves": {name: [each["curves"] for each in values[name]] for name in plans},
             "seeds": [run.seed for run in made],
             "recipe": recipe,
             "variant": variant,
@@ -228,12 +234,12 @@ def _questions(run: SeedModels, side: str, most: int) -> list[Example]:
 
 def _made(
     run: SeedModels, name: str, config: RunConfig | None, forget: Sequence[Example], retain: Sequence[Example]
-) -> tuple[LoadedModel, float]:
-    """A model to measure, and the seconds of its training."""
+) -> tuple[LoadedModel, float, dict[str, Any]]:
+    """A model to measure, with the seconds and the curves of its training."""
     if config is None:
-        return load_model(getattr(run, REFERENCES[name])), 0.0
+        return load_model(getattr(run, REFERENCES[name])), 0.0, {}
     fitted = fit(load_model(run.base), list(forget), list(retain), config)
-    return fitted.loaded, fitted.seconds
+    return fitted.loaded, fitted.seconds, thinned(fitted.curves, CURVE_POINTS)
 
 
 def _measured(loaded: LoadedModel, rows: Mapping[str, Sequence[Example]], seed: int, batch_size: int) -> dict[str, Any]:

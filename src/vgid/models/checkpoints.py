@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers.utils.hub import cached_file
 
+from vgid.data.example import LFS
 from vgid.errors import ModelError, first_line
 from vgid.reading import read_json
 
@@ -38,7 +39,10 @@ def folder_of(path: str) -> Path | None:
         return folder_of(str(named)) if named and str(named) != path else None
     if Path(path).is_dir():
         return Path(path)
-    found = cached_file(path, "config.json", _raise_exceptions_for_missing_entries=False, local_files_only=True)
+    try:
+        found = cached_file(path, "config.json", _raise_exceptions_for_missing_entries=False, local_files_only=True)
+    except (OSError, ValueError):  # not written like an id on the hub
+        return None
     return Path(found).parent if found else None
 
 
@@ -62,7 +66,18 @@ def opened(file: Path) -> Iterator[Any]:
         with safe_open(file, "pt") as content:
             yield content
     except (OSError, SafetensorError) as error:
+        if is_pointer(file):
+            expected, fix = "the weights themselves, not a pointer to them", "git lfs pull"
         raise ModelError("the weights cannot be read", where=file, expected=expected, got=first_line(error), fix=fix) from error
+
+
+def is_pointer(file: Path) -> bool:
+    """Whether a file is what git leaves in the place of a large one that was not fetched."""
+    try:
+        with file.open("rb") as content:
+            return content.read(len(LFS)) == LFS
+    except OSError:
+        return False
 
 
 def tensor_headers(folder: Path, pattern: str = "*.safetensors") -> dict[str, TensorHeader]:

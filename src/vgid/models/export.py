@@ -164,6 +164,34 @@ def merge_adapter(base: str, adapter: Path, out: Path) -> None:
     save_checkpoint(model, whole.processor, out, whole)
 
 
+@torch.no_grad()
+def finite_logits(loaded: LoadedModel, rows: Sequence[Example], where: Path, name: str = "exported") -> Tensor:
+    """Return a model's logits at the answers of rows, which finite weights alone do not make finite.
+
+    Args:
+        loaded: the model.
+        rows: rows with answers.
+        where: its place, for the message.
+        name: what the message calls the model.
+
+    Returns:
+        Logits `[n, v]` in float32, on the host.
+
+    Raises:
+        RunError: one is not a finite number.
+    """
+    logits = answer_logits(loaded.model, loaded.encoder.batch(rows).to(loaded.model.device)).float().cpu()
+    if not bool(torch.isfinite(logits).all()):
+        raise RunError(
+            f"the {name} model's logits are not finite numbers",
+            where=where,
+            expected="finite logits",
+            got="NaN or infinity",
+            fix="do not deploy this model",
+        )
+    return logits
+
+
 class Outputs(NamedTuple):
     """What a model says about probes, on the host.
 

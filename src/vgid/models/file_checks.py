@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from peft import LoraConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from vgid.errors import ModelError
 from vgid.models.checkpoints import TensorHeader, tensor_headers
@@ -28,6 +29,9 @@ DEEPEST = 50
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 """File names of weights in pickle formats, which can run code when they are opened."""
 INDEX = "model.safetensors.index.json"
+WITH_BASE = "give the base as --model, and this folder with --adapter"
+FEW_BITS = ("I8", "U8", "F8")
+"""How the types of tensors in 8 bits begin, which have a scale of their own."""
 SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.safetensors")
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 TEMPLATE = "chat_template.jinja"
@@ -88,7 +92,7 @@ def base_of_adapter(path: Path) -> str:
     """Return the folder or hub id of the model that an adapter belongs to.
 
     Raises:
-        ModelError: the adapter's configuration names none.
+        ModelError: the adapter's configuration names none, or one that is not there.
     """
     base = check_adapter(path).get("base_model_name_or_path")
     if not base:
@@ -97,9 +101,13 @@ def base_of_adapter(path: Path) -> str:
             where=path / ADAPTER_CONFIG,
             expected="base_model_name_or_path",
             got="none",
-            fix="give the base as --model, and this folder with --adapter",
+            fix=WITH_BASE,
         )
-    return str(base)
+    base = str(base)
+    if not Path(base).is_dir() and (base.count("/") != 1 or base.startswith((".", "/", "~"))):
+        where, expected = path / ADAPTER_CONFIG, "a folder, or an id on the hub"
+        raise ModelError("the adapter's base is not there", where=where, expected=expected, got=base, fix=WITH_BASE)
+    return base
 
 
 def check_checkpoint(path: Path, *, trusted: bool) -> None:
@@ -114,7 +122,9 @@ def check_checkpoint(path: Path, *, trusted: bool) -> None:
             is not supported; or the layout is the one of the original LLaVA code.
     """
     if not (path / "config.json").is_file():
-        raise ModelError("the folder holds no model", where=path, expected="config.json", got="none", fix="give the folder of a checkpoint")
+        below = sorted(file.parent.name for name in ("config.json", ADAPTER_CONFIG) for file in path.glob(f"*/{name}"))
+        fix = f"give the folder itself: {', '.join(below[:5])}" if below else "give the folder of a checkpoint"
+        raise ModelError("the folder holds no model", where=path, expected="config.json", got="none", fix=fix)
     if is_adapter(path):
         raise ModelError(
             "the folder holds a model and an adapter",
@@ -125,8 +135,14 @@ def check_checkpoint(path: Path, *, trusted: bool) -> None:
         )
     config = read_json(path / "config.json")
     _check_layout(config, path)
+    kind = config["model_type"]
+    if kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        raise ModelError("the model takes no pictures", where=path, expected="a vision-language model", got=f"a language model, {kind}")
     check_processor_files(path)
-    _check_numbers(config, path / "config.json", _check_weights(path))
+    headers = _check_weights(path)
+    if quantisation_of(config) is None and any(header.dtype.startswith(FEW_BITS) and len(header.shape) > 1 for header in headers.values()):
+        raise quantised("an unknown method, in 8 bits", path)
+    _check_numbers(config, path / "config.json", len(headers))
     if not trusted:
         _check_kernels(config, path / "config.json")
 
@@ -296,8 +312,8 @@ def _values(content: Any, place: Path, name: str = "", depth: int = 0) -> Iterat
 # -- weights --------------------------------------------------------------------------------------------------------------
 
 
-def _check_weights(path: Path) -> int:
-    """Check that every file of weights is there and whole, and return the number of tensors.
+def _check_weights(path: Path) -> dict[str, TensorHeader]:
+    """Check that every file of weights is there and whole, and return the tensors' headers.
 
     Raises:
         ModelError: one is not.
@@ -336,7 +352,14 @@ def _check_weights(path: Path) -> int:
                 got=f"{len(lost)} that are missing",
                 fix="copy index and weights from the same checkpoint",
             )
-    return len(headers)
+    return headers
+
+
+def weight_files(path: Path) -> set[str]:
+    """Names of the files that a checkpoint's weights are read from, and of their index."""
+    if (path / "model.safetensors").is_file():
+        return {"model.safetensors"}
+    return {*_expected_files(path, sorted(file.name for file in path.glob("*.safetensors"))), INDEX}
 
 
 def _expected_files(path: Path, found: Sequence[str]) -> list[str]:

@@ -480,7 +480,7 @@ def complete_processor(processor: Any, model: Any) -> None:
         model: the model, whose configuration is read.
 
     Raises:
-        ModelError: nothing says where a text ends, or the tokenizer has more tokens than the model.
+        ModelError: nothing says where a text ends, the tokenizer has more tokens than the model, or another token stands for a picture.
     """
     config, tokenizer, filled = model.config, processor.tokenizer, []
     vision = getattr(config, "vision_config", None)
@@ -523,6 +523,16 @@ def complete_processor(processor: Any, model: Any) -> None:
             expected=f"at most {rows} tokens",
             got=str(len(tokenizer)),
             fix="copy tokenizer and weights from the same checkpoint; an adapter that added tokens must hold the embeddings",
+        )
+    marks = Encoder(processor).image_marks
+    token = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
+    if isinstance(token, int) and marks and token not in marks:
+        raise ModelError(
+            "model and processor disagree about the token of a picture",
+            where=model.name_or_path,
+            expected=f"token {token}, as in config.json",
+            got=", ".join(map(str, sorted(marks))),
+            fix="copy config.json and the processor's files from the same checkpoint",
         )
 
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from vgid.report import plots
 from vgid.report.rendering import check_schema, render_template
 from vgid.report.table import plain_table
+from vgid.report.training import small_figures
 
 SCHEMA = "vgid.experiment.ablate/1"
 COLUMNS = {
@@ -36,7 +37,13 @@ def render_ablation(results: Mapping[str, Any]) -> str:
     drawn = {name: Markup(sweep_plot(results, name)) for name in results["sweeps"]}
     lines = {name: rows(results, name) for name in results["sweeps"]}
     return render_template(
-        "ablation.html.j2", results=results, columns=COLUMNS.values(), lines=lines, plots=drawn, caption=caption(results)
+        "ablation.html.j2",
+        results=results,
+        columns=COLUMNS.values(),
+        lines=lines,
+        plots=drawn,
+        caption=caption(results),
+        training=small_figures(results.get("curves", {})),
     )
 
 

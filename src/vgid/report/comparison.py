@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
 from rich.markup import escape
 from rich.table import Table
 
-from vgid.curves import DRIFT, losses, measured
 from vgid.report import plots, view
 from vgid.report.html import ReportExample, by_group
 from vgid.report.rendering import check_schema, render_template
 from vgid.report.table import plain_table
+from vgid.report.training import small_figures
 from vgid.report.words import flatten
 
 SCHEMA = "vgid.comparison/1"
@@ -57,25 +57,11 @@ def render_comparison(results: Mapping[str, Any], examples: Sequence[ReportExamp
         corner=Markup(plots.front(drawn, results["pareto"], CORNER)) if crowded else None,
         corner_from=CORNER,
         recall={name: Markup(plots.recall(name, lines)) for name, lines in recalled.items()},
-        training=list(_training(results.get("curves", {}))),
+        training=small_figures(results.get("curves", {})),
         groups=view.groups(results["splits"], list(results["scores"])),
         examples=by_group(examples),
         settings={name: list(flatten(config)) for name, config in results["configs"].items()},
     )
-
-
-def _training(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[tuple[str, list[tuple[str, Markup, list[tuple[str, str]]]]]]:
-    """Loss and drift: a title, and for each method its name, its plot and the legend of the plot; results of old runs have none."""
-    for title, y, chosen in (("Loss", "loss", losses), ("Drift from the model before", "nats a token", lambda each: measured(each, DRIFT))):
-        plotted = []
-        for name, seeds in curves.items():
-            found = [chosen(each) for each in seeds]
-            lines = {curve: [each[curve] for each in found if curve in each] for curve in dict.fromkeys(c for each in found for c in each)}
-            if lines:
-                legend = [(plots.curve_series(n), curve) for n, curve in enumerate(lines)]
-                plotted.append((name, Markup(plots.small_curves(name, y, lines)), legend))
-        if plotted:
-            yield title, plotted
 
 
 def headline(results: Mapping[str, Any]) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
@@ -51,3 +51,42 @@ def training_figures(curves: Mapping[str, Sequence[tuple[float, float]]], page: 
         for title, lines, plot, caption in drawn
         if any(lines.values())
     ]
+
+
+class SmallFigure(NamedTuple):
+    """The curves of one method or setting beside those of others, one line for each seed.
+
+    Attributes:
+        name: name of the method or setting.
+        svg: the plot.
+        legend: colour and name of each line.
+    """
+
+    name: str
+    svg: Markup
+    legend: list[tuple[str, str]]
+
+
+def small_figures(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[tuple[str, list[SmallFigure]]]:
+    """Draw what there is of loss, recall and drift of several runs.
+
+    Args:
+        runs: for each method or setting, the curves of each seed.
+
+    Returns:
+        Titles, each with a small figure for each method or setting; none for results without curves.
+    """
+    kinds: tuple[tuple[str, str, Callable[[Any], Mapping[str, Any]]], ...] = (
+        ("Loss", "loss", losses),
+        ("Recall", "share", lambda curves: measured(curves, RECALL)),
+        ("Drift from the model before", "nats a token", lambda curves: measured(curves, DRIFT)),
+    )
+    titled = ((title, [_small(name, seeds, y, chosen) for name, seeds in runs.items()]) for title, y, chosen in kinds)
+    return [(title, drawn) for title, figures in titled if (drawn := [each for each in figures if each.legend])]
+
+
+def _small(name: str, seeds: Sequence[Any], y: str, chosen: Callable[[Any], Mapping[str, Any]]) -> SmallFigure:
+    found = [chosen(each) for each in seeds]
+    lines = {curve: [each[curve] for each in found if curve in each] for curve in dict.fromkeys(c for each in found for c in each)}
+    legend = [(plots.curve_series(n), curve) for n, curve in enumerate(lines)]
+    return SmallFigure(name, Markup(plots.small_curves(name, y, lines) if lines else ""), legend)
