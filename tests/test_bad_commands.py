@@ -6,7 +6,7 @@ import os
 import shutil
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from vgid.run_folder import output_folder
 RUN = "unlearn --model {model} --forget {forget} --retain {retain} --out {out}"
 AUDIT = "audit --model {model} --base {model} --forget {forget} --retain {retain}"
 REQUEST = "forget --request {request} --model {model} --out {out}"
+
+QUICK = "--set training.steps=1 --set method.replay.narrow=false --set validation.every=0"
 
 # Commands, and a part of the message that tells the problem from others. All of them end with 2, since what they were given is at fault.
 COMMANDS = [
@@ -258,6 +260,12 @@ BAD_MODELS = {
     "config_latin": "config.json: the file cannot be read",
     "config_of_no_kind": "the configuration names no kind of model",
     "config_of_a_billion": "a number in the configuration is out of range",
+    "config_of_defaults": "the configuration describes a larger model than the weights",
+    "config_of_two_layers": "the configuration names fewer layers than there are in the weights",
+    "pictures_of_gigabytes": "pictures would be made too large",
+    "asked_other_token": "the model fails on a row",
+    "asked_other_size": "the model fails on a row",
+    "asked_no_patch": "integer division or modulo by zero",
     "weights_empty": "the weights cannot be read",
     "weights_of_another": "error: ",
     "weights_pickled": "in a pickle format, which can run code",
@@ -280,7 +288,7 @@ COMMANDS += [
         "export --model {bad} --out {out}",
     )
     for name, says in BAD_MODELS.items()
-    if not (command.startswith("export") and name.startswith("template"))  # it is copied as it is
+    if not (command.startswith("export") and name.startswith(("template", "asked")))  # it is copied as it is
 ]
 
 BAD_ADAPTERS = {
@@ -409,6 +417,19 @@ def _damaged(model: Path, how: str) -> Path:
         tensors[first] = torch.full_like(tensors[first], torch.nan)
     if how == "config_of_a_billion":
         config["text_config"]["hidden_size"] = 10**12
+    edits: dict[str, tuple[str, Callable[[Any], object]]] = {
+        "config_of_defaults": ("config.json", lambda found: found.update(text_config={})),
+        "config_of_two_layers": ("config.json", lambda found: found["text_config"].update(num_hidden_layers=2)),
+        "pictures_of_gigabytes": ("processor_config.json", lambda found: _size(found, 10**6)),
+        "asked_other_token": ("config.json", lambda found: found.update(image_token_id=5, image_token_index=5)),
+        "asked_other_size": ("processor_config.json", lambda found: _size(found, 37)),
+        "asked_no_patch": ("processor_config.json", lambda found: found.update(patch_size=0)),
+    }
+    if how in edits:
+        name, edit = edits[how]
+        content = json.loads((model / name).read_text())
+        edit(content)
+        (model / name).write_text(json.dumps(content))
     if how == "weights_pickled":
         torch.save(tensors, model / "pytorch_model.bin")
         weights.unlink()
@@ -444,6 +465,10 @@ def _damaged(model: Path, how: str) -> Path:
         (model / "chat_template.jinja").unlink()
         (model / "chat_template.jinja").mkdir()
     return model
+
+
+def _size(processor: Any, side: int) -> None:
+    processor["image_processor"]["size"] = {"height": side, "width": side}
 
 
 def _damaged_adapter(folder: Path, how: str) -> Path:
@@ -488,6 +513,24 @@ def test_it_is_refused_and_nothing_is_changed(places: dict[str, Path], command: 
     assert run.returncode == 2 and says in shown, (run.returncode, shown)
     assert not any(word in shown for word in ("Traceback", "Anna", "\x1b"))
     assert _contents(places["out"].parent) == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits are POSIX")
+@pytest.mark.parametrize(
+    "command", [f"{REQUEST} --retain {{retain}} --allow-unknown --no-enrich --max-rows 2 {QUICK}", "export --model {model} --out {out}"]
+)
+def test_a_full_disk_is_a_run_that_failed(places: dict[str, Path], tmp_path: Path, command: str, vgid: Vgid) -> None:
+    """Files may have 200 kB; a model has 12 MB, and a checkpoint of its training some, too."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
+    try:
+        run = vgid(*(word.format(**{**places, "out": tmp_path / "out"}) for word in command.split()))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert run.returncode == 1 and "cannot write" in run.stderr and "ile too large" in run.stderr and "Traceback" not in run.stderr
+    assert not any("merged" in path.name or path.name.endswith(".tmp") for path in tmp_path.rglob("*"))
 
 
 def test_there_are_many() -> None:

@@ -122,6 +122,10 @@ def drop_inputs(content: Any) -> None:
     del content["procedure"]["options"]["inputs"]
 
 
+def alter_inputs(content: Any) -> None:
+    content["procedure"]["options"]["inputs"] = 5
+
+
 def continue_another(content: Any) -> None:
     content["model"]["continued"] = "0" * 64
 
@@ -134,6 +138,7 @@ def lose_a_setting(content: Any) -> None:
     ("change", "problem"),
     [
         (drop_inputs, "does not hold what a replay needs"),
+        (alter_inputs, "does not hold what a replay needs"),
         (continue_another, r"(?s)a run that went on from another cannot be replayed.*vgid forget --continue with that replay"),
         (lose_a_setting, r"(?s)other settings than the record.*found: training.steps"),
     ],

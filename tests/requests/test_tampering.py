@@ -110,6 +110,10 @@ TAMPERS: dict[str, tuple[Change, str]] = {
     "a link to itself": (lambda out: (out / "loop").symlink_to("loop"), "loop: a link"),
     "a link to the folder itself": (lambda out: (out / "merged" / "up").symlink_to(".."), "merged/up: a link"),
     "work is a link": (link("work", outside), "work: a link"),
+    "a file in the place of work": (
+        lambda out: (shutil.rmtree(out / "work"), (out / "work").touch()),
+        "work: not in the record",
+    ),
     "a pipe": (lambda out: os.mkfifo(out / "merged" / "pipe"), "merged/pipe: not a plain file"),
     "a pipe in the place of weights": (lambda out: ((out / MODEL).unlink(), os.mkfifo(out / MODEL)), f"{MODEL}: not a plain file"),
     "a socket": (make_socket, "s: not a plain file"),

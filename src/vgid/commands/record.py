@@ -14,6 +14,8 @@ from vgid.commands.show import plain, show
 
 record_app = typer.Typer(help="Check, sign, repeat and describe deletion records.", no_args_is_help=True)
 app.add_typer(record_app, name="record")
+SHOWN = 100
+"""Problems that the screen lists, at most."""
 Folder = Annotated[Path, typer.Argument(help="The folder that `vgid forget` wrote.", file_okay=False)]
 
 
@@ -36,7 +38,8 @@ def verify(
     means = MEANING["signed" if public_key and not invalid else "keyed" if key else "noted" if sha256 else "plain"]
     report = asdict(found) | {"schema": "vgid.record-verify/1", "intact": not problems, "problems": problems, "means": means}
     intact = f"[green]✓[/] {found.files} files are as the record says. {means}"
-    lines = [f"[red]✗[/] {plain(problem)}" for problem in problems] or [intact]
+    lines = [f"[red]✗[/] {plain(problem)}" for problem in problems[:SHOWN]] or [intact]
+    lines += [f"... and {len(problems) - SHOWN} more, which --json lists"] if len(problems) > SHOWN else []
     show(report, as_json, [*lines, f"  SHA-256 of record.json: {found.record}"])
     if problems:
         raise typer.Exit(1)

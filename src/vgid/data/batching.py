@@ -33,6 +33,9 @@ UNBOUNDED = 1_000_000
 """Tokens. Tokenizers without a limit have a huge `model_max_length` (transformers: 1e30); from this number on it is not a limit."""
 CACHE_BYTES = 512 * 2**20
 """Processed pictures and encoded rows are kept in memory up to this size; chosen by hand."""
+REFUSALS = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, MemoryError, StopIteration)
+"""What processors raise on a row that they cannot take, or where a number in their configuration is wrong. Older releases stop an iteration
+for a word without its picture."""
 CONTEXT_CHARACTERS = 8
 """Characters at the end of the prompt with which an answer is tokenized: some tokenizers put a space before the first word of a text, so
 an answer must not be tokenized alone. Chosen by hand; enough for the end of the prompt in all families of tests/models/families.py."""
@@ -412,12 +415,12 @@ class Encoder:
             encoded = self.processor(**inputs)
             if self._takes_answers and self._answer_values is None:
                 self._answer_values = _last(self.processor(**inputs, suffix=["a"]))
-        except (ValueError, StopIteration) as error:  # the latter in older releases, for a word without its picture
+        except REFUSALS as error:
             raise DataError(
                 "the processor refuses this row",
                 where=_where(example),
                 expected=f"a row that {type(self.processor).__name__} takes",
-                got=f"{len(example.images)} images and a question: {error}",
+                got=f"{len(example.images)} images and a question: {str(error) or type(error).__name__}",
                 fix="take words that stand for pictures, such as <image>, out of the text; or leave such rows out",
             ) from error
         shape = encoded["input_ids"].shape

@@ -19,6 +19,7 @@ from vgid.evaluation.decoding import Choose, Decoded, decode, shared_heads
 from vgid.evaluation.inference import OnBatch, by_length, frozen
 from vgid.evaluation.sampling import DrawnTokens, Sampling
 from vgid.memory import as_many_as_fit
+from vgid.models.forward import understood
 from vgid.models.loading import LoadedModel
 from vgid.models.packing_check import TOLERANCE, find_style
 from vgid.models.structure import base_of
@@ -62,11 +63,12 @@ def generate(
 
     Raises:
         ConfigError: `max_new_tokens` or `batch_size` is not positive.
+        ModelError: the model fails on a question.
     """
     if max_new_tokens < 1:
         raise ConfigError("an answer needs tokens", expected="max_new_tokens of at least 1", got=str(max_new_tokens))
     answers, prompts = [""] * len(examples), encode or loaded.encoder.prompts
-    with frozen(loaded.model), greedy(loaded, max_new_tokens) as model, shared_heads(model.device):
+    with understood(loaded.path), frozen(loaded.model), greedy(loaded, max_new_tokens) as model, shared_heads(model.device):
         style = decoding_style(loaded, model, examples) if encode is None else None
         for indices in by_length(examples, batch_size, style):
             rows = [examples[i] for i in indices]

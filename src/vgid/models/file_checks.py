@@ -22,6 +22,8 @@ MOST_JSON = 256 * 2**20
 """Bytes of a JSON file of a checkpoint, at most; the largest tokenizers take 35 MB."""
 LARGEST = 2**31
 """Numbers in a configuration are smaller; the largest that are meant are limits of the context."""
+MOST_SIDE = 8192
+"""Pixels of a picture's side as a processor makes it, at most; models see some hundreds."""
 DEEPEST = 50
 """Levels of a JSON file; configurations have five."""
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -162,9 +164,20 @@ def check_processor_files(path: Path) -> None:
     names = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.json")
     for name in (*PROCESSOR_FILES, *names, "generation_config.json", "video_preprocessor_config.json"):
         if os.path.lexists(path / name):
-            read_json(path / name)
+            found = read_json(path / name)
+            if name in PROCESSOR_FILES:
+                _check_picture_size(found, path / name)
     if os.path.lexists(path / TEMPLATE):
         _check_plain(path / TEMPLATE)
+
+
+def _check_picture_size(config: Mapping[str, Any], place: Path) -> None:
+    """Raises:
+    ModelError: pictures would be made so large that one of them takes gigabytes.
+    """
+    for name, value in _values(config, place):
+        if name.rpartition(".")[2] in ("height", "width") and isinstance(value, int | float) and value > MOST_SIDE:
+            raise ModelError("pictures would be made too large", where=place, expected=f"{name} of at most {MOST_SIDE}", got=str(value))
 
 
 def _check_layout(config: Mapping[str, Any], path: Path) -> None:

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from vgid.data.batching import Batch, Embedded
+from vgid.errors import ModelError, VgidError, first_line
 from vgid.models.packing import model_inputs
+from vgid.models.structure import base_of
 
 
 def answer_logits(model: Any, batch: Batch) -> Tensor:
@@ -48,9 +50,37 @@ class States(NamedTuple):
 def answer_states(model: Any, batch: Batch) -> States:
     """Compute logits as in `answer_logits`, and return the hidden states that they are computed from."""
     rows, positions, _ = batch.answers
-    with head_at(model, rows, positions) as seen, pictures_at(model, batch.embedded):
+    with (
+        understood(getattr(base_of(model), "name_or_path", "")),
+        head_at(model, rows, positions) as seen,
+        pictures_at(model, batch.embedded),
+    ):
         logits: Tensor = model(**model_inputs(model, batch), use_cache=False).logits[0]
     return States(seen[0][0], logits)
+
+
+@contextmanager
+def understood(path: str) -> Iterator[None]:
+    """Within the `with` statement, a model that fails is one clear error: a checkpoint whose files do not fit together can be loaded.
+
+    Args:
+        path: the model's folder or hub id.
+
+    Raises:
+        ModelError: the model failed.
+    """
+    try:
+        yield
+    except VgidError:
+        raise
+    except (ValueError, TypeError, LookupError) as error:
+        raise ModelError(
+            "the model fails on a row",
+            where=path,
+            expected="a configuration, a processor and weights of the same checkpoint",
+            got=f"{type(error).__name__}: {first_line(error)}",
+            fix="copy all files of the checkpoint anew",
+        ) from error
 
 
 @contextmanager

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
+from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -44,6 +46,9 @@ from vgid.models.structure import base_of
 
 TRIALS = ("word " * 200, *(each * 1000 for each in ("a", "1", " ", "!", "é", "aA1 ", "\n")))
 """Texts that a tokenizer must encode before it is used."""
+MOST_BUILT = 2.0
+"""Parameters of a model, of the numbers in its files, at most: a head that shares its weights may be built twice. Chosen by hand."""
+LAYER = re.compile(r"(.+)\.layers\.(\d+)\.")
 log = logging.getLogger("vgid")
 _trusted = False
 
@@ -135,6 +140,8 @@ def load_model(
         check_adapter(Path(adapter))
         if not is_plain(Path(adapter)):
             raise _not_sharded("an adapter of more than LoRA on linear layers", str(adapter))
+    if Path(path).is_dir() and not quantisation_of(config.to_dict()):
+        _check_fits(config, Path(path), trusted)
     options: dict[str, Any] = few_bits(path, device, trusted=trusted) if quantise else _over_processes() if shard else {}
     with _reading(path, "an image-text-to-text checkpoint"), _indexed(path, unindexed) as folder:
         model, info = AutoModelForImageTextToText.from_pretrained(
@@ -156,8 +163,50 @@ def load_model(
     complete_processor(processor, base_of(model))
     if not shard:
         model = disable_weight_repacking(model) if is_quantised(base_of(model)) else model.to(device)
+    _check_layers(model, path, info["unexpected_keys"])
     unused = _unbuilt(model, path, info["unexpected_keys"])
     return LoadedModel(model.eval(), processor, path, unbuilt=unused)
+
+
+def _check_fits(config: Any, path: Path, trusted: bool) -> None:
+    """Build the model without memory: what its configuration leaves out has defaults, which may be those of a model of billions.
+
+    Raises:
+        ModelError: it has far more parameters than the files have numbers.
+    """
+    with _reading(str(path), "an image-text-to-text checkpoint"), torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config, trust_remote_code=trusted)
+    built, stored = sum(each.numel() for each in model.parameters()), sum(prod(each.shape) for each in tensor_headers(path).values())
+    if built > MOST_BUILT * stored:
+        raise ModelError(
+            "the configuration describes a larger model than the weights",
+            where=path / "config.json",
+            expected=f"about {stored:,} parameters, as in the files",
+            got=f"{built:,}",
+            fix="copy config.json and the weights from the same checkpoint",
+        )
+
+
+def _check_layers(model: Any, path: str, unexpected: Iterable[str]) -> None:
+    """One layer more than are built may be for predicting several tokens; with several, the configuration is that of another model.
+
+    Raises:
+        ModelError: the files have several layers that no part of the model has.
+    """
+    built, lost = {name.rpartition(".")[0] for name in base_of(model).state_dict()}, defaultdict[str, set[int]](set)
+    for name in unexpected:
+        found = LAYER.match(name)
+        if found and any(each.startswith(found[1]) for each in built):
+            lost[found[1]].add(int(found[2]))
+    for part, layers in lost.items():
+        if len(layers) > 1:
+            raise ModelError(
+                "the configuration names fewer layers than there are in the weights",
+                where=path,
+                expected=f"{max(layers) + 1} layers of {part}",
+                got=str(min(layers)),
+                fix="copy config.json and the weights from the same checkpoint",
+            )
 
 
 def load_encoder(path: str | Path, size: PictureSize | None = None) -> Encoder:

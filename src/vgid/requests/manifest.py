@@ -153,7 +153,7 @@ def _look(out: Path) -> _Folder:
             name, mode = path.relative_to(out).as_posix(), path.lstat().st_mode
             if stat.S_ISLNK(mode):
                 problems.append(f"{name}: a link, which is not followed")
-            elif name == WORK:
+            elif name == WORK and stat.S_ISDIR(mode):
                 continue
             elif stat.S_ISDIR(mode):
                 waiting.append(path)

@@ -36,6 +36,10 @@ log = logging.getLogger("vgid")
 Values = dict[str, Any]
 NOT_FIGURES = ("verification.policy_source", "verification.policy_fixed", "verification.reference.name")
 """What may differ in a replay: where the policy came from, when it was fixed, and where the reference lies."""
+INPUTS = {"request", "retain", "details"}
+OPTIONS: dict[str, Any] = {"max_rows": int | None, "allow_unknown": bool, "without": list}
+EXACT_OPTIONS: dict[str, Any] = {"max_rows": int | None, "leave_out": bool}
+"""What `procedure.options` holds of a run of `vgid forget`, and of `vgid retrain`, beside commitments to its inputs."""
 
 
 @dataclass(frozen=True)
@@ -146,11 +150,11 @@ def replay(options: ReplayOptions, *, stages: Stages) -> ReplayResult:
     key = read_key(key_file)
     if problems := verify_record(folder, key).problems:
         raise RunError("the run was altered since its record was written", where=folder, got="\n  ".join(["", *problems]))
-    if "inputs" not in (record.procedure.options or {}):
+    if not _is_whole(record.procedure.options or {}, exact=record.exact is not None):
         raise ConfigError(
             "the record does not hold what a replay needs",
             where=folder / RECORD,
-            expected="procedure.options.inputs",
+            expected=f"procedure.options with {', '.join((*(EXACT_OPTIONS if record.exact is not None else OPTIONS), 'inputs'))}",
             fix="repeat the request with vgid forget or vgid retrain",
         )
     if record.sequence is not None or record.model.continued is not None:
@@ -181,6 +185,12 @@ def replay(options: ReplayOptions, *, stages: Stages) -> ReplayResult:
     else:
         done = forget(_as_options(record, inputs, out, config, key_file, options.overwrite), stages=stages)
     return compare(record, Record(**done.record), recorded=sha256(folder / RECORD), replayed=done.sha256)
+
+
+def _is_whole(options: Mapping[str, Any], *, exact: bool) -> bool:
+    """Whether a record's options are there with their types; those of earlier releases lack some."""
+    kinds, inputs = EXACT_OPTIONS if exact else OPTIONS, options.get("inputs")
+    return isinstance(inputs, dict) and inputs.keys() >= INPUTS and all(isinstance(options.get(name, ...), kinds[name]) for name in kinds)
 
 
 def _as_options(record: Record, inputs: _Inputs, out: Path, config: RunConfig, key: Path, overwrite: bool) -> ForgetOptions:

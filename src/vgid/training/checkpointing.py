@@ -98,7 +98,9 @@ class Checkpoints:
             if isinstance(error, VgidError):
                 raise
             kept = f"the checkpoint before it is kept in {self.folder}" if self.file.is_file() else "there is none before it"
-            raise cannot_write(self.file, error, "checkpoint", got=kept, fix="free some space and go on with --resume") from error
+            raise cannot_write(
+                self.file, error, "checkpoint", got=kept, fix="free some space, and give the command again, with --resume where it has that"
+            ) from error
 
 
 def remove_checkpoint(folder: Path) -> None:
