@@ -54,3 +54,10 @@ def test_tiles_within_the_limit() -> None:
     assert [sized(own, PictureSize(pixels=most)).image_processor.max_patches for most in (50, 250, 1000)] == [1, 2, 4]
     assert tiled.max_patches == 4 and not has_one_size(own) and not has_one_size(qwen())
     assert has_one_size(around(hf.CLIPImageProcessor()))
+
+
+@pytest.mark.parametrize(("most", "tokens"), [(10**6, 280), (150 * 64, 140), (140 * 64 - 1, 70), (64, 70)])
+def test_soft_tokens_within_the_limit(most: int, tokens: int) -> None:
+    """Gemma-4 scales every picture to its number of tokens, here of 8 x 8 pixels each; 70 is the least it takes."""
+    own = around(SimpleNamespace(size=None, patch_size=4, pooling_kernel_size=2, max_soft_tokens=280))
+    assert sized(own, PictureSize(pixels=most)).image_processor.max_soft_tokens == tokens and own.image_processor.max_soft_tokens == 280

@@ -12,6 +12,9 @@ PIXELS = 16_384
 """From this number on, a processor's largest size is a number of pixels (Qwen2-VL), below it the length of a side (Idefics). Chosen by
 hand: 128 x 128 pixels, and no side is as long."""
 
+SOFT_TOKENS = (70, 140, 280, 560, 1120)
+"""Numbers of tokens of a picture that Gemma-4's processor takes as a limit."""
+
 
 class PictureSize(NamedTuple):
     """Limits of a picture's size; None for the processor's own.
@@ -67,6 +70,9 @@ def sized(processor: Any, size: PictureSize) -> Any:
         tiles = max(1, most // (given["height"] * given["width"]))
         pictures.max_patches = min(pictures.max_patches, tiles)
         pictures.min_patches = min(pictures.min_patches, pictures.max_patches)
+    elif own_most := getattr(pictures, "max_soft_tokens", None):
+        within = most // (pictures.patch_size * pictures.pooling_kernel_size) ** 2
+        pictures.max_soft_tokens = min(own_most, max((each for each in SOFT_TOKENS if each <= within), default=SOFT_TOKENS[0]))
     return own
 
 
