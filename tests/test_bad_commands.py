@@ -187,6 +187,8 @@ COMMANDS = [
     ("data check {empty}", "no data file in the folder"),
     ("data check {forget} --benchmark mlmu", "did you mean 'mllmu'?"),
     ("data check {forget} --turns some", "Invalid value for '--turns'"),
+    ("data check {special} --benchmark unlok_vqa", "not an ordinary file"),
+    ("data check {special} --benchmark mllmu", "not an ordinary file"),
     ("data check {forget} --forget-part 5", "an option does nothing without --benchmark"),
     ("data convert {forget} {out}.parquet --split forget", "an option does nothing without --benchmark"),
     ("data convert {rows} {rows} --overwrite", "the file to write is read, too"),
@@ -384,6 +386,10 @@ def places(random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
         found[name] = _damaged(Path(shutil.copytree(random_folder, root / name)), name)
     for name in BAD_ADAPTERS:
         found[name] = _damaged_adapter(root / name, name)
+    found["special"] = root / "special"
+    found["special"].mkdir()
+    for name in ("unlok_vqa.json", "forget_5.parquet"):
+        os.mkfifo(found["special"] / name)
     found["fifo"], found["loop"] = root / "fifo.jsonl", root / "loop.jsonl"
     os.mkfifo(found["fifo"])
     found["loop"].symlink_to(found["loop"])

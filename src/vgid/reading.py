@@ -38,7 +38,27 @@ class _TwiceError(Exception):
 
 
 class _Once(yaml.SafeLoader):
-    """A loader that refuses a key which stands in a mapping twice: PyYAML keeps the last value, in silence."""
+    """A loader that refuses a key which stands in a mapping twice: PyYAML keeps the last value, in silence.
+
+    It also refuses what is nested too deeply, before the parser takes seconds for it.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Parse a node and what is in it.
+
+        Raises:
+            RecursionError: it is nested too deeply.
+        """
+        self._depth += 1
+        if self._depth > DEEPEST:
+            raise RecursionError
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Make a mapping.

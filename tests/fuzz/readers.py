@@ -21,6 +21,7 @@ from vgid.auditing.audit import read_rewordings
 from vgid.auditing.policy import load_policy
 from vgid.benchmarking.store import AnswerStore
 from vgid.benchmarks.common.files import json_rows as benchmark_rows
+from vgid.benchmarks.common.files import parquet_rows
 from vgid.comparison.plan import read_earlier_tuning
 from vgid.comparison.stored_run import read_run
 from vgid.config import load_config, resolve
@@ -307,6 +308,9 @@ READERS: dict[str, Reader] = {
     "pictures": Reader("picture", "bytes", lambda folder: ImageRef(path=folder / "picture").open(), _pictures),
     "rows of a benchmark": Reader(
         "bench.json", "lines", lambda f: list(benchmark_rows(f / "bench.json", ["question"])), lambda _: [_lines(ROWS[0])]
+    ),
+    "parquet rows of a benchmark": Reader(
+        "bench.parquet", "bytes", lambda f: list(parquet_rows([f / "bench.parquet"], ["question"], ["image", "when"])), _parquet, 20
     ),
     # Settings, requests and policies.
     "recipe": Reader("recipe.yaml", "yaml", lambda folder: resolve(folder / "recipe.yaml"), _texts(*_RECIPE), 4),

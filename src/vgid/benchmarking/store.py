@@ -126,14 +126,14 @@ class AnswerStore:
         good = 0
         with path.open("rb") as file:
             for number, line in enumerate(file):
-                entry = _parse_entry(line)
+                entry = _parse_entry(line, header=number == 0)
                 if entry is None:
                     break
                 if number == 0:
                     if entry.get("schema") != SCHEMA or entry.get("fingerprint") != self._fingerprint:
                         log.info("%s: answers of another model, other data or another protocol are not reused", path.name)
                         return 0
-                elif "said" in entry:
+                elif isinstance(entry.get("said"), str):
                     self._said[entry["key"]] = entry["said"]
                 else:
                     self._losses[entry["key"]] = tuple(entry["losses"])
@@ -141,7 +141,7 @@ class AnswerStore:
         return good
 
 
-def _parse_entry(line: bytes) -> dict[str, Any] | None:
+def _parse_entry(line: bytes, *, header: bool) -> dict[str, Any] | None:
     """Return a line's object; None for a line that is cut off or damaged."""
     try:
         entry = json.loads(line) if line.endswith(b"\n") else None
@@ -154,4 +154,4 @@ def _parse_entry(line: bytes) -> dict[str, Any] | None:
         isinstance(entry.get("said"), str),
         isinstance(losses, list) and all(isinstance(loss, int | float) for loss in losses),
     )
-    return entry if "schema" in entry or (isinstance(entry.get("key"), str) and any(right)) else None
+    return entry if header or (isinstance(entry.get("key"), str) and any(right)) else None

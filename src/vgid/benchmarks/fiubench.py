@@ -21,6 +21,7 @@ from vgid.benchmarks.common.values import SourceRow, records, text, texts
 from vgid.data.example import Example, ImageRef
 from vgid.errors import DataError
 from vgid.evaluation.overlap import keyword_recall
+from vgid.reading import read_text
 
 FIELDS = ("unique_id", "image_path", "qa_list")
 """Fields that every identity must have."""
@@ -124,9 +125,10 @@ class FIUBench(Benchmark):
     @cached_property
     def _splits(self) -> dict[str, frozenset[str]]:
         file = self.place.root / "split.json"
+        content = read_text(file)
         try:
-            splits = json.loads(file.read_text("utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
+            splits = json.loads(content)
+        except (ValueError, RecursionError) as error:
             raise DataError("the list of splits cannot be read", where=file, got=type(error).__name__, fix="download it again") from error
         if not isinstance(splits, dict) or not all(isinstance(members, list) for members in splits.values()):
             raise DataError(

@@ -16,7 +16,9 @@ from typing import Any, Literal, NamedTuple
 from vgid.benchmarks.common.pictures import Pictures
 from vgid.benchmarks.common.values import SourceRow
 from vgid.data.example import ImageRef
-from vgid.errors import DataError
+from vgid.data.readers.arrow_rows import check_sizes
+from vgid.data.readers.base import check_file
+from vgid.errors import DataError, first_line
 
 BATCH = 16
 """Rows of a parquet file that are held at once; an image of a benchmark has up to a few megabytes."""
@@ -149,10 +151,12 @@ def columns(file: Path) -> list[str]:
     import pyarrow
     from pyarrow import parquet
 
+    check_file(file)
+    check_sizes(file)
     try:
         return list(parquet.read_schema(file).names)
     except (pyarrow.ArrowException, OSError) as error:
-        raise DataError("parquet file cannot be read", where=file, got=str(error).splitlines()[0], fix="download it again") from error
+        raise DataError("parquet file cannot be read", where=file, got=first_line(error), fix="download it again") from error
 
 
 def check_columns(file: Path, found: Sequence[str], required: Sequence[str]) -> None:
@@ -206,8 +210,8 @@ def parquet_rows(files: Sequence[Path], required: Sequence[str], optional: Seque
                     for row in batch.to_pylist():
                         number, count = number + 1, count + 1
                         yield SourceRow(f"{file}:{number}", row, count)
-        except (pyarrow.ArrowException, OSError) as error:
-            raise DataError("parquet file cannot be read", where=file, got=str(error).splitlines()[0], fix="download it again") from error
+        except (pyarrow.ArrowException, OSError, ValueError) as error:  # texts that are not UTF-8, times out of range
+            raise DataError("parquet file cannot be read", where=file, got=first_line(error), fix="download it again") from error
 
 
 def json_rows(file: Path, required: Sequence[str]) -> Iterator[SourceRow]:
@@ -232,6 +236,8 @@ def json_rows(file: Path, required: Sequence[str]) -> Iterator[SourceRow]:
 
 def _json_objects(file: Path) -> Iterator[tuple[str, Any]]:
     number = 0
+    if file.exists() and not file.is_file():  # a pipe would be waited for, without an end
+        raise DataError("not an ordinary file", where=file, expected="a data file", fix="copy its content into a file")
     try:
         with file.open("r", encoding="utf-8-sig") as lines:
             if next((line for line in lines if line.strip()), "").lstrip().startswith("["):

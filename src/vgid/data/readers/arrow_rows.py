@@ -33,7 +33,7 @@ def rows(file: Path) -> Rows:
     import pyarrow as pa
     from pyarrow import parquet
 
-    _check_sizes(file)
+    check_sizes(file)
     try:
         # With these options Arrow does not read ahead and hold whole files.
         table = parquet.ParquetFile(file, pre_buffer=False, buffer_size=2**20)
@@ -98,10 +98,13 @@ def saved_files(folder: Path) -> list[Path]:
     return files
 
 
-def _check_sizes(file: Path) -> None:
-    """Refuse values that take several times their size of memory, before any is read.
+def check_sizes(file: Path) -> None:
+    """Refuse a parquet file with values that take several times their size of memory, before any is read.
 
     In a worker process: Arrow ends the process that asks for columns which damaged metadata lack.
+
+    Raises:
+        DataError: there is such a value, or the file cannot be read.
     """
     try:
         found = limited(_too_large, file, seconds=METADATA_SECONDS, memory=MEMORY + RESERVED_BYTES)

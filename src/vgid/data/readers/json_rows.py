@@ -152,10 +152,11 @@ def _entries(stream: IO[bytes], file: Path) -> Rows:
 
 def _entry(pieces: _Pieces, where: str) -> Callable[[], Any]:
     try:
-        entry = pieces.take()
-    except _DoubledError:
-        pieces.skip_value()
-        return failing(_doubled(where))
+        try:
+            entry = pieces.take()
+        except _DoubledError:
+            pieces.skip_value()
+            return failing(_doubled(where))
     except RecursionError:
         raise _too_deep(where) from None
     except DataError:  # a ValueError, too
