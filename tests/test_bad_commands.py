@@ -191,6 +191,7 @@ COMMANDS = [
     ("data check {special} --benchmark mllmu", "not an ordinary file"),
     ("data check {forget} --forget-part 5", "an option does nothing without --benchmark"),
     ("data convert {forget} {out}.parquet --split forget", "an option does nothing without --benchmark"),
+    ("data convert {forget} {parquet_cut} --overwrite", "the file was not written by vgid"),
     ("data convert {rows} {rows} --overwrite", "the file to write is read, too"),
     ("data convert {forget} {file}", "only parquet can be written"),
     ("data enrich {forget} --model {none} --out {out}", "no such model folder"),

@@ -18,7 +18,7 @@ from vgid.data.problems import Notes, Problems
 from vgid.data.report import DataReport, report
 from vgid.data.rows import Reading
 from vgid.data.sources import checked, data_files, draw_rows, read_all, split_files, stream
-from vgid.data.writing import write_parquet
+from vgid.data.writing import is_written, write_parquet
 from vgid.errors import ConfigError, DataError, OutputError
 from vgid.reading import parse_yaml
 
@@ -238,7 +238,7 @@ def convert_data(
         protocol: settings of the benchmark that deviate from the published ones, by name.
         skip_bad_rows: leave bad rows out, with a warning for each, in place of an error.
         reading: how rows of own data are read; None for the defaults.
-        overwrite: whether a file of this name is replaced.
+        overwrite: whether a file of this name, which an earlier call wrote, is replaced.
 
     Returns:
         The number of rows written.
@@ -252,6 +252,9 @@ def convert_data(
         raise ConfigError("only parquet can be written", where=str(out), expected="a name that ends in .parquet")
     if out.is_dir() or (out.exists() and not overwrite):
         raise OutputError("the file exists already", where=str(out), fix="choose another name, or add --overwrite")
+    if out.exists() and not is_written(out):
+        fix = "choose another name, or remove the file yourself"
+        raise OutputError("the file was not written by vgid, so it is not replaced", where=str(out), fix=fix)
     if benchmark is None:
         if data is None:
             raise ConfigError("there is nothing to convert", fix="give a file or folder, or --benchmark")

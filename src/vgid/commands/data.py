@@ -146,7 +146,7 @@ def data_convert(
     turns: Turns = TurnsName.last,
     image_root: ImageRoot = None,
     skip_bad_rows: SkipBadRows = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that this command wrote before.")] = False,
 ) -> None:
     """Write own data, or a benchmark's split, as one parquet file that every command reads."""
     from vgid.benchmarking.splits import convert_data, parse_protocol

@@ -14,6 +14,8 @@ from vgid.data.example import Example, ImageRef
 from vgid.data.pictures import suffix_of
 from vgid.errors import DataError
 
+WRITTEN = b"vgid.rows"
+"""Key in the metadata of a parquet file that this package wrote."""
 ROW_GROUP = 128
 """Rows that are written to a parquet file at once; chosen by hand, so that their pictures fit into memory."""
 
@@ -39,7 +41,8 @@ def write_parquet(path: str | Path, examples: Iterable[Example]) -> int:
     words = {name: pa.string() for name in ("id", "question", "answer", "subject")}
     lists = {name: pa.list_(pa.string()) for name in ("keywords", "tags")}
     derived = pa.struct({"from": pa.string(), "kind": pa.string()})
-    schema = pa.schema({**words, "images": pa.list_(picture), **lists, "context": pa.list_(turn), "derived": derived})
+    columns = {**words, "images": pa.list_(picture), **lists, "context": pa.list_(turn), "derived": derived}
+    schema = pa.schema(columns, metadata={WRITTEN: b"1"})
     ids: set[str] = set()
     source = iter(examples)
     with whole_file(Path(path)) as unfinished, parquet.ParquetWriter(unfinished, schema, dictionary_pagesize_limit=2**26) as writer:
@@ -52,6 +55,17 @@ def write_parquet(path: str | Path, examples: Iterable[Example]) -> int:
         if not ids:
             raise DataError("no examples to write", where=path, expected="at least one")
     return len(ids)
+
+
+def is_written(path: Path) -> bool:
+    """Return whether a file is one that `write_parquet` wrote, and not somebody's own."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        return path.is_file() and WRITTEN in (parquet.read_schema(path).metadata or {})
+    except (pa.ArrowException, OSError):
+        return False
 
 
 def _parquet_row(example: Example) -> dict[str, Any]:
