@@ -199,6 +199,28 @@ def test_an_adapter_file_that_is_not_what_was_trained_is_found(random_folder: Pa
         verify_export(outputs_of(model, loaded.processor, mixed), torch.device("cpu"), tmp_path, mixed)
 
 
+def test_what_no_class_builds_is_found_in_an_older_layout(random_folder: Path, tmp_path: Path) -> None:
+    """transformers reports such tensors by the names that they would have in the present layout."""
+    base = tmp_path / "base"
+    shutil.copytree(random_folder, base)
+
+    def older(name: str) -> str:
+        name = name.replace("model.language_model.", "language_model.model.")
+        return f"language_model.{name}" if name.startswith("lm_head") else name.removeprefix("model.")
+
+    tensors = {older(name): value for name, value in load_file(base / "model.safetensors").items()}
+    extra = ["language_model.model.more.weight", "language_model.mtp.layers.0.weight", "mtp.norm.weight", "vision_tower.more.weight"]
+    tensors |= {name: torch.full((2,), float(n)) for n, name in enumerate(extra)}
+    save_file(tensors, base / "model.safetensors", {"format": "pt"})
+    loaded = load_model(base)
+    assert loaded.unbuilt == tuple(extra)
+    save_checkpoint(shaken(attach_lora(loaded.model, AdapterConfig(), seed=0)), loaded.processor, tmp_path / "merged", loaded)
+    written = read_tensors(tmp_path / "merged", extra)
+    assert [written[name].tolist() for name in extra] == [[float(n)] * 2 for n in range(4)]
+    assert differences(tensor_headers(base), tensor_headers(tmp_path / "merged")) == []
+    assert load_model(tmp_path / "merged").unbuilt == tuple(extra)
+
+
 def test_what_no_class_builds_and_side_files_are_carried_over(random_folder: Path, tmp_path: Path) -> None:
     """Two tensors of a head for multi-token prediction: 108 in, 108 out, unchanged."""
     base = tmp_path / "base"

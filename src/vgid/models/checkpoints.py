@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -114,16 +115,31 @@ def unbuilt_tensors(model: Any, names: Iterable[str], unexpected: Iterable[str])
     Args:
         model: the loaded model.
         names: names of all tensors in the checkpoint.
-        unexpected: names that transformers reported as unexpected; those that it is configured to ignore are found by their patterns.
+        unexpected: names that transformers reported as unexpected, in the present layout also where the checkpoint has an older one; those
+            that it is configured to ignore are found by their patterns.
 
     Returns:
         The names, sorted.
     """
     kinds = [type(model), *type(model).__mro__]
     patterns = [each for kind in kinds for each in getattr(kind, "_keys_to_ignore_on_load_unexpected", None) or ()]
-    built, reported = set(model.state_dict()), set(unexpected)
+    names = list(names)
+    built, reported = set(model.state_dict()), {_as_stored(name, names) for name in unexpected}
     unused = (name for name in names if name not in built)
     return sorted(name for name in unused if name in reported or any(re.search(each, name) for each in patterns))
+
+
+def _as_stored(name: str, names: Sequence[str]) -> str:
+    """The name in the file of what transformers reports by its present name: an older layout differs at the beginning."""
+    if name in names:
+        return name
+    parts = name.split(".")
+
+    def alike(other: str) -> tuple[int, int]:
+        pairs = zip(reversed(parts), reversed(other.split(".")), strict=False)
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs)), len({*parts} & {*other.split(".")})
+
+    return max(names, key=alike, default=name)
 
 
 def copy_side_files(base: Path, out: Path) -> list[str]:

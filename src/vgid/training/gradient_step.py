@@ -158,8 +158,8 @@ class GradientStep:
             DataError: rows cannot be encoded.
             RunError: the loss or a gradient is not finite, or memory does not suffice; no weight has been touched.
         """
-        # A compiler joins operations itself. DeepSpeed adds up gradients of all processes in the order in which they become known, and those
-        # of a fused layer become known together, in an order that depends on the passes that a process has.
+        # A compiler joins operations itself. DeepSpeed adds up gradients of all processes in the order in which they become known; those of
+        # a fused layer become known together, in an order that depends on the passes that a process has.
         with fused(self.model, self.config.torch_compile is not True and not self.by_engine):
             mine = self._mine(batch, following)
         loss = together(processes.exchange(mine))
