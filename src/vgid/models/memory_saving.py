@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
@@ -64,14 +64,17 @@ def compiled(model: Any, on: bool = True, backend: str = "inductor", *, forgivin
         backend: compiler, by PyTorch's name.
         forgiving: whether what cannot be compiled runs uncompiled, with a warning, in place of an error.
     """
-    layers = decoder_layers(base_of(model))[1:] if on else []
+    if not on:
+        yield
+        return
+    layers = decoder_layers(base_of(model))[1:]
     settings = {
         "suppress_errors": forgiving,
         "skip_nnmodule_hook_guards": False,
         "recompile_limit": VARIANTS,
         "accumulated_recompile_limit": VARIANTS * max(1, len(layers)),
     }
-    with torch._dynamo.config.patch(settings) if on else nullcontext():
+    with torch._dynamo.config.patch(settings):
         fast = torch.compile(_run_layer, backend=backend, dynamic=True)
         for layer in layers:
             layer.forward = _compiled_forward(layer, fast)
