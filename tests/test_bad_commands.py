@@ -266,7 +266,7 @@ BAD_MODELS = {
     "config_of_defaults": "the configuration describes a larger model than the weights",
     "config_of_two_layers": "the configuration names fewer layers than there are in the weights",
     "pictures_of_gigabytes": "pictures would be made too large",
-    "asked_other_token": "the model fails on a row",
+    "asked_other_token": "model and processor disagree about the token of a picture",
     "asked_other_size": "the model fails on a row",
     "asked_no_patch": "integer division or modulo by zero",
     "weights_empty": "the weights cannot be read",

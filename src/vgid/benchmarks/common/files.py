@@ -181,6 +181,17 @@ def check_columns(file: Path, found: Sequence[str], required: Sequence[str]) -> 
         )
 
 
+def _in_microseconds(batch: Any) -> Any:
+    """A batch with its times in nanoseconds cut to microseconds: Python has no smaller unit, and Arrow asks for pandas then."""
+    import pyarrow
+
+    def coarser(kind: Any) -> Any:
+        return pyarrow.timestamp("us", kind.tz) if pyarrow.types.is_timestamp(kind) and kind.unit == "ns" else kind
+
+    schema = pyarrow.schema([field.with_type(coarser(field.type)) for field in batch.schema])
+    return batch if schema == batch.schema else batch.cast(schema, safe=False)
+
+
 def parquet_rows(files: Sequence[Path], required: Sequence[str], optional: Sequence[str] = ()) -> Iterator[SourceRow]:
     """Stream the rows of parquet files; columns that are not named are not read.
 
