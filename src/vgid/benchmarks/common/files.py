@@ -218,7 +218,7 @@ def parquet_rows(files: Sequence[Path], required: Sequence[str], optional: Seque
             # Without these two, Arrow reads ahead and holds whole files.
             with parquet.ParquetFile(file, pre_buffer=False, buffer_size=BUFFER) as table:
                 for batch in table.iter_batches(batch_size=BATCH, columns=wanted):
-                    for row in batch.to_pylist():
+                    for row in _in_microseconds(batch).to_pylist():
                         number, count = number + 1, count + 1
                         yield SourceRow(f"{file}:{number}", row, count)
         except (pyarrow.ArrowException, OSError, ValueError) as error:  # texts that are not UTF-8, times out of range
