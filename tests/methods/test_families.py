@@ -12,6 +12,8 @@ from vgid.models.structure import decoder_layers, feed_forward
 from vgid.unlearning import train_and_export
 
 SOME = ("LLaVA-1.5", "LLaVA with a mixture of experts", "Gemma-3", "Idefics3", "Qwen2.5-VL")
+NEED_NEURONS = ("manu", "mip_editor")
+"""Methods that edit neurons of feed-forward blocks, which experts do not have: each expert's weights are a slice of a larger tensor."""
 
 
 def saved(family: Family, folder: Path) -> LoadedModel:
@@ -46,6 +48,10 @@ def test_every_layer_has_its_neurons(family: Family, tmp_path: Path) -> None:
 @pytest.mark.parametrize("row", [*TRAINED, *OTHERS], ids=str)
 def test_methods_run_on_other_families(family: Family, row: Row, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.getbasetemp() / f"methods-{family}"
+    if not family.neurons and row.name in NEED_NEURONS:
+        with pytest.raises(ModelError, match=r"no feed-forward neurons found"):
+            train_and_export(saved(family, folder), forget_rows(), retain_rows(), row.config, out=tmp_path / "out")
+        return
     # Writing reloads the checkpoint with stock libraries and compares it.
     fitted = train_and_export(saved(family, folder), forget_rows(), retain_rows(), row.config, out=tmp_path / "out")
     assert (tmp_path / "out" / "merged").is_dir() and bool(fitted.curves) == (row in TRAINED)
