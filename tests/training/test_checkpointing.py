@@ -17,7 +17,7 @@ from vgid.errors import ConfigError, OutputError, RunError, StoppedError
 from vgid.methods.vgid.narrow import contrast
 from vgid.models.loading import load_model
 from vgid.results import SCHEMA
-from vgid.run_folder import note, noting
+from vgid.run_folder import discard, note, noting, output_folder
 from vgid.training.checkpointing import Checkpoint, Checkpoints
 from vgid.training.fit import fit
 from vgid.unlearning import completed, row_digests
@@ -46,10 +46,22 @@ def test_what_is_written_is_read_back_exactly(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX")
 def test_only_the_owner_can_read_it_and_nothing_else_is_left(tmp_path: Path) -> None:
     checkpoints = stored(tmp_path / "c")
-    (tmp_path / "c" / ".state.safetensors.killed.tmp").touch()
+    (tmp_path / "c" / ".unfinished").mkdir()
+    (tmp_path / "c" / ".unfinished" / ".tmpXOjvrs").touch()  # left by a process that was killed
     stored(tmp_path / "c", 2.0)
     assert names(tmp_path / "c") == ["state.safetensors"]
     assert (tmp_path / "c").stat().st_mode & 0o777 == 0o700 and checkpoints.file.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_safetensors_left_when_it_was_killed_goes_with_the_checkpoint(tmp_path: Path) -> None:
+    with output_folder(tmp_path / "run"):
+        stored(tmp_path / "run" / "c")
+        (tmp_path / "run" / "c" / ".unfinished").mkdir()
+        (tmp_path / "run" / "c" / ".unfinished" / ".tmpXOjvrs").touch()
+        assert discard(tmp_path / "run" / "c") and not (tmp_path / "run" / "c").exists()
+        stored(tmp_path / "run" / "c")
+        (tmp_path / "run" / "c" / ".tmpXOjvrs").touch()  # somebody else's
+        assert discard(tmp_path / "run" / "c") and names(tmp_path / "run" / "c") == [".tmpXOjvrs"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="limits are POSIX")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,6 +28,8 @@ from vgid.training.fingerprint import Fingerprint, check_same
 
 STATE = "state.safetensors"
 """Name of the file in a checkpoint's folder."""
+UNFINISHED = ".unfinished"
+"""Folder in it where the file is written: safetensors writes to a file of its own beside the one it is given, under any name."""
 FORMAT = "vgid.checkpoint/2"
 Tensors = Mapping[str, Tensor]
 
@@ -89,9 +91,8 @@ class Checkpoints:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for left in self.folder.glob(f".{self.file.name}.*.tmp"):  # by a process that was killed
-                left.unlink()
             note(self.file)
+            note(self.folder / UNFINISHED, tree=True)
             header = {"format": FORMAT, "notes": json.dumps({**checkpoint.notes, "fingerprint": self.fingerprint})}
             _write(self.file, dict(checkpoint.tensors), header)
         except (OSError, SafetensorError) as error:
@@ -106,21 +107,23 @@ class Checkpoints:
 def remove_checkpoint(folder: Path) -> None:
     """Remove a checkpoint, and its folder if nothing else is in it."""
     (folder / STATE).unlink(missing_ok=True)
+    shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
     with suppress(OSError):  # gone, or with files of others in it
         folder.rmdir()
 
 
 def _write(file: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=".tmp")
-    os.close(descriptor)
+    unfinished = file.parent / UNFINISHED
+    shutil.rmtree(unfinished, ignore_errors=True)  # what a process that was killed has left
+    unfinished.mkdir(mode=0o700)
     try:
+        temporary = unfinished / file.name
         save_file(tensors, temporary, header)
-        os.chmod(temporary, 0o600)
-        _sync(Path(temporary))
+        temporary.chmod(0o600)
+        _sync(temporary)
         os.replace(temporary, file)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
     if os.name == "posix":
         _sync(file.parent)
 
