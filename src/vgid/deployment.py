@@ -24,7 +24,7 @@ from vgid.evaluation.generation import generate
 from vgid.formats import check_format, convert_to_gguf, find_converter, write_format
 from vgid.model_card import carry_card
 from vgid.models.checkpoints import WEIGHTS, check_finite, copy_side_files, differences, folder_of, opened, tensor_headers
-from vgid.models.export import TOLERANCE, compare, finite_logits, merge_adapter, release
+from vgid.models.export import FEW, TOLERANCE, compare, finite_logits, merge_adapter, release
 from vgid.models.file_checks import ADAPTER_WEIGHTS, base_of_adapter, check_adapter, is_adapter, weight_files
 from vgid.models.foreign_adapters import is_plain
 from vgid.models.loading import LoadedModel, check_model_path, load_model
@@ -34,8 +34,6 @@ SHOWN = 20
 """Differences between checkpoints that a message lists."""
 PROBES = 16
 """Number of questions that exports are compared on; chosen by hand."""
-FEW = 2
-"""Number of questions that a model is asked before it is written, only to see that its logits are numbers."""
 log = logging.getLogger("vgid")
 VOCABULARY = re.compile(r"\b(embed_tokens|lm_head)\b")
 """In the names of tensors with a row for each token."""

@@ -36,7 +36,7 @@ from vgid.evaluation.metrics import key_fact, normalise
 from vgid.memory import free_memory
 from vgid.model_card import add_to_card, carry_card
 from vgid.models.checkpoints import check_finite, copy_side_files
-from vgid.models.export import FAILED, finite_logits, release, save_checkpoint
+from vgid.models.export import FAILED, FEW, finite_logits, release, save_checkpoint
 from vgid.models.loading import LoadedModel, load_model
 from vgid.models.quantisation import few_bits
 
@@ -59,8 +59,6 @@ while True:
     time.sleep(60)
 """
 """The server in the package xllamacpp, with the options of llama.cpp's own."""
-FEW = 2
-"""Rows at which the logits of what was written are looked at."""
 log = logging.getLogger("vgid")
 
 

@@ -42,6 +42,8 @@ FAILED = "VERIFICATION-FAILED.json"
 """Name of the file that marks an export that does not answer as the trained model."""
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 2.5e-1}
 """Largest absolute difference of two logits of an adapter on its base and the merged model, by precision; chosen by hand."""
+FEW = 2
+"""Number of questions that a model is asked only to see that its logits are numbers."""
 log = logging.getLogger("vgid")
 
 
