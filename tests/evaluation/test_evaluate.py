@@ -1,18 +1,23 @@
 """Asking and scoring: batched as one by one, by the plain formula, and the same whatever else is in the batch."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 from tests.conftest import example
+from vgid.config import resolve
 from vgid.data.batching import Encoder
 from vgid.data.example import STRANGER, Example
 from vgid.errors import ConfigError, DataError
 from vgid.evaluation.evaluate import ItemResult, evaluate, loss_ks_test, summarise
 from vgid.evaluation.generation import generate
-from vgid.evaluation.scoring import score
-from vgid.models.loading import LoadedModel
+from vgid.evaluation.scoring import _said, score
+from vgid.models.loading import LoadedModel, load_model
+from vgid.synthetic.tiny import tiny_path
+from vgid.training.fit import fit
 
 
 def test_batched_answers_are_those_of_one_question_at_a_time(random_model: LoadedModel, mixed: list[Example]) -> None:
@@ -47,6 +52,33 @@ def test_every_question_is_asked_once_and_progress_ends(random_model: LoadedMode
     # Three questions (both text-only rows ask the same) and four recorded answers, though both splits hold them.
     assert told[-1] == (7, 7)
     assert [item.prediction for item in results["a"].items] == [item.prediction for item in results["b"].items]
+
+
+def test_what_scoring_shows_to_be_said_is_what_generation_says(mixed: list[Example], monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = ["adapter=null", "validation.every=0", "training.steps=40", "training.retain_batch=4"]
+    learned = fit(load_model(tiny_path()), [], mixed[:2], resolve("demo", settings, method="finetune")).loaded
+    slow = generate(learned, mixed)
+    scores = score(learned, mixed)
+    assert [each.said is not None for each in scores[:2]] == [True, True] and not all(each.said for each in scores)
+    asked: list[str] = []
+
+    def counted(loaded: LoadedModel, rows: Sequence[Example], **options: Any) -> list[str]:
+        asked.extend(row.id for row in rows)
+        return generate(loaded, rows, **options)
+
+    monkeypatch.setattr("vgid.evaluation.evaluate.generate", counted)
+    found = evaluate(learned, {"all": mixed})["all"].items
+    assert [item.prediction for item in found] == slow
+    assert not {row.id for row in mixed[:2]} & set(asked) and asked
+    # An answer that is longer than asked for is cut as generation cuts it.
+    cut = evaluate(learned, {"all": mixed}, max_new_tokens=2)["all"].items
+    assert [item.prediction for item in cut] == generate(learned, mixed, max_new_tokens=2)
+
+
+def test_an_answer_is_said_up_to_the_token_that_ends_it() -> None:
+    assert _said([(7, True), (8, True), (3, True), (9, False)], [3]) == (7, 8, 3)
+    assert _said([(7, True), (8, False), (3, True)], [3]) is None
+    assert _said([(7, True), (8, True)], [3]) is None
 
 
 def test_empty_splits_and_batches_are_refused(random_model: LoadedModel, mixed: list[Example]) -> None:

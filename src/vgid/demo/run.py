@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from vgid.artifacts import write_json_atomic
 from vgid.config import RunConfig
-from vgid.demo.data import Splits, read_data, write_data
+from vgid.demo.data import DemoData, Splits, read_data, write_data
 from vgid.demo.report import EXAMPLES_SHOWN, evenly_spaced, report_example
 from vgid.demo.targets import TARGETS, Target
 from vgid.demo.teachers import evaluate_teachers
 from vgid.demo.training import train_in_parallel, training_jobs
+from vgid.demo.workers import Workers, share_of_cores, threads
 from vgid.evaluation.evaluate import SplitResult, evaluate
-from vgid.models.loading import LoadedModel, load_model
-from vgid.progress import Stages
+from vgid.models.loading import load_model
+from vgid.progress import Progress, Stages
 from vgid.report.html import ReportData, write_report
 from vgid.results import build_results
 from vgid.run_folder import discard
@@ -134,21 +136,44 @@ def _memorise_and_forget(
     config = target.config([f"seed={seed}"])
     with stages("Memorising everyone", "memorise") as memorised, stages("Retraining without them", "retrain") as retrained:
         train_in_parallel(training_jobs(target, data, out, seed), (memorised, retrained))
-    with stages("Unlearning by VGID", "unlearn") as progress:
-        unlearned = train_and_export(load_model(out / "base"), data.forget, data.retain, config, out=out, progress=progress)
-    evaluated = {}
-    for name in ("base", "merged", "retrained"):
-        evaluated["unlearned" if name == "merged" else name] = _evaluate(load_model(out / name), data.splits, stages, name)
-    variants = {name: target.config([*changes, f"seed={seed}"]) for name, changes in ABLATIONS.items()} if ablation else {}
-    teachers = evaluate_teachers(load_model(out / "base"), data.splits["forget"], variants) if variants else {}
+    # The base and the retrained model are examined in a second process meanwhile.
+    cores = target.threads or share_of_cores(2)
+    with threads(cores), Workers(1, cores) as beside:
+        beside.start(partial(_evaluate_models, (out / "base", out / "retrained"), data.splits))
+        with stages("Unlearning by VGID", "unlearn") as progress:
+            unlearned = train_and_export(load_model(out / "base"), data.forget, data.retain, config, out=out, progress=progress)
+        with stages("Examining base and retrained model", "evaluate") as progress:
+            [(base, retrained)] = beside.finish([progress])
+        with stages("Examining the unlearned model", "evaluate") as progress:
+            [merged] = _evaluate_models([out / "merged"], data.splits, progress)
+        evaluated = {"base": base, "unlearned": merged, "retrained": retrained}
+        teachers, ablated = _ablate(target, out, data, seed, stages) if ablation else ({}, {})
+    return DemoOutcome(world, data.splits, evaluated, ablated, teachers, unlearned, config, stages.seconds)
+
+
+def _ablate(
+    target: Target, out: Path, data: DemoData, seed: int, stages: Stages
+) -> tuple[Mapping[str, Mapping[str, float]], Mapping[str, SplitResults]]:
+    """Figures of each variant's teacher before any training, and of the models unlearned with it."""
+    variants = {name: target.config([*changes, f"seed={seed}"]) for name, changes in ABLATIONS.items()}
+    teachers = evaluate_teachers(load_model(out / "base"), data.splits["forget"], variants)
     ablated = {}
     for name, variant in variants.items():
         with stages(f"Unlearning with {name}", "ablation") as progress:
             fitted = fit(load_model(out / "base"), data.forget, data.retain, variant, progress=progress)
-        ablated[name] = _evaluate(fitted.loaded, data.splits, stages, name)
-    return DemoOutcome(world, data.splits, evaluated, ablated, teachers, unlearned, config, stages.seconds)
+        with stages(f"Examining the {name} model", "evaluate") as progress:
+            ablated[name] = evaluate(fitted.loaded, data.splits, on_progress=progress)
+    return teachers, ablated
 
 
-def _evaluate(loaded: LoadedModel, splits: Splits, stages: Stages, name: str) -> SplitResults:
-    with stages(f"Examining the {name} model", "evaluate") as progress:
-        return evaluate(loaded, splits, on_progress=progress)
+def _evaluate_models(folders: Sequence[Path], splits: Splits, progress: Progress) -> list[SplitResults]:
+    """Evaluate checkpoints one after another, as one stage."""
+    out = []
+    for number, folder in enumerate(folders):
+        tick = partial(_tick, progress, number, len(folders))
+        out.append(evaluate(load_model(folder), splits, on_progress=tick))
+    return out
+
+
+def _tick(progress: Progress, number: int, of: int, done: int, total: int) -> None:
+    progress(number * total + done, of * total)

@@ -31,6 +31,7 @@ class Target:
         questions_per_split: questions of each split to ask, at most; None asks them all.
         prepare: makes the base, where that takes long; None where it ships with the package.
         cached: keep memorised models in the user's cache folder, where making them takes long.
+        threads: threads of each process that trains or asks a model; None for its share of the cores.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Target:
     questions_per_split: int | None = None
     prepare: Callable[[Progress], object] | None = None
     cached: bool = False
+    threads: int | None = None
 
     def make_base(self, stages: Stages) -> None:
         """Make the base, where that takes long, before two processes need it at once.
@@ -90,6 +92,7 @@ TARGETS.register("tiny")(
         people=(24, 6),
         methods=METHOD_SETTINGS,
         memorising={"steps": 240, "retain_batch": 48, "pack": 1, "learning_rate": 2e-3, "warmup_steps": 20, "optimizer": "muon"},
+        threads=1,  # two take half as much processor time again, and no less time
     )
 )
 TARGETS.register("smol")(

@@ -1,36 +1,24 @@
-"""Two training jobs at once: the model that memorises everyone, and the one that never meets the people to forget.
-
-Each runs in a process of its own with half of the cores, since a small model cannot use many cores alone.
-"""
+"""Two training jobs at once: the model that memorises everyone, and the one that never meets the people to forget."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-import queue
 import shutil
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from vgid.artifacts import cache_folder, whole_folder
 from vgid.config import RunConfig
 from vgid.data.example import Example
 from vgid.demo.data import DemoData
 from vgid.demo.targets import Target
+from vgid.demo.workers import Workers
 from vgid.models.export import save_checkpoint
 from vgid.models.loading import load_model
-from vgid.progress import Progress, quiet_libraries
+from vgid.progress import Progress
 from vgid.training.fit import fit
-
-POLL_SECONDS = 0.2
-"""Seconds to wait for news of a training job before looking whether all jobs have ended."""
 
 
 @dataclass(frozen=True)
@@ -104,25 +92,7 @@ def train_in_parallel(jobs: Sequence[TrainingJob], progress: Sequence[Progress])
     Raises:
         VgidError: a job failed; raised once all have ended.
     """
-    context = get_context("spawn")
-    with context.Manager() as manager:
-        news = manager.Queue()
-        with ProcessPoolExecutor(len(jobs), context, _share_cores, (len(jobs),)) as pool:
-            futures = [pool.submit(_train, job, number, news) for number, job in enumerate(jobs)]
-            while not all(future.done() for future in futures) or not news.empty():
-                try:
-                    number, done, total = news.get(timeout=POLL_SECONDS)
-                    progress[number](done, total)
-                except queue.Empty:
-                    continue
-            for future in futures:
-                future.result()
-
-
-def _share_cores(processes: int) -> None:
-    quiet_libraries()
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
-
-
-def _train(job: TrainingJob, number: int, news: Any) -> None:
-    job.train(lambda done, total: news.put((number, done, total)))
+    with Workers(len(jobs), jobs[0].target.threads) as workers:
+        for job in jobs:
+            workers.start(job.train)
+        workers.finish(progress)

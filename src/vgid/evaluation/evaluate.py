@@ -11,7 +11,7 @@ from typing import Any
 from vgid.data.example import Example, subject_key
 from vgid.data.sources import Rows, rows_of
 from vgid.errors import DataError
-from vgid.evaluation.generation import generate
+from vgid.evaluation.generation import generate, texts_of
 from vgid.evaluation.metrics import in_words, probability
 from vgid.evaluation.scoring import AnswerScore, score
 from vgid.evaluation.statistics import Interval, KSResult, bootstrap_ci, ks_two_sample
@@ -92,7 +92,8 @@ def evaluate(
 ) -> dict[str, SplitResult]:
     """Ask a model every question of every split; score its answers, and how likely it finds the recorded ones.
 
-    A question about the same images is asked once, even if it is in several splits.
+    A question about the same images is asked once, even if it is in several splits. Recorded answers are scored first: where each token of
+    one is the likeliest, it is what the model says, and nothing is generated.
 
     Args:
         model: folder or hub id, or a loaded model.
@@ -121,9 +122,15 @@ def evaluate(
     questions = {_question(example): example for example in everything}
     answers = {(_question(example), example.answer): example for example in everything}
     advance = _counter(len(questions) + len(answers), on_progress)
-    said = generate(loaded, list(questions.values()), max_new_tokens=max_new_tokens, batch_size=batch_size, on_batch=advance)
-    scored = score(loaded, list(answers.values()), batch_size, on_batch=advance)
-    predictions, scores = dict(zip(questions, said, strict=True)), dict(zip(answers, scored, strict=True))
+    scores = dict(zip(answers, score(loaded, list(answers.values()), batch_size, on_batch=advance), strict=True))
+    said = {key[0]: each.said for key, each in scores.items() if each.said and len(each.said) <= max_new_tokens}
+    advance(len(said))
+    predictions = dict(zip(said, texts_of(loaded, [list(each) for each in said.values()]), strict=True))
+    others = [question for question in questions if question not in said]
+    generated = generate(
+        loaded, [questions[each] for each in others], max_new_tokens=max_new_tokens, batch_size=batch_size, on_batch=advance
+    )
+    predictions |= zip(others, generated, strict=True)
 
     def item(example: Example) -> ItemResult:
         question = _question(example)

@@ -16,7 +16,7 @@ from vgid.data.example import Example
 from vgid.data.packing import Style, groups
 from vgid.errors import ConfigError
 from vgid.evaluation.decoding import Choose, Decoded, decode, shared_heads
-from vgid.evaluation.inference import OnBatch, by_length, frozen
+from vgid.evaluation.inference import OnBatch, by_length, end_tokens, frozen
 from vgid.evaluation.sampling import DrawnTokens, Sampling
 from vgid.memory import as_many_as_fit
 from vgid.models.forward import understood
@@ -122,7 +122,7 @@ def _decode(
 ) -> Decoded:
     encoder, config = loaded.encoder, model.generation_config
     batch = encoder.pack([encoder.row(row, answer=None) for row in rows], rows, style).to(model.device)
-    ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+    ends = config.eos_token_id or []
     choose: Choose | None = None
     if sampling is not None:
         numbers = sampling.numbers([row.id for row in rows], max_new_tokens)
@@ -140,18 +140,19 @@ def _answer(
 ) -> list[str]:
     most = model.generation_config.max_new_tokens
     if style is not None:
-        return _texts(loaded, _decode(loaded, model, rows, style, most, sampling=sampling).tokens)
+        return texts_of(loaded, _decode(loaded, model, rows, style, most, sampling=sampling).tokens)
     inputs = prompts(rows).to(model.device).model_inputs
     width = inputs["input_ids"].shape[1]
     options = {}
     if sampling is not None:
         options["logits_processor"] = LogitsProcessorList([DrawnTokens(sampling, sampling.numbers([row.id for row in rows], most), width)])
     tokens = model.generate(**inputs, **options)  # [b, s + new]: left padded prompts, so new tokens start at the same position
-    return _texts(loaded, tokens[:, width:])
+    return texts_of(loaded, tokens[:, width:])
 
 
-def _texts(loaded: LoadedModel, tokens: Any) -> list[str]:
-    return [text.strip() for text in loaded.processor.batch_decode(tokens, skip_special_tokens=True)]
+def texts_of(loaded: LoadedModel, tokens: Any) -> list[str]:
+    """Return the texts of answers from their tokens: without special tokens and without white space at the ends."""
+    return [text.strip() for text in loaded.processor.batch_decode(tokens, skip_special_tokens=True)] if len(tokens) else []
 
 
 @contextmanager
@@ -166,22 +167,17 @@ def greedy(loaded: LoadedModel, max_new_tokens: int) -> Iterator[Any]:
     """
     # PEFT's wrapper would read its own configuration; the layers of the model inside hold the adapter.
     model = base_of(loaded.model)
-    own, tokenizer = model.generation_config, loaded.processor.tokenizer
-    end = own.eos_token_id if own.eos_token_id is not None else tokenizer.eos_token_id
-    pad = next((each for each in (tokenizer.pad_token_id, own.pad_token_id, _first(end)) if each is not None), None)
+    own, ends = model.generation_config, end_tokens(loaded)
+    pad = next((each for each in (loaded.processor.tokenizer.pad_token_id, own.pad_token_id, *ends) if each is not None), None)
     model.generation_config = GenerationConfig(
         max_new_tokens=max_new_tokens,
         do_sample=False,
         num_beams=1,
         bos_token_id=own.bos_token_id,
-        eos_token_id=end,
+        eos_token_id=ends or None,
         pad_token_id=pad,
     )
     try:
         yield model
     finally:
         model.generation_config = own
-
-
-def _first(ids: int | list[int] | None) -> int | None:
-    return ids[0] if isinstance(ids, list) else ids

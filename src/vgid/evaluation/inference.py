@@ -1,4 +1,4 @@
-"""Shared by generation and scoring: a model in evaluation mode, and batches with little padding."""
+"""Shared by generation and scoring: a model in evaluation mode, what ends its texts, and batches with little padding."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from torch import nn
 from vgid.data.example import Example
 from vgid.data.packing import Style, groups
 from vgid.errors import ConfigError
+from vgid.models.loading import LoadedModel
+from vgid.models.structure import base_of
 
 OnBatch = Callable[[int], None]
 """Called after every batch with the number of its examples."""
@@ -27,6 +29,13 @@ def frozen(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+def end_tokens(loaded: LoadedModel) -> list[int]:
+    """Return the ids of the tokens that end a text of the model: those that its checkpoint configures, or its tokenizer's."""
+    own = base_of(loaded.model).generation_config.eos_token_id
+    end = own if own is not None else loaded.processor.tokenizer.eos_token_id
+    return end if isinstance(end, list) else [] if end is None else [end]
 
 
 def by_length(examples: Sequence[Example], batch_size: int, packing: Style | None = None) -> Iterator[list[int]]:
