@@ -246,6 +246,32 @@ def test_the_teacher_shares_rows_too(family: Family, loaded: LoadedModel, encode
     assert (packed - plain).abs().max() <= 1e-5 * max(1.0, plain.abs().max())
 
 
+def test_a_picture_is_processed_once(loaded: LoadedModel, rows: list[Example], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another question about pictures that are known is encoded as if they were new, by a processor that sees none of their pixels."""
+    encoder, kind, calls = Encoder(loaded.processor), type(loaded.processor.image_processor), 0
+    process = kind.__call__
+
+    def counted(self: object, *arguments: object, **options: object) -> object:
+        nonlocal calls
+        calls += 1
+        return process(self, *arguments, **options)
+
+    monkeypatch.setattr(kind, "__call__", counted)
+    shown = [row for row in rows if row.images]
+    for row in shown:
+        encoder.row(row)
+    first = calls
+    others = [
+        replace(row, question=question) for row in shown for question in ("\nWhat is her name, and where does she live?", "Her name?\n")
+    ]
+    known = [encoder.row(other) for other in others]
+    assert first and calls == first
+    for again, new in zip(known, [Encoder(loaded.processor).row(other) for other in others], strict=True):
+        for got, expected in ((again.text, new.text), (again.images, new.images)):
+            assert list(got) == list(expected)
+            assert all(torch.equal(got[name], expected[name]) for name in expected)
+
+
 def test_odd_pictures_are_seen(family: Family, loaded: LoadedModel, encoder: Encoder) -> None:
     """The smallest, one as wide as any may be, and one of 16 bits, which is seen as the same one of 8 bits: v * 257 is v."""
     eight = np.random.default_rng(5).integers(0, 256, (40, 40), dtype=np.uint8)

@@ -23,6 +23,7 @@ from vgid.data.conversation import Rendered, render_chat, render_form
 from vgid.data.example import Example, ImageRef
 from vgid.data.packing import Layout, Packing, Placement, Positions, Style, describe, groups, lay_out, placements
 from vgid.data.picture_size import PictureSize, sized
+from vgid.data.processed_once import NotProcessedError, processing_once
 from vgid.data.special_tokens import check_special, special_words
 from vgid.errors import DataError, ModelError
 from vgid.memory import to_device
@@ -138,6 +139,7 @@ class Encoder:
     def __init__(self, processor: Any, max_length: int | None = None, size: PictureSize | None = None, prompt: str | None = None) -> None:
         self.size, self.prompt = size or PictureSize(), prompt
         self.processor = sized(processor, self.size)
+        self._prompting, self._once = processing_once(self.processor)
         self.tokenizer = processor.tokenizer
         limit = max_length or self.tokenizer.model_max_length
         self.max_length = limit if limit < UNBOUNDED else None
@@ -396,13 +398,30 @@ class Encoder:
             return self._call(prompt, images, example)
         key = (prompt, example.images)
         if key not in self._rows:
-            text, pictures = self._call(prompt, [self.picture(ref) for ref in example.images], example)
+            text, pictures = self._call_once(prompt, example)
             if example.images not in self._pictures and self._has_room(_nbytes(pictures)):
                 self._pictures[example.images] = pictures
+            if self._once is not None and example.images not in self._pictures:
+                self._once.forget(example.images)
             if example.images not in self._pictures or not self._has_room(_nbytes(text)):
-                return text, pictures
+                return text, self._pictures.get(example.images, pictures)
             self._rows[key] = text
         return self._rows[key], self._pictures[example.images]
+
+    def _call_once(self, prompt: str, example: Example) -> tuple[Values, Values]:
+        """As `_call`, but pictures whose values are kept are neither opened nor processed again: in place of these values are zeros."""
+        key = example.images
+        if self._once is None:
+            return self._call(prompt, [self.picture(ref) for ref in key], example)
+        if key in self._pictures and (blank := self._once.blank(key)):
+            try:
+                with self._once.of(key, blank):
+                    return self._call(prompt, blank, example)
+            except NotProcessedError:
+                self._once.forget(key)
+        pictures = [self.picture(ref) for ref in key]
+        with self._once.of(key, pictures):
+            return self._call(prompt, pictures, example)
 
     def _call(self, prompt: str, images: Pictures | None, example: Example) -> tuple[Values, Values]:
         """Tensors with one entry for each token, `[s]`, and all others."""
@@ -412,9 +431,9 @@ class Encoder:
         if self.tokenizer.bos_token and prompt.startswith(self.tokenizer.bos_token):
             inputs["add_special_tokens"] = False  # the template has written the token that starts a text; a second one confuses models
         try:
-            encoded = self.processor(**inputs)
+            encoded = self._prompting(**inputs)
             if self._takes_answers and self._answer_values is None:
-                self._answer_values = _last(self.processor(**inputs, suffix=["a"]))
+                self._answer_values = _last(self._prompting(**inputs, suffix=["a"]))
         except REFUSALS as error:
             raise DataError(
                 "the processor refuses this row",
