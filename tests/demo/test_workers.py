@@ -44,6 +44,8 @@ def test_threads_are_as_before_afterwards(monkeypatch: pytest.MonkeyPatch) -> No
     before = torch.get_num_threads()
     with threads(before + 1):
         assert torch.get_num_threads() == before + 1
+    with threads(None):
+        assert torch.get_num_threads() == before
     assert torch.get_num_threads() == before
     monkeypatch.setattr("os.cpu_count", lambda: 9)
     assert (share_of_cores(2), share_of_cores(20)) == (4, 1)

@@ -109,6 +109,20 @@ def growth() -> str:
     return "\n".join(lines) + "\n\n(`perf/results/growth-tiny.json`)\n"
 
 
+def demo() -> str:
+    """What the demo gave on several seeds: before, unlearned and retrained."""
+    found = read_result("demo-tiny.json")["seeds"]
+    first = next(iter(found.values()))
+    lines = [f"| split | n | {' | '.join(f'seed {seed}' for seed in found)} |", f"|---|---|{'---|' * len(found)}"]
+    for split, models in first.items():
+        cells = [
+            " / ".join(f"{100 * seed[split][model]['accuracy']:.1f}" for model in ("base", "unlearned", "retrained"))
+            for seed in found.values()
+        ]
+        lines.append(f"| `{split}` | {models['base']['n']} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n\n(`perf/results/demo-tiny.json`)\n"
+
+
 def metrics() -> str:
     """The metrics of forgetting, as `vgid metrics list` lists them."""
     lines = ["| metric | measures | reads | needs | definition | unit | source |", "|---|---|---|---|---|---|---|"]
@@ -158,6 +172,7 @@ TABLES: Mapping[str, tuple[str, Callable[[], str]]] = {
     "answers": ("speed.md", answers),
     "attacks": ("audit.md", attacks),
     "benchmarks": ("benchmarks.md", benchmarks.as_markdown),
+    "demo": ("demo.md", demo),
     "growth": ("speed.md", growth),
     "meta": ("results.md", meta),
     "methods": ("methods.md", catalogue.markdown),

@@ -15,7 +15,7 @@ from vgid.demo.report import EXAMPLES_SHOWN, evenly_spaced, report_example
 from vgid.demo.targets import TARGETS, Target
 from vgid.demo.teachers import evaluate_teachers
 from vgid.demo.training import train_in_parallel, training_jobs
-from vgid.demo.workers import Workers, share_of_cores, threads
+from vgid.demo.workers import Workers, threads
 from vgid.evaluation.evaluate import SplitResult, evaluate
 from vgid.models.loading import load_model
 from vgid.progress import Progress, Stages
@@ -137,8 +137,7 @@ def _memorise_and_forget(
     with stages("Memorising everyone", "memorise") as memorised, stages("Retraining without them", "retrain") as retrained:
         train_in_parallel(training_jobs(target, data, out, seed), (memorised, retrained))
     # The base and the retrained model are examined in a second process meanwhile.
-    cores = target.threads or share_of_cores(2)
-    with threads(cores), Workers(1, cores) as beside:
+    with threads(target.threads), Workers(1, target.threads) as beside:
         beside.start(partial(_evaluate_models, (out / "base", out / "retrained"), data.splits))
         with stages("Unlearning by VGID", "unlearn") as progress:
             unlearned = train_and_export(load_model(out / "base"), data.forget, data.retain, config, out=out, progress=progress)

@@ -24,14 +24,14 @@ class Workers:
 
     Args:
         count: number of processes, and so of calls that run at the same time.
-        threads: threads of each; None for an equal share of the cores.
+        threads: threads of each; None for an equal share of the cores, and at most half of them.
     """
 
     def __init__(self, count: int, threads: int | None = None) -> None:
         self._context = get_context("spawn")
         self._manager = self._context.Manager()
         self._news = self._manager.Queue()
-        self._pool = ProcessPoolExecutor(count, self._context, _prepare, (threads or share_of_cores(count),))
+        self._pool = ProcessPoolExecutor(count, self._context, _prepare, (threads or share_of_cores(max(2, count)),))
         self._running: list[Future[Any]] = []
 
     def __enter__(self) -> Workers:
@@ -76,10 +76,10 @@ def share_of_cores(processes: int) -> int:
 
 
 @contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Within the `with` statement, this process computes with so many threads."""
+def threads(count: int | None) -> Iterator[None]:
+    """Within the `with` statement, this process computes with so many threads; None changes nothing."""
     before = torch.get_num_threads()
-    torch.set_num_threads(count)
+    torch.set_num_threads(count or before)
     try:
         yield
     finally:
