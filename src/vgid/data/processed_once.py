@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,13 @@ from PIL import Image
 
 class NotProcessedError(Exception):
     """What an image processor makes of these pictures is not known."""
+
+
+class _Now(threading.local):
+    """What the calls of this thread are about, and how many there were."""
+
+    key: Hashable | None = None
+    calls = 0
 
 
 class ProcessedOnce:
@@ -29,8 +37,8 @@ class ProcessedOnce:
         self._own = own
         self._returned: dict[Hashable, list[tuple[str, Any]]] = {}
         self._sizes: dict[Hashable, list[tuple[int, int]]] = {}
-        self._key: Hashable | None = None
-        self._calls = 0
+        self._lock = threading.Lock()
+        self._now = _Now()
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "_own":
@@ -39,12 +47,13 @@ class ProcessedOnce:
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         """Return what the image processor returns; where it did so before for the pictures that `of` names, with zeros as pixels."""
-        if self._key is None:
+        key, number = self._now.key, self._now.calls
+        if key is None:
             return self._own(*arguments, **options)
+        self._now.calls += 1
         asked = repr({name: value for name, value in options.items() if name != "images"})
-        known, number = self._returned[self._key], self._calls
-        self._calls += 1
-        if self._key in self._sizes:
+        known = self._returned[key]
+        if key in self._sizes:
             if number >= len(known) or known[number][0] != asked:
                 raise NotProcessedError
             return copy.copy(known[number][1])  # processors take entries out of it
@@ -71,16 +80,17 @@ class ProcessedOnce:
         Raises:
             NotProcessedError: the pictures are known, but not how the processor asks for them now.
         """
-        known = key in self._sizes
-        if not known:
-            self._returned[key] = []
-        self._key, self._calls = key, 0
-        try:
-            yield
-            if not known and self._calls:
-                self._sizes[key] = [picture.size for picture in pictures]
-        finally:
-            self._key = None
+        with self._lock:
+            known = key in self._sizes
+            if not known:
+                self._returned[key] = []
+            self._now.key, self._now.calls = key, 0
+            try:
+                yield
+                if not known and self._now.calls:
+                    self._sizes[key] = [picture.size for picture in pictures]
+            finally:
+                self._now.key = None
 
     def forget(self, key: Hashable) -> None:
         """Forget pictures."""
