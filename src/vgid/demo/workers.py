@@ -45,7 +45,7 @@ class Workers:
         """Call a function in one of the processes.
 
         Args:
-            work: what to call, with a function to be told (units done, units in all); it can be pickled, and so can what it returns.
+            work: what to call, with a function for its progress (units done, units in all); it and what it returns can be pickled.
         """
         self._running.append(self._pool.submit(_run, work, len(self._running), self._news))
 
@@ -53,7 +53,7 @@ class Workers:
         """Wait for all that was started.
 
         Args:
-            progress: for each call, in the order in which they were started, a function to be told what the call tells.
+            progress: for each call, in the order in which they were started, a function for its progress.
 
         Returns:
             What each call returned, in the same order.
@@ -77,7 +77,7 @@ def share_of_cores(processes: int) -> int:
 
 @contextmanager
 def threads(count: int | None) -> Iterator[None]:
-    """Within the `with` statement, this process computes with so many threads; None changes nothing."""
+    """Within the `with` statement, this process computes with this number of threads; None changes nothing."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:
