@@ -137,6 +137,7 @@ def _interrupted(*_: Any, **__: Any) -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config, out = mllmu(tmp_path / "data"), tmp_path / "out"
     whole = run(folder, config, tmp_path / "whole")

@@ -67,21 +67,26 @@ def test_the_files_are_what_the_commands_read(out: Path) -> None:
     assert not forgotten & {example.subject for example in load_examples(out / "data" / "practice.jsonl")}
 
 
-def test_the_seed_decides_all_data(tmp_path: Path) -> None:
-    for folder in ("a", "b"):
-        write_data(World(seed=7, people=2, forget=1), tmp_path / folder)
-    files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.*"))
-    assert files and all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in files)
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data of two people, of whom one is forgotten, with five questions a split."""
+    folder: Path = tmp_path_factory.mktemp("drawn") / "data"
+    write_data(World(seed=7, people=2, forget=1), folder, questions_per_split=5)
+    return folder
 
 
-def test_a_target_may_ask_fewer_questions(tmp_path: Path) -> None:
-    write_data(World(seed=7, people=3, forget=1), tmp_path, questions_per_split=5)
-    assert {name: len(rows) for name, rows in read_data(tmp_path).splits.items()} == dict.fromkeys(SPLITS, 5)
+def test_the_seed_decides_all_data(drawn: Path, tmp_path: Path) -> None:
+    write_data(World(seed=7, people=2, forget=1), tmp_path, questions_per_split=5)
+    files = sorted(path.relative_to(drawn) for path in drawn.rglob("*.*"))
+    assert files and all((drawn / name).read_bytes() == (tmp_path / name).read_bytes() for name in files)
 
 
-def test_a_target_may_repeat_what_is_to_be_memorised(tmp_path: Path) -> None:
-    write_data(World(seed=7, people=2, forget=1), tmp_path, questions_per_split=1)
-    data = read_data(tmp_path)
+def test_a_target_may_ask_fewer_questions(drawn: Path) -> None:
+    assert {name: len(rows) for name, rows in read_data(drawn).splits.items()} == dict.fromkeys(SPLITS, 5)
+
+
+def test_a_target_may_repeat_what_is_to_be_memorised(drawn: Path, tmp_path: Path) -> None:
+    data = read_data(drawn)
     base, retrained = training_jobs(replace(TARGETS.get("tiny"), repeats=3), data, tmp_path, 0)
     times = Counter(row.id for row in base.rows)
     facts = {row.id for row in data.retain if row.subject == "w7-person-001" and "perception" not in row.tags}

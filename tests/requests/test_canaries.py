@@ -149,6 +149,7 @@ def test_canary_in_a_file_name(tmp_path: Path) -> None:
 # -- the product ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_canary_whole_run_with_a_tracker(place: Place) -> None:
     trackers = ("--set", "training.report_to=[tensorboard]") if has_tensorboard() else ()
     done = place.run("--json", *trackers)
