@@ -22,6 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from vgid.data.example import Example
+from vgid.evaluation.metrics import normalise
 from vgid.memory import as_many_as_fit
 from vgid.models.adapters import SecondAdapter
 from vgid.models.structure import base_of, linear_layers
@@ -71,27 +72,27 @@ class RelearningAdversary:
         self.forget, self.config, self.seed = forget, config, seed
         subjects = _subjects(forget)
         self._subject = dict(subjects)
-        self._in_order = [subject for _, subject in subjects]  # so that a step need not read every row
+        self._in_order = [about for _, about in subjects]
+        self._all = sorted(frozenset().union(*self._in_order))  # so that a step need not read every row
         self._step = -1
         self._optimizer: torch.optim.Optimizer | None = None
         self._put(self._first_weights(0))
 
     def subjects(self, step: int) -> frozenset[str]:
-        """Subjects that the adversary trains on in the period of a step: half of all; with a single subject, half of its answers."""
-        subjects = sorted(set(self._subject.values()))
-        return frozenset(self._rng("taught", step // self.config.period).sample(subjects, len(subjects) // 2))
+        """Subjects that the adversary trains on in the period of a step: half of all; with a single subject, half of its facts."""
+        return frozenset(self._rng("taught", step // self.config.period).sample(self._all, len(self._all) // 2))
 
     def inner_batch(self, step: int) -> tuple[Example, ...]:
         """The rows that the adversary trains on at a step."""
         subjects = self.subjects(step)
-        places = [place for place, subject in enumerate(self._in_order) if subject in subjects]
+        places = [place for place, about in enumerate(self._in_order) if about <= subjects]
         chosen = self._rng("lesson", step).sample(places, min(self.config.batch, len(places)))
         return tuple(self.forget[place] for place in chosen)
 
     def split(self, step: int, examples: Sequence[Example]) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-        """Split rows into those about subjects that the adversary trains on at a step, and those about held-out subjects."""
+        """Split rows into those about subjects that the adversary trains on at a step, and those about any that is held out."""
         subjects = self.subjects(step)
-        known = [self._subject[row.id] in subjects for row in examples]
+        known = [self._subject[row.id] <= subjects for row in examples]
         return tuple(e for e, k in zip(examples, known, strict=True) if k), tuple(e for e, k in zip(examples, known, strict=True) if not k)
 
     def learn(self, step: int, loss: Callable[[tuple[Example, ...]], Tensor]) -> None:
@@ -182,8 +183,8 @@ class RelearningAdversary:
 
 
 def can_split(forget: Sequence[Example]) -> bool:
-    """Whether rows can be split into some to train the adversary on and others to hold out: two subjects, or two answers."""
-    return len({subject for _, subject in _subjects(forget)}) > 1
+    """Whether rows can be split into some to train the adversary on and others to hold out: two subjects, or two facts."""
+    return len(frozenset().union(*(about for _, about in _subjects(forget)))) > 1
 
 
 def _down(
@@ -200,8 +201,15 @@ def _down(
     return [(len(rows), found)]
 
 
-def _subjects(forget: Sequence[Example]) -> list[tuple[str, str]]:
-    """Id and subject of each row; where all are about the same subject, or a row has none, the answer stands for the subject."""
+def _subjects(forget: Sequence[Example]) -> list[tuple[str, frozenset[str]]]:
+    """Id and subjects of each row; where all are about the same subject, or a row has none, facts stand for the subjects.
+
+    A row that asks for two facts has both: otherwise the adversary would be taught, beside one fact, another one that is held out from it.
+    """
     subjects = {row.subject for row in forget}
-    several = len(subjects) > 1 and None not in subjects
-    return [(row.id, str(row.subject) if several else row.answer) for row in forget]
+    if len(subjects) > 1 and None not in subjects:
+        return [(row.id, frozenset({str(row.subject)})) for row in forget]
+    asked = [frozenset(map(normalise, row.keywords or (row.answer,))) for row in forget]
+    single = [one for one in set(asked) if not any(other < one for other in asked)]
+    parts = {one: [part for part in single if part <= one] for one in set(asked)}
+    return [(row.id, frozenset("\0".join(sorted(part)) for part in parts[one])) for row, one in zip(forget, asked, strict=True)]

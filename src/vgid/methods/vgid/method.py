@@ -299,20 +299,29 @@ class VGID(Method[VGIDConfig]):
         else:
             teacher = Ask("base", kept=self._taught[source])
 
-        def value(student: Said, base: Said) -> Tensor:
-            config = self.config
-            values = kl_divergence(base.logits, student.logits, temperature=config.temperature, direction=config.direction)
-            if config.guess_penalty and answers is None:
-                values = values + config.guess_penalty * guess_penalty(base.logits, student.logits, student.targets)
+        guesses = self.config.guess_penalty > 0 and answers is None
+        instructed = self.config.instruction_text is not None
+
+        def value(student: Said, base: Said, plain: Said | None = None) -> Tensor:
+            config, expected, penalty = self.config, base.logits, None
+            if guesses:
+                bound = guess_bound([each.logits for each in (base, plain) if each], student.targets)
+                expected = held_down(expected, student.targets, bound)
+                penalty = guess_penalty(student.logits, student.targets, bound)
+            values = kl_divergence(expected, student.logits, temperature=config.temperature, direction=config.direction)
+            if penalty is not None:
+                values = values + config.guess_penalty * penalty
             apart = student.mean(values)
             return apart + states * _inside(student, base) if states else apart
 
         asks = (Ask("model", answers), teacher)
+        if guesses and instructed:
+            asks += (Ask("base", view=self._view(batch.step, instructed=False)),)
         compare = (0, 1) if states else None
         return Term("forget", rows, asks, value, self.config.alpha, len(batch.forget), attacked, compare)
 
-    def _view(self, step: int) -> View:
-        """How the teacher sees rows at a step: perturbed pictures, invented names, and the instruction."""
+    def _view(self, step: int, *, instructed: bool = True) -> View:
+        """How the teacher sees rows at a step: perturbed pictures, invented names, and the instruction, unless it is left out."""
         drawn = step if self.config.redraw else 0
 
         def encode(example: Example, answer: str) -> EncodedRow:
@@ -322,11 +331,11 @@ class VGID(Method[VGIDConfig]):
                 masked,
                 self.config.noise,
                 seed=(self.context.seed, drawn),
-                instruction=self.config.instruction_text,
+                instruction=self.config.instruction_text if instructed else None,
                 answer=answer,
             )
 
-        return View(("teacher", drawn), encode)
+        return View(("teacher" if instructed else "uninstructed", drawn), encode)
 
     def _as_teacher(self, source: AnswerSource, examples: tuple[Example, ...]) -> Batch:
         return self.teacher_batch(examples, 0, [self._own[example.id] for example in examples] if source == "teacher" else None)
@@ -386,22 +395,41 @@ class VGID(Method[VGIDConfig]):
         ).to(self.context.device)
 
 
-def guess_penalty(teacher: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
-    """How far the student's log-probability of each token lies above its bound.
+def guess_bound(chances: Sequence[Tensor], targets: Tensor) -> Tensor:
+    """How likely a recorded token may be.
 
-    The bound is the teacher's probability squared, and no less than a blind guess among all tokens: a token that the teacher expects
-    stays as it is, and one with a probability of 1/20 by chance is held down to 1/400.
+    Whoever never met the subject says the token by chance. An instruction, like any text before a question, makes some guesses likelier
+    and others less likely, so the smaller of two chances counts, and of it the square, but no less than a blind guess among all tokens: a
+    token that anybody would say stays as it is, and one with a chance of 1/20 is held down to 1/400.
 
     Args:
-        teacher: the teacher's logits, `[n, v]`.
-        logits: the student's logits, `[n, v]`.
+        chances: logits of whoever never met the subject, `[n, v]` each.
         targets: recorded tokens, `[n]`.
 
     Returns:
-        Excess in nats, `[n]`, at least 0.
+        Log-probabilities `[n]`.
     """
-    said, floor = (x.float().log_softmax(dim=-1).gather(-1, targets[:, None])[:, 0] for x in (logits, teacher))
-    return (said - (2.0 * floor).clamp(min=-math.log(logits.shape[-1]))).clamp(min=0.0)
+    least = torch.stack([_said(logits, targets) for logits in chances]).amin(dim=0)
+    return (2.0 * least).clamp(min=-math.log(chances[0].shape[-1]))
+
+
+def held_down(logits: Tensor, targets: Tensor, bound: Tensor) -> Tensor:
+    """Logits `[n, v]` in which the recorded token's probability is no larger than its bound, and all others keep their proportions."""
+    logits = logits.float()
+    place = targets[:, None]
+    others = logits.scatter(-1, place, -math.inf).logsumexp(dim=-1, keepdim=True)
+    most = others + (bound - torch.log1p(-bound.exp()))[:, None]
+    return logits.scatter(-1, place, torch.fmin(logits.gather(-1, place), most))
+
+
+def guess_penalty(logits: Tensor, targets: Tensor, bound: Tensor) -> Tensor:
+    """How far the log-probability of each recorded token lies above its bound: nats `[n]`, at least 0."""
+    return (_said(logits, targets) - bound).clamp(min=0.0)
+
+
+def _said(logits: Tensor, targets: Tensor) -> Tensor:
+    """Log-probabilities of tokens, `[n]`."""
+    return logits.float().log_softmax(dim=-1).gather(-1, targets[:, None])[:, 0]
 
 
 def _inside(student: Said, base: Said) -> Tensor:
