@@ -288,19 +288,27 @@ def covered(intervals: list[tuple[float, float]]) -> float:
 
 
 def forked(work: Callable[..., None], *given: Any, log: Path | None = None) -> BaseProcess:
-    """Start work in a process of its own, which has imported everything already: on a slow disk that takes a third of a minute."""
+    """Start work in a process of its own.
 
-    def run() -> None:
-        os.setsid()
-        if log is not None:
-            with log.open("ab") as written:
-                os.dup2(written.fileno(), 1)
-                os.dup2(written.fileno(), 2)
-        work(*given)
+    It is forked, with all that was imported: on a slow disk importing takes a third of a minute. Where an import has touched the device, as
+    that of bitsandbytes does, a forked process could not use it, so that a new one is started.
+    """
+    import torch
 
-    process = multiprocessing.get_context("fork").Process(target=run)
+    context = multiprocessing.get_context("spawn" if torch.cuda.is_initialized() else "fork")
+    process = context.Process(target=in_group, args=(work, given, log))
     process.start()
     return process
+
+
+def in_group(work: Callable[..., None], given: tuple[Any, ...], log: Path | None) -> None:
+    """Do work as the first process of its own group, and write what it prints to a file."""
+    os.setsid()
+    if log is not None:
+        with log.open("ab") as written:
+            os.dup2(written.fileno(), 1)
+            os.dup2(written.fileno(), 2)
+    work(*given)
 
 
 def watch(

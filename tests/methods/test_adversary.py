@@ -60,10 +60,22 @@ def test_an_adversary_trains_on_half_of_the_subjects_for_a_period(random_model: 
     )
 
 
-def test_with_a_single_subject_it_trains_on_half_of_the_answers(random_model: LoadedModel) -> None:
+def test_with_a_single_subject_it_trains_on_half_of_the_facts(random_model: LoadedModel) -> None:
     same = [Example(f"{n}-{k}", f"Wording {k} of {n}?", f"Answer {n}.", subject="one") for n in range(4) for k in range(2)]
     known, others = RelearningAdversary(random_model.model, same, CONFIG, seed=1).split(0, same)
     assert len(known) == len(others) == 4 and not {row.answer for row in known} & {row.answer for row in others}
+
+
+def test_a_row_about_two_facts_teaches_neither_unless_both_are_taught(random_model: LoadedModel) -> None:
+    single = [Example(word, f"{word}?", f"It is {word}.", keywords=(word,)) for word in "abcd"]
+    both = [
+        Example(f"{one}{two}", f"{one}? {two}?", f"{one}, {two}.", keywords=(one, two)) for one in "abcd" for two in "abcd" if one < two
+    ]
+    adversary = RelearningAdversary(random_model.model, [*single, *both], CONFIG, seed=1)
+    known, others = adversary.split(0, [*single, *both])
+    taught = {row.id for row in known if len(row.id) == 1}
+    assert len(taught) == 2 and {row.id for row in known} == {*taught, "".join(sorted(taught))} and len(others) == 7
+    assert set(adversary.inner_batch(0)) == set(known)
 
 
 def test_one_answer_cannot_be_split(random_model: LoadedModel) -> None:

@@ -14,12 +14,12 @@ from vgid.data.example import Example
 from vgid.data.packing import Style
 from vgid.instructions import INSTRUCTIONS
 from vgid.methods.base import Context, StepBatch
-from vgid.methods.vgid.method import VGID, VGIDConfig, guess_penalty
+from vgid.methods.vgid.method import VGID, VGIDConfig, guess_bound, guess_penalty, held_down
 from vgid.models.adapters import attach_lora, reference
 from vgid.models.forward import answer_logits
 from vgid.models.loading import LoadedModel, load_model
 from vgid.models.pictures import find_pictures
-from vgid.perturbation import NoiseConfig, perturb
+from vgid.perturbation import NoiseConfig, perturb, perturb_batch
 from vgid.seeds import derive_seed
 from vgid.settings import AdapterConfig
 from vgid.synthetic.people import Camera, World
@@ -121,15 +121,52 @@ def test_forget_loss_by_the_plain_formula(tiny: LoadedModel, mixed: tuple[Exampl
     assert out.total.item() == pytest.approx(3.0 * out.parts["forget"].item())
 
 
-def test_a_recorded_token_is_held_down_to_what_a_chance_guess_squared_gives_it() -> None:
-    """Eight tokens. The teacher gives the recorded one 1/2, 1/4 or all; it is held down to 1/4, a blind guess of 1/8, or not at all."""
-    others = [1 / 24] * 6
-    teacher = torch.tensor([[1 / 2, 1 / 4, *others], [1 / 2, 1 / 4, *others], [1.0, *[0.0] * 7]]).log()
-    student = torch.tensor([[1 / 2, *[1 / 14] * 7], [1 / 16, 1 / 2, *[7 / 96] * 6], [1.0, *[0.0] * 7]]).log()
-    found = guess_penalty(teacher, student, torch.tensor([0, 1, 0]))
-    assert found.tolist() == pytest.approx([math.log(2), math.log(4), 0.0], abs=1e-6)
-    low = torch.tensor([[1 / 8, *[1 / 8] * 7]]).log()  # already below
-    assert guess_penalty(teacher[:1], low, torch.tensor([0])).item() == 0.0
+def test_a_recorded_token_may_be_as_likely_as_the_smaller_chance_squared() -> None:
+    """Eight tokens, three recorded ones. With instruction and without they have 1/2 and 3/4, 1/2 and 1/4, and all in both: the bounds are
+    1/4, a blind guess of 1/8, and all."""
+    instructed = torch.tensor([[1 / 2, *[1 / 14] * 7], [1 / 2, *[1 / 14] * 7], [1.0, *[0.0] * 7]]).log()
+    plain = torch.tensor([[3 / 4, *[1 / 28] * 7], [1 / 4, *[3 / 28] * 7], [1.0, *[0.0] * 7]]).log()
+    targets = torch.tensor([0, 0, 0])
+    bound = guess_bound([instructed, plain], targets)
+    assert bound.exp().tolist() == pytest.approx([1 / 4, 1 / 8, 1.0])
+    assert guess_bound([instructed], targets).exp().tolist() == pytest.approx([1 / 4, 1 / 4, 1.0])
+    student = torch.tensor([[1 / 2, *[1 / 14] * 7], [1 / 16, *[15 / 112] * 7], [1.0, *[0.0] * 7]]).log()
+    assert guess_penalty(student, targets, bound).tolist() == pytest.approx([math.log(2), 0.0, 0.0], abs=1e-6)
+
+
+def test_in_a_target_the_recorded_token_keeps_its_bound_and_the_others_their_proportions() -> None:
+    """1/2, 3/8 and 1/8: held down to 1/5, the others share 4/5 as 3 to 1. What is below its bound, or sure, stays."""
+    teacher = torch.tensor([[1 / 2, 3 / 8, 1 / 8], [1 / 8, 3 / 8, 1 / 2], [1.0, 0.0, 0.0]]).log()
+    found = held_down(teacher, torch.tensor([0, 0, 0]), torch.tensor([1 / 5, 1 / 5, 1.0]).log()).softmax(dim=-1)
+    assert found.flatten().tolist() == pytest.approx([1 / 5, 3 / 5, 1 / 5, 1 / 8, 3 / 8, 1 / 2, 1.0, 0.0, 0.0])
+
+
+def test_guesses_that_an_instruction_makes_likelier_are_held_down(tiny: LoadedModel, mixed: tuple[Example, ...]) -> None:
+    """The forget loss with a guess penalty, row by row through full logits, with the base asked with the instruction and without."""
+    config = VGIDConfig(**{**PAPER, "guess_penalty": 0.5}, beta=0.0)
+    method, model = prepared(tiny, config, mixed)
+    shaken(model)
+    out = method.loss(model, StepBatch(2, mixed, ()))
+    means = []
+    for example in mixed:
+        instructions = (config.instruction_text, None)
+        views = [perturb_batch(method.context.encoder, (example,), config.noise, seed=(5, 2), instruction=each) for each in instructions]
+        student = method.context.encoder.batch([example])
+        with torch.no_grad():
+            said = model(**student.model_inputs).logits[0, student.answers.positions].log_softmax(-1)
+            with model.disable_adapter():
+                chances = [model(**each.model_inputs).logits[0, each.answers.positions].log_softmax(-1) for each in views]
+        values = []
+        for place, token in enumerate(student.answers.targets.tolist()):
+            bound = max(2 * min(chance[place, token].item() for chance in chances), -math.log(said.shape[-1]))
+            p = chances[0][place].exp()
+            if p[token] > math.exp(bound):
+                p = p * (1 - math.exp(bound)) / (1 - p[token])
+                p[token] = math.exp(bound)
+            kl = (p * (p.log() - said[place])).sum()
+            values.append(kl.item() + 0.5 * max(0.0, said[place, token].item() - bound))
+        means.append(sum(values) / len(values))
+    assert out.parts["forget"].item() == pytest.approx(sum(means) / len(means), rel=1e-3)
 
 
 def test_states_follow_the_teachers_wherever_both_read_the_same(tiny: LoadedModel, mixed: tuple[Example, ...]) -> None:

@@ -14,8 +14,9 @@ Four settings of ours go beyond the paper, so that a fact that is no longer said
 (docs/design/vgid.md says what each does and what it was measured to do):
 
 - `mask_names`: a question without a picture shows its subject by name, so its teacher reads an invented name;
-- `guess_penalty`: recorded tokens that the teacher gives by chance are held down, since values of forgotten people would otherwise stay
-  likelier guesses than others: :math:`\eta E_f[mean_t max(0, log p(y_t) - max(2 log p_T(y_t), -log V))]`;
+- `guess_penalty`: recorded tokens that whoever never met the subject gives by chance are held down, in the target and by
+  :math:`\eta E_f[mean_t max(0, log p(y_t) - b_t)]` with :math:`b_t = max(2 log min(p_T(y_t), p_N(y_t)), -log V)`, where p_N is the teacher
+  without the instruction: values of forgotten people would otherwise stay likelier guesses than others;
 - `hidden_state_weight`: the student's hidden states follow the teacher's, wherever both read the same words:
   :math:`\lambda E_f[mean_{l,t} \|h_l - h_l^T\|^2 / \|h_l^T\|^2]`;
 - `adversary`: the forget term is also asked of the model as a relearning adversary has changed it, who tries to bring facts back.
@@ -80,7 +81,8 @@ class VGIDConfig(MethodConfig):
         beta: weight of the retain term.
         retain_loss: `kl` to the base (the paper), `ce` on the recorded answers, or `both`.
         mask_names: questions without a picture are put to the teacher with invented names (ours).
-        guess_penalty: weight of the penalty on recorded tokens that the teacher gives by chance only, within the forget term (ours).
+        guess_penalty: weight of the penalty on recorded tokens that are given by chance only, within the forget term; above 0, they are
+            held down in the target too (ours).
         hidden_state_weight: weight, within the forget term, of the hidden states' distance from the teacher's at all layers but the last
             (ours).
         adversary: the relearning adversary that the forget term is also asked under (ours); null for none.
@@ -299,26 +301,24 @@ class VGID(Method[VGIDConfig]):
         else:
             teacher = Ask("base", kept=self._taught[source])
 
-        guesses = self.config.guess_penalty > 0 and answers is None
-        instructed = self.config.instruction_text is not None
+        asks = [Ask("model", answers), teacher]
+        hold = self.config.guess_penalty > 0 and answers is None
+        if hold and self.config.instruction_text:
+            asks.append(Ask("base", view=self._view(batch.step, instructed=False)))
 
-        def value(student: Said, base: Said, plain: Said | None = None) -> Tensor:
-            config, expected, penalty = self.config, base.logits, None
-            if guesses:
-                bound = guess_bound([each.logits for each in (base, plain) if each], student.targets)
+        def value(student: Said, base: Said, *uninstructed: Said) -> Tensor:
+            config, expected = self.config, base.logits
+            if hold:
+                bound = guess_bound([base.logits, *(each.logits for each in uninstructed)], student.targets)
                 expected = held_down(expected, student.targets, bound)
-                penalty = guess_penalty(student.logits, student.targets, bound)
             values = kl_divergence(expected, student.logits, temperature=config.temperature, direction=config.direction)
-            if penalty is not None:
-                values = values + config.guess_penalty * penalty
+            if hold:
+                values = values + config.guess_penalty * guess_penalty(student.logits, student.targets, bound)
             apart = student.mean(values)
             return apart + states * _inside(student, base) if states else apart
 
-        asks = (Ask("model", answers), teacher)
-        if guesses and instructed:
-            asks += (Ask("base", view=self._view(batch.step, instructed=False)),)
         compare = (0, 1) if states else None
-        return Term("forget", rows, asks, value, self.config.alpha, len(batch.forget), attacked, compare)
+        return Term("forget", rows, tuple(asks), value, self.config.alpha, len(batch.forget), attacked, compare)
 
     def _view(self, step: int, *, instructed: bool = True) -> View:
         """How the teacher sees rows at a step: perturbed pictures, invented names, and the instruction, unless it is left out."""
