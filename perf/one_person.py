@@ -3,8 +3,9 @@
 `runs/demo` is what `vgid demo --keep-data` leaves (`--seed 1` there makes other people). `vgid forget` forgets one of them with its
 defaults, from many rows or few, with a rich retain set or none. Then the exported model is asked: her facts by other pictures, in other
 wordings and by name; the rest of a fact by name whose sentence is begun; what fine-tuning on half of her facts brings back of the other
-half; everybody else's facts; what pictures show. The same is asked of the base, of the retrained model, and of models that only look
-unlearned, which the audit must fail. Cases that are in the JSON are not run again, so a stopped run goes on, and more people can be added.
+half; everybody else's facts; what pictures show. What is asked by name is asked of people who do not exist too: a model that says the same
+of them guesses. The same is asked of the base, of the retrained model, and of models that only look unlearned, which the audit must fail.
+Cases that are in the JSON are not run again, so a stopped run goes on, and more people can be added.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from random import Random
+from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -25,7 +27,7 @@ from vgid.attacks.base import Material
 from vgid.attacks.prefill import Prefill, PrefillConfig
 from vgid.auditing.audit import audit
 from vgid.config import RunConfig, recipe_names, resolve
-from vgid.data.example import STRANGER, Example
+from vgid.data.example import STRANGER, Example, altered
 from vgid.data.writing import write_examples
 from vgid.demo.data import read_data
 from vgid.enrichment import KINDS
@@ -45,6 +47,8 @@ FORGOTTEN = ("forget", "forget_views", "forget_reworded", "forget_text")
 KEPT = ("retain", "retain_views", "retain_reworded", "retain_text")
 LEARNING = {"lora 1e-3": 1e-3, "lora 3e-4": 3e-4, "all weights 2e-4": 2e-4}
 """How half of her facts are learned again, with which learning rate."""
+INVENTED = ("Zora Quill", "Mara Lind", "Tessa Brook", "Ivo Hartig", "Nils Ocker")
+"""Names of nobody."""
 PART = "phone"
 """The fact of a request for a part."""
 WANTED = {"everybody": 0.99, "few": 0.95, "nobody": 0.9}
@@ -150,6 +154,11 @@ class People:
         rest = [row for name in FORGOTTEN for row in self.splits.get(name, []) if row.tags[0] not in case.scope]
         return {**self.splits, **part, "her_other_facts": rest}
 
+    def of_nobody(self, rows: Sequence[Example]) -> list[Rows]:
+        """Rows by her name, for each invented name."""
+        name = next(row.keywords[0] for row in self.hers if row.tags[0] == "name")
+        return [[altered(row, question=row.question.replace(name, other)) for row in rows] for other in INVENTED]
+
     @cached_property
     def halves(self) -> tuple[Rows, Rows]:
         """Her rows about half of her facts, which an attacker trains on, and questions by name about the other half."""
@@ -177,21 +186,27 @@ def figures(load: Callable[[], LoadedModel], people: People, asked: Mapping[str,
 
     Returns:
         `answered`: accuracies in [0, 1] by split; `prefix`: share of facts by name that a begun sentence brings; `relearned`: facts that
-        each fine-tuning brings back, and of how many.
+        each fine-tuning brings back, and of how many; `guessed`: the same two, as means over people who do not exist.
     """
     loaded = load()
     found: dict[str, Any] = {"answered": {name: each.accuracy for name, each in evaluate(loaded, asked).items()}}
-    prefix = Prefill(PrefillConfig()).run(loaded, Material(asked["forget_text"], []))[""].forget
-    found["prefix"] = sum(prefix.values()) / len(prefix)
+    begun = [_begun(loaded, rows) for rows in (asked["forget_text"], *people.of_nobody(asked["forget_text"]))]
     taught, half = people.halves
-    found["relearned"] = {}
+    found |= {"prefix": begun[0], "relearned": {}, "guessed": {"prefix": fmean(begun[1:]), "relearned": {}}}
     for name, rate in LEARNING.items():
         for count in steps:
             with without_info_messages():
                 again = fit(load(), [], taught, _fine_tuning(rate, count, full="all" in name, seed=people.seed)).loaded
-            back = evaluate(again, {"half": half})["half"].accuracy
+            splits = {str(place): rows for place, rows in enumerate([half, *people.of_nobody(half)])}
+            back, *guessed = (each.accuracy for each in evaluate(again, splits).values())
             found["relearned"][f"{name}, {count} steps"] = [round(back * len(half)), len(half)]
+            found["guessed"]["relearned"][f"{name}, {count} steps"] = round(fmean(guessed) * len(half), 1)
     return found
+
+
+def _begun(loaded: LoadedModel, rows: Rows) -> float:
+    found = Prefill(PrefillConfig()).run(loaded, Material(rows, []))[""].forget
+    return fmean(found.values())
 
 
 def _fine_tuning(rate: float, steps: int, *, full: bool, seed: int) -> RunConfig:
@@ -302,7 +317,7 @@ COLUMNS = (*FORGOTTEN, "her_perception", *KEPT, "perception", "strangers")
 
 
 def table(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterator[str]:
-    """The results as lines of Markdown; accuracies in percent."""
+    """The results as lines of Markdown; accuracies in percent, and in brackets what is guessed of nobody."""
     head = ["person", "case", *COLUMNS, "prefix", "relearned, most", "audit", "exit code", "not reached"]
     yield "| " + " | ".join(head) + " |"
     yield "|" + " --- |" * len(head)
@@ -310,8 +325,10 @@ def table(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterator[st
         for name, found in cases.items():
             answered = found.get("answered", {})
             cells = [person, name, *(f"{100 * answered[each]:.1f}" if each in answered else "" for each in COLUMNS)]
-            most = max(found.get("relearned", {}).values(), default=None)
-            cells += [f"{100 * found['prefix']:.1f}" if "prefix" in found else "", f"{most[0]} of {most[1]}" if most else ""]
+            ways = found.get("relearned", {})
+            most = max(ways, key=lambda way: ways[way][0], default=None)
+            cells.append(f"{100 * found['prefix']:.1f} ({100 * found['guessed']['prefix']:.1f})" if "prefix" in found else "")
+            cells.append(f"{ways[most][0]} of {ways[most][1]} ({found['guessed']['relearned'][most]:g})" if most else "")
             cells += [found.get("audit", {}).get("status", ""), str(found.get("exit_code", ""))]
             cells.append(", ".join(missed(name, found, cases.get("base"), cases.get("retrained"))))
             yield "| " + " | ".join(cells) + " |"

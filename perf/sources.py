@@ -30,6 +30,7 @@ STEP = (
     "src/vgid/models/pictures.py",
     "src/vgid/data/batching.py",
     "src/vgid/data/packing.py",
+    "src/vgid/data/processed_once.py",
     "src/vgid/training/gradient_step.py",
     "src/vgid/training/shares.py",
     "src/vgid/instructions.py",
@@ -43,6 +44,7 @@ ANSWERS = (
     "src/vgid/evaluation/decoding.py",
     "src/vgid/models/forward.py",
     "src/vgid/data/batching.py",
+    "src/vgid/data/processed_once.py",
 )
 """What generates answers."""
 RUNS = (*STEP, "src/vgid/methods", "src/vgid/training", "src/vgid/synthetic", "src/vgid/evaluation", "src/vgid/recipes")

@@ -53,6 +53,7 @@ def test_what_a_request_did_not_reach_is_named(monkeypatch: pytest.MonkeyPatch, 
     retrained = {"prefix": 0.0, "relearned": {"lora 1e-3, 20 steps": [0, 8]}}
     good = {**dict.fromkeys(module.FORGOTTEN, 0.0), **kept, "retain_views": 0.95, "her_perception": 0.89}
     done = {"answered": good, "exit_code": 0, "prefix": 0.0, "relearned": {"lora 1e-3, 20 steps": [1, 8]}}
+    done["guessed"] = {"prefix": 0.125, "relearned": {"lora 1e-3, 20 steps": 0.4}}
     assert module.missed("50 rows", done, base, retrained) == []
     assert module.missed("full", done, base, retrained) == ["retain_views"]
     bad = {**done, "answered": {**good, "forget_text": 0.1, "retain_views": 0.949, "her_perception": 0.87}, "exit_code": 3}
@@ -68,7 +69,8 @@ def test_what_a_request_did_not_reach_is_named(monkeypatch: pytest.MonkeyPatch, 
     assert again.results == first.results == {"w0-person-000": {"50 rows": done}}
     with pytest.raises(SystemExit, match="other settings"):
         module.Kept(tmp_path / "found.json", {"seed": 1}).read()
-    assert len(list(module.table(again.results))) == 3
+    *_, row = module.table(again.results)
+    assert "| 0.0 (12.5) | 1 of 8 (0.4) |" in row
 
 
 @pytest.mark.slow

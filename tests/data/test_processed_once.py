@@ -42,6 +42,5 @@ def test_other_pictures_are_processed_as_ever(once: ProcessedOnce, random_model:
     with once.of("red", [RED]):
         once([RED], return_tensors="pt")
     expected = random_model.processor.image_processor([RED], return_tensors="pt")["pixel_values"]
-    assert (
-        torch.equal(once([RED], return_tensors="pt")["pixel_values"], expected) and once.size == random_model.processor.image_processor.size
-    )
+    assert torch.equal(once([RED], return_tensors="pt")["pixel_values"], expected)
+    assert once.size == random_model.processor.image_processor.size

@@ -135,7 +135,7 @@ def test_axe_finds_nothing(name: str, size: dict[str, int], scheme: str, show: O
 
 
 @pytest.fixture(scope="module")
-def benchmark_page(browser: Any, random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:  # not made where nothing shows it
+def benchmark_page(browser: Any, random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The page of a real run on a small benchmark."""
     folder = tmp_path_factory.mktemp("benchmark")
     loaded = load_model(random_folder)
@@ -159,7 +159,7 @@ def test_a_benchmark_page_is_one_of_them(size: dict[str, int], benchmark_page: s
 
 
 @pytest.fixture(scope="module")
-def record_page(browser: Any, random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:  # as above
+def record_page(browser: Any, random_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The page of the record of a second request that was honoured, with hostile words in it."""
     root = tmp_path_factory.mktemp("honoured")
     first = make_options(root, random_folder)
