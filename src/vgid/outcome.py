@@ -20,7 +20,7 @@ EXIT_CODE = 3
 FAILED: tuple[Status, ...] = ("not forgotten", "kept facts lost", "damaged")
 """What ends with this exit code."""
 ADVICE = (
-    "train for longer (--set training.min_steps=300), raise training.learning_rate, or add rows about the same facts: other wordings, "
+    "train for longer (--set training.min_steps=400), raise training.learning_rate, or add rows about the same facts: other wordings, "
     "other pictures, questions by name"
 )
 

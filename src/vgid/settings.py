@@ -93,7 +93,7 @@ class TrainingConfig(Settings):
         steps: optimizer steps; null takes `epochs` passes over the forget set (over the retain set when nothing is forgotten).
         epochs: passes over the forget set; used only when `steps` is null.
         min_steps: optimizer steps at least, when they follow from `epochs` and something is forgotten: three epochs over the 8 rows of a
-            single request would be 6 steps, which forget nothing.
+            single request would be 6 steps, which forget nothing. Such a run does not stop early before.
         forget_batch: forget rows in a step.
         retain_batch: retain rows in a step; null takes `retain_ratio` x `forget_batch`.
         retain_ratio: retain rows per forget row.
@@ -122,7 +122,7 @@ class TrainingConfig(Settings):
 
     steps: int | None = Field(default=None, ge=1, le=LARGEST)
     epochs: float = Field(default=3.0, gt=0, le=LARGEST)
-    min_steps: int = Field(default=100, ge=1, le=LARGEST)
+    min_steps: int = Field(default=200, ge=1, le=LARGEST)
     forget_batch: int = Field(default=4, ge=1, le=MOST_ROWS)
     retain_batch: int | None = Field(default=None, ge=0, le=MOST_ROWS)
     retain_ratio: float = Field(default=4.0, ge=0, le=MOST_ROWS)

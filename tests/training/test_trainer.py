@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import TrainerControl, TrainerState
 
 from vgid.config import load_config
 from vgid.data.example import Example
@@ -123,6 +124,21 @@ def test_early_stop_ends_with_the_best_evaluation(monkeypatch: pytest.MonkeyPatc
         "recall retain": [(1, 1.0), (2, 1.0), (3, 0.5)],
         "drift retain": [(1, 0.0), (2, pytest.approx(0.25)), (3, pytest.approx(2.0))],
     }
+
+
+@pytest.mark.parametrize(("least", "stops"), [(0, 2), (3, 3), (9, None)])
+def test_a_run_does_not_stop_before_its_least_steps(monkeypatch: pytest.MonkeyPatch, least: int, stops: int | None) -> None:
+    """Both targets are met at every evaluation, and two in a row are enough; the last of five steps ends the run by itself."""
+    answers = iter([True, *[False, True] * 5])
+    monkeypatch.setattr("vgid.training.validation.recalled", lambda *_: [Recalled(next(answers), (0.0,))])
+    config = load_config(None, ["validation.every=1", "validation.patience=2"]).validation
+    stop = EarlyStop(Linear(), None, [], EXAMPLES[:1], config, least)  # type: ignore[arg-type]
+    stop.forget, stopped = EXAMPLES[1:2], None
+    for step in range(1, 6):
+        control = TrainerControl()
+        stop.on_step_end(None, TrainerState(global_step=step, max_steps=5), control)
+        stopped = stopped or (step if control.should_training_stop else None)
+    assert stopped == stops
 
 
 def test_what_the_base_guesses_is_not_held_against_a_run(monkeypatch: pytest.MonkeyPatch) -> None:

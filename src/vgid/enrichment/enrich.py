@@ -29,6 +29,8 @@ from vgid.models.loading import LoadedModel
 SCHEMA = "vgid.enrichment/1"
 WORDINGS = 6
 """Wordings of each fact, by picture and by name, up to which more are made; chosen by hand."""
+NAMED = 12
+"""Wordings of each fact by name that are made: as many as a question about a picture has with its views. Chosen by hand."""
 PICTURES = 6
 """Pictures of each fact up to which views are made; chosen by hand."""
 MOST = 2000
@@ -279,7 +281,8 @@ def _of_fact(
             name = names.get(str(form.subject))
             who = WHO if form.images else ((name,) if name and name in form.question else ())
             new = [text for text in (*paraphrases.get(form.id, ()), *templates(form, who, person=person)) if text.casefold() not in there]
-            new = [text for text in dict.fromkeys(new) if not reveals_fact(text, form)][: max(0, WORDINGS - len(there) + 1)]
+            new = [text for text in dict.fromkeys(new) if not reveals_fact(text, form)]
+            new = new[: max(0, (WORDINGS if form.images else NAMED) - len(there) + 1)]
             held = rng.randrange(len(new)) if len(new) > 1 else None
             for place, question in enumerate(new):
                 # Half of them with another view, so that wordings and views are not learned apart.

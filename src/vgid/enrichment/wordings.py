@@ -206,10 +206,9 @@ def templates(row: Example, who: Sequence[str], *, person: bool) -> list[str]:
         Different questions, in a fixed order.
     """
     relation = relation_of(row.question) if person else None
+    found = [frame.format(question=row.question) for frame in FRAMES]
     if relation is not None and who:
-        found = [wording.format(who=who[place % len(who)]) for place, wording in enumerate(RELATIONS[relation].wordings)]
-    else:
-        found = [frame.format(question=row.question) for frame in FRAMES]
+        found = [*(wording.format(who=who[place % len(who)]) for place, wording in enumerate(RELATIONS[relation].wordings)), *found]
     same = row.question.casefold()
     return [text[0].upper() + text[1:] for text in found if text.casefold() != same]
 

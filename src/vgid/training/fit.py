@@ -151,7 +151,8 @@ def fit(
     if forget:
         # Of a few rows none can be held out; then those that are trained on show whether they are still recalled.
         watched = forget_held_out or forget[: config.validation.rows if config.validation.every else 0]
-        stop = EarlyStop(model, encoder, watched, retain_held_out, config.validation)
+        least = training.min_steps if training.steps is None else 0
+        stop = EarlyStop(model, encoder, watched, retain_held_out, config.validation, least)
     else:
         stop = RecallCurves(model, encoder, {"learned": retain, "left out": forget_held_out}, config.validation, config.seed)
     pictures = find_pictures(model, encoder, [*forget, *retain])

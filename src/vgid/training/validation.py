@@ -142,10 +142,18 @@ class EarlyStop(TrainerCallback):
 
     Recall is compared with what the model recalled before training, so that rows nobody can recall word for word count for nothing. Of rows
     to keep those count for nothing, too, that it only guessed.
+
+    Args:
+        model: the model in training.
+        encoder: encoder of the model.
+        forget: rows of which nothing should be recalled.
+        retain: rows of which everything should be.
+        config: how often they are asked, and the targets.
+        least: steps before which it does not stop.
     """
 
-    def __init__(self, model: Any, encoder: Encoder, forget: Examples, retain: Examples, config: ValidationConfig) -> None:
-        self.model, self.encoder, self.config = model, encoder, config
+    def __init__(self, model: Any, encoder: Encoder, forget: Examples, retain: Examples, config: ValidationConfig, least: int = 0) -> None:
+        self.model, self.encoder, self.config, self.least = model, encoder, config, least
         self.forget, _ = self._known(forget, lambda said: [each.exact for each in said])
         self.retain, self._before = self._known(retain, surest)
         self.curves: Curves = {}
@@ -173,7 +181,7 @@ class EarlyStop(TrainerCallback):
         last = state.global_step == state.max_steps
         if self.config.every and (state.global_step % self.config.every == 0 or last):
             self._evaluate(state.global_step)
-            if self._agreed >= self.config.patience and not last:
+            if self._agreed >= self.config.patience and state.global_step >= self.least and not last:
                 self.reason = f"stopped early at step {state.global_step} of {state.max_steps}: forgotten, and the retain set is intact"
                 control.should_training_stop = True
 
