@@ -189,8 +189,10 @@ def test_wordings_are_not_those_of_evaluation_or_of_the_audit() -> None:
 
 
 def test_templates_name_the_person_as_the_row_does() -> None:
-    row = Example("a", "Where does this person live?", "In Oslo.")
-    assert all("Anna Keller" in text for text in templates(row, ["Anna Keller"], person=True))
+    row = Example("a", "Where does Anna Keller live?", "In Oslo.")
+    found = templates(row, ["Anna Keller"], person=True)
+    assert len(found) == 12 and all("Anna Keller" in text for text in found)
+    assert [row.question in text for text in found] == [False] * 6 + [True] * 6  # sentences around the question come last
     unknown = replace(row, question="How old is this person?")
     assert all(unknown.question in text for text in templates(unknown, ["this person"], person=True))
     assert all(row.question in text for text in templates(row, ["this person"], person=False))

@@ -181,7 +181,7 @@ FRAMES = (
     "{question} Say what you know.",
     "Tell me this. {question}",
 )
-"""Sentences around a question, for relations without templates."""
+"""Sentences around a question."""
 PARAPHRASE = "Ask the same in other words. Write the new question only.\n{question}"
 """What the base is asked for a paraphrase."""
 LONGEST = 3
