@@ -64,7 +64,7 @@ def test_facts_outside_the_scope_must_stay() -> None:
 
 def test_a_few_rows_get_enough_steps() -> None:
     training = resolve().training
-    assert count_steps(training, 8, 100) == 100 and count_steps(training, 4000, 100) == 3000
+    assert count_steps(training, 8, 100) == 200 and count_steps(training, 4000, 100) == 3000
     assert count_steps(training, 0, 8) == 6  # fine-tuning learns for as many epochs as it is given
     assert count_steps(resolve("paper").training, 8, 100) == 2
 
