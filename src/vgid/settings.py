@@ -176,4 +176,4 @@ class ValidationConfig(Settings):
     forget_target: float = Field(default=0.0, ge=0, le=1)
     utility_floor: float = Field(default=0.98, ge=0, le=1)
     patience: int = Field(default=3, ge=1)
-    most_lost: float = Field(default=0.15, ge=0, le=1)
+    most_lost: float = Field(default=0.1, ge=0, le=1)

@@ -11,6 +11,7 @@ unlearning (arXiv 2502.05374).
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -210,6 +211,12 @@ def _subjects(forget: Sequence[Example]) -> list[tuple[str, frozenset[str]]]:
     if len(subjects) > 1 and None not in subjects:
         return [(row.id, frozenset({str(row.subject)})) for row in forget]
     asked = [frozenset(map(normalise, row.keywords or (row.answer,))) for row in forget]
-    single = [one for one in set(asked) if not any(other < one for other in asked)]
-    parts = {one: [part for part in single if part <= one] for one in set(asked)}
+    # Only facts that share a word are compared: all with all would take minutes for large sets.
+    holding: dict[str, set[frozenset[str]]] = defaultdict(set)
+    for one in asked:
+        for word in one:
+            holding[word].add(one)
+    within = {one: {other for word in one for other in holding[word] if other <= one} for one in set(asked)}
+    single = {one for one, found in within.items() if len(found) == 1}
+    parts = {one: found & single for one, found in within.items()}
     return [(row.id, frozenset("\0".join(sorted(part)) for part in parts[one])) for row, one in zip(forget, asked, strict=True)]
