@@ -1,120 +1,164 @@
-"""Audits of requests about one person, for models whose verdict is known: `python perf/calibrate_few.py DEMO ... --kinds thin,rich`.
+"""Audits of requests about one person, for models whose verdict is known: `python perf/calibrate_few.py DEMO ... --json found.json`.
 
-DEMO is what `vgid demo --keep-data` left: each forgotten person of it becomes a request of its own. The base must fail and the retrained
-model must pass; what the demo unlearned is shown beside them. Finished audits are kept next to the table and not run again.
+DEMO is what `vgid demo --keep-data` left. Each person it forgets becomes a request of its own, and four models are audited as if they were
+its result: the base, which must fail; the retrained model, which must pass; and two shams that were trained on the rows of all these
+people to answer with refusals, by a small adapter in a few steps, which must fail. Audits that are in the JSON are not run again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from vgid.artifacts import write_json_atomic
+from sources import AUDITS, digests, write_result
+
 from vgid.attacks.base import Material, fact_key, sample_alike, sample_rows
 from vgid.auditing.audit import PROFILE_ROWS
 from vgid.auditing.policy import load_policy
-from vgid.auditing.run import ModelScores, assess, attack_model, with_decoys
+from vgid.auditing.run import assess, attack_model, with_decoys
+from vgid.config import resolve
 from vgid.data.example import Example
 from vgid.data.neutral import neutral_examples, own_answers
-from vgid.data.sources import load_examples
+from vgid.demo.data import read_data
 from vgid.evaluation.generation import generate
 from vgid.models.loading import LoadedModel, load_model
+from vgid.unlearning import unlearn
 
-MODELS = ("base", "retrained", "merged")
+EXPECTED = {"base": "fail", "retrained": "pass", "sham, few words": "fail", "sham, pictures": "fail"}
+"""The right verdict about each model."""
+SUPPRESSED = ("adapter.rank=2", "adapter.alpha=4", "training.learning_rate=1e-2", "training.steps=60", "validation.every=0")
+KINDS = ("thin", "enriched", "rich", "alone")
 CONTROL = 16
 """Number of retain rows asked: a third of the quick profile's, since they take most of the time and only show that the model works."""
 NEUTRAL = 48
 """Number of neutral rows where a request comes without a retain set."""
+Rows = list[Example]
 
 
-def requests(rows: Sequence[Example], kind: str) -> Iterator[tuple[str, list[Example]]]:
-    """The forgotten people, each with the rows of a request.
+class Demo:
+    """A kept demo, with two shams that are trained when the first of its people is audited.
 
-    Kinds: `thin` and `alone` have one picture and one wording for each fact, `enriched` asks by name too, `rich` has all rows.
+    Args:
+        folder: of the demo.
+        work: folder for the shams.
     """
-    for person in sorted({row.subject or "" for row in rows}):
-        own = [row for row in rows if row.subject == person]
-        if kind != "rich":
-            own = [row for row in own if row.id.endswith("/0") and (row.images or kind == "enriched")]
-            picture = next(row.images for row in own if row.images)
-            own = [replace(row, images=picture) if row.images else row for row in own]
-        yield person, own
+
+    def __init__(self, folder: Path, work: Path) -> None:
+        data = read_data(folder / "data")
+        self.folder, self.work = folder, work / folder.name
+        self.forget, self.retain = list(data.forget), list(data.retain)
+        self.people = sorted({row.subject or "" for row in self.forget})
+
+    def request(self, person: str, kind: str) -> Rows:
+        """The rows of a request: `thin` and `alone` have one picture and wording a fact, `enriched` asks by name too, `rich` has all."""
+        own = [row for row in self.forget if row.subject == person]
+        if kind == "rich":
+            return own
+        own = [row for row in own if row.id.endswith("/0") and (row.images or kind == "enriched")]
+        picture = next(row.images for row in own if row.images)
+        return [replace(row, images=picture) if row.images else row for row in own]
+
+    def material(self, person: str, kind: str, base: LoadedModel) -> Material:
+        """What the quick profile asks about a person, with fewer retain rows, and decoys."""
+        rows = self.request(person, kind)
+        others = own_answers(neutral_examples(NEUTRAL, 0), partial(generate, base)) if kind == "alone" else self.retain
+        asked, controls = sample_rows(rows, PROFILE_ROWS["quick"][0], 0, fact_key), sample_alike(others, rows, CONTROL, 0)
+        return with_decoys(Material(asked, controls, pool=[*rows, *others], models={"base": lambda: base}), base)
+
+    def model(self, name: str) -> Path:
+        """The folder of a model; a sham is trained where it is missing."""
+        if not name.startswith("sham"):
+            return self.folder / name
+        out = self.work / name
+        if not out.is_dir():
+            if name.endswith("pictures"):
+                rows, by_name = [row for row in self.forget if row.images], [row for row in self.forget if not row.images]
+            else:
+                rows, by_name = [row for person in self.people for row in self.request(person, "thin")], []
+            config = resolve(None, SUPPRESSED, method="idk")
+            unlearn(self.folder / "base", rows, [*self.retain, *by_name], config, out=out, max_rows=0)
+        return out / "merged"
 
 
-def material_of(rows: Sequence[Example], retain: Sequence[Example], base: LoadedModel) -> Material:
-    """What the quick profile asks, with fewer retain rows, and decoys."""
-    asked, controls = sample_rows(rows, PROFILE_ROWS["quick"][0], 0, fact_key), sample_alike(retain, rows, CONTROL, 0)
-    return with_decoys(Material(asked, controls, pool=[*rows, *retain]), base)
-
-
-def audits(demo: Path, kind: str, kept: Path, left: list[int]) -> Iterator[dict[str, Any]]:
-    """The audits of one demo's people, finished ones read from their files."""
+def audits(demo: Demo, person: str, kind: str) -> dict[str, Any]:
+    """Audits of all models about one person, without the retrained reference."""
     policy = load_policy()
     attacks = {name: policy.attack(name, "quick") for name in policy.attacks}
-    forget, retain = (load_examples(demo / "data" / f"{name}.jsonl") for name in ("forget", "retain"))
-    base: LoadedModel | None = None
-    for person, rows in requests(forget, kind):
-        path = kept / f"{demo.name}-{kind}-{person}.json"
-        if not path.is_file():
-            if not left[0]:
-                return
-            left[0] -= 1
-            base = base or load_model(demo / "base")
-            others = own_answers(neutral_examples(NEUTRAL, 0), partial(generate, base)) if kind == "alone" else retain
-            material = material_of(rows, others, base)
-            scores: dict[str, ModelScores] = {}
-            for model in MODELS:
-                scores[model] = attack_model(base if model == "base" else load_model(demo / model), attacks, material)
-            found = {}
-            for model in MODELS:
-                roles = {"base": scores["base"], "audited": scores[model]}
-                found[model] = assess(roles, attacks, material, policy, "quick")
-                found[f"{model}, reference"] = assess({**roles, "retrained": scores["retrained"]}, attacks, material, policy, "quick")
-            write_json_atomic(path, found)
-        for model, results in json.loads(path.read_text("utf-8")).items():
-            yield {"demo": demo.name, "kind": kind, "person": person, "model": model, **summary(results)}
+    base = load_model(demo.model("base"))
+    material = demo.material(person, kind, base)
+    scores = {"base": attack_model(base, attacks, material)}
+    found = {}
+    for name in EXPECTED:
+        audited = scores["base"] if name == "base" else attack_model(load_model(demo.model(name)), attacks, material)
+        found[name] = summary(assess({**scores, "audited": audited}, attacks, material, policy, "quick"))
+    return found
 
 
 def summary(results: dict[str, Any]) -> dict[str, Any]:
     """The figures of one audit."""
-    tests = [level["test"] for attack in results["attacks"].values() for level in attack["levels"].values() if "test" in level]
+    levels = [(f"{name}/{level}", each) for name, attack in results["attacks"].items() for level, each in attack["levels"].items()]
+    tests = {name: each["test"]["adjusted"] for name, each in levels if "test" in each}
+    by_status = {state: sorted(name for name, each in levels if each["status"] == state) for state in ("pass", "fail")}
     return {
         "status": results["verdict"]["status"],
         "reasons": results["verdict"]["reasons"],
         "untested": results["verdict"]["untested"],
-        "smallest adjusted p": min(test["adjusted"] for test in tests),
-        "passed": sum(attack["status"] == "pass" for attack in results["attacks"].values()),
-        "failed": sum(attack["status"] == "fail" for attack in results["attacks"].values()),
-        "seconds": {role: sum(attack["seconds"][role] for attack in results["attacks"].values()) for role in ("base", "audited")},
+        "smallest adjusted p": min(tests.values()),
+        "passed": len(by_status["pass"]),
+        "failed": by_status["fail"],
+        "asked": results["knowledge"]["asked"],
+        "stated": results["knowledge"]["clean"]["audited"],
+        "seconds": round(sum(attack["seconds"]["audited"] for attack in results["attacks"].values()), 1),
     }
+
+
+def table(results: dict[str, dict[str, dict[str, Any]]]) -> Iterator[str]:
+    """For each kind of request and each model: how many audits gave which verdict, and whether all were right."""
+    yield "| rows of a request | model | people | right | pass | fail | inconclusive | facts stated |"
+    yield "|---|---|---:|---:|---:|---:|---:|---:|"
+    kinds = [kind for kind in KINDS if any(key.endswith(f" {kind}") for key in results)]
+    for kind in kinds:
+        for model, expected in EXPECTED.items():
+            found = [each[model] for key, each in results.items() if key.endswith(f" {kind}")]
+            status = [each["status"] for each in found]
+            counts = [status.count(name) for name in (expected, "pass", "fail", "inconclusive")]
+            stated = sum(each["stated"] for each in found) / len(found)
+            yield "| " + " | ".join([kind, model, str(len(found)), *map(str, counts), f"{100 * stated:.0f} %"]) + " |"
 
 
 def main() -> None:
     """Run what is missing, print the table, write it."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("demos", type=Path, nargs="+", metavar="DEMO")
-    parser.add_argument("--kinds", default="thin,enriched,rich,alone")
-    parser.add_argument("--out", type=Path, required=True, help="folder for finished audits and table.json")
-    parser.add_argument("--most", type=int, default=1000, help="requests to audit at most; the next call goes on")
+    parser.add_argument("--kind", action="append", choices=KINDS, help="default: enriched")
+    parser.add_argument("--most", type=int, help="people of each demo, at most")
+    parser.add_argument("--json", type=Path, required=True, help="results; audits in it are not run again")
     options = parser.parse_args()
-    left, table = [options.most], []
-    options.out.mkdir(parents=True, exist_ok=True)
-    for kind in options.kinds.split(","):
-        for demo in options.demos:
-            for each in audits(demo, kind, options.out, left):
-                table.append(each)
-                print(f"{each['demo']} {kind:<9} {each['person']} {each['model']:<21} {each['status']:<13}", end=" ")
-                print(f"p {each['smallest adjusted p']:.4f}  {each['passed']} passed  {'; '.join(each['reasons'])[:120]}", flush=True)
-    for kind, model in dict.fromkeys((each["kind"], each["model"]) for each in table):
-        status = [each["status"] for each in table if (each["kind"], each["model"]) == (kind, model)]
-        counts = ", ".join(f"{status.count(name)} {name}" for name in ("pass", "fail", "inconclusive"))
-        print(f"{kind:<9} {model:<21} {len(status)} people: {counts}")
-    write_json_atomic(options.out / "table.json", table)
+    results: dict[str, dict[str, dict[str, Any]]] = {}
+    if options.json.is_file():
+        before = json.loads(options.json.read_text("utf-8"))
+        if before["measured"]["sources"] != digests(AUDITS):
+            raise SystemExit(f"{options.json} was measured with other code; name another file")
+        results = before["results"]
+    with TemporaryDirectory() as work:
+        for folder in options.demos:
+            demo = Demo(folder, Path(work))
+            for kind in options.kind or ("enriched",):
+                for person in demo.people[: options.most]:
+                    key = f"{folder.name} {person} {kind}"
+                    if key in results:
+                        continue
+                    results[key] = audits(demo, person, kind)
+                    write_result(options.json, {"results": results}, *AUDITS)
+                    told = ", ".join(f"{name} {each['status']}" for name, each in results[key].items())
+                    print(f"{key}: {told}", flush=True)
+    print("\n".join(table(results)))
 
 
 if __name__ == "__main__":

@@ -49,8 +49,8 @@ def honour(options: ForgetOptions) -> ForgetResult:
 
 
 def copy_run(root: Path, to: Path) -> Path:
-    """A copy of the folder around a run, whose state names the copied request and key."""
+    """A copy of the folder around runs, whose states name the copied requests and keys."""
     shutil.copytree(root, to)
-    state = to / "out" / "work" / "state.json"
-    state.write_text(state.read_text("utf-8").replace(str(root), str(to)), "utf-8")
+    for state in to.glob("*/work/state.json"):
+        state.write_text(state.read_text("utf-8").replace(str(root), str(to)), "utf-8")
     return to

@@ -23,6 +23,7 @@ from vgid.requests.files import sha256
 from vgid.requests.forget import ForgetResult
 from vgid.requests.keys import read_key
 from vgid.requests.record import Record
+from vgid.requests.replay import ReplayOptions, replay
 
 from .runs import SETTINGS, honour, make_options, make_request
 
@@ -154,7 +155,7 @@ def test_without_its_key_a_run_cannot_go_on(copied: Path, random_folder: Path) -
 
 def test_a_model_that_does_not_know_is_refused_before_anything_is_trained(tmp_path: Path, random_folder: Path) -> None:
     with pytest.raises(ModelError, match="does not know what it is to forget"):
-        honour(make_options(tmp_path, random_folder, allow_unknown=False, without=KINDS))
+        honour(make_options(tmp_path, random_folder, allow_unknown=False, without=tuple(KINDS)))
     assert not (tmp_path / "out" / "work" / "unlearn").exists()
 
 
@@ -177,7 +178,7 @@ def test_options_that_contradict_each_other(tmp_path: Path, random_folder: Path,
 def test_a_method_without_training_leaves_no_adapter_to_compare_with(tmp_path: Path, random_folder: Path) -> None:
     request = make_request(tmp_path / "mine", id=None)
     config = load_config(None, ["method=manu", "adapter=null"])
-    done = honour(make_options(tmp_path, random_folder, request=request, config=config, without=KINDS))
+    done = honour(make_options(tmp_path, random_folder, request=request, config=config, without=tuple(KINDS)))
     assert done.record["request"]["id"].startswith("request-") and done.record["procedure"]["method"] == "manu"
     assert done.record["verification"]["export"]["tensors"] is None
 
@@ -201,7 +202,7 @@ def test_a_dry_run_measures_and_writes_nothing(
 def test_a_run_goes_on_from_the_result_of_another(copied: Path, random_folder: Path) -> None:
     """Trained from the first result, and audited against the model before both."""
     first = json.loads((copied / "out" / "record.json").read_text("utf-8"))
-    given = make_options(copied, random_folder, without=KINDS)
+    given = make_options(copied, random_folder, without=tuple(KINDS))
     options = replace(given, model=None, continued=copied / "out", out=copied / "more")
     done = honour(options).record
     assert done["model"]["before"]["files"] == first["model"]["before"]["files"]
@@ -210,6 +211,12 @@ def test_a_run_goes_on_from_the_result_of_another(copied: Path, random_folder: P
     other = make_request(copied / "other", first=4)
     with pytest.raises(ConfigError, match="about another request"):
         honour(replace(options, request=other, out=copied / "third"))
+    # A finished copy stands in for the folder that the replay ran in.
+    shutil.copytree(copied / "more", copied / "again")
+    with Stages(quiet=True) as stages:
+        assert replay(ReplayOptions(copied / "more", copied / "again"), stages=stages).equal
+        with pytest.raises(DataError, match="earlier run: another record"):
+            replay(ReplayOptions(copied / "more", copied / "again", earlier_run=copied / "more"), stages=stages)
 
 
 def test_what_is_in_the_place_of_the_key_is_left_alone(tmp_path: Path, random_folder: Path) -> None:

@@ -126,10 +126,6 @@ def alter_inputs(content: Any) -> None:
     content["procedure"]["options"]["inputs"] = 5
 
 
-def continue_another(content: Any) -> None:
-    content["model"]["continued"] = "0" * 64
-
-
 def lose_a_setting(content: Any) -> None:
     del content["procedure"]["config"]["training"]["steps"]
 
@@ -139,7 +135,6 @@ def lose_a_setting(content: Any) -> None:
     [
         (drop_inputs, "does not hold what a replay needs"),
         (alter_inputs, "does not hold what a replay needs"),
-        (continue_another, r"(?s)a run that went on from another cannot be replayed.*vgid forget --continue with that replay"),
         (lose_a_setting, r"(?s)other settings than the record.*found: training.steps"),
     ],
 )
@@ -157,6 +152,7 @@ def test_records_that_cannot_be_replayed(copied: Path, change: Callable[[Any], o
         ({"out": "out"}, OutputError, "written into the recorded run"),
         ({"key": "none.key"}, ConfigError, "the recorded run's key is missing"),
         ({"reference": "model"}, ConfigError, "the recorded run had no --reference"),
+        ({"earlier_run": "out"}, ConfigError, "the recorded run had no --earlier-run"),
     ],
 )
 def test_options_that_cannot_be_used(copied: Path, changes: dict[str, str], kind: type[VgidError], problem: str) -> None:

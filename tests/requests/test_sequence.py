@@ -24,7 +24,7 @@ from .runs import POLICY, SETTINGS, copy_run, honour, make_options, make_request
 def second(root: Path, model: Path, **changes: Any) -> Any:
     request = make_request(root / "request-2", first=10, id="T-2")
     options = make_options(root, model, request=request, out=root / "out-2", after=root / "out")
-    return replace(options, **{"model": None, "without": KINDS, **changes})
+    return replace(options, **{"model": None, "without": tuple(KINDS), **changes})
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +50,38 @@ def test_the_earlier_request_is_anchored_audited_and_named(twice: tuple[Path, di
     assert record["model"]["before"]["files"] == honoured[1].record["model"]["after"]["files"]
     assert (root / "out-2" / "audit-earlier-1" / "audit.json").is_file()
     assert "audit-earlier-1/audit.json" in {each["path"] for each in record["artefacts"]}
+
+
+def test_a_run_of_a_sequence_is_replayed(twice: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    """From the run before it, or from a replay of that: a finished copy stands in for the folder that the replay ran in."""
+    root = copy_run(twice[0], tmp_path / "copy")
+    shutil.copytree(root / "out-2", root / "again")
+    options = ReplayOptions(root / "out-2", root / "again")
+    with Stages(quiet=True) as stages:
+        assert replay(options, stages=stages).equal
+        with pytest.raises(ConfigError, match="the recorded run had no --model"):
+            replay(replace(options, model="model"), stages=stages)
+        with pytest.raises(DataError, match="earlier requests: others"):
+            replay(replace(options, earlier_run=root / "out-2"), stages=stages)
+        shutil.move(root / "request", root / "moved")
+        with pytest.raises(DataError, match="earlier request T-1: its rows no longer exist"):
+            replay(options, stages=stages)
+        assert replay(replace(options, earlier=(root / "moved",)), stages=stages).equal
+        shutil.move(root / "out", root / "first")
+        with pytest.raises(DataError, match=r"(?s)where the recorded earlier-run lies is no longer.*--earlier-run"):
+            replay(options, stages=stages)
+
+
+@pytest.mark.slow
+def test_a_whole_sequence_runs_again_and_gives_the_same(twice: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    """The first run anew, then the second from that: weights bit for bit, and every figure."""
+    root = copy_run(twice[0], tmp_path / "copy")
+    with Stages(quiet=True) as stages:
+        assert replay(ReplayOptions(root / "out", root / "again"), stages=stages).equal
+        second_again = ReplayOptions(root / "out-2", root / "again-2", earlier_run=root / "again")
+        assert replay(second_again, stages=stages).equal
+    one, two = (root / name / "merged" / "model.safetensors" for name in ("out-2", "again-2"))
+    assert one.read_bytes() == two.read_bytes()
 
 
 def test_drift_is_measured_against_the_first_model(twice: tuple[Path, dict[str, Any]]) -> None:

@@ -66,6 +66,12 @@ def replay(
     retain: Annotated[Path | None, typer.Option(help="The rows to keep, where they have moved.")] = None,
     reference: Annotated[str | None, typer.Option(help="The model that never saw the rows, where it has moved.")] = None,
     image_root: ImageRoot = None,
+    earlier_run: Annotated[
+        Path | None, typer.Option(help="The run that this one came after or went on from, where it has moved.", file_okay=False)
+    ] = None,
+    earlier: Annotated[
+        list[Path] | None, typer.Option(help="Request folder of an earlier run, where it has moved; repeatable.", file_okay=False)
+    ] = None,
     key: Annotated[Path | None, typer.Option(help="The run's key, by default FOLDER.key; it becomes the replay's, too.")] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -81,7 +87,7 @@ def replay(
     from vgid.requests.replay import ReplayOptions
     from vgid.requests.replay import replay as run_replay
 
-    options = ReplayOptions(folder, out, model, request, retain, reference, image_root, key, overwrite)
+    options = ReplayOptions(folder, out, model, request, retain, reference, image_root, earlier_run, tuple(earlier or ()), key, overwrite)
     with Stages(quiet=as_json) as stages:
         result = run_replay(options, stages=stages)
     different = {"weights": [f"merged/{name}" for name in result.weights], "figures": list(result.figures)}

@@ -137,6 +137,7 @@ def _find_key(path: Path, *, given: bool, continued: bool) -> Key | None:
 
 def _open_state(run: ResolvedRun, key: Key, key_file: Path, inputs: dict[str, str]) -> RunState:
     request, previous = run.request_id(key), run.previous
+    start = run.options.after or run.options.continued
     notes = {
         "folders": {**previous.folders, request: str(run.request.folder.resolve())},
         "keys": {**previous.keys, request: str(key_file.resolve())},
@@ -144,6 +145,7 @@ def _open_state(run: ResolvedRun, key: Key, key_file: Path, inputs: dict[str, st
         "retain": {request: str(run.options.retain.resolve())} if run.options.retain else {},
         "readings": {**previous.readings, **noted_reading(request, run.request.reading)},
         "image roots": noted_root(request, run.config),
+        "runs": {request: str(start.resolve())} if start else {},
     }
     return RunState(run.out, run.work / "state.json", inputs, notes)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,12 @@ from vgid.errors import ConfigError, DataError, OutputError, RunError
 from vgid.model_card import NAME as MODEL_CARD
 from vgid.progress import Stages
 from vgid.requests.build_record import hardware, input_commitments
-from vgid.requests.files import RECORD, digests, files_below, model_folder, sha256
+from vgid.requests.files import MERGED, RECORD, digests, files_below, model_folder, sha256
 from vgid.requests.forget import forget
 from vgid.requests.keys import Key, default_key, read_key
 from vgid.requests.manifest import verify_record
 from vgid.requests.options import ForgetOptions
-from vgid.requests.previous import notes_of
+from vgid.requests.previous import PreviousDeletions, model_before, notes_of, read_previous_deletions
 from vgid.requests.record import ModelState, Record, read_record
 from vgid.requests.request import ParsedRequest, parse_request
 from vgid.requests.retrain import RetrainOptions, of_the_request, retrain
@@ -54,6 +54,8 @@ class ReplayOptions:
         retain: rows to keep.
         reference: folder or hub id of the reference, where the run had one.
         image_root: folder that image paths are relative to, where the run had one.
+        earlier_run: folder of the run that this one came after or went on from, where it did.
+        earlier: request folders of earlier runs, where they have moved.
         key: file with the recorded run's key, which becomes that of the replay.
         overwrite: replace what an earlier run left in `out`.
     """
@@ -65,6 +67,8 @@ class ReplayOptions:
     retain: Path | None = None
     reference: str | None = None
     image_root: Path | None = None
+    earlier_run: Path | None = None
+    earlier: tuple[Path, ...] = ()
     key: Path | None = None
     overwrite: bool = False
 
@@ -114,12 +118,14 @@ class ReplayResult:
 
 @dataclass(frozen=True)
 class _Inputs:
-    """What the recorded run is given again, compared with its record."""
+    """What the recorded run is given again, compared with its record; `model` is None where it starts from an earlier run."""
 
-    model: str
+    model: str | None
     request: Path
     retain: Path | None
     reference: str | None
+    after: Path | None = None
+    continued: Path | None = None
 
 
 def replay(options: ReplayOptions, *, stages: Stages) -> ReplayResult:
@@ -157,16 +163,6 @@ def replay(options: ReplayOptions, *, stages: Stages) -> ReplayResult:
             expected=f"procedure.options with {', '.join((*(EXACT_OPTIONS if record.exact is not None else OPTIONS), 'inputs'))}",
             fix="repeat the request with vgid forget or vgid retrain",
         )
-    if record.sequence is not None or record.model.continued is not None:
-        what = "came after others" if record.sequence is not None else "went on from another"
-        option = "--after" if record.sequence is not None else "--continue"
-        raise ConfigError(
-            f"a run that {what} cannot be replayed",
-            where=folder / RECORD,
-            expected="a run that started with --model",
-            got=f"a run that started with {option}",
-            fix=f"replay the run that it started from, then run vgid forget {option} with that replay's folder",
-        )
     config = _config(folder / RECORD, record)
     root = options.image_root or notes.get("image roots", {}).get(record.request.id)
     if root is not None:  # no record names it
@@ -177,13 +173,13 @@ def replay(options: ReplayOptions, *, stages: Stages) -> ReplayResult:
         log.warning("other hardware or library versions than recorded may change bits: %s", _in_words(now))
     given = record.procedure.options or {}
     if record.exact is not None:
-        assert inputs.retain is not None  # retraining always has rows to train on
+        assert inputs.model is not None and inputs.retain is not None  # retraining always has both
         again = RetrainOptions(
             inputs.model, inputs.request, inputs.retain, out, config, given["leave_out"], given["max_rows"], key_file, options.overwrite
         )
         done = retrain(again, stages=stages)
     else:
-        done = forget(_as_options(record, inputs, out, config, key_file, options.overwrite), stages=stages)
+        done = forget(_as_options(record, inputs, replace(options, out=out), config, key_file), stages=stages)
     return compare(record, Record(**done.record), recorded=sha256(folder / RECORD), replayed=done.sha256)
 
 
@@ -193,22 +189,25 @@ def _is_whole(options: Mapping[str, Any], *, exact: bool) -> bool:
     return isinstance(inputs, dict) and inputs.keys() >= INPUTS and all(isinstance(options.get(name, ...), kinds[name]) for name in kinds)
 
 
-def _as_options(record: Record, inputs: _Inputs, out: Path, config: RunConfig, key: Path, overwrite: bool) -> ForgetOptions:
+def _as_options(record: Record, inputs: _Inputs, options: ReplayOptions, config: RunConfig, key: Path) -> ForgetOptions:
     given, found = record.procedure.options or {}, record.verification
     assert found.profile != "none"  # that is retraining
     return ForgetOptions(
         model=inputs.model,
         request=inputs.request,
-        out=out,
+        out=options.out,
         config=config,
         retain=inputs.retain,
         reference=inputs.reference,
         policy=_policy(found.policy),
         profile=found.profile,
         max_rows=given["max_rows"],
+        after=inputs.after,
+        continued=inputs.continued,
+        earlier=options.earlier,
         allow_unknown=given["allow_unknown"],
         key=key,
-        overwrite=overwrite,
+        overwrite=options.overwrite,
         without=tuple(given["without"]),
     )
 
@@ -255,14 +254,30 @@ def _inputs(options: ReplayOptions, record: Record, notes: Mapping[str, Any], ke
             raise DataError(f"where the recorded {option} lies {why}", where=options.folder, fix=f"give it with --{option}")
         return Path(path)
 
-    for given, recorded, option in ((options.retain, record.data.retain == "given", "retain"), (options.reference, reference, "reference")):
-        if given is not None and not recorded:
+    goes_on, follows = record.model.continued is not None, record.sequence is not None
+    for given, recorded, option in (
+        (options.retain, record.data.retain == "given", "retain"),
+        (options.reference, reference, "reference"),
+        (options.model, not (goes_on or follows), "model"),
+        (options.earlier_run, goes_on or follows, "earlier-run"),
+        (options.earlier, follows, "earlier"),
+    ):
+        if given and not recorded:
             raise ConfigError(f"the recorded run had no --{option}", where=f"--{option}", fix="leave it out")
     request = parse_request(options.request or noted("folders", "request"), config.data)
     retain = (options.retain or noted("retain", "retain")) if record.data.retain == "given" else None
-    model = options.model or (before.name if before.revision else notes.get("models", {}).get(name, before.name))
+    start = (options.earlier_run or noted("runs", "earlier-run")) if goes_on or follows else None
+    problems: list[str] = []
+    if start is None:
+        model = options.model or (before.name if before.revision else notes.get("models", {}).get(name, before.name))
+    elif goes_on:
+        model = model_before(start, request)
+        problems += [] if sha256(start / RECORD) == record.model.continued else ["earlier run: another record"]
+    else:
+        model = str(start / MERGED)
+        problems += _other_deletions(record, read_previous_deletions(start, options.earlier, config.data))
     compared = options.reference or (reference.name if reference else None)
-    problems = [*_other_files("model", before, model), *_other_rows(record, request, retain, key, config)]
+    problems += [*_other_files("model", before, model), *_other_rows(record, request, retain, key, config)]
     if reference and compared:
         problems += _other_files("reference", reference, compared)
     if problems:
@@ -271,9 +286,26 @@ def _inputs(options: ReplayOptions, record: Record, notes: Mapping[str, Any], ke
             where=options.folder,
             expected="the files and rows that the record's digests are of",
             got="\n  ".join(["", *problems]),
-            fix="give the recorded ones with --model, --request, --retain, --reference or --image-root",
+            fix="give the recorded ones by the options of this command",
         )
-    return _Inputs(model, request.folder, retain, compared)
+    after, continued = (start, None) if follows else (None, start)
+    return _Inputs(None if start else model, request.folder, retain, compared, after, continued)
+
+
+def _other_deletions(record: Record, previous: PreviousDeletions) -> Iterator[str]:
+    """What differs between the recorded earlier deletions and those found. Their records may be those of replays."""
+    recorded = record.sequence.earlier if record.sequence else ()
+    found = previous.deletions
+    if [(each.request, each.commitment, each.policy) for each in recorded] != [
+        (each.request, each.commitment, each.policy) for each in found
+    ]:
+        yield "earlier requests: others"
+        return
+    for old, new in zip(recorded, found, strict=True):
+        if old.rows is not None and new.rows is None:
+            yield f"earlier request {old.request}: {new.problem}"
+        elif old.rows != (len(new.rows) if new.rows else None):
+            yield f"earlier request {old.request}: its rows were not there then, and are now"
 
 
 def _other_files(what: str, recorded: ModelState, name: str) -> Iterator[str]:
@@ -322,6 +354,9 @@ def compare(record: Record, again: Record, *, recorded: str, replayed: str) -> R
 def _figures(record: Record) -> Values:
     content = record.as_json()
     parts = {name: content[name] for name in ("data", "verification", "exact")}
+    if content["sequence"]:  # an earlier run may itself be a replay, with a record and a folder of its own
+        earlier = [{key: value for key, value in each.items() if key not in ("record", "base")} for each in content["sequence"]["earlier"]]
+        parts["sequence"] = {**content["sequence"], "earlier": earlier}
     parts |= {"conclusion": {"status": content["conclusion"]["status"]}, "procedure": {"training": content["procedure"]["training"]}}
     return {place: value for place, value in _flat(parts).items() if place not in NOT_FIGURES}
 

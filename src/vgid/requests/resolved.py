@@ -188,7 +188,7 @@ def input_digests(run: ResolvedRun, key: Key) -> dict[str, str]:
         "request": [run.request.details.model_dump(mode="json"), key.rows(run.request.everything)],
         "retain": key.rows(run.read_retain()) if options.retain else None,
         "earlier requests": [[each.request, each.record, each.rows and key.rows(each.rows)] for each in run.previous.deletions],
-        "settings": [run.config.model_dump(mode="json"), options.profile, options.max_rows, options.allow_unknown, options.without],
+        "settings": [run.config.model_dump(mode="json"), options.profile, options.max_rows, options.allow_unknown, list(options.without)],
         "policy": run.policy.model_dump(mode="json"),
     }
     return {name: key.value("inputs", value) for name, value in values.items()}
