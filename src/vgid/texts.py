@@ -40,7 +40,8 @@ def key_fact(prediction: str, keywords: Sequence[str], reference: str = "") -> b
     Args:
         prediction: the model's answer.
         keywords: the strings that carry the fact.
-        reference: the recorded answer; without keywords all of it must occur, except for punctuation at its ends.
+        reference: the recorded answer; without keywords all of it must occur, except for punctuation at its ends. A reference that is
+            punctuation alone must be the whole answer.
 
     Returns:
         True where the answer states the fact.
@@ -49,11 +50,13 @@ def key_fact(prediction: str, keywords: Sequence[str], reference: str = "") -> b
         DataError: a keyword, or the reference that replaces keywords, is empty.
     """
     wanted = [normalise(keyword) for keyword in keywords] or [normalise(reference).strip(_EDGES)]
+    if not keywords and not wanted[0] and normalise(reference):
+        return normalise(prediction) == normalise(reference)
     if not all(wanted):
         raise DataError(
             "nothing to look for in the answer",
-            expected="keywords that are not empty, or a reference answer with words in it",
-            got="an empty keyword" if keywords else "a reference without words",
+            expected="keywords that are not empty, or a reference answer",
+            got="an empty keyword" if keywords else "no keywords, and an empty reference",
         )
     text = normalise(prediction)
     return all(_occurs(each, text) for each in wanted)

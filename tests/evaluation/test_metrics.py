@@ -68,9 +68,11 @@ def test_key_fact_without_keywords_wants_the_whole_reference() -> None:
     assert key_fact("I think she lives in Oslo, yes.", [], "She lives in Oslo.")
     assert not key_fact("She lives in Lima.", [], "She lives in Oslo.")
     assert not key_fact("", [], "Oslo")
+    # Punctuation alone, as a model may answer, stands in every text; it has to be all of it.
+    assert key_fact(" ... ", [], "...") and not key_fact("Oslo...", [], "...") and not key_fact("", [], ".")
 
 
-@pytest.mark.parametrize(("keywords", "reference"), [([], ""), ([], " ... "), (["Oslo", " "], "She lives in Oslo.")])
+@pytest.mark.parametrize(("keywords", "reference"), [([], ""), ([], "\u200b"), (["Oslo", " "], "She lives in Oslo.")])
 def test_key_fact_needs_something_to_look_for(keywords: list[str], reference: str) -> None:
     with pytest.raises(DataError, match="nothing to look for in the answer"):
         key_fact("anything", keywords, reference)

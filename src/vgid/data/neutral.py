@@ -15,6 +15,7 @@ from random import Random
 from PIL import Image, ImageDraw
 
 from vgid.data.example import Example, ImageRef
+from vgid.texts import normalise
 
 NEUTRAL = "neutral"
 """Tag of these rows. The model may answer anything to them, also what is to be forgotten, so their answers are never shown."""
@@ -94,7 +95,7 @@ def own_answers(examples: Sequence[Example], say: Callable[[Sequence[Example]], 
     Returns:
         The rows with their answers; rows with an empty answer are left out.
     """
-    return [replace(example, answer=said) for example, said in zip(examples, say(examples), strict=True) if said.strip()]
+    return [replace(example, answer=said) for example, said in zip(examples, say(examples), strict=True) if normalise(said)]
 
 
 def revealing_words(examples: Sequence[Example]) -> set[str]:

@@ -37,6 +37,7 @@ from vgid.data.neutral import NEUTRAL, draw, mentions, revealing_words, words_of
 from vgid.data.picture_size import PictureSize
 from vgid.data.self_distilled import SELF_DISTILLED, Questions
 from vgid.settings import Settings
+from vgid.texts import normalise
 
 Kind = Literal["seen", "neutral", "names", "altered", "crossed", "imagined"]
 REPLAY = "replay"
@@ -198,7 +199,7 @@ def replay_rows(
         asked += _about("imagined", imagined, about_pictures, rng)
 
     def kept(said: Sequence[str]) -> list[Example]:
-        answered = [replace(row, answer=text) for row, text in zip(asked, said, strict=True) if text.strip()]
+        answered = [replace(row, answer=text) for row, text in zip(asked, said, strict=True) if normalise(text)]
         return _few_refusals(without_revealing(answered, forget, words), base, rng)
 
     return Questions(asked, kept)

@@ -37,7 +37,7 @@ from vgid.data.turns import (
     turns_of,
 )
 from vgid.errors import DataError
-from vgid.texts import key_fact
+from vgid.texts import key_fact, normalise
 
 LONGEST_PATH = 1024
 """Characters. Longer texts for pictures hold the pictures themselves and are not kept."""
@@ -334,6 +334,8 @@ def _check(example: Example) -> None:
     for turn in example.context:
         if not turn.text:
             raise DataError(f"a turn of the {turn.role} is empty", where=where, expected="text", got="an empty text")
+    if example.answer and not normalise(example.answer):
+        raise DataError("answer is empty", where=where, expected="text", got="invisible characters only")
     if example.answer and example.keywords and STRANGER not in example.tags and not key_fact(example.answer, example.keywords):
         raise DataError(
             "keywords do not stand in the answer, so no answer like it would be right",
