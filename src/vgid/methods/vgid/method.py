@@ -178,7 +178,8 @@ class VGID(Method[VGIDConfig]):
         super().prepare(model, context)
         self._sharded = is_sharded(model)
         replay = self.config.replay
-        if replay and replay.narrow and all(replay_kind(row) for row in context.retain):
+        own = sum(bool(replay_kind(row)) for row in context.retain)
+        if replay and replay.narrow and 2 * own > len(context.retain):
             narrow(model, context.encoder, context.forget, context.retain, context.seed)
         settings = self.config.adversary if can_split(context.forget) else None
         self._adversary = RelearningAdversary(model, context.forget, settings, context.seed) if settings else None
