@@ -9,12 +9,15 @@ import torch
 from tests.conftest import example
 from vgid.data.batching import Encoder
 from vgid.data.example import Example
+from vgid.data.neutral import NEUTRAL
 from vgid.methods.vgid import narrow as module
 from vgid.methods.vgid.narrow import contrast, left_singular_vectors, narrow
 from vgid.models.adapters import attach_lora
 from vgid.models.forward import answer_logits
 from vgid.models.loading import LoadedModel
 from vgid.settings import AdapterConfig
+
+from .table import Row
 
 
 def test_directions_by_hand() -> None:
@@ -111,3 +114,13 @@ def test_few_tokens_are_the_same_for_the_same_seed(
     before = {name: p.clone() for name, p in model.named_parameters()}
     narrow(model, random_model.encoder, rows[0], [], seed=2)  # nothing to tell them from
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+
+
+@pytest.mark.parametrize(("said", "frozen"), [(0, False), (2, False), (3, True), (4, True)])
+def test_updates_are_narrow_where_most_of_what_is_kept_the_base_said_itself(
+    random_model: LoadedModel, rows: tuple[list[Example], list[Example]], said: int, frozen: bool
+) -> None:
+    forget, retain = rows
+    retain = [replace(row, tags=(NEUTRAL,)) if n < said else row for n, row in enumerate(retain)]
+    _, model = Row("vgid", ("method.adversary=null",)).prepared(random_model, forget, retain)
+    assert {not p.requires_grad for name, p in model.named_parameters() if "lora_A" in name} == {frozen}

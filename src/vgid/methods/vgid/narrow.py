@@ -1,9 +1,9 @@
 """Narrow updates: a LoRA update that reads what forget rows have and other rows lack.
 
 LoRA's first matrix decides which part of a layer's input an update can see. Drawn at random, it sees everybody alike, so a refusal learned
-on one person reaches all who resemble her, and only retain rows about them call it back. Of thin retain data there are few or none. So
-the first matrices are set before training to the directions in which the inputs of forget rows are largest, measured against those of the rows
-to keep, and then stay: with covariances C_f and C_r of a layer's inputs, to the largest generalised eigenvectors of
+on one person reaches all who resemble her, and only retain rows about them call it back. Thin retain data holds few of these, or none. So
+the first matrices are set before training to the directions in which the inputs of forget rows are largest, measured against those of the
+rows to keep, and then stay: with covariances C_f and C_r of a layer's inputs, to the largest generalised eigenvectors of
 C_f a = v (C_r + ridge) a. Only the second matrices are trained.
 
 Related: adapters that start in the null space of what must be kept (LoRA-Null, arXiv 2503.02659) or from the covariance of inputs
