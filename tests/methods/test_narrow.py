@@ -116,11 +116,12 @@ def test_few_tokens_are_the_same_for_the_same_seed(
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
 
 
-@pytest.mark.parametrize(("said", "frozen"), [(0, False), (2, False), (3, True), (4, True)])
-def test_updates_are_narrow_where_most_of_what_is_kept_the_base_said_itself(
+@pytest.mark.parametrize(("said", "frozen"), [(0, False), (8, False), (9, True), (10, True)])
+def test_updates_are_narrow_where_nearly_all_of_what_is_kept_the_base_said_itself(
     random_model: LoadedModel, rows: tuple[list[Example], list[Example]], said: int, frozen: bool
 ) -> None:
-    forget, retain = rows
-    retain = [replace(row, tags=(NEUTRAL,)) if n < said else row for n, row in enumerate(retain)]
+    """Nine of ten rows."""
+    forget, others = rows
+    retain = [replace(others[n % 4], id=f"{n}", tags=(NEUTRAL,) if n < said else ()) for n in range(10)]
     _, model = Row("vgid", ("method.adversary=null",)).prepared(random_model, forget, retain)
     assert {not p.requires_grad for name, p in model.named_parameters() if "lora_A" in name} == {frozen}

@@ -54,7 +54,7 @@ from vgid.methods.common.terms import drift, likelihood
 from vgid.methods.engine import Ask, Machine, Plan, Said, Term, View, mean_by_owner, passes
 from vgid.methods.vgid.adversary import AdversaryConfig, RelearningAdversary, can_split
 from vgid.methods.vgid.names import Names, mask_names, names_in
-from vgid.methods.vgid.narrow import narrow
+from vgid.methods.vgid.narrow import OWN, narrow
 from vgid.methods.vgid.sampling import sample_answers
 from vgid.models.adapters import reference
 from vgid.models.structure import base_of, decoder_layers
@@ -179,7 +179,7 @@ class VGID(Method[VGIDConfig]):
         self._sharded = is_sharded(model)
         replay = self.config.replay
         own = sum(bool(replay_kind(row)) for row in context.retain)
-        if replay and replay.narrow and 2 * own > len(context.retain):
+        if replay and replay.narrow and own >= OWN * len(context.retain):
             narrow(model, context.encoder, context.forget, context.retain, context.seed)
         settings = self.config.adversary if can_split(context.forget) else None
         self._adversary = RelearningAdversary(model, context.forget, settings, context.seed) if settings else None
