@@ -112,8 +112,8 @@ class ReplayConfig(Settings):
         imagined: names of which a picture is worked out on which the base sees that person, about which the forget questions are asked.
         thin: names, and altered, crossed and imagined pictures, are asked only where there are fewer retain rows than this.
         hidden_state_weight: weight of the hidden states' distance from the base's, beside the divergence of answers.
-        narrow: where nearly all rows to keep are the base's own answers, an adapter's update reads only what forget rows have and the rows to
-            keep lack (`vgid.methods.vgid.narrow`).
+        narrow: where nine of ten rows to keep are the base's own answers, an adapter's update reads only what forget rows have and the
+            rows to keep lack (`vgid.methods.vgid.narrow`).
     """
 
     seen: int = Field(default=16, ge=0)

@@ -28,9 +28,8 @@ from vgid.processes import from_first
 from vgid.seeds import derive_seed
 
 OWN = 0.9
-"""Share of the rows to keep that must be the base's own answers for an update to be narrow. Chosen by hand on three people: fifty retain rows
-beside some 1,900 such answers are protected better by it; with 184 rows (and as many changed ones) nothing more is kept, and fine-tuning
-brings more back."""
+"""Share of the rows to keep that must be the base's own answers for an update to be narrow. Chosen by hand on three people: it protects
+better beside fifty retain rows and some 1,900 such answers; beside 184 rows it keeps nothing more, and fine-tuning brings more back."""
 ROWS = 512
 """Rows of each side that are looked at, at most; chosen by hand."""
 OF_A_ROW = 8
