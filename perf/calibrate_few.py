@@ -34,6 +34,8 @@ EXPECTED = {"base": "fail", "retrained": "pass", "sham, few words": "fail", "sha
 """The right verdict about each model."""
 SUPPRESSED = ("adapter.rank=2", "adapter.alpha=4", "training.learning_rate=1e-2", "training.steps=60", "validation.every=0")
 KINDS = ("thin", "enriched", "rich", "alone")
+SOURCES = (*AUDITS, "src/vgid/methods/idk.py", "src/vgid/training", "src/vgid/synthetic")
+"""What the figures depend on: the audits, and the training of the shams."""
 CONTROL = 16
 """Number of retain rows asked: a third of the quick profile's, since they take most of the time and only show that the model works."""
 NEUTRAL = 48
@@ -136,26 +138,26 @@ def main() -> None:
     """Run what is missing, print the table, write it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("demos", type=Path, nargs="+", metavar="DEMO")
-    parser.add_argument("--kind", action="append", choices=KINDS, help="default: enriched")
+    parser.add_argument("--kind", action="append", choices=KINDS, help="rows of a request; default: thin")
     parser.add_argument("--most", type=int, help="people of each demo, at most")
     parser.add_argument("--json", type=Path, required=True, help="results; audits in it are not run again")
     options = parser.parse_args()
     results: dict[str, dict[str, dict[str, Any]]] = {}
     if options.json.is_file():
         before = json.loads(options.json.read_text("utf-8"))
-        if before["measured"]["sources"] != digests(AUDITS):
+        if before["measured"]["sources"] != digests(SOURCES):
             raise SystemExit(f"{options.json} was measured with other code; name another file")
         results = before["results"]
     with TemporaryDirectory() as work:
         for folder in options.demos:
             demo = Demo(folder, Path(work))
-            for kind in options.kind or ("enriched",):
+            for kind in options.kind or ("thin",):
                 for person in demo.people[: options.most]:
                     key = f"{folder.name} {person} {kind}"
                     if key in results:
                         continue
                     results[key] = audits(demo, person, kind)
-                    write_result(options.json, {"results": results}, *AUDITS)
+                    write_result(options.json, {"results": results}, *SOURCES)
                     told = ", ".join(f"{name} {each['status']}" for name, each in results[key].items())
                     print(f"{key}: {told}", flush=True)
     print("\n".join(table(results)))

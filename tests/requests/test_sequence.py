@@ -68,7 +68,7 @@ def test_a_run_of_a_sequence_is_replayed(twice: tuple[Path, dict[str, Any]], tmp
             replay(options, stages=stages)
         assert replay(replace(options, earlier=(root / "moved",)), stages=stages).equal
         shutil.move(root / "out", root / "first")
-        with pytest.raises(DataError, match=r"(?s)where the recorded earlier-run lies is no longer.*--earlier-run"):
+        with pytest.raises(DataError, match=r"(?s)the recorded earlier run is no longer where.*--earlier-run"):
             replay(options, stages=stages)
 
 

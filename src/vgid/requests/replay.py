@@ -250,8 +250,10 @@ def _inputs(options: ReplayOptions, record: Record, notes: Mapping[str, Any], ke
     def noted(kind: str, option: str) -> Path:
         path = notes.get(kind, {}).get(name)
         if path is None or not Path(path).exists():
-            why = "is no longer where the run found it" if path else "is not known: the run was purged, or was handed on"
-            raise DataError(f"where the recorded {option} lies {why}", where=options.folder, fix=f"give it with --{option}")
+            what = f"recorded {option.replace('-', ' ')}"
+            lost = f"the {what} is no longer where the run found it"
+            unknown = f"where the {what} lies is not known: the run was purged, or was handed on"
+            raise DataError(lost if path else unknown, where=options.folder, fix=f"give it with --{option}")
         return Path(path)
 
     goes_on, follows = record.model.continued is not None, record.sequence is not None
@@ -302,10 +304,10 @@ def _other_deletions(record: Record, previous: PreviousDeletions) -> Iterator[st
         yield "earlier requests: others"
         return
     for old, new in zip(recorded, found, strict=True):
-        if old.rows is not None and new.rows is None:
-            yield f"earlier request {old.request}: {new.problem}"
-        elif old.rows != (len(new.rows) if new.rows else None):
-            yield f"earlier request {old.request}: its rows were not there then, and are now"
+        now = len(new.rows) if new.rows else None
+        if old.rows != now:
+            changed = "its rows were not there then, and are now" if old.rows is None else "other rows"
+            yield f"earlier request {old.request}: {new.problem if now is None else changed}"
 
 
 def _other_files(what: str, recorded: ModelState, name: str) -> Iterator[str]:
