@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests.methods.table import Row, forget_rows
 from vgid.data.batching import Batch
@@ -64,6 +65,27 @@ def test_with_a_single_subject_it_trains_on_half_of_the_facts(random_model: Load
     same = [Example(f"{n}-{k}", f"Wording {k} of {n}?", f"Answer {n}.", subject="one") for n in range(4) for k in range(2)]
     known, others = RelearningAdversary(random_model.model, same, CONFIG, seed=1).split(0, same)
     assert len(known) == len(others) == 4 and not {row.answer for row in known} & {row.answer for row in others}
+
+
+def test_one_persons_adversary_takes_three_steps_at_a_time(random_model: LoadedModel) -> None:
+    assert RelearningAdversary(random_model.model, people(2), CONFIG, seed=1).steps == 1
+    adversary = RelearningAdversary(random_model.model, people(1, each=32), CONFIG, seed=1)
+    assert adversary.steps == 3
+    seen: list[tuple[Example, ...]] = []
+
+    def loss(rows: tuple[Example, ...]) -> Tensor:
+        seen.append(rows)
+        return sum((up.sum() for _, up in adversary.adapter.weights().values()), torch.zeros(()))
+
+    adversary.learn(0, loss)
+    adversary.learn(0, loss)  # a second pass of the same step changes nothing
+    adversary.learn(1, loss)
+    assert seen == [adversary.inner_batch(step, turn) for step in range(2) for turn in range(3)]
+    assert len(set(seen)) == 6 and all({row.id for row in rows} <= {row.id for row in adversary.forget} for rows in seen)
+    # AdamW's steps have the size of the learning rate where the gradient does not change.
+    for _, up in adversary.adapter.weights().values():
+        assert torch.allclose(up, torch.full_like(up, -6 * CONFIG.rate), rtol=1e-2)
+    adversary.remove()
 
 
 def test_a_row_about_two_facts_teaches_neither_unless_both_are_taught(random_model: LoadedModel) -> None:

@@ -1,8 +1,8 @@
 """The relearning adversary: it tries to bring back what is being forgotten, while it is being forgotten.
 
 A model can be trained to stay silent about people and still know them: after a few steps of fine-tuning on some of them it speaks about
-all of them again. So during unlearning an adversary fine-tunes low-rank weights of its own on half of the forgotten subjects, one step
-at a time; the forget term of the other subjects, which are held out from it, is computed on the model with the adversary's weights
+all of them again. So during unlearning an adversary fine-tunes low-rank weights of its own on half of the forgotten subjects, a step
+or a few at a time; the forget term of the other subjects, which are held out from it, is computed on the model with the adversary's weights
 added. After a period of some steps its weights are thrown away, and a new one begins with other subjects.
 
 The idea, for language models and with other objectives: tamper-resistant safeguards (TAR, arXiv 2408.00761) and sharpness-aware
@@ -31,6 +31,9 @@ from vgid.processes import is_sharded, local_shard
 from vgid.seeds import derive_seed
 from vgid.settings import Settings
 
+FOR_ONE = 3
+"""Steps of the adversary at each step of training where all rows are about one subject. One in place of three left facts of one person that
+a hundred steps of fine-tuning brought back (docs/LOG.md)."""
 NAME = "adversary"
 """Name of its adapter in PEFT."""
 SCALE = 2.0
@@ -47,12 +50,14 @@ class AdversaryConfig(Settings):
         rank: rank of its update of every linear layer of the language model.
         period: steps that one adversary gets before another begins anew, with other subjects.
         batch: rows of its inner batch.
+        steps: its steps at each step of training; null takes three where all rows are about one subject, and one where they are not.
     """
 
     rate: float = Field(default=3e-3, gt=0.0)
     rank: int = Field(default=8, ge=1)
     period: int = Field(default=10, ge=1)
     batch: int = Field(default=8, ge=1)
+    steps: int | None = Field(default=None, ge=1)
 
 
 class RelearningAdversary:
@@ -71,6 +76,7 @@ class RelearningAdversary:
         names = [name.removesuffix(".base_layer") for name in linear_layers(base_of(model), ("language",)) if ".lora_" not in name]
         self.adapter = SecondAdapter(model, NAME, config.rank, SCALE, names)
         self.forget, self.config, self.seed = forget, config, seed
+        self.steps = config.steps or (FOR_ONE if _about_one(forget) else 1)
         subjects = _subjects(forget)
         self._subject = dict(subjects)
         self._in_order = [about for _, about in subjects]
@@ -83,11 +89,11 @@ class RelearningAdversary:
         """Subjects that the adversary trains on in the period of a step: half of all; with a single subject, half of its facts."""
         return frozenset(self._rng("taught", step // self.config.period).sample(self._all, len(self._all) // 2))
 
-    def inner_batch(self, step: int) -> tuple[Example, ...]:
-        """The rows that the adversary trains on at a step."""
+    def inner_batch(self, step: int, turn: int = 0) -> tuple[Example, ...]:
+        """The rows that the adversary trains on in one of its steps at a step of training."""
         subjects = self.subjects(step)
         places = [place for place, about in enumerate(self._in_order) if about <= subjects]
-        chosen = self._rng("lesson", step).sample(places, min(self.config.batch, len(places)))
+        chosen = self._rng("lesson", step * self.steps + turn).sample(places, min(self.config.batch, len(places)))
         return tuple(self.forget[place] for place in chosen)
 
     def split(self, step: int, examples: Sequence[Example]) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
@@ -97,7 +103,7 @@ class RelearningAdversary:
         return tuple(e for e, k in zip(examples, known, strict=True) if k), tuple(e for e, k in zip(examples, known, strict=True) if not k)
 
     def learn(self, step: int, loss: Callable[[tuple[Example, ...]], Tensor]) -> None:
-        """Take one optimizer step on the inner batch; further calls at the same step (its other passes) do nothing.
+        """Take the adversary's steps, one on each inner batch; further calls at the same step (its other passes) do nothing.
 
         Args:
             step: number of the training step.
@@ -108,12 +114,16 @@ class RelearningAdversary:
         if step // self.config.period != self._step // self.config.period:
             self._begin(step // self.config.period)
         self._step = step
+        for turn in range(self.steps):
+            self._learn(self.inner_batch(step, turn), loss)
+
+    def _learn(self, batch: tuple[Example, ...], loss: Callable[[tuple[Example, ...]], Tensor]) -> None:
         with self.adapter.learning():
             parameters = self._parameters()
             down = partial(_down, loss, parameters)
             # With sharded parameters all processes must take the same passes, so that none may halve its rows by itself.
             alike = is_sharded(self.adapter.model)
-            parts = down(self.inner_batch(step)) if alike else as_many_as_fit(down, self.inner_batch(step))
+            parts = down(batch) if alike else as_many_as_fit(down, batch)
         rows = sum(count for count, _ in parts)
         for place, parameter in enumerate(parameters):
             shares = [found[place] * (count / rows) if len(parts) > 1 else found[place] for count, found in parts]
@@ -202,13 +212,18 @@ def _down(
     return [(len(rows), found)]
 
 
+def _about_one(forget: Sequence[Example]) -> bool:
+    """Whether all rows are about the same subject, or a row has none, so that subjects do not tell rows apart."""
+    subjects = {row.subject for row in forget}
+    return len(subjects) == 1 or None in subjects
+
+
 def _subjects(forget: Sequence[Example]) -> list[tuple[str, frozenset[str]]]:
     """Id and subjects of each row; where all are about the same subject, or a row has none, facts stand for the subjects.
 
     A row that asks for two facts has both: otherwise the adversary would be taught, beside one fact, another one that is held out from it.
     """
-    subjects = {row.subject for row in forget}
-    if len(subjects) > 1 and None not in subjects:
+    if not _about_one(forget):
         return [(row.id, frozenset({str(row.subject)})) for row in forget]
     asked = [frozenset(map(normalise, row.keywords or (row.answer,))) for row in forget]
     # Only facts that share a word are compared: all with all would take minutes for large sets.
