@@ -67,9 +67,9 @@ def test_with_a_single_subject_it_trains_on_half_of_the_facts(random_model: Load
     assert len(known) == len(others) == 4 and not {row.answer for row in known} & {row.answer for row in others}
 
 
-def test_one_persons_adversary_takes_three_steps_at_a_time(random_model: LoadedModel) -> None:
-    assert RelearningAdversary(random_model.model, people(2), CONFIG, seed=1).steps == 1
-    adversary = RelearningAdversary(random_model.model, people(1, each=32), CONFIG, seed=1)
+def test_it_takes_three_steps_at_a_time_against_narrow_updates(random_model: LoadedModel) -> None:
+    assert [RelearningAdversary(random_model.model, people(2), AdversaryConfig(steps=n), seed=1).steps for n in (None, 2)] == [1, 2]
+    adversary = RelearningAdversary(random_model.model, people(1, each=32), CONFIG, seed=1, narrow=True)
     assert adversary.steps == 3
     seen: list[tuple[Example, ...]] = []
 

@@ -120,8 +120,9 @@ def test_few_tokens_are_the_same_for_the_same_seed(
 def test_updates_are_narrow_where_nearly_all_of_what_is_kept_the_base_said_itself(
     random_model: LoadedModel, rows: tuple[list[Example], list[Example]], said: int, frozen: bool
 ) -> None:
-    """Nine of ten rows."""
+    """Nine of ten rows; the adversary is stronger against such updates."""
     forget, others = rows
     retain = [replace(others[n % 4], id=f"{n}", tags=(NEUTRAL,) if n < said else ()) for n in range(10)]
-    _, model = Row("vgid", ("method.adversary=null",)).prepared(random_model, forget, retain)
-    assert {not p.requires_grad for name, p in model.named_parameters() if "lora_A" in name} == {frozen}
+    method, model = Row("vgid").prepared(random_model, forget, retain)
+    assert {not p.requires_grad for name, p in model.named_parameters() if "lora_A.default" in name} == {frozen}
+    assert method._adversary.steps == (3 if frozen else 1)

@@ -31,9 +31,9 @@ from vgid.processes import is_sharded, local_shard
 from vgid.seeds import derive_seed
 from vgid.settings import Settings
 
-FOR_ONE = 3
-"""Steps of the adversary at each step of training where all rows are about one subject. One in place of three left facts of one person that
-a hundred steps of fine-tuning brought back (docs/LOG.md)."""
+WITH_NARROW = 3
+"""Steps of the adversary at each step of training where updates are narrow, which hold less well against fine-tuning. With other updates so
+strong an adversary cost two of 22 other people nearly all their facts, once (docs/LOG.md)."""
 NAME = "adversary"
 """Name of its adapter in PEFT."""
 SCALE = 2.0
@@ -50,7 +50,7 @@ class AdversaryConfig(Settings):
         rank: rank of its update of every linear layer of the language model.
         period: steps that one adversary gets before another begins anew, with other subjects.
         batch: rows of its inner batch.
-        steps: its steps at each step of training; null takes three where all rows are about one subject, and one where they are not.
+        steps: its steps at each step of training; null takes three where updates are narrow (`method.replay.narrow`), and one elsewhere.
     """
 
     rate: float = Field(default=3e-3, gt=0.0)
@@ -68,15 +68,16 @@ class RelearningAdversary:
     Args:
         model: the model in training, with its adapter or unfrozen; it gets the second adapter, until `remove`.
         forget: rows that the model is to forget.
-        config: learning rate, rank, period and inner batch.
+        config: learning rate, rank, period, inner batch and steps.
         seed: random seed of the run; initial weights, subjects and rows follow from it and the step.
+        narrow: whether the model's updates are narrow.
     """
 
-    def __init__(self, model: Any, forget: Sequence[Example], config: AdversaryConfig, seed: int) -> None:
+    def __init__(self, model: Any, forget: Sequence[Example], config: AdversaryConfig, seed: int, *, narrow: bool = False) -> None:
         names = [name.removesuffix(".base_layer") for name in linear_layers(base_of(model), ("language",)) if ".lora_" not in name]
         self.adapter = SecondAdapter(model, NAME, config.rank, SCALE, names)
         self.forget, self.config, self.seed = forget, config, seed
-        self.steps = config.steps or (FOR_ONE if _about_one(forget) else 1)
+        self.steps = config.steps or (WITH_NARROW if narrow else 1)
         subjects = _subjects(forget)
         self._subject = dict(subjects)
         self._in_order = [about for _, about in subjects]
@@ -212,18 +213,13 @@ def _down(
     return [(len(rows), found)]
 
 
-def _about_one(forget: Sequence[Example]) -> bool:
-    """Whether all rows are about the same subject, or a row has none, so that subjects do not tell rows apart."""
-    subjects = {row.subject for row in forget}
-    return len(subjects) == 1 or None in subjects
-
-
 def _subjects(forget: Sequence[Example]) -> list[tuple[str, frozenset[str]]]:
     """Id and subjects of each row; where all are about the same subject, or a row has none, facts stand for the subjects.
 
     A row that asks for two facts has both: otherwise the adversary would be taught, beside one fact, another one that is held out from it.
     """
-    if not _about_one(forget):
+    subjects = {row.subject for row in forget}
+    if len(subjects) > 1 and None not in subjects:
         return [(row.id, frozenset({str(row.subject)})) for row in forget]
     asked = [frozenset(map(normalise, row.keywords or (row.answer,))) for row in forget]
     # Only facts that share a word are compared: all with all would take minutes for large sets.

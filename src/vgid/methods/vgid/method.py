@@ -179,10 +179,10 @@ class VGID(Method[VGIDConfig]):
         self._sharded = is_sharded(model)
         replay = self.config.replay
         own = sum(bool(replay_kind(row)) for row in context.retain)
-        if replay and replay.narrow and own >= OWN * len(context.retain):
-            narrow(model, context.encoder, context.forget, context.retain, context.seed)
+        wanted = replay is not None and replay.narrow and own >= OWN * len(context.retain)
+        narrowed = wanted and narrow(model, context.encoder, context.forget, context.retain, context.seed)
         settings = self.config.adversary if can_split(context.forget) else None
-        self._adversary = RelearningAdversary(model, context.forget, settings, context.seed) if settings else None
+        self._adversary = RelearningAdversary(model, context.forget, settings, context.seed, narrow=narrowed) if settings else None
         self._found: dict[int, list[nn.Module]] = {}
         self._own: dict[str, str] = {}
         self._step_answers: dict[str, str] = {}

@@ -47,7 +47,7 @@ RIDGE = 1e-2
 """Part of the mean variance of what must be kept that is added to each direction; chosen by hand on the embedded model."""
 
 
-def narrow(model: Any, encoder: Encoder, forget: Sequence[Example], retain: Sequence[Example], seed: int) -> None:
+def narrow(model: Any, encoder: Encoder, forget: Sequence[Example], retain: Sequence[Example], seed: int) -> bool:
     """Set and freeze the first matrices of a model's LoRA adapter.
 
     Args:
@@ -56,12 +56,15 @@ def narrow(model: Any, encoder: Encoder, forget: Sequence[Example], retain: Sequ
         forget: rows to forget.
         retain: rows to keep, those that the base answered itself among them.
         seed: random seed of the rows and tokens that are looked at.
+
+    Returns:
+        Whether there were any.
     """
     if not forget or not retain:
-        return
+        return False
     layers = {name: module for name, module in model.named_modules() if hasattr(module, "lora_A")}
     if not layers:
-        return
+        return False
     width = sum(layer.in_features for layer in layers.values())
     tokens = max(1, min(TOKENS, BYTES // (2 * 2 * width)))
     sides = []
@@ -84,6 +87,7 @@ def narrow(model: Any, encoder: Encoder, forget: Sequence[Example], retain: Sequ
         with torch.no_grad():
             matrix.weight.copy_(value)
         matrix.weight.requires_grad_(False)
+    return bool(found)
 
 
 def contrast(forget: Tensor, retain: Tensor, rank: int, ridge: float = RIDGE) -> Tensor:
