@@ -40,17 +40,21 @@ class Aside:
         replayed: rows held out of the base's own answers.
         recalled: share of all of them that the model still recalls word for word, in [0, 1].
         allowed_loss: share that may be lost.
+        subjects: subjects of the retain set that were asked about one by one.
+        subjects_lost: those of whose rows, as far as the base recalled them, it recalls less than half.
     """
 
     given: int
     replayed: int
     recalled: float
     allowed_loss: float
+    subjects: int = 0
+    subjects_lost: tuple[str, ...] = ()
 
     @property
     def intact(self) -> bool:
-        """Whether no more is lost than allowed."""
-        return 1.0 - self.recalled <= self.allowed_loss
+        """Whether no more is lost than allowed, and no subject."""
+        return 1.0 - self.recalled <= self.allowed_loss and not self.subjects_lost
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Outcome:
     Attributes:
         status: `forgotten`, `not forgotten` (too much of the forget rows or of the held-out ones is still answered), `kept facts lost`
             (forgotten, but so is too much outside the request's scope), `damaged` (forgotten, but more of what was held out is lost than
-            allowed), `not examined` (no rows were asked), or `nothing known` (the base answered none).
+            allowed, or a subject of the retain set), `not examined` (no rows were asked), or `nothing known` (the base answered none).
         known: forget rows that the base answered.
         still_answered: share of these that the unlearned model answers, in [0, 1]; None where nothing was examined or known.
         held_out_known: rows about the same facts, never trained on, that the base answered.
@@ -73,6 +77,8 @@ class Outcome:
         aside_replayed: rows of the base's own answers, never trained on, about others than those trained on (`vgid.data.replay`).
         aside_lost: share of both that the unlearned model no longer recalls word for word; None without any.
         allowed_loss: share that may be lost.
+        subjects: subjects of the retain set that were asked about one by one.
+        subjects_lost: number of those of whose rows, known before, less than half are recalled.
         protected_by: number of rows that were trained on to keep other knowledge, by kind; `given` are the user's.
     """
 
@@ -89,6 +95,8 @@ class Outcome:
     aside_replayed: int = 0
     aside_lost: float | None = None
     allowed_loss: float | None = None
+    subjects: int = 0
+    subjects_lost: int = 0
     protected_by: Mapping[str, int] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
@@ -105,6 +113,8 @@ class Outcome:
             text += f"; of {self.kept_known} rows to keep {self.kept_answered:.0%}"
         if self.aside_lost is not None:
             text += f"; of what was held out and never trained on, {self.aside_lost:.0%} is lost"
+        if self.subjects_lost:
+            text += f"; {self.subjects_lost} of {self.subjects} subjects of the retain set are no longer known"
         return f"{text}; {ADVICE}" if self.status == "not forgotten" else f"{text}; {KEEP}" if self.status == "damaged" else text
 
 
@@ -151,7 +161,14 @@ def with_protection(outcome: Outcome, protected_by: Mapping[str, int], aside: As
     lost = 1.0 - aside.recalled
     status: Status = "damaged" if found.status == "forgotten" and not aside.intact else found.status
     return replace(
-        found, status=status, aside_given=aside.given, aside_replayed=aside.replayed, aside_lost=lost, allowed_loss=aside.allowed_loss
+        found,
+        status=status,
+        aside_given=aside.given,
+        aside_replayed=aside.replayed,
+        aside_lost=lost,
+        allowed_loss=aside.allowed_loss,
+        subjects=aside.subjects,
+        subjects_lost=len(aside.subjects_lost),
     )
 
 

@@ -167,7 +167,7 @@ class ValidationConfig(Settings):
             token had a probability of 0.7 or more, or it is one of the 16 of which the base was surest).
         patience: evaluations in a row that must meet both targets before training stops early.
         most_lost: largest share of these held-out retain rows, which are never trained on, that the model may have lost; a run that
-            lost more ends with exit code 3.
+            lost more, or a subject of the retain set, ends with exit code 3.
     """
 
     every: int = Field(default=25, ge=0, le=LARGEST)

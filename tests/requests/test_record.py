@@ -218,6 +218,16 @@ def test_a_request_that_lost_more_than_allowed_is_damaged(lost: float | None, st
     assert whole_outcome(Outcome("forgotten", known=8, still_answered=0.0).as_json(), trained).status == status
 
 
+def test_a_request_that_lost_a_subject_of_the_retain_set_is_damaged(honoured: tuple[Path, ForgetResult]) -> None:
+    lost = replace(Outcome("not examined"), aside_lost=0.01, allowed_loss=0.1, subjects=23, subjects_lost=2).as_json()
+    found = whole_outcome(Outcome("forgotten", known=8, still_answered=0.0).as_json(), lost)
+    assert found.status == "damaged"
+    verification = Verification.model_validate({**honoured[1].record["verification"], "outcome": found})
+    assert "1% of what was held out and never trained on (allowed: 10%), and 2 of 23 subjects of the retain set." in (
+        conclude(verification, None, (), None, neutral=False).statement
+    )
+
+
 def test_the_card_of_a_damaged_model_says_so_whatever_the_audit_found(honoured: tuple[Path, ForgetResult]) -> None:
     out = honoured[0] / "out"
     audit, results = (json.loads((out / name).read_text()) for name in ("audit/audit.json", "evaluation/results.json"))

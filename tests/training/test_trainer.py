@@ -1,6 +1,7 @@
 """Which rows a step sees, and what stops a run."""
 
 import json
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from vgid.errors import RunError
 from vgid.methods.base import LossOutput, Method, StepBatch
 from vgid.settings import TrainingConfig
 from vgid.training.trainer import Rows, count_steps, train
-from vgid.training.validation import EarlyStop, Recalled, split_subjects, split_validation, surest
+from vgid.training.validation import EarlyStop, Recalled, rows_of_subjects, split_subjects, split_validation, surest
 
 EXAMPLES = [Example(id=f"e{i}", question="q?", answer="a") for i in range(7)]
 
@@ -139,6 +140,25 @@ def test_a_run_does_not_stop_before_its_least_steps(monkeypatch: pytest.MonkeyPa
         stop.on_step_end(None, TrainerState(global_step=step, max_steps=5), control)
         stopped = stopped or (step if control.should_training_stop else None)
     assert stopped == stops
+
+
+def test_a_subject_that_is_lost_is_told_apart_from_losses_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three subjects with 12, 8 and 3 rows two have enough; of eight rows each the model keeps 4 and 3: half, and less."""
+    rows = [Example(f"{who}{n}", "?", "!", subject=who) for who, count in (("one", 12), ("two", 8), ("few", 3)) for n in range(count)]
+    rows += [Example(f"r{n}", "?", "I do not know.", subject="refused") for n in range(9)] + [Example(f"n{n}", "?", "!") for n in range(9)]
+    drawn = rows_of_subjects(rows, seed=1)
+    assert Counter(row.subject for row in drawn) == {"one": 8, "two": 8} and drawn == rows_of_subjects(rows, seed=1)
+    assert len({row.id for row in drawn}) == 16 and drawn != rows_of_subjects(rows, seed=2)
+    many = [Example(f"{who}-{n}", "?", "!", subject=f"p{who}") for who in range(40) for n in range(9)]
+    assert len(rows_of_subjects(many, seed=1)) == 256 and len({row.subject for row in rows_of_subjects(many, seed=1)}) == 32
+    looks = iter([[True], [True] * 16, [True], [n < 4 for n in range(8)] + [n < 3 for n in range(8)]])
+    monkeypatch.setattr("vgid.training.validation.recalled", lambda *_: [Recalled(yes, (0.1,)) for yes in next(looks)])
+    config = load_config(None, ["validation.every=1"]).validation
+    stop = EarlyStop(Linear(), None, [], EXAMPLES[:1], config, 0, drawn)  # type: ignore[arg-type]
+    stop._evaluate(1)
+    stop.restore()
+    aside = stop.aside()
+    assert aside is not None and (aside.subjects, aside.subjects_lost, aside.recalled, aside.intact) == (2, ("two",), 1.0, False)
 
 
 def test_what_the_base_guesses_is_not_held_against_a_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -228,7 +228,10 @@ def _failed(outcome: Mapping[str, Any]) -> str:
     if outcome["status"] != "damaged":
         return text
     lost = f"{outcome['aside_lost']:.0%} is lost (allowed: {outcome['allowed_loss']:.0%})"
-    return f"{text} Of what was held out and never trained on, {lost}."
+    text += f" Of what was held out and never trained on, {lost}."
+    if outcome["subjects_lost"]:
+        text += f" {outcome['subjects_lost']} of {outcome['subjects']} subjects of the retain set are no longer known."
+    return text
 
 
 def _largest(attack: Mapping[str, Any]) -> str:

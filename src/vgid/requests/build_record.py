@@ -17,7 +17,7 @@ from vgid.outcome import FAILED
 from vgid.reading import read_json
 from vgid.requests.files import CHECKS, MERGED, RECORD, digests, files_below, sha256
 from vgid.requests.keys import Key
-from vgid.requests.next_steps import next_steps, still_answered
+from vgid.requests.next_steps import lost_too, next_steps, still_answered
 from vgid.requests.previous import PreviousDeletion, without_paths
 from vgid.requests.record import (
     SCHEMA,
@@ -232,10 +232,11 @@ def _verification(run: ResolvedRun, state: RunState, results: Mapping[str, Any],
 
 def whole_outcome(asked: Mapping[str, Any], trained: Mapping[str, Any]) -> Answered:
     """Join what was asked of the exported model with what the training run lost of the rows that it held out."""
-    aside = {name: trained[name] for name in ("aside_given", "aside_replayed", "aside_lost", "allowed_loss", "protected_by")}
+    names = ("aside_given", "aside_replayed", "aside_lost", "allowed_loss", "subjects", "subjects_lost", "protected_by")
+    aside = {name: trained[name] for name in names}
     # The training run of a request asks nothing itself, so its own status never says that it damaged the model.
     lost, allowed = trained["aside_lost"], trained["allowed_loss"]
-    damaged = asked["status"] == "forgotten" and lost is not None and lost > allowed
+    damaged = asked["status"] == "forgotten" and lost is not None and (lost > allowed or trained["subjects_lost"] > 0)
     return Answered(**{**asked, **aside, "status": "damaged" if damaged else asked["status"]})
 
 
@@ -279,7 +280,7 @@ def conclude(
     if failed:
         statement = f"No evidence of removal: {found.outcome.status}. {still_answered(found.outcome)}"
     if found.outcome.status == "damaged":
-        statement = f"Forgotten, but too much else is lost: {found.outcome.aside_lost:.0%} of what was held out and never trained on."
+        statement = f"Forgotten, but too much else is lost: {lost_too(found.outcome)}."
     return Conclusion(
         status="fail" if failed else found.status,
         statement=statement + (f" Earlier requests that no longer meet their policy: {', '.join(late)}." if late else ""),

@@ -45,12 +45,22 @@ def _steps(run: ResolvedRun, found: Verification, rate: float) -> Iterator[str]:
     elif found.outcome.status == "damaged":
         yield f"Lower the learning rate: --set training.learning_rate={rate / 2:g}, into another --out."
         yield "Or give more rows to keep with --retain, about other people above all."
+        if found.outcome.subjects_lost:
+            yield "A warning names the lost subjects of the retain set: give more rows about these, or --set training.retain_ratio=8."
     elif found.status == "inconclusive":
         yield "Add rows about the same facts to the request, so that the audit can decide: other wordings, pictures, questions by name."
     elif found.status == "fail":
         yield f"Look at the attacks that failed ({'; '.join(found.reasons)}), and add rows that ask as they do."
     if run.options.retain is None:
         yield "Give rows to keep with --retain: about other people above all."
+
+
+def lost_too(outcome: Answered) -> str:
+    """Say what a damaged model lost beside what it was to forget."""
+    text = f"{outcome.aside_lost or 0:.0%} of what was held out and never trained on (allowed: {outcome.allowed_loss or 0:.0%})"
+    if outcome.subjects_lost:
+        text += f", and {outcome.subjects_lost} of {outcome.subjects} subjects of the retain set"
+    return text
 
 
 def still_answered(outcome: Answered) -> str:

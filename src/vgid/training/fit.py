@@ -39,7 +39,7 @@ from vgid.training.checkpointing import Checkpoints
 from vgid.training.fingerprint import fingerprint
 from vgid.training.gradient_step import cuts_by_tokens
 from vgid.training.trainer import count_steps, train
-from vgid.training.validation import EarlyStop, RecallCurves, split_subjects, split_validation
+from vgid.training.validation import EarlyStop, RecallCurves, rows_of_subjects, split_subjects, split_validation
 
 ANSWERED_AT_ONCE = 128
 """Questions that the base answers in one batch before training; chosen by hand, those that memory does not hold are halved."""
@@ -123,6 +123,7 @@ def fit(
     training = given.model_copy(update={"precision": precision_on(device, given.precision), "learning_rate": rate})
     config = config.model_copy(update={"training": training})
     kept = _checkpoints(checkpoint, resume, config, [*forget, *held_out], retain, loaded.model)
+    of_subjects = rows_of_subjects(retain, derive_seed(config.seed, "subjects")) if config.validation.every else []
     retain = [*retain, *_additional_rows(method, forget, retain, config, loaded)]
     sharded = processes.shards(training.shard)
     own_weights = config.adapter is None or config.adapter.whole_projector  # without the adapter, the model then is not the base
@@ -152,7 +153,7 @@ def fit(
         # Of a few rows none can be held out; then those that are trained on show whether they are still recalled.
         watched = forget_held_out or forget[: config.validation.rows if config.validation.every else 0]
         least = training.min_steps if training.steps is None else 0
-        stop = EarlyStop(model, encoder, watched, retain_held_out, config.validation, least)
+        stop = EarlyStop(model, encoder, watched, retain_held_out, config.validation, least, of_subjects)
     else:
         stop = RecallCurves(model, encoder, {"learned": retain, "left out": forget_held_out}, config.validation, config.seed)
     pictures = find_pictures(model, encoder, [*forget, *retain])
@@ -172,8 +173,11 @@ def fit(
         "max_tokens": training.max_tokens,
         "torch_compile": compiling,
     }
+    aside = stop.aside()
+    if aside and aside.subjects_lost:
+        log.warning("the model no longer knows these subjects of the retain set: %s", ", ".join(aside.subjects_lost))
     seconds, kept_by = time.monotonic() - started, counts_by_kind(retain)
-    return Fitted(replace(loaded, model=model), curves | stop.curves, seconds, stop.reason, automatic, kept_by, stop.aside())
+    return Fitted(replace(loaded, model=model), curves | stop.curves, seconds, stop.reason, automatic, kept_by, aside)
 
 
 def _additional_rows(

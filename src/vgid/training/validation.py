@@ -6,6 +6,7 @@ Fine-tuning holds nothing out; there recall and drift over steps are measured on
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from statistics import fmean
@@ -37,6 +38,9 @@ SURE = 0.7
 model is so sure of, two models that forgot one person kept 98 and 100 %, and of all its answers 88 and 89 %."""
 LEAST_SURE = 16
 """Rows that are asked at least, where that many are recalled. Chosen by hand."""
+WATCHED, OF_EACH, LEAST_OF_EACH = 32, 8, 4
+"""Subjects of the retain set that are watched one by one, rows about each, and rows about each that the base must know. Chosen by hand: 256
+rows are asked twice in a run."""
 
 
 def split_validation(examples: Examples, config: ValidationConfig, seed: int) -> tuple[list[Example], list[Example]]:
@@ -72,6 +76,26 @@ def split_subjects(examples: Examples, config: ValidationConfig, seed: int) -> t
     chosen = set(Random(seed).sample(subjects, count))
     held_out = [example for example in examples if (example.subject or example.id) in chosen]
     return [example for example in examples if (example.subject or example.id) not in chosen], held_out
+
+
+def rows_of_subjects(examples: Examples, seed: int) -> list[Example]:
+    """Draw rows about each of some subjects: drawn from all rows alike, too few are about any one to show that it is lost.
+
+    Args:
+        examples: retain rows that the user gave.
+        seed: random seed of the choice.
+
+    Returns:
+        `OF_EACH` rows, or all, about each of `WATCHED` subjects that have `LEAST_OF_EACH`; no refusals.
+    """
+    about: dict[str, list[Example]] = {}
+    for example in examples:
+        if example.subject and not _refuses(example):
+            about.setdefault(example.subject, []).append(example)
+    enough = sorted(subject for subject, rows in about.items() if len(rows) >= LEAST_OF_EACH)
+    rng = Random(seed)
+    drawn = sorted(rng.sample(enough, min(WATCHED, len(enough))))
+    return [row for subject in drawn for row in rng.sample(about[subject], min(OF_EACH, len(about[subject])))]
 
 
 class Recalled(NamedTuple):
@@ -150,12 +174,25 @@ class EarlyStop(TrainerCallback):
         retain: rows of which everything should be.
         config: how often they are asked, and the targets.
         least: steps before which it does not stop.
+        of_subjects: rows about single subjects of the retain set, which are asked before and after training.
     """
 
-    def __init__(self, model: Any, encoder: Encoder, forget: Examples, retain: Examples, config: ValidationConfig, least: int = 0) -> None:
+    def __init__(
+        self,
+        model: Any,
+        encoder: Encoder,
+        forget: Examples,
+        retain: Examples,
+        config: ValidationConfig,
+        least: int = 0,
+        of_subjects: Examples = (),
+    ) -> None:
         self.model, self.encoder, self.config, self.least = model, encoder, config, least
         self.forget, _ = self._known(forget, lambda said: [each.exact for each in said])
         self.retain, self._before = self._known(retain, surest)
+        known, _ = self._known(of_subjects, surest)
+        count = Counter(row.subject for row in known)
+        self.of_subjects = [row for row in known if count[row.subject] >= LEAST_OF_EACH]
         self.curves: Curves = {}
         self.reason = "all steps taken"
         self._agreed = 0
@@ -166,8 +203,7 @@ class EarlyStop(TrainerCallback):
         """Rows that the base knows, and what it says to them."""
         if not examples:
             return [], []
-        # A refusal has many right wordings, so word-for-word recall says nothing about it.
-        examples = [example for example in examples if STRANGER not in example.tags and not is_refusal(example.answer)]
+        examples = [example for example in examples if not _refuses(example)]
         # Before the first step the model still is the base.
         said = self._asked(examples)
         known = [place for place, yes in enumerate(knows(said)) if yes]
@@ -216,12 +252,23 @@ class EarlyStop(TrainerCallback):
             self.reason = f"{self.reason}; no evaluation met both targets, the best was at step {step}"
 
     def aside(self) -> Aside | None:
-        """What the restored weights recall of the held-out retain rows; None where none were held out, or nothing was evaluated."""
+        """What the restored weights recall of the held-out retain rows, and which subjects of the retain set are lost.
+
+        None where no rows were held out, or nothing was evaluated.
+        """
         curve = dict(self.curves.get(f"{RECALL}retain", ()))
         if self._best is None or self._best[1] not in curve:
             return None
         replayed = sum(bool(replay_kind(row)) for row in self.retain)
-        return Aside(len(self.retain) - replayed, replayed, curve[self._best[1]], self.config.most_lost)
+        subjects = {row.subject or "" for row in self.of_subjects}
+        return Aside(len(self.retain) - replayed, replayed, curve[self._best[1]], self.config.most_lost, len(subjects), self._lost())
+
+    def _lost(self) -> tuple[str, ...]:
+        """Subjects of whose rows less than half are recalled."""
+        said: dict[str, list[bool]] = {}
+        for row, now in zip(self.of_subjects, self._asked(self.of_subjects) if self.of_subjects else (), strict=True):
+            said.setdefault(row.subject or "", []).append(now.exact)
+        return tuple(subject for subject, each in said.items() if fmean(each) < 0.5)
 
     # -- checkpoints ----------------------------------------------------------------------------------------------------
 
@@ -297,6 +344,11 @@ class RecallCurves(TrainerCallback):
     def put_back(self, notes: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> None:
         """Restore a state from `notes`."""
         self.curves = curves_of(notes)
+
+
+def _refuses(example: Example) -> bool:
+    """Whether a row is answered by a refusal; it has many right wordings, so word-for-word recall says nothing about it."""
+    return STRANGER in example.tags or is_refusal(example.answer)
 
 
 def _share(said: Sequence[Recalled]) -> float:
