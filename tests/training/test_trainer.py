@@ -149,8 +149,10 @@ def test_a_subject_that_is_lost_is_told_apart_from_losses_everywhere(monkeypatch
     drawn = rows_of_subjects(rows, seed=1)
     assert Counter(row.subject for row in drawn) == {"one": 8, "two": 8} and drawn == rows_of_subjects(rows, seed=1)
     assert len({row.id for row in drawn}) == 16 and drawn != rows_of_subjects(rows, seed=2)
-    many = [Example(f"{who}-{n}", "?", "!", subject=f"p{who}") for who in range(40) for n in range(9)]
-    assert len(rows_of_subjects(many, seed=1)) == 256 and len({row.subject for row in rows_of_subjects(many, seed=1)}) == 32
+    many = [Example(f"{who}-{n}", "?", "!", subject=f"p{who}") for who in range(90) for n in range(10 if who < 30 else 9)]
+    watched = [{row.subject for row in rows_of_subjects(many, seed)} for seed in (1, 2)]
+    assert len(rows_of_subjects(many, seed=1)) == 512 and [len(each) for each in watched] == [64, 64] and watched[0] != watched[1]
+    assert all({f"p{who}" for who in range(30)} <= each for each in watched)  # those with the most rows
     looks = iter([[True], [True] * 16, [True], [n < 4 for n in range(8)] + [n < 3 for n in range(8)]])
     monkeypatch.setattr("vgid.training.validation.recalled", lambda *_: [Recalled(yes, (0.1,)) for yes in next(looks)])
     config = load_config(None, ["validation.every=1"]).validation

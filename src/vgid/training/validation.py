@@ -38,8 +38,8 @@ SURE = 0.7
 model is so sure of, two models that forgot one person kept 98 and 100 %, and of all its answers 88 and 89 %."""
 LEAST_SURE = 16
 """Rows that are asked at least, where that many are recalled. Chosen by hand."""
-WATCHED, OF_EACH, LEAST_OF_EACH = 32, 8, 4
-"""Subjects of the retain set that are watched one by one, rows about each, and rows about each that the base must know. Chosen by hand: 256
+WATCHED, OF_EACH, LEAST_OF_EACH = 64, 8, 4
+"""Subjects of the retain set that are watched one by one, rows about each, and rows about each that the base must know. Chosen by hand: 512
 rows are asked twice in a run."""
 
 
@@ -86,16 +86,17 @@ def rows_of_subjects(examples: Examples, seed: int) -> list[Example]:
         seed: random seed of the choice.
 
     Returns:
-        `OF_EACH` rows, or all, about each of `WATCHED` subjects that have `LEAST_OF_EACH`; no refusals.
+        `OF_EACH` rows, or all, about each of the `WATCHED` subjects with the most rows, at least `LEAST_OF_EACH`; no refusals.
     """
     about: dict[str, list[Example]] = {}
     for example in examples:
         if example.subject and not _refuses(example):
             about.setdefault(example.subject, []).append(example)
-    enough = sorted(subject for subject, rows in about.items() if len(rows) >= LEAST_OF_EACH)
     rng = Random(seed)
-    drawn = sorted(rng.sample(enough, min(WATCHED, len(enough))))
-    return [row for subject in drawn for row in rng.sample(about[subject], min(OF_EACH, len(about[subject])))]
+    enough = sorted(subject for subject, rows in about.items() if len(rows) >= LEAST_OF_EACH)
+    rng.shuffle(enough)  # of equally many rows chance decides
+    drawn = sorted(enough, key=lambda subject: -len(about[subject]))[:WATCHED]
+    return [row for subject in sorted(drawn) for row in rng.sample(about[subject], min(OF_EACH, len(about[subject])))]
 
 
 class Recalled(NamedTuple):
