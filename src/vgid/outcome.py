@@ -41,7 +41,7 @@ class Aside:
         recalled: share of all of them that the model still recalls word for word, in [0, 1].
         allowed_loss: share that may be lost.
         subjects: subjects of the retain set that were asked about one by one.
-        subjects_lost: those of whose rows, as far as the base recalled them, it recalls less than half.
+        subjects_lost: those of whose rows, as far as the base recalled them, it recalls no more than half.
     """
 
     given: int
@@ -78,7 +78,7 @@ class Outcome:
         aside_lost: share of both that the unlearned model no longer recalls word for word; None without any.
         allowed_loss: share that may be lost.
         subjects: subjects of the retain set that were asked about one by one.
-        subjects_lost: number of those of whose rows, known before, less than half are recalled.
+        subjects_lost: number of those of whose rows, known before, no more than half are recalled.
         protected_by: number of rows that were trained on to keep other knowledge, by kind; `given` are the user's.
     """
 

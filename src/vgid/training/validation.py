@@ -265,11 +265,11 @@ class EarlyStop(TrainerCallback):
         return Aside(len(self.retain) - replayed, replayed, curve[self._best[1]], self.config.most_lost, len(subjects), self._lost())
 
     def _lost(self) -> tuple[str, ...]:
-        """Subjects of whose rows less than half are recalled."""
+        """Subjects of whose rows no more than half are recalled."""
         said: dict[str, list[bool]] = {}
         for row, now in zip(self.of_subjects, self._asked(self.of_subjects) if self.of_subjects else (), strict=True):
             said.setdefault(row.subject or "", []).append(now.exact)
-        return tuple(subject for subject, each in said.items() if fmean(each) < 0.5)
+        return tuple(subject for subject, each in said.items() if fmean(each) <= 0.5)
 
     # -- checkpoints ----------------------------------------------------------------------------------------------------
 
