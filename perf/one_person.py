@@ -31,7 +31,7 @@ from vgid.data.example import STRANGER, Example, altered
 from vgid.data.writing import write_examples
 from vgid.demo.data import read_data
 from vgid.enrichment import KINDS
-from vgid.errors import VgidError
+from vgid.errors import StoppedError, VgidError
 from vgid.evaluation.evaluate import evaluate
 from vgid.models.loading import LoadedModel, load_model
 from vgid.outcome import EXIT_CODE
@@ -248,6 +248,8 @@ def run_case(folder: Path, people: People, case: Case, options: argparse.Namespa
     try:
         with Stages(quiet=True) as stages:
             done = forget(asked, stages=stages)
+    except StoppedError:
+        raise
     except VgidError as error:
         return {"exit_code": 2, "error": str(error)}
     record, trained = done.record, read_json(work / "run" / "work" / "unlearn" / "results.json")
