@@ -27,7 +27,7 @@ ADVICE = (
 
 KEEP = (
     "give more retain rows, or bare pictures of other people among them, lower training.learning_rate, or take fewer steps; "
-    "--set validation.most_lost=… allows more"
+    "--set validation.most_lost=… (or most_subjects_lost) allows more"
 )
 
 
@@ -42,6 +42,7 @@ class Aside:
         allowed_loss: share that may be lost.
         subjects: subjects of the retain set that were asked about one by one.
         subjects_lost: those of whose rows, as far as the base recalled them, it recalls no more than half.
+        allowed_subjects: number that may be lost.
     """
 
     given: int
@@ -50,11 +51,7 @@ class Aside:
     allowed_loss: float
     subjects: int = 0
     subjects_lost: tuple[str, ...] = ()
-
-    @property
-    def intact(self) -> bool:
-        """Whether no more is lost than allowed, and no subject."""
-        return 1.0 - self.recalled <= self.allowed_loss and not self.subjects_lost
+    allowed_subjects: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ class Outcome:
     Attributes:
         status: `forgotten`, `not forgotten` (too much of the forget rows or of the held-out ones is still answered), `kept facts lost`
             (forgotten, but so is too much outside the request's scope), `damaged` (forgotten, but more of what was held out is lost than
-            allowed, or a subject of the retain set), `not examined` (no rows were asked), or `nothing known` (the base answered none).
+            allowed, or more subjects of the retain set), `not examined` (no rows were asked), or `nothing known` (the base answered none).
         known: forget rows that the base answered.
         still_answered: share of these that the unlearned model answers, in [0, 1]; None where nothing was examined or known.
         held_out_known: rows about the same facts, never trained on, that the base answered.
@@ -79,6 +76,7 @@ class Outcome:
         allowed_loss: share that may be lost.
         subjects: subjects of the retain set that were asked about one by one.
         subjects_lost: number of those of whose rows, known before, no more than half are recalled.
+        allowed_subjects: number that may be lost.
         protected_by: number of rows that were trained on to keep other knowledge, by kind; `given` are the user's.
     """
 
@@ -97,7 +95,14 @@ class Outcome:
     allowed_loss: float | None = None
     subjects: int = 0
     subjects_lost: int = 0
+    allowed_subjects: int = 0
     protected_by: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def intact(self) -> bool:
+        """Whether no more of what must stay is lost than allowed, as far as it was measured."""
+        within = self.aside_lost is None or self.allowed_loss is None or self.aside_lost <= self.allowed_loss
+        return within and self.subjects_lost <= self.allowed_subjects
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for `results.json`."""
@@ -158,18 +163,17 @@ def with_protection(outcome: Outcome, protected_by: Mapping[str, int], aside: As
     found = replace(outcome, protected_by={kind or "given": count for kind, count in protected_by.items()})
     if aside is None:
         return found
-    lost = 1.0 - aside.recalled
-    status: Status = "damaged" if found.status == "forgotten" and not aside.intact else found.status
-    return replace(
+    found = replace(
         found,
-        status=status,
         aside_given=aside.given,
         aside_replayed=aside.replayed,
-        aside_lost=lost,
+        aside_lost=1.0 - aside.recalled,
         allowed_loss=aside.allowed_loss,
         subjects=aside.subjects,
         subjects_lost=len(aside.subjects_lost),
+        allowed_subjects=aside.allowed_subjects,
     )
+    return replace(found, status="damaged") if found.status == "forgotten" and not found.intact else found
 
 
 def _still_right(before: SplitResult, after: SplitResult) -> tuple[int, float | None]:

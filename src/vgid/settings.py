@@ -167,7 +167,9 @@ class ValidationConfig(Settings):
             token had a probability of 0.7 or more, or it is one of the 16 of which the base was surest).
         patience: evaluations in a row that must meet both targets before training stops early.
         most_lost: largest share of these held-out retain rows, which are never trained on, that the model may have lost; a run that
-            lost more, or a subject of the retain set, ends with exit code 3.
+            lost more ends with exit code 3.
+        most_subjects_lost: number of subjects of the retain set of whose rows the model may have lost half or more, of the 64 subjects with
+            the most rows; a run that lost more ends with exit code 3.
     """
 
     every: int = Field(default=25, ge=0, le=LARGEST)
@@ -177,3 +179,4 @@ class ValidationConfig(Settings):
     utility_floor: float = Field(default=0.98, ge=0, le=1)
     patience: int = Field(default=3, ge=1)
     most_lost: float = Field(default=0.1, ge=0, le=1)
+    most_subjects_lost: int = Field(default=0, ge=0)

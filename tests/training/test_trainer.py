@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from vgid.config import load_config
 from vgid.data.example import Example
 from vgid.errors import RunError
 from vgid.methods.base import LossOutput, Method, StepBatch
+from vgid.outcome import Outcome, with_protection
 from vgid.settings import TrainingConfig
 from vgid.training.trainer import Rows, count_steps, train
 from vgid.training.validation import EarlyStop, Recalled, rows_of_subjects, split_subjects, split_validation, surest
@@ -146,12 +148,13 @@ def test_a_subject_that_is_lost_is_told_apart_from_losses_everywhere(monkeypatch
     """Of three subjects with 12, 8 and 3 rows two have enough; of eight rows each the model keeps 5 and 4: more than half, and half."""
     rows = [Example(f"{who}{n}", "?", "!", subject=who) for who, count in (("one", 12), ("two", 8), ("few", 3)) for n in range(count)]
     rows += [Example(f"r{n}", "?", "I do not know.", subject="refused") for n in range(9)] + [Example(f"n{n}", "?", "!") for n in range(9)]
-    drawn = rows_of_subjects(rows, seed=1)
-    assert Counter(row.subject for row in drawn) == {"one": 8, "two": 8} and drawn == rows_of_subjects(rows, seed=1)
-    assert len({row.id for row in drawn}) == 16 and drawn != rows_of_subjects(rows, seed=2)
+    gone = [Example(f"g{n}", "?", "!", subject="gone") for n in range(9)]
+    drawn = rows_of_subjects(gone[:1], [*rows, *gone[1:]], seed=1)
+    assert Counter(row.subject for row in drawn) == {"one": 8, "two": 8} and drawn == rows_of_subjects([], rows, seed=1)
+    assert len({row.id for row in drawn}) == 16 and drawn != rows_of_subjects([], rows, seed=2)
     many = [Example(f"{who}-{n}", "?", "!", subject=f"p{who}") for who in range(90) for n in range(10 if who < 30 else 9)]
-    watched = [{row.subject for row in rows_of_subjects(many, seed)} for seed in (1, 2)]
-    assert len(rows_of_subjects(many, seed=1)) == 512 and [len(each) for each in watched] == [64, 64] and watched[0] != watched[1]
+    watched = [{row.subject for row in rows_of_subjects([], many, seed)} for seed in (1, 2)]
+    assert len(rows_of_subjects([], many, seed=1)) == 512 and [len(each) for each in watched] == [64, 64] and watched[0] != watched[1]
     assert all({f"p{who}" for who in range(30)} <= each for each in watched)  # those with the most rows
     looks = iter([[True], [True] * 16, [True], [n < 5 for n in range(8)] + [n < 4 for n in range(8)]])
     monkeypatch.setattr("vgid.training.validation.recalled", lambda *_: [Recalled(yes, (0.1,)) for yes in next(looks)])
@@ -160,7 +163,9 @@ def test_a_subject_that_is_lost_is_told_apart_from_losses_everywhere(monkeypatch
     stop._evaluate(1)
     stop.restore()
     aside = stop.aside()
-    assert aside is not None and (aside.subjects, aside.subjects_lost, aside.recalled, aside.intact) == (2, ("two",), 1.0, False)
+    assert aside is not None and (aside.subjects, aside.subjects_lost, aside.recalled, aside.allowed_subjects) == (2, ("two",), 1.0, 0)
+    assert with_protection(Outcome("forgotten"), {}, aside).status == "damaged"
+    assert with_protection(Outcome("forgotten"), {}, replace(aside, allowed_subjects=1)).status == "forgotten"
 
 
 def test_what_the_base_guesses_is_not_held_against_a_run(monkeypatch: pytest.MonkeyPatch) -> None:

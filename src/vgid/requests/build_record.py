@@ -13,7 +13,7 @@ import torch
 from vgid.auditing.policy import Policy
 from vgid.curves import thinned
 from vgid.data.example import Example
-from vgid.outcome import FAILED
+from vgid.outcome import FAILED, Outcome
 from vgid.reading import read_json
 from vgid.requests.files import CHECKS, MERGED, RECORD, digests, files_below, sha256
 from vgid.requests.keys import Key
@@ -232,11 +232,10 @@ def _verification(run: ResolvedRun, state: RunState, results: Mapping[str, Any],
 
 def whole_outcome(asked: Mapping[str, Any], trained: Mapping[str, Any]) -> Answered:
     """Join what was asked of the exported model with what the training run lost of the rows that it held out."""
-    names = ("aside_given", "aside_replayed", "aside_lost", "allowed_loss", "subjects", "subjects_lost", "protected_by")
+    names = ("aside_given", "aside_replayed", "aside_lost", "allowed_loss", "subjects", "subjects_lost", "allowed_subjects", "protected_by")
     aside = {name: trained[name] for name in names}
     # The training run of a request asks nothing itself, so its own status never says that it damaged the model.
-    lost, allowed = trained["aside_lost"], trained["allowed_loss"]
-    damaged = asked["status"] == "forgotten" and lost is not None and (lost > allowed or trained["subjects_lost"] > 0)
+    damaged = asked["status"] == "forgotten" and not Outcome(**trained).intact
     return Answered(**{**asked, **aside, "status": "damaged" if damaged else asked["status"]})
 
 

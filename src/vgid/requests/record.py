@@ -219,6 +219,7 @@ class Answered(_Part):
     """Subjects of the retain set that were asked about one by one."""
     subjects_lost: int = 0
     """Those of whose rows, known before, no more than half are recalled."""
+    allowed_subjects: int = 0
     protected_by: dict[str, int] = Field(default_factory=dict)
     """Rows trained on to keep other knowledge, by kind; `given` are those of the retain set."""
 

@@ -123,7 +123,8 @@ def fit(
     training = given.model_copy(update={"precision": precision_on(device, given.precision), "learning_rate": rate})
     config = config.model_copy(update={"training": training})
     kept = _checkpoints(checkpoint, resume, config, [*forget, *held_out], retain, loaded.model)
-    of_subjects = rows_of_subjects(retain, derive_seed(config.seed, "subjects")) if config.validation.every else []
+    watches = bool(forget) and config.validation.every > 0
+    of_subjects = rows_of_subjects(forget, retain, derive_seed(config.seed, "subjects")) if watches else []
     retain = [*retain, *_additional_rows(method, forget, retain, config, loaded)]
     sharded = processes.shards(training.shard)
     own_weights = config.adapter is None or config.adapter.whole_projector  # without the adapter, the model then is not the base

@@ -78,19 +78,21 @@ def split_subjects(examples: Examples, config: ValidationConfig, seed: int) -> t
     return [example for example in examples if (example.subject or example.id) not in chosen], held_out
 
 
-def rows_of_subjects(examples: Examples, seed: int) -> list[Example]:
+def rows_of_subjects(forget: Examples, retain: Examples, seed: int) -> list[Example]:
     """Draw rows about each of some subjects: drawn from all rows alike, too few are about any one to show that it is lost.
 
     Args:
-        examples: retain rows that the user gave.
+        forget: rows to forget; their subjects are left out, since what is to be kept about them is measured otherwise.
+        retain: retain rows that the user gave.
         seed: random seed of the choice.
 
     Returns:
         `OF_EACH` rows, or all, about each of the `WATCHED` subjects with the most rows, at least `LEAST_OF_EACH`; no refusals.
     """
+    forgotten = {example.subject for example in forget}
     about: dict[str, list[Example]] = {}
-    for example in examples:
-        if example.subject and not _refuses(example):
+    for example in retain:
+        if example.subject and example.subject not in forgotten and not _refuses(example):
             about.setdefault(example.subject, []).append(example)
     rng = Random(seed)
     enough = sorted(subject for subject, rows in about.items() if len(rows) >= LEAST_OF_EACH)
@@ -261,8 +263,9 @@ class EarlyStop(TrainerCallback):
         if self._best is None or self._best[1] not in curve:
             return None
         replayed = sum(bool(replay_kind(row)) for row in self.retain)
-        subjects = {row.subject or "" for row in self.of_subjects}
-        return Aside(len(self.retain) - replayed, replayed, curve[self._best[1]], self.config.most_lost, len(subjects), self._lost())
+        subjects = len({row.subject for row in self.of_subjects})
+        held_out = (len(self.retain) - replayed, replayed, curve[self._best[1]], self.config.most_lost)
+        return Aside(*held_out, subjects, self._lost(), self.config.most_subjects_lost)
 
     def _lost(self) -> tuple[str, ...]:
         """Subjects of whose rows no more than half are recalled."""

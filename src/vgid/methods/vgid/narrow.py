@@ -58,7 +58,7 @@ def narrow(model: Any, encoder: Encoder, forget: Sequence[Example], retain: Sequ
         seed: random seed of the rows and tokens that are looked at.
 
     Returns:
-        Whether there were any.
+        Whether they were set: there is such an adapter, and there are rows on both sides.
     """
     if not forget or not retain:
         return False
