@@ -23,8 +23,6 @@ ADVICE = (
     "train for longer (--set training.min_steps=400), raise training.learning_rate, or add rows about the same facts: other wordings, "
     "other pictures, questions by name"
 )
-
-
 KEEP = (
     "give more retain rows, or bare pictures of other people among them, lower training.learning_rate, or take fewer steps; "
     "--set validation.most_lost=… (or most_subjects_lost) allows more"
@@ -117,9 +115,7 @@ class Outcome:
         if self.kept_answered is not None:
             text += f"; of {self.kept_known} rows to keep {self.kept_answered:.0%}"
         if self.aside_lost is not None:
-            text += f"; of what was held out and never trained on, {self.aside_lost:.0%} is lost"
-        if self.subjects_lost:
-            text += f"; {self.subjects_lost} of {self.subjects} subjects of the retain set are no longer known"
+            text += f"; lost: {what_is_lost(self.aside_lost, self.allowed_loss, self.subjects_lost, self.subjects)}"
         return f"{text}; {ADVICE}" if self.status == "not forgotten" else f"{text}; {KEEP}" if self.status == "damaged" else text
 
 
@@ -147,6 +143,12 @@ def outcome_of(scores: Mapping[str, Mapping[str, SplitResult]]) -> Outcome:
     if status == "forgotten" and share_kept is not None and share_kept < KEPT:
         status = "kept facts lost"
     return Outcome(status, known, share, more, share_of_more, kept, share_kept, retained=retained)
+
+
+def what_is_lost(aside_lost: float | None, allowed_loss: float | None, subjects_lost: int, subjects: int) -> str:
+    """Say what a model lost beside what it was to forget; the arguments are those fields of `Outcome`."""
+    text = f"{aside_lost or 0:.0%} of what was held out and never trained on (allowed: {allowed_loss or 0:.0%})"
+    return f"{text}, and {subjects_lost} of {subjects} subjects of the retain set" if subjects_lost else text
 
 
 def with_protection(outcome: Outcome, protected_by: Mapping[str, int], aside: Aside | None) -> Outcome:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vgid.artifacts import write_text_atomic
-from vgid.outcome import FAILED
+from vgid.outcome import FAILED, what_is_lost
 from vgid.report.matrix import MARKS, decisive
 from vgid.report.rendering import check_schema, render_template
 from vgid.report.training import training_figures
@@ -227,11 +227,8 @@ def _failed(outcome: Mapping[str, Any]) -> str:
     text = f"Result: **{outcome['status']}**. Asked plainly, {outcome['still_answered']:.0%} of the known rows are answered."
     if outcome["status"] != "damaged":
         return text
-    lost = f"{outcome['aside_lost']:.0%} is lost (allowed: {outcome['allowed_loss']:.0%})"
-    text += f" Of what was held out and never trained on, {lost}."
-    if outcome["subjects_lost"]:
-        text += f" {outcome['subjects_lost']} of {outcome['subjects']} subjects of the retain set are no longer known."
-    return text
+    lost = what_is_lost(*(outcome[name] for name in ("aside_lost", "allowed_loss", "subjects_lost", "subjects")))
+    return f"{text} Lost beside it: {lost}."
 
 
 def _largest(attack: Mapping[str, Any]) -> str:

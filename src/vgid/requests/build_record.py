@@ -13,11 +13,11 @@ import torch
 from vgid.auditing.policy import Policy
 from vgid.curves import thinned
 from vgid.data.example import Example
-from vgid.outcome import FAILED, Outcome
+from vgid.outcome import FAILED, Outcome, what_is_lost
 from vgid.reading import read_json
 from vgid.requests.files import CHECKS, MERGED, RECORD, digests, files_below, sha256
 from vgid.requests.keys import Key
-from vgid.requests.next_steps import lost_too, next_steps, still_answered
+from vgid.requests.next_steps import next_steps, still_answered
 from vgid.requests.previous import PreviousDeletion, without_paths
 from vgid.requests.record import (
     SCHEMA,
@@ -279,7 +279,9 @@ def conclude(
     if failed:
         statement = f"No evidence of removal: {found.outcome.status}. {still_answered(found.outcome)}"
     if found.outcome.status == "damaged":
-        statement = f"Forgotten, but too much else is lost: {lost_too(found.outcome)}."
+        lost = found.outcome
+        text = what_is_lost(lost.aside_lost, lost.allowed_loss, lost.subjects_lost, lost.subjects)
+        statement = f"Forgotten, but too much else is lost: {text}."
     return Conclusion(
         status="fail" if failed else found.status,
         statement=statement + (f" Earlier requests that no longer meet their policy: {', '.join(late)}." if late else ""),

@@ -55,14 +55,6 @@ def _steps(run: ResolvedRun, found: Verification, rate: float) -> Iterator[str]:
         yield "Give rows to keep with --retain: about other people above all."
 
 
-def lost_too(outcome: Answered) -> str:
-    """Say what a damaged model lost beside what it was to forget."""
-    text = f"{outcome.aside_lost or 0:.0%} of what was held out and never trained on (allowed: {outcome.allowed_loss or 0:.0%})"
-    if outcome.subjects_lost:
-        text += f", and {outcome.subjects_lost} of {outcome.subjects} subjects of the retain set"
-    return text
-
-
 def still_answered(outcome: Answered) -> str:
     """Say in a sentence how much is still answered."""
     text = f"{outcome.still_answered or 0:.0%} of the {outcome.known} known rows are still answered"
