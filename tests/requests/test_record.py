@@ -235,6 +235,6 @@ def test_the_card_of_a_damaged_model_says_so_whatever_the_audit_found(honoured: 
     trained = replace(Outcome("not examined"), aside_lost=0.25, allowed_loss=0.1).as_json()
     damaged = whole_outcome(Outcome("forgotten", known=8, still_answered=0.0).as_json(), trained).model_dump()
     card = card_text(audit, {**results, "outcome": damaged}, "vgid", 2)
-    assert "Result: **damaged**. Asked plainly, 0% of the known rows are answered. Of what was held out" in card
-    assert "25% is lost (allowed: 10%)" in card and "This is not evidence of removal." in card
+    assert "Result: **damaged**. Asked plainly, 0% of the known rows are answered. Lost beside it: " in card
+    assert "25% of what was held out and never trained on (allowed: 10%)" in card and "This is not evidence of removal." in card
     assert "Result:" not in card_text(audit, {**results, "outcome": damaged | {"status": "forgotten"}}, "vgid", 2)
