@@ -102,6 +102,17 @@ def test_names_about_whom_the_base_refuses_are_told_apart() -> None:
     assert by_knowledge(["Mona Urban"], [], base, Random(0)) == (["Mona Urban"], [])
 
 
+def test_people_come_first_of_whom_the_base_says_the_same_each_time() -> None:
+    """Of Jan it says "In Rome." always, of Mona half the time, of Ute never again."""
+
+    def draw(rows: Sequence[Example], seed: int) -> list[str]:
+        return ["In Rome." if "Jan" in row.question or ("Mona" in row.question and n % 2) else "In Oslo." for n, row in enumerate(rows)]
+
+    base = replace(ASKED, answer=lambda rows: ["In Rome."] * len(rows), sample=draw)
+    found = by_knowledge(["Ute Alber", "Mona Urban", "Jan Novak"], ["Where does {name} live?"], base, Random(0))
+    assert found == (["Jan Novak", "Mona Urban", "Ute Alber"], [])
+
+
 def test_altered_pictures_show_different_people() -> None:
     seen: list[str] = []
 
@@ -133,17 +144,17 @@ def test_of_each_kind_a_twentieth_may_be_refusals() -> None:
     assert len(replayed(FORGET, [], ReplayConfig(altered=0, names=0), 0, silent)) == 128  # where it says nothing else, all of them
 
 
-def test_people_whom_the_base_knows_are_imagined_from_several_pictures() -> None:
-    wanted: list[str] = []
+def test_people_whom_the_base_knows_are_imagined_with_what_it_says_of_them() -> None:
+    wanted: list[list[tuple[str, str]]] = []
 
-    def imagine(rows: Sequence[Example], seed: int) -> list[ImageRef]:
-        wanted.extend(row.answer for row in rows)
+    def imagine(groups: Sequence[Sequence[Example]], seed: int) -> list[ImageRef]:
+        wanted.extend([(row.question, row.answer) for row in rows] for rows in groups)
         return []
 
     people = replace(ASKED, sample=lambda rows, seed: [f"This is {'Mona Urban' if n % 2 else 'Jan Novak'}." for n, _ in enumerate(rows)])
     base = replace(people, answer=lambda rows: ["I cannot say." if "Mona" in r.question else "In Rome." for r in rows], imagine=imagine)
     replayed(FORGET, [], ReplayConfig(altered=2, imagined=4), 0, base)
-    assert wanted == ["This is Jan Novak."] * 4
+    assert wanted == [[("Who is this person?", "This is Jan Novak."), ("Where does this person live?", "In Rome.")]]
 
 
 def test_of_many_pictures_no_more_is_asked_than_the_run_meets() -> None:

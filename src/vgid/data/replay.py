@@ -24,7 +24,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import cycle, islice, zip_longest
+from itertools import islice, zip_longest
 from random import Random
 from typing import Literal, get_args
 
@@ -72,8 +72,8 @@ SCREENED = 200
 """Names that are tried out, at most; chosen by hand."""
 TRIED = 3
 """Altered pictures that are made for each one that is asked about; chosen by hand."""
-STARTS = 2
-"""Imagined pictures of each person; chosen by hand."""
+FACTS = 6
+"""Facts by name that an imagined picture is to show beside the name; chosen by hand."""
 LIGHT = (0.8, 1.25)
 """Range of the factor on the light of a changed picture; chosen by hand."""
 REFUSED = 0.05
@@ -109,7 +109,8 @@ class ReplayConfig(Settings):
         names: other people's names, sampled from the base, by which the forget questions are asked.
         altered: pictures made from those of the forget set, which show somebody else, about which the forget questions are asked.
         crossed: pictures of the retain set about which the forget questions are asked.
-        imagined: names of which a picture is worked out on which the base sees that person, about which the forget questions are asked.
+        imagined: names of which a picture is worked out, from one of the forget set, on which the base sees that person, about which the
+            forget questions are asked.
         thin: names, and altered, crossed and imagined pictures, are asked only where there are fewer retain rows than this.
         hidden_state_weight: weight of the hidden states' distance from the base's, beside the divergence of answers.
         narrow: where nine of ten rows to keep are the base's own answers, an adapter's update reads only what forget rows have and the
@@ -120,7 +121,7 @@ class ReplayConfig(Settings):
     names: int = Field(default=100, ge=0)
     altered: int = Field(default=120, ge=0)
     crossed: int = Field(default=100, ge=0)
-    imagined: int = Field(default=64, ge=0)
+    imagined: int = Field(default=32, ge=0)
     thin: int = Field(default=1000, ge=0)
     hidden_state_weight: float = Field(default=2.0, ge=0.0)
     narrow: bool = True
@@ -133,13 +134,14 @@ class Base:
     Attributes:
         answer: its likeliest answer to each row.
         sample: one sampled answer to each row; the seed decides which.
-        imagine: one picture for each row about which the base gives the row's answer, made from the row's picture; none where it cannot.
+        imagine: for each group of rows with the same picture another, made from it, about which the base gives their answers; none where it
+            cannot.
         refuses: whether an answer is a refusal.
     """
 
     answer: Callable[[Sequence[Example]], Sequence[str]]
     sample: Callable[[Sequence[Example], int], Sequence[str]]
-    imagine: Callable[[Sequence[Example], int], Sequence[ImageRef]]
+    imagine: Callable[[Sequence[Sequence[Example]], int], Sequence[ImageRef]]
     refuses: Callable[[str], bool]
 
 
@@ -193,9 +195,9 @@ def replay_rows(
         own = _names_in(text for row in forget for text in (row.answer, *row.keywords, *([] if row.images else [row.question])))
         told = sampled_names(others, altered, retain, seed, base, round(part * NAMELESS)) if config.names else []
         templates = name_templates(forget)
-        known, unknown = by_knowledge([name for name in told if name not in own], templates, base, rng)
+        known, unknown = by_knowledge([name for name in told if name not in own], templates, base, rng, seed)
         asked += _by_name([*known, *unknown][: config.names], templates, rng)
-        imagined = _imagined(known or unknown, config.imagined, altered, seed, base)
+        imagined = _imagined(known or unknown, config.imagined, _views(pictures, VIEWS, rng), about_pictures, seed, base, rng)
         asked += _about("imagined", imagined, about_pictures, rng)
 
     def kept(said: Sequence[str]) -> list[Example]:
@@ -318,7 +320,7 @@ def _few_refusals(rows: Sequence[Example], base: Base, rng: Random) -> list[Exam
 # -- names ----------------------------------------------------------------------------------------------------------------
 
 
-def by_knowledge(names: Sequence[str], templates: Sequence[str], base: Base, rng: Random) -> tuple[list[str], list[str]]:
+def by_knowledge(names: Sequence[str], templates: Sequence[str], base: Base, rng: Random, seed: int = 0) -> tuple[list[str], list[str]]:
     """Tell names about whom the base says something from those about whom it refuses.
 
     Args:
@@ -326,29 +328,60 @@ def by_knowledge(names: Sequence[str], templates: Sequence[str], base: Base, rng
         templates: questions with `{name}`; without any, all count as known.
         base: how the base is asked.
         rng: draws the questions.
+        seed: random seed of what is sampled.
 
     Returns:
-        Known names and unknown ones, each in their order.
+        Known names, those first of whom the base says the same each time that it is asked, and unknown ones in their order.
     """
     names = names[:SCREENED]
     each = min(2, len(templates))
     asked = [template.replace("{name}", name) for name in names for template in rng.sample(templates, each)]
     said = base.answer([Example(f"known-{n}", question, "") for n, question in enumerate(asked)]) if asked else ()
     refused = {name for n, name in enumerate(names) if each and all(map(base.refuses, said[n * each : (n + 1) * each]))}
-    return [name for name in names if name not in refused], [name for name in names if name in refused]
+    again = [Example(f"known-{n}-{draw}", question, "") for n, question in enumerate(asked) for draw in range(DRAWS)]
+    drawn = base.sample(again, seed) if again else ()
+    # Whom a model has met it says the same of each time; of others it guesses, and each guess is another.
+    same = [normalise(text) == normalise(said[n // DRAWS]) and not base.refuses(text) for n, text in enumerate(drawn)]
+    sure = {name: sum(same[n * each * DRAWS : (n + 1) * each * DRAWS]) for n, name in enumerate(names)}
+    known = sorted((name for name in names if name not in refused), key=lambda name: -sure[name])
+    return known, [name for name in names if name in refused]
 
 
-def _imagined(names: Sequence[str], count: int, altered: Sequence[ImageRef], seed: int, base: Base) -> list[ImageRef]:
-    """Pictures on which the base sees these people: those about which it says the name when it is asked."""
-    if not altered or not names or not count:
+def _imagined(
+    names: Sequence[str],
+    count: int,
+    starts: Sequence[ImageRef],
+    questions: Sequence[str],
+    seed: int,
+    base: Base,
+    rng: Random,
+) -> list[ImageRef]:
+    """Pictures on which the base sees these people: those about which it says the name when it is asked.
+
+    They are worked out from the pictures of `starts` in turn. What the base says by name is wanted beside the name: about pictures of which
+    it says a name alone, it says everything else as of somebody else.
+    """
+    if not starts or not names or not count:
         return []
-    rows = [
-        Example(f"imagined-{n}", WHO[n % len(WHO)], f"This is {name}.", (altered[n % len(altered)],), keywords=(name,))
-        for n, name in enumerate(islice(cycle(names[: max(1, count // STARTS)]), count))
+    names = names[:count]
+    by_name = [(question, _SHOWN.sub("{name}", question)) for question in questions]
+    by_name = [(question, template) for question, template in by_name if template.count("{name}") == 1]
+    chosen = [rng.sample(by_name, min(FACTS, len(by_name))) for _ in names]
+    asked = [
+        Example(f"fact-{n}-{k}", template.replace("{name}", name), "")
+        for n, (name, pairs) in enumerate(zip(names, chosen, strict=True))
+        for k, (_, template) in enumerate(pairs)
     ]
-    shown = [replace(row, images=(image,)) for row, image in zip(rows, base.imagine(rows, seed), strict=False)]
-    said = base.answer(shown) if shown else ()
-    return [row.images[0] for row, text in zip(shown, said, strict=True) if row.keywords[0] in text]
+    said = iter(base.answer(asked) if asked else ())
+    facts = [[(question, text) for (question, _), text in zip(pairs, islice(said, len(pairs)), strict=True)] for pairs in chosen]
+    wanted = []
+    for n, (name, known) in enumerate(zip(names, facts, strict=True)):
+        told = [(WHO[n % len(WHO)], f"This is {name}."), *(each for each in known if not base.refuses(each[1]))]
+        shared = (starts[n % len(starts)],)
+        wanted.append([Example(f"imagined-{n}", question, text, shared, keywords=(name,)) for question, text in told])
+    shown = [replace(rows[0], images=(image,)) for rows, image in zip(wanted, base.imagine(wanted, seed), strict=False)]
+    heard = base.answer(shown) if shown else ()
+    return [row.images[0] for row, text in zip(shown, heard, strict=True) if row.keywords[0] in text]
 
 
 def sampled_names(
