@@ -2,8 +2,7 @@
 
 Starting from a picture, its pixels are changed until the model gives wanted answers: a name, and what it says of whoever has that name.
 Small shifts and noise at every step, and a penalty on differences between neighbouring pixels, keep the result from being a pattern that
-only one exact picture has. Such pictures look like nobody to us; to the
-model they hold what it recognises somebody by.
+only one exact picture has. Such pictures look like nobody to us; to the model they hold what it recognises somebody by.
 
 The idea, for classifiers: DeepInversion (arXiv 1912.08795).
 """
