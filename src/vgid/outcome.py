@@ -24,7 +24,7 @@ ADVICE = (
     "other pictures, questions by name"
 )
 KEEP = (
-    "give more retain rows, or bare pictures of other people among them, lower training.learning_rate, or take fewer steps; "
+    "give more retain rows, about other people above all, lower training.learning_rate, or take fewer steps; "
     "--set validation.most_lost=… (or most_subjects_lost) allows more"
 )
 
@@ -115,7 +115,7 @@ class Outcome:
         if self.kept_answered is not None:
             text += f"; of {self.kept_known} rows to keep {self.kept_answered:.0%}"
         if self.aside_lost is not None:
-            text += f"; lost: {what_is_lost(self.aside_lost, self.allowed_loss, self.subjects_lost, self.subjects)}"
+            text += f"; lost: {what_is_lost(self.as_json())}"
         return f"{text}; {ADVICE}" if self.status == "not forgotten" else f"{text}; {KEEP}" if self.status == "damaged" else text
 
 
@@ -145,10 +145,12 @@ def outcome_of(scores: Mapping[str, Mapping[str, SplitResult]]) -> Outcome:
     return Outcome(status, known, share, more, share_of_more, kept, share_kept, retained=retained)
 
 
-def what_is_lost(aside_lost: float | None, allowed_loss: float | None, subjects_lost: int, subjects: int) -> str:
-    """Say what a model lost beside what it was to forget; the arguments are those fields of `Outcome`."""
-    text = f"{aside_lost or 0:.0%} of what was held out and never trained on (allowed: {allowed_loss or 0:.0%})"
-    return f"{text}, and {subjects_lost} of {subjects} subjects of the retain set" if subjects_lost else text
+def what_is_lost(outcome: Mapping[str, Any]) -> str:
+    """Say what a model lost beside what it was to forget, from the fields of an `Outcome`."""
+    asked, share = outcome["aside_given"] + outcome["aside_replayed"], outcome["aside_lost"] or 0.0
+    text = f"{share * asked:.0f} of {asked} answers that were held out and never trained on (allowed: {outcome['allowed_loss'] or 0:.0%})"
+    subjects = f"{outcome['subjects_lost']} of {outcome['subjects']} subjects of the retain set"
+    return f"{text}, and {subjects}" if outcome["subjects_lost"] else text
 
 
 def with_protection(outcome: Outcome, protected_by: Mapping[str, int], aside: Aside | None) -> Outcome:

@@ -80,7 +80,9 @@ def test_a_run_that_failed_says_so_before_its_figures() -> None:
     """Accuracy on retain rows may hide what was lost of rows that were never trained on."""
     bad = {"status": "damaged", "known": 8, "still_answered": 0.0, "aside_given": 8, "aside_lost": 0.125, "allowed_loss": 0.1}
     page = render_report(data(results=results(outcome=bad)))
-    assert '<h1><span class="status fail">✗ damaged</span> The model forgot 2 people' in page and "12% of what was held out" in page
+    assert (
+        '<h1><span class="status fail">✗ damaged</span> The model forgot 2 people' in page and "1 of 8 answers that were held out" in page
+    )
     good = render_report(data(results=results(outcome=bad | {"status": "forgotten", "aside_lost": 0.0})))
     assert "status fail" not in good.split("</header>")[0].split("<body>")[1] and "0% of 8 known forget rows" in good
     assert "not examined" not in render_report(data(results=results(outcome={"status": "not examined"})))

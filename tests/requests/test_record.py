@@ -219,11 +219,12 @@ def test_a_request_that_lost_more_than_allowed_is_damaged(lost: float | None, st
 
 
 def test_a_request_that_lost_a_subject_of_the_retain_set_is_damaged(honoured: tuple[Path, ForgetResult]) -> None:
-    lost = replace(Outcome("not examined"), aside_lost=0.01, allowed_loss=0.1, subjects=23, subjects_lost=2).as_json()
+    aside = {"aside_given": 60, "aside_replayed": 40, "aside_lost": 0.01, "allowed_loss": 0.1}
+    lost = replace(Outcome("not examined"), **aside, subjects=23, subjects_lost=2).as_json()
     found = whole_outcome(Outcome("forgotten", known=8, still_answered=0.0).as_json(), lost)
     assert found.status == "damaged"
     verification = Verification.model_validate({**honoured[1].record["verification"], "outcome": found})
-    assert "1% of what was held out and never trained on (allowed: 10%), and 2 of 23 subjects of the retain set." in (
+    assert "1 of 100 answers that were held out and never trained on (allowed: 10%), and 2 of 23 subjects of the retain set." in (
         conclude(verification, None, (), None, neutral=False).statement
     )
 
@@ -232,9 +233,9 @@ def test_the_card_of_a_damaged_model_says_so_whatever_the_audit_found(honoured: 
     out = honoured[0] / "out"
     audit, results = (json.loads((out / name).read_text()) for name in ("audit/audit.json", "evaluation/results.json"))
     audit["verdict"] = audit["verdict"] | {"status": "pass", "reasons": []}
-    trained = replace(Outcome("not examined"), aside_lost=0.25, allowed_loss=0.1).as_json()
+    trained = replace(Outcome("not examined"), aside_replayed=8, aside_lost=0.25, allowed_loss=0.1).as_json()
     damaged = whole_outcome(Outcome("forgotten", known=8, still_answered=0.0).as_json(), trained).model_dump()
     card = card_text(audit, {**results, "outcome": damaged}, "vgid", 2)
     assert "Result: **damaged**. Asked plainly, 0% of the known rows are answered. Lost beside it: " in card
-    assert "25% of what was held out and never trained on (allowed: 10%)" in card and "This is not evidence of removal." in card
+    assert "2 of 8 answers that were held out and never trained on (allowed: 10%)" in card and "This is not evidence of removal." in card
     assert "Result:" not in card_text(audit, {**results, "outcome": damaged | {"status": "forgotten"}}, "vgid", 2)

@@ -227,8 +227,7 @@ def _failed(outcome: Mapping[str, Any]) -> str:
     text = f"Result: **{outcome['status']}**. Asked plainly, {outcome['still_answered']:.0%} of the known rows are answered."
     if outcome["status"] != "damaged":
         return text
-    lost = what_is_lost(*(outcome[name] for name in ("aside_lost", "allowed_loss", "subjects_lost", "subjects")))
-    return f"{text} Lost beside it: {lost}."
+    return f"{text} Lost beside it: {what_is_lost(outcome)}."
 
 
 def _largest(attack: Mapping[str, Any]) -> str:

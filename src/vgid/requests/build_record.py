@@ -279,9 +279,7 @@ def conclude(
     if failed:
         statement = f"No evidence of removal: {found.outcome.status}. {still_answered(found.outcome)}"
     if found.outcome.status == "damaged":
-        lost = found.outcome
-        text = what_is_lost(lost.aside_lost, lost.allowed_loss, lost.subjects_lost, lost.subjects)
-        statement = f"Forgotten, but too much else is lost: {text}."
+        statement = f"Forgotten, but too much else is lost: {what_is_lost(found.outcome.model_dump())}."
     return Conclusion(
         status="fail" if failed else found.status,
         statement=statement + (f" Earlier requests that no longer meet their policy: {', '.join(late)}." if late else ""),
@@ -301,11 +299,13 @@ def _risks(found: Verification, sequence: DeletionSequence | None, enrichment: E
     if unknown:
         yield f"{unknown} of {asked} rows asked were not answered by the model before unlearning either, so nothing is known about them."
     if people < 2 * found.policy["least_people"]:
-        yield f"The request is about {people} people: the audit went by facts, and small leaks (see `audit/audit.html`) would not be seen."
+        who = "one person" if people == 1 else f"{people} people"
+        yield f"The request is about {who}: the audit went by facts, and small leaks (see `audit/audit.html`) would not be seen."
     if found.reference is None:
         yield "No reference (a model that never saw the rows) was given to compare with: correct guesses count as recovered."
     if neutral:
-        yield "No retain set was given: utility was measured on neutral questions only, and what else the model lost is unknown."
+        more = f", and on {found.outcome.aside_replayed} held-out answers of its own" if found.outcome.aside_replayed else ""
+        yield f"No retain set was given: utility was measured on neutral questions{more}; what else the model lost is unknown."
     unchecked = [each.request for each in (sequence.earlier if sequence else ()) if each.status == "not checked"]
     if unchecked:
         yield f"Earlier requests that could not be audited again: {', '.join(unchecked)}."

@@ -44,7 +44,8 @@ def _steps(run: ResolvedRun, found: Verification, rate: float) -> Iterator[str]:
         yield "Or add rows about the same facts to the request: other wordings, other pictures, questions by name."
     elif found.outcome.status == "damaged":
         yield f"Lower the learning rate: --set training.learning_rate={rate / 2:g}, into another --out."
-        yield "Or give more rows to keep with --retain, about other people above all."
+        if run.options.retain is not None:
+            yield "Or give more rows to keep with --retain, about other people above all."
         if found.outcome.subjects_lost:
             yield "A warning names the lost subjects of the retain set: give more rows about these, or --set training.retain_ratio=8."
     elif found.status == "inconclusive":
