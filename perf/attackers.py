@@ -1,9 +1,10 @@
 """Attackers whom the relearning adversary was not made for: `python perf/attackers.py DEMO ... --json found.json`.
 
-DEMO is what `vgid demo --keep-data` left. Whoever has the weights fine-tunes them on all rows about half of the forgotten people, and asks
-about the other half, by picture and by name. VGID's adversary is LoRA on all linear layers of the language model, trained by AdamW for ten
-steps; these attackers have other ranks, layers, parts, optimizers, learning rates and numbers of steps. The retrained model, which never
-met these people, is attacked in the same way: what it says is guessed. Results that are in the JSON are not computed again.
+DEMO is what `vgid demo --keep-data` left, with the unlearned model in `merged` (docs/results.md shows how). Whoever has the weights
+fine-tunes them on all rows about half of the forgotten people, and asks about the other half, by picture and by name. VGID's adversary is
+LoRA on all linear layers of the language model, trained by AdamW for ten steps; these attackers have other ranks, layers, parts,
+optimizers, learning rates and numbers of steps. The retrained model, which never met these people, is attacked in the same way: what it
+says is guessed. Results that are in the JSON are not computed again.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from vgid.settings_reference import as_markdown
 
 COMMAND = "python -m tests.docs.generated"
 RESULTS = ROOT / "perf" / "results"
-KINDS = "ablate|audit|calibrate|compare|demo|device|evaluate|growth|metrics|one-person|passes|reverse|sequence|settings|step"
+KINDS = "ablate|attackers|audit|calibrate|compare|demo|device|evaluate|growth|metrics|one-person|passes|reverse|sequence|settings|step"
 RESULT_NAME = re.compile(rf"\b((?:{KINDS})-[\w.-]*\.json)\b")
 DATED = ("docs/LOG.md", "CHANGELOG.md")
 """Pages whose entries belong to the code of their day."""

@@ -75,6 +75,6 @@ def test_scores_of_each_held_out_seed() -> None:
 
 
 def test_files_that_are_named_exist() -> None:
-    named = re.findall(r"[\w-]+\.json", TEXT)
+    named = re.findall(r"[\w-]+\.json\b", TEXT)
     assert len(named) > 5
     assert all((ROOT / "perf" / "results" / name).is_file() for name in named)
