@@ -24,8 +24,8 @@ ADVICE = (
     "other pictures, questions by name"
 )
 KEEP = (
-    "give more retain rows, about other people above all, lower training.learning_rate, or take fewer steps; "
-    "--set validation.most_lost=… (or most_subjects_lost) allows more"
+    "give more retain rows, about other people above all (vgid data others makes some from bare pictures and names), lower "
+    "training.learning_rate, or take fewer steps; --set validation.most_lost=… (or most_subjects_lost) allows more"
 )
 
 

@@ -135,6 +135,39 @@ def data_enrich(
     )
 
 
+@data_app.command("others")
+def data_others(
+    model: Annotated[str, typer.Option(help="Folder or hub id of the model that must forget somebody else; it is asked.")],
+    out: Out,
+    pictures: Annotated[Path | None, typer.Option(help="A folder with one picture of each person.", file_okay=False)] = None,
+    names: Annotated[Path | None, typer.Option(help="A text file with one name in a line.", dir_okay=False)] = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Ask a model about other people, from bare pictures or names: rows to keep, for --retain.
+
+    Writes retain.jsonl with what the model says steadily of each of them, by picture and by name, and what it sees on the pictures.
+    """
+    from vgid.data.writing import write_examples
+    from vgid.enrichment import read_names, read_pictures, rows_about_others
+    from vgid.models.loading import load_model
+    from vgid.run_folder import check_output, output_folder
+
+    given = [path for path in (pictures, names) if path is not None]
+    if not given:
+        raise ConfigError("nobody is named", expected="--pictures, --names or both", got="neither", fix="give pictures or names of others")
+    check_output(out, overwrite, inputs=[model, *given])
+    images, told = read_pictures(pictures) if pictures else [], read_names(names) if names else []
+    rows, silent, unknown = rows_about_others(load_model(model), images, told, seed)
+    with output_folder(out):
+        write_examples(out / "retain.jsonl", rows)
+    unknown_pictures = [path.name for place in silent if (path := images[place].path)]
+    left = [f"nothing steady is said of {each}" for each in (*unknown_pictures, *unknown)]
+    found = {"rows": len(rows), "people": len(images) + len(told), "unknown_pictures": unknown_pictures, "unknown_names": unknown}
+    show(found, as_json, [f"{out / 'retain.jsonl'}: {len(rows)} rows about {found['people']} people", *left], out)
+
+
 @data_app.command("convert")
 def data_convert(
     data: Annotated[str, typer.Argument(help="JSONL, parquet or a folder; of a benchmark, its folder or hub id; - where it needs none.")],

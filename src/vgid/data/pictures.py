@@ -37,6 +37,25 @@ _DATA_URI = re.compile(r"data:(image/[\w.+-]+)?(?:;[\w-]+=[\w-]+)*(;base64)?,(.*
 _BASE64 = re.compile(r"[A-Za-z0-9+/_\-\s]+={0,2}\s*")
 
 
+def bare_pictures(folder: Path) -> list[ImageRef]:
+    """The pictures of a folder, in the order of their names.
+
+    Raises:
+        DataError: a picture cannot be used; all problems together.
+    """
+    found, problems = [], []
+    for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES):
+        image = ImageRef(path=path.resolve())
+        try:
+            image.open()
+        except DataError as problem:
+            problems.append(problem)
+        found.append(image)
+    if problems:
+        raise DataError.together(problems)
+    return found
+
+
 def picture(value: Any, folder: Path | None, where: str) -> ImageRef:
     """Read what a row gives for a picture; the picture itself is not opened.
 

@@ -330,7 +330,10 @@ def _instead(folder: Path) -> str:
     if below:
         return f"give the folder that holds them: {' or '.join(str(each) for each in below[:3])}"
     if any(file.suffix.lower() in SUFFIXES for pattern in ("*", "*/*") for file in folder.glob(pattern)):
-        return "pictures alone ask nothing: add metadata.jsonl with file_name, question and answer; see docs/data.md"
+        return (
+            "pictures alone ask nothing: add metadata.jsonl with file_name, question and answer (docs/data.md); of people to keep, "
+            "vgid data others --pictures asks a model"
+        )
     return "see docs/data.md for the formats"
 
 

@@ -6,5 +6,16 @@ was made from (`Example.derived`), and is kept only where the base answers it as
 
 from vgid.enrichment.enrich import Enriched, enrich, known_names, write_enriched
 from vgid.enrichment.kinds import KINDS, Kind
+from vgid.enrichment.others import read_names, read_pictures, rows_about_others
 
-__all__ = ["KINDS", "Enriched", "Kind", "enrich", "known_names", "write_enriched"]
+__all__ = [
+    "KINDS",
+    "Enriched",
+    "Kind",
+    "enrich",
+    "known_names",
+    "read_names",
+    "read_pictures",
+    "rows_about_others",
+    "write_enriched",
+]

@@ -53,7 +53,7 @@ def _steps(run: ResolvedRun, found: Verification, rate: float) -> Iterator[str]:
     elif found.status == "fail":
         yield f"Look at the attacks that failed ({'; '.join(found.reasons)}), and add rows that ask as they do."
     if run.options.retain is None:
-        yield "Give rows to keep with --retain: about other people above all."
+        yield "Give rows to keep with --retain, about other people above all: vgid data others makes some from bare pictures and names."
 
 
 def still_answered(outcome: Answered) -> str:

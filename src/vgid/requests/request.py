@@ -13,8 +13,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from vgid.data.example import Example, ImageRef
-from vgid.data.pictures import SUFFIXES
+from vgid.data.example import Example
+from vgid.data.pictures import bare_pictures
 from vgid.data.sources import READERS, load_examples
 from vgid.enrichment.wordings import relation_of
 from vgid.errors import DataError, nearest
@@ -125,7 +125,7 @@ def parse_request(folder: Path, reading: DataConfig | None = None) -> ParsedRequ
         raise DataError("no such request folder", where=folder, expected="a folder with data files", fix="check the path")
     details = read_details(folder / FILE)
     has_rows = any(path.suffix.lower() in READERS for path in folder.rglob("*"))
-    bare = () if has_rows else _bare_pictures(folder)
+    bare = () if has_rows else _bare_rows(folder)
     chosen = _reading(folder, details, reading or DataConfig())
     rows = () if bare else tuple(load_examples(folder, turns=chosen.turns, image_root=chosen.image_root))
     _check_opaque(folder / FILE, details, rows)
@@ -150,23 +150,14 @@ def _reading(folder: Path, details: RequestDetails, given: DataConfig) -> DataCo
     return DataConfig(turns=details.turns or given.turns, image_root=None if root is None else str(root.resolve()))
 
 
-def _bare_pictures(folder: Path) -> tuple[Example, ...]:
+def _bare_rows(folder: Path) -> tuple[Example, ...]:
     """One row for each picture of a folder without data files; all show the same person.
 
     Raises:
         DataError: a picture cannot be used; all problems together.
     """
-    found, problems = [], []
-    for number, path in enumerate(sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES), 1):
-        image = ImageRef(path=path.resolve())
-        try:
-            image.open()
-        except DataError as problem:
-            problems.append(problem)
-        found.append(Example(f"picture-{number}", "", "", (image,), BARE, where=path.name))
-    if problems:
-        raise DataError.together(problems)
-    return tuple(found)
+    found = enumerate(bare_pictures(folder), 1)
+    return tuple(Example(f"picture-{n}", "", "", (image,), BARE, where=image.path.name if image.path else "") for n, image in found)
 
 
 def _in_scope(path: Path, scope: Sequence[str] | None, rows: tuple[Example, ...]) -> tuple[tuple[Example, ...], tuple[Example, ...]]:

@@ -1,0 +1,85 @@
+"""Rows to keep about other people of whom there are bare pictures or names only: what the base says of them itself.
+
+Whoever must honour a request often has no rows about others, but portraits or names of people whom the model knows. The base is asked about
+each of them as about a person to forget (`vgid.enrichment.facts`), so only what it says steadily becomes a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from vgid.data.example import Example, ImageRef
+from vgid.data.pictures import bare_pictures
+from vgid.data.replay import REPLAY
+from vgid.enrichment.enrich import enrich
+from vgid.enrichment.kinds import Kind
+from vgid.errors import DataError
+from vgid.models.loading import LoadedModel
+from vgid.reading import read_text
+
+WITHOUT: tuple[Kind, ...] = ("pairs",)
+"""Kinds of rows that are not made: two questions at once teach nothing about others that one does not."""
+
+
+def read_names(path: Path) -> list[str]:
+    """Read names, one in a line; blank lines separate.
+
+    Raises:
+        DataError: there is no such file, no name in it, or one stands twice.
+    """
+    names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice or not names:
+        raise DataError(
+            "a name stands twice" if twice else "there is no name",
+            where=path,
+            expected="one name in a line",
+            got=", ".join(twice) or "an empty file",
+            fix="leave one out" if twice else "write names, or leave --names out",
+        )
+    return names
+
+
+def read_pictures(folder: Path) -> list[ImageRef]:
+    """Read the pictures of a folder, in the order of their names.
+
+    Raises:
+        DataError: there is no such folder, no picture in it, or one cannot be used.
+    """
+    found = bare_pictures(folder) if folder.is_dir() else []
+    if not found:
+        problem = "there is no picture" if folder.is_dir() else "no such folder"
+        raise DataError(problem, where=folder, expected="a folder with one picture of each person", fix="check the path")
+    return found
+
+
+def rows_about_others(
+    loaded: LoadedModel, pictures: Sequence[ImageRef], names: Sequence[str], seed: int = 0
+) -> tuple[list[Example], list[int], list[str]]:
+    """Ask the base about other people.
+
+    Args:
+        loaded: the base.
+        pictures: a picture of each person.
+        names: names of people; nothing says which of the pictures shows whom.
+        seed: random seed; the same seed gives the same rows.
+
+    Returns:
+        Rows with the base's answers, each person with a subject, tagged as replay rows (`vgid.data.replay`); then places of pictures, and
+        names, about which it says nothing steady.
+    """
+    shown = {f"other-picture-{n}": image for n, image in enumerate(pictures, 1)}
+    named = {f"other-name-{n}": name for n, name in enumerate(names, 1)}
+    people = [
+        *(Example(subject, "", "", (image,), subject) for subject, image in shown.items()),
+        *(Example(subject, "", "", (), subject) for subject in named),
+    ]
+    made = enrich(loaded, people, names=named, without=WITHOUT, seed=seed)
+    # Tagged as what a run asks by itself: the base's distribution over these answers must stay, not their words alone.
+    asked = (*made.facts, *made.forget, *made.held_out, *made.retain)
+    rows = [replace(row, tags=(REPLAY, "crossed" if row.images else "names")) for row in asked]
+    known = {row.subject for row in made.facts}
+    silent = [place for place, subject in enumerate(shown) if subject not in known]
+    return rows, silent, [name for subject, name in named.items() if subject not in known]
