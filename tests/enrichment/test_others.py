@@ -40,6 +40,14 @@ def test_rows_say_what_the_base_says_of_those_whom_it_knows(tmp_path: Path) -> N
     assert any(NAMED.name in row.question and NAMED.facts["employer"] in row.answer for row in rows)
 
 
+def test_people_whom_the_model_does_not_know_are_an_error(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("Zora Quillfeather\n", "utf-8")
+    words = ["data", "others", "--model", str(tiny_path()), "--out", str(tmp_path / "out"), "--names", str(tmp_path / "names.txt")]
+    result = CliRunner().invoke(app, words)
+    assert isinstance(result.exception, DataError) and "nothing steady about any of these people" in str(result.exception)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(("text", "problem"), [("\n \n", "there is no name"), ("Ann Ode\nBo Ek\n Ann Ode\n", "a name stands twice")])
 def test_a_file_of_names_holds_each_once(tmp_path: Path, text: str, problem: str) -> None:
     (tmp_path / "names.txt").write_text(text, "utf-8")

@@ -69,6 +69,9 @@ def rows_about_others(
     Returns:
         Rows with the base's answers, each person with a subject, tagged as replay rows (`vgid.data.replay`); then places of pictures, and
         names, about which it says nothing steady.
+
+    Raises:
+        DataError: it says nothing steady about anybody.
     """
     shown = {f"other-picture-{n}": image for n, image in enumerate(pictures, 1)}
     named = {f"other-name-{n}": name for n, name in enumerate(names, 1)}
@@ -80,6 +83,13 @@ def rows_about_others(
     # Tagged as what a run asks by itself: the base's distribution over these answers must stay, not their words alone.
     asked = (*made.facts, *made.forget, *made.held_out, *made.retain)
     rows = [replace(row, tags=(REPLAY, "crossed" if row.images else "names")) for row in asked]
+    if not made.facts:
+        raise DataError(
+            "the model says nothing steady about any of these people",
+            expected="pictures or names of people whom it knows",
+            got=f"{len(pictures)} pictures and {len(names)} names",
+            fix="give others, or run without rows about others",
+        )
     known = {row.subject for row in made.facts}
     silent = [place for place, subject in enumerate(shown) if subject not in known]
     return rows, silent, [name for subject, name in named.items() if subject not in known]
