@@ -80,9 +80,6 @@ def rows_about_others(
         *(Example(subject, "", "", (), subject) for subject in named),
     ]
     made = enrich(loaded, people, names=named, without=WITHOUT, seed=seed)
-    # Tagged as what a run asks by itself: the base's distribution over these answers must stay, not their words alone.
-    asked = (*made.facts, *made.forget, *made.held_out, *made.retain)
-    rows = [replace(row, tags=(REPLAY, "crossed" if row.images else "names")) for row in asked]
     if not made.facts:
         raise DataError(
             "the model says nothing steady about any of these people",
@@ -90,6 +87,9 @@ def rows_about_others(
             got=f"{len(pictures)} pictures and {len(names)} names",
             fix="give others, or run without rows about others",
         )
+    # Tagged as what a run asks by itself: the base's distribution over these answers must stay, not their words alone.
+    asked = (*made.facts, *made.forget, *made.held_out, *made.retain)
+    rows = [replace(row, tags=(REPLAY, "crossed" if row.images else "names")) for row in asked]
     known = {row.subject for row in made.facts}
     silent = [place for place, subject in enumerate(shown) if subject not in known]
     return rows, silent, [name for subject, name in named.items() if subject not in known]
