@@ -157,6 +157,22 @@ def test_people_whom_the_base_knows_are_imagined_with_what_it_says_of_them() -> 
     assert wanted == [[("Who is this person?", "This is Jan Novak."), ("Where does this person live?", "In Rome.")]]
 
 
+def test_of_several_people_each_name_is_imagined_from_the_pictures_of_up_to_three() -> None:
+    """Four people to forget, on pictures of one colour each, and one name: its pictures start from those of three of them."""
+    colours: list[tuple[int, ...]] = []
+
+    def imagine(groups: Sequence[Sequence[Example]], seed: int) -> list[ImageRef]:
+        colours.extend(rows[0].images[0].open().convert("RGB").resize((1, 1)).getpixel((0, 0)) for rows in groups)
+        return []
+
+    shown = [ImageRef.from_picture(Image.new("RGB", (24, 24), colour)) for colour in ("red", "lime", "blue", "white")]
+    forget = [replace(FORGET[0], id=f"f{n}", images=(image,), subject=f"p{n}") for n, image in enumerate(shown)]
+    base = replace(ASKED, sample=lambda rows, seed: ["This is Jan Novak."] * len(rows), imagine=imagine)
+    replayed(forget, [], ReplayConfig(altered=2, imagined=4), 0, base)
+    assert len(colours) == 3
+    assert [max(range(3), key=lambda band: colour[band]) for colour in colours] == [0, 1, 2]  # red, green, blue
+
+
 def test_of_many_pictures_no_more_is_asked_than_the_run_meets() -> None:
     shades = (ImageRef.from_picture(Image.new("RGB", (8, 8), (n, 0, 0))) for n in range(40))
     forget = [Example(f"f{n}", "Who is this person?", "This is Anna Keller.", (image,)) for n, image in enumerate(shades)]

@@ -74,6 +74,8 @@ TRIED = 3
 """Altered pictures that are made for each one that is asked about; chosen by hand."""
 FACTS = 6
 """Facts by name that an imagined picture is to show beside the name; chosen by hand."""
+AROUND = 3
+"""People to forget from whose pictures that of one name is worked out, at most; chosen by hand."""
 LIGHT = (0.8, 1.25)
 """Range of the factor on the light of a changed picture; chosen by hand."""
 REFUSED = 0.05
@@ -197,7 +199,11 @@ def replay_rows(
         templates = name_templates(forget)
         known, unknown = by_knowledge([name for name in told if name not in own], templates, base, rng, seed)
         asked += _by_name([*known, *unknown][: config.names], templates, rng)
-        imagined = _imagined(known or unknown, config.imagined, _views(pictures, VIEWS, rng), about_pictures, seed, base, rng)
+        shown: dict[str | None, list[ImageRef]] = {}
+        for row in forget:
+            shown.setdefault(row.subject, []).extend(row.images[:1])
+        starts = [_views(list(dict.fromkeys(images)), VIEWS, rng) for images in shown.values() if images]
+        imagined = _imagined(known or unknown, config.imagined, starts, about_pictures, seed, base, rng)
         asked += _about("imagined", imagined, about_pictures, rng)
 
     def kept(said: Sequence[str]) -> list[Example]:
@@ -350,7 +356,7 @@ def by_knowledge(names: Sequence[str], templates: Sequence[str], base: Base, rng
 def _imagined(
     names: Sequence[str],
     count: int,
-    starts: Sequence[ImageRef],
+    starts: Sequence[Sequence[ImageRef]],
     questions: Sequence[str],
     seed: int,
     base: Base,
@@ -358,8 +364,9 @@ def _imagined(
 ) -> list[ImageRef]:
     """Pictures on which the base sees these people: those about which it says the name when it is asked.
 
-    They are worked out from the pictures of `starts` in turn. What the base says by name is wanted beside the name: about pictures of which
-    it says a name alone, it says everything else as of somebody else.
+    They are worked out from pictures of each person to forget (`starts`): of each name from those of `AROUND` people at most, since whoever
+    resembles one of them need not resemble the others. What the base says by name is wanted beside the name: about pictures of which it
+    says a name alone, it says everything else as of somebody else.
     """
     if not starts or not names or not count:
         return []
@@ -375,10 +382,12 @@ def _imagined(
     said = iter(base.answer(asked) if asked else ())
     facts = [[(question, text) for (question, _), text in zip(pairs, islice(said, len(pairs)), strict=True)] for pairs in chosen]
     wanted = []
-    for n, (name, known) in enumerate(zip(names, facts, strict=True)):
-        told = [(WHO[n % len(WHO)], f"This is {name}."), *(each for each in known if not base.refuses(each[1]))]
-        shared = (starts[n % len(starts)],)
-        wanted.append([Example(f"imagined-{n}", question, text, shared, keywords=(name,)) for question, text in told])
+    for turn in range(min(AROUND, len(starts))):
+        for n, (name, known) in enumerate(zip(names, facts, strict=True)):
+            told = [(WHO[n % len(WHO)], f"This is {name}."), *(each for each in known if not base.refuses(each[1]))]
+            images = starts[(n + turn) % len(starts)]
+            place, shared = turn * len(names) + n, (images[n % len(images)],)
+            wanted.append([Example(f"imagined-{place}", question, text, shared, keywords=(name,)) for question, text in told])
     shown = [replace(rows[0], images=(image,)) for rows, image in zip(wanted, base.imagine(wanted, seed), strict=False)]
     heard = base.answer(shown) if shown else ()
     return [row.images[0] for row, text in zip(shown, heard, strict=True) if row.keywords[0] in text]
