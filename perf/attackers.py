@@ -1,10 +1,9 @@
 """Attackers whom the relearning adversary was not made for: `python perf/attackers.py DEMO ... --json found.json`.
 
-DEMO is what `vgid demo --keep-data` left, with the unlearned model in `merged` (docs/results.md shows how). Whoever has the weights
-fine-tunes them on all rows about half of the forgotten people, and asks about the other half, by picture and by name. VGID's adversary is
-LoRA on all linear layers of the language model, trained by AdamW for ten steps; these attackers have other ranks, layers, parts,
-optimizers, learning rates and numbers of steps. The retrained model, which never met these people, is attacked in the same way: what it
-says is guessed. Results that are in the JSON are not computed again.
+DEMO is what `vgid demo --keep-data` left. Whoever has the weights fine-tunes them on all rows about half of the forgotten people, and asks
+about the other half, by picture and by name. VGID's adversary is LoRA on all linear layers of the language model, trained by AdamW for ten
+steps; these attackers have other ranks, layers, parts, optimizers, learning rates and numbers of steps. The retrained model, which never
+met these people, is attacked in the same way: what it says is guessed. Results that are in the JSON are not computed again.
 """
 
 from __future__ import annotations
@@ -72,19 +71,17 @@ def attack(folder: Path, model: str, changes: tuple[str, ...], steps: int, seed:
         folder: of the demo.
         model: its folder there.
         changes: settings of the attacker.
-        steps: steps of fine-tuning; 0 asks the model as it is.
+        steps: steps of fine-tuning.
         seed: of the choice of people, rows and batches.
 
     Returns:
         Share of right answers by split, in [0, 1].
     """
     taught, asked = halves(folder, seed)
-    loaded = load_model(folder / model)
-    if steps:
-        Random(f"attackers/{seed}").shuffle(taught)
-        config = resolve(None, [*COMMON, *changes, f"training.steps={steps}", f"seed={seed}"], method="finetune")
-        with without_info_messages():
-            loaded = fit(loaded, [], taught, config).loaded
+    Random(f"attackers/{seed}").shuffle(taught)
+    config = resolve(None, [*COMMON, *changes, f"training.steps={steps}", f"seed={seed}"], method="finetune")
+    with without_info_messages():
+        loaded = fit(load_model(folder / model), [], taught, config).loaded
     return {name: each.accuracy for name, each in evaluate(loaded, asked).items()}
 
 

@@ -1,5 +1,6 @@
 """`unlearn` and `finetune`, as Python users call them: what they refuse, what they leave."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 import vgid
 from tests.conftest import example
 from vgid.config import load_config, resolve
+from vgid.data.replay import REPLAY
 from vgid.errors import ConfigError, DataError
 from vgid.finetuning import finetune
 from vgid.models.forward import answer_logits
@@ -99,6 +101,14 @@ def test_held_out_rows_decide_when_to_stop(random_model: LoadedModel) -> None:
     fitted = fit(knowing, rows[:3], [example(9)], load_config(None, few), held_out=rows[3:])
     assert dict(fitted.curves["recall forget"]).keys() == {2, 4}
     assert fitted.automatic["learning_rate"] == learning_rate_for(knowing.model, "auto", adapter=True)
+
+
+def test_nobody_about_whom_the_user_gives_rows_is_held_out_whole(random_model: LoadedModel) -> None:
+    """Of four people with four answers of the base each, as `vgid data others` writes them, a twentieth of the rows is held out: one."""
+    rows = [replace(example(n), subject=f"other-{n % 4}", tags=(REPLAY, "crossed")) for n in range(1, 17)]
+    none = "method.replay={seen: 0, names: 0, altered: 0, crossed: 0, imagined: 0}"
+    config = load_config(None, ["training.steps=1", "validation.every=1", "method.self_distilled=0", "method.augment=0", none])
+    assert fit(random_model, [example(0)], rows, config).protected_by == {"crossed": 15}
 
 
 def test_public_names_are_there() -> None:

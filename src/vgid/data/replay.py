@@ -111,8 +111,8 @@ class ReplayConfig(Settings):
         names: other people's names, sampled from the base, by which the forget questions are asked.
         altered: pictures made from those of the forget set, which show somebody else, about which the forget questions are asked.
         crossed: pictures of the retain set about which the forget questions are asked.
-        imagined: names of which a picture is worked out, from one of the forget set, on which the base sees that person, about which the
-            forget questions are asked.
+        imagined: names of which pictures are worked out on which the base sees that person, one from the pictures of each person to
+            forget, three at most; the forget questions are asked about them.
         thin: names, and altered, crossed and imagined pictures, are asked only where there are fewer retain rows than this.
         hidden_state_weight: weight of the hidden states' distance from the base's, beside the divergence of answers.
         narrow: where nine of ten rows to keep are the base's own answers, an adapter's update reads only what forget rows have and the

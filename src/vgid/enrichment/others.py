@@ -6,6 +6,7 @@ each of them as about a person to forget (`vgid.enrichment.facts`), so only what
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +31,7 @@ def read_names(path: Path) -> list[str]:
         DataError: there is no such file, no name in it, or one stands twice.
     """
     names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice or not names:
         raise DataError(
             "a name stands twice" if twice else "there is no name",
@@ -73,14 +74,13 @@ def rows_about_others(
     Raises:
         DataError: it says nothing steady about anybody.
     """
-    shown = {f"other-picture-{n}": image for n, image in enumerate(pictures, 1)}
+    shown = [Example(f"other-picture-{n}", "", "", (image,), f"other-picture-{n}") for n, image in enumerate(pictures, 1)]
     named = {f"other-name-{n}": name for n, name in enumerate(names, 1)}
-    people = [
-        *(Example(subject, "", "", (image,), subject) for subject, image in shown.items()),
-        *(Example(subject, "", "", (), subject) for subject in named),
-    ]
-    made = enrich(loaded, people, names=named, without=WITHOUT, seed=seed)
-    if not made.facts:
+    people = [*shown, *(Example(subject, "", "", (), subject) for subject in named)]
+    # One by one: of many people together enrichment makes no more rows than of a few.
+    made = {row.subject: enrich(loaded, [row], names=named, without=WITHOUT, seed=seed) for row in people}
+    known = {subject for subject, each in made.items() if each.facts}
+    if not known:
         raise DataError(
             "the model says nothing steady about any of these people",
             expected="pictures or names of people whom it knows",
@@ -88,8 +88,10 @@ def rows_about_others(
             fix="give others, or run without rows about others",
         )
     # Tagged as what a run asks by itself: the base's distribution over these answers must stay, not their words alone.
-    asked = (*made.facts, *made.forget, *made.held_out, *made.retain)
-    rows = [replace(row, tags=(REPLAY, "crossed" if row.images else "names")) for row in asked]
-    known = {row.subject for row in made.facts}
-    silent = [place for place, subject in enumerate(shown) if subject not in known]
+    rows = [
+        replace(row, tags=(REPLAY, "crossed" if row.images else "names"))
+        for each in made.values()
+        for row in (*each.facts, *each.forget, *each.held_out, *each.retain)
+    ]
+    silent = [place for place, row in enumerate(shown) if row.subject not in known]
     return rows, silent, [name for subject, name in named.items() if subject not in known]

@@ -125,7 +125,8 @@ def fit(
     kept = _checkpoints(checkpoint, resume, config, [*forget, *held_out], retain, loaded.model)
     watches = bool(forget) and config.validation.every > 0
     of_subjects = rows_of_subjects(forget, retain, derive_seed(config.seed, "subjects")) if watches else []
-    retain = [*retain, *_additional_rows(method, forget, retain, config, loaded)]
+    added = _additional_rows(method, forget, retain, config, loaded)
+    retain = [*retain, *added]
     sharded = processes.shards(training.shard)
     own_weights = config.adapter is None or config.adapter.whole_projector  # without the adapter, the model then is not the base
     copied = _frozen_copy(loaded, sharded) if own_weights and method.needs_reference else None
@@ -141,8 +142,9 @@ def fit(
     forget_held_out = list(held_out)
     if not held_out:
         forget, forget_held_out = split_validation(forget, config.validation, derive_seed(config.seed, "forget aside"))
-    replayed = [row for row in retain if REPLAY in row.tags]
-    own = [row for row in retain if REPLAY not in row.tags]
+    # Of what the base was asked here whole subjects are held out; of whom the user gives rows about, nobody is left out of training.
+    replayed = [row for row in added if REPLAY in row.tags]
+    own = retain[: len(retain) - len(added)] + [row for row in added if REPLAY not in row.tags]
     retain_held_out: list[Example] = []
     if forget:  # fine-tuning learns every row
         own, retain_held_out = split_validation(own, config.validation, derive_seed(config.seed, "retain aside"))
