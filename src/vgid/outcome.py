@@ -146,11 +146,11 @@ def outcome_of(scores: Mapping[str, Mapping[str, SplitResult]]) -> Outcome:
 
 
 def what_is_lost(outcome: Mapping[str, Any]) -> str:
-    """Say what a model lost beside what it was to forget, from the fields of an `Outcome`."""
+    """Say what a model lost beside what it was to forget, from the fields of an `Outcome`; those of older records may lack subjects."""
     asked, share = outcome["aside_given"] + outcome["aside_replayed"], outcome["aside_lost"] or 0.0
     text = f"{share * asked:.0f} of {asked} answers that were held out and never trained on (allowed: {outcome['allowed_loss'] or 0:.0%})"
-    subjects = f"{outcome['subjects_lost']} of {outcome['subjects']} subjects of the retain set"
-    return f"{text}, and {subjects}" if outcome["subjects_lost"] else text
+    subjects = outcome.get("subjects_lost", 0)
+    return f"{text}, and {subjects} of {outcome['subjects']} subjects of the retain set" if subjects else text
 
 
 def with_protection(outcome: Outcome, protected_by: Mapping[str, int], aside: Aside | None) -> Outcome:

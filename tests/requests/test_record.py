@@ -229,6 +229,19 @@ def test_a_request_that_lost_a_subject_of_the_retain_set_is_damaged(honoured: tu
     )
 
 
+@pytest.mark.parametrize("audit", ["pass", "fail"])
+def test_the_page_of_a_damaged_model_says_why_it_failed(honoured: tuple[Path, ForgetResult], audit: str) -> None:
+    """Where the tests of removal were passed, nothing can still be got out of it."""
+    record = json.loads(json.dumps(honoured[1].record))
+    lost = {"status": "damaged", "aside_given": 0, "aside_replayed": 48, "aside_lost": 5 / 48, "allowed_loss": 0.1}
+    record["verification"]["outcome"] |= lost
+    record["verification"]["status"], record["conclusion"]["status"] = audit, "fail"
+    page = render_record(record)
+    assert ("<h1>Failed: too much else was lost</h1>" in page) == (audit == "pass")
+    assert ("can still be got out" in page) == (audit == "fail")
+    assert "t lost 5 of 48 answers that were held out and never trained on (allowed: 10%)." in page
+
+
 def test_the_card_of_a_damaged_model_says_so_whatever_the_audit_found(honoured: tuple[Path, ForgetResult]) -> None:
     out = honoured[0] / "out"
     audit, results = (json.loads((out / name).read_text()) for name in ("audit/audit.json", "evaluation/results.json"))

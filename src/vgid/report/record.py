@@ -29,6 +29,8 @@ SUMMARIES = {
     "Until they can, the new model should not be taken for one that has forgotten.",
 }
 """The conclusion for readers without the field's words, by status."""
+DAMAGED = "Failed: too much else was lost"
+"""The headline for a model that passed the tests of removal and lost more of what should stay than allowed."""
 RESULTS = {
     "pass": "did not bring facts back",
     "fail": "brought facts back",
@@ -120,12 +122,13 @@ def render_record(record: Mapping[str, Any]) -> str:
     """
     check_schema(record, SCHEMA, "this record")
     verification = record["verification"]
-    passed = sum(each["status"] == "pass" for each in verification["attacks"].values())
+    headline, summary = _conclusion(record)
     return render_template(
         "record.html.j2",
         record=record,
-        headline=(EXACT if record.get("exact") else HEADLINES)[record["conclusion"]["status"]].format(tests=passed),
-        summary=(EXACT_SUMMARIES if record.get("exact") else SUMMARIES)[record["conclusion"]["status"]],
+        headline=headline,
+        summary=summary,
+        lost=_lost(verification["outcome"]),
         tried=list(_tried(verification)),
         marks=MARKS,
         people=max(len(record["request"]["subjects"]), 1),
@@ -139,6 +142,23 @@ def render_record(record: Mapping[str, Any]) -> str:
         number=_number,
         percent=percent,
     )
+
+
+def _conclusion(record: Mapping[str, Any]) -> tuple[str, str]:
+    """Headline and summary."""
+    verification, status = record["verification"], record["conclusion"]["status"]
+    if record.get("exact"):
+        return EXACT[status], EXACT_SUMMARIES[status]
+    if verification["outcome"]["status"] == "damaged" and verification["status"] == "pass":
+        lost = _lost(verification["outcome"])
+        return DAMAGED, f"The new model no longer gives the facts when it is asked for them, but it lost {lost}. It should not be used."
+    passed = sum(each["status"] == "pass" for each in verification["attacks"].values())
+    return HEADLINES[status].format(tests=passed), SUMMARIES[status]
+
+
+def _lost(outcome: Mapping[str, Any]) -> str:
+    """What the model lost beside what it was to forget; "" where nothing was held out to tell."""
+    return "" if outcome.get("aside_lost") is None else what_is_lost(outcome)
 
 
 def _tried(verification: Mapping[str, Any]) -> Iterator[Tried]:
