@@ -165,7 +165,12 @@ def data_others(
     unknown_pictures = [path.name for place in silent if (path := images[place].path)]
     left = [f"nothing steady is said of {each}" for each in (*unknown_pictures, *unknown)]
     found = {"rows": len(rows), "people": len(images) + len(told), "unknown_pictures": unknown_pictures, "unknown_names": unknown}
-    show(found, as_json, [f"{out / 'retain.jsonl'}: {len(rows)} rows about {found['people']} people", *left], out)
+    show(
+        found,
+        as_json,
+        [f"{out / 'retain.jsonl'}: {len(rows)} rows about {len({row.subject for row in rows})} of {found['people']} people", *left],
+        out,
+    )
 
 
 @data_app.command("convert")

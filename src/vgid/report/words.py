@@ -80,6 +80,11 @@ def models_of(splits: Mapping[str, Mapping[str, Figures]]) -> list[str]:
     return [*(model for model in MODELS if model in present), *(model for model in present if model not in MODELS)]
 
 
+def people_in_words(count: int) -> str:
+    """A number of people for a sentence: "one person", "3 people"."""
+    return "one person" if count == 1 else f"{count} people"
+
+
 def percent(share: float, digits: int = 1) -> str:
     """Write a share in percent: 0.996 becomes `99.6 %`, with a space that does not break."""
     return f"{100 * share:.{digits}f}\u00a0%"

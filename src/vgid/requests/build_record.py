@@ -15,6 +15,7 @@ from vgid.curves import thinned
 from vgid.data.example import Example
 from vgid.outcome import FAILED, Outcome, what_is_lost
 from vgid.reading import read_json
+from vgid.report.words import people_in_words
 from vgid.requests.files import CHECKS, MERGED, RECORD, digests, files_below, sha256
 from vgid.requests.keys import Key
 from vgid.requests.next_steps import next_steps, still_answered
@@ -299,8 +300,7 @@ def _risks(found: Verification, sequence: DeletionSequence | None, enrichment: E
     if unknown:
         yield f"{unknown} of {asked} rows asked were not answered by the model before unlearning either, so nothing is known about them."
     if people < 2 * found.policy["least_people"]:
-        who = "one person" if people == 1 else f"{people} people"
-        yield f"The request is about {who}: the audit went by facts, and small leaks (see `audit/audit.html`) would not be seen."
+        yield f"The request is about {people_in_words(people)}: the audit went by facts, and small leaks (see `audit/audit.html`) would not be seen."
     if found.reference is None:
         yield "No reference (a model that never saw the rows) was given to compare with: correct guesses count as recovered."
     if neutral:

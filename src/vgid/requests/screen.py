@@ -13,7 +13,7 @@ from rich.table import Table
 
 from vgid.checks.screen import screen
 from vgid.report.audit import COLOURS
-from vgid.report.words import percent
+from vgid.report.words import people_in_words, percent
 from vgid.requests.estimate import RunEstimate
 from vgid.requests.forget import ForgetResult
 
@@ -29,7 +29,8 @@ def result_panel(result: ForgetResult, out: Path) -> RenderableType:
     conclusion, found = record["conclusion"], record["verification"]
     grid = _grid()
     grid.add_row(
-        "request", f"{escape(record['request']['id'])}: {record['data']['rows']} rows, {len(record['request']['subjects'])} people"
+        "request",
+        f"{escape(record['request']['id'])}: {record['data']['rows']} rows, {people_in_words(len(record['request']['subjects']))}",
     )
     splits = found["evaluation"]
     for name in ("forget", "retain"):
@@ -56,7 +57,9 @@ def exact_panel(result: ForgetResult, out: Path) -> RenderableType:
     """
     record, grid = result.record, _grid()
     exact, data = record["exact"], record["data"]
-    grid.add_row("request", f"{escape(record['request']['id'])}: {data['rows']} rows, {len(record['request']['subjects'])} people")
+    grid.add_row(
+        "request", f"{escape(record['request']['id'])}: {data['rows']} rows, {people_in_words(len(record['request']['subjects']))}"
+    )
     grid.add_row("trained on", f"{data['retain_rows']} rows, {exact['taken_out']} were taken out; {percent(exact['learned'])} answered")
     grid.add_row("conclusion", escape(record["conclusion"]["statement"]))
     if record["conclusion"]["next_steps"]:
