@@ -164,13 +164,9 @@ def data_others(
         write_examples(out / "retain.jsonl", rows)
     unknown_pictures = [path.name for place in silent if (path := images[place].path)]
     left = [f"nothing steady is said of {each}" for each in (*unknown_pictures, *unknown)]
-    found = {"rows": len(rows), "people": len(images) + len(told), "unknown_pictures": unknown_pictures, "unknown_names": unknown}
-    show(
-        found,
-        as_json,
-        [f"{out / 'retain.jsonl'}: {len(rows)} rows about {len({row.subject for row in rows})} of {found['people']} people", *left],
-        out,
-    )
+    people, known = len(images) + len(told), len({row.subject for row in rows})
+    found = {"rows": len(rows), "people": people, "unknown_pictures": unknown_pictures, "unknown_names": unknown}
+    show(found, as_json, [f"{out / 'retain.jsonl'}: {len(rows)} rows about {known} of {people} people", *left], out)
 
 
 @data_app.command("convert")

@@ -300,7 +300,8 @@ def _risks(found: Verification, sequence: DeletionSequence | None, enrichment: E
     if unknown:
         yield f"{unknown} of {asked} rows asked were not answered by the model before unlearning either, so nothing is known about them."
     if people < 2 * found.policy["least_people"]:
-        yield f"The request is about {people_in_words(people)}: the audit went by facts, and small leaks (see `audit/audit.html`) would not be seen."
+        who = people_in_words(people)
+        yield f"The request is about {who}: the audit went by facts, and small leaks (see `audit/audit.html`) would not be seen."
     if found.reference is None:
         yield "No reference (a model that never saw the rows) was given to compare with: correct guesses count as recovered."
     if neutral:
