@@ -164,9 +164,9 @@ def data_others(
         write_examples(out / "retain.jsonl", rows)
     unknown_pictures = [path.name for place in silent if (path := images[place].path)]
     left = [f"nothing steady is said of {each}" for each in (*unknown_pictures, *unknown)]
-    people, known = len(images) + len(told), len({row.subject for row in rows})
+    people = len(images) + len(told)
     found = {"rows": len(rows), "people": people, "unknown_pictures": unknown_pictures, "unknown_names": unknown}
-    show(found, as_json, [f"{out / 'retain.jsonl'}: {len(rows)} rows about {known} of {people} people", *left], out)
+    show(found, as_json, [f"{out / 'retain.jsonl'}: {len(rows)} rows about {people - len(left)} of {people} people", *left], out)
 
 
 @data_app.command("convert")
