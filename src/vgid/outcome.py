@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from vgid.evaluation.evaluate import SplitResult
 
@@ -29,14 +29,27 @@ KEEP = (
 )
 
 
+class Held(NamedTuple):
+    """Held-out rows of one form.
+
+    Attributes:
+        asked: rows that the base recalled word for word and did not guess.
+        lost: number of those that the model no longer recalls.
+    """
+
+    asked: int
+    lost: int
+
+
 @dataclass(frozen=True)
 class Aside:
     """What is left of retain held-out rows, never trained on.
 
     Attributes:
         given: rows held out of those that the user gave, as far as the base recalled them.
-        replayed: rows held out of the base's own answers.
-        recalled: share of all of them that the model still recalls word for word, in [0, 1].
+        replayed: rows of the base's own answers, most of them probes (`vgid.data.probes`).
+        pictures: all of them that have a picture.
+        texts: all of them that have none.
         allowed_loss: share that may be lost.
         subjects: subjects of the retain set that were asked about one by one.
         subjects_lost: those of whose rows, as far as the base recalled them, it recalls no more than half.
@@ -45,11 +58,17 @@ class Aside:
 
     given: int
     replayed: int
-    recalled: float
+    pictures: Held
+    texts: Held
     allowed_loss: float
     subjects: int = 0
     subjects_lost: tuple[str, ...] = ()
     allowed_subjects: int = 0
+
+    @property
+    def lost(self) -> float:
+        """Share that is lost, as a mean of rows with pictures and without: of the latter there are more of which a model is sure."""
+        return fmean(held.lost / held.asked for held in (self.pictures, self.texts) if held.asked)
 
 
 @dataclass(frozen=True)
@@ -69,8 +88,12 @@ class Outcome:
         allowed: share that may still be answered.
         retained: share of the retain rows answered by the base that the unlearned model answers; None without.
         aside_given: retain rows of the user, never trained on, that the base recalls word for word.
-        aside_replayed: rows of the base's own answers, never trained on, about others than those trained on (`vgid.data.replay`).
-        aside_lost: share of both that the unlearned model no longer recalls word for word; None without any.
+        aside_replayed: answers of the base, never trained on (`vgid.data.probes`).
+        aside_pictures: rows of both with a picture.
+        aside_pictures_lost: number of these that the unlearned model no longer recalls word for word.
+        aside_texts: rows of both without a picture.
+        aside_texts_lost: number of these that it no longer recalls.
+        aside_lost: mean share of these that is lost, of rows with a picture and without; None without any.
         allowed_loss: share that may be lost.
         subjects: subjects of the retain set that were asked about one by one.
         subjects_lost: number of those of whose rows, known before, no more than half are recalled.
@@ -89,6 +112,10 @@ class Outcome:
     retained: float | None = None
     aside_given: int = 0
     aside_replayed: int = 0
+    aside_pictures: int = 0
+    aside_pictures_lost: int = 0
+    aside_texts: int = 0
+    aside_texts_lost: int = 0
     aside_lost: float | None = None
     allowed_loss: float | None = None
     subjects: int = 0
@@ -146,9 +173,15 @@ def outcome_of(scores: Mapping[str, Mapping[str, SplitResult]]) -> Outcome:
 
 
 def what_is_lost(outcome: Mapping[str, Any]) -> str:
-    """Say what a model lost beside what it was to forget, from the fields of an `Outcome`; those of older records may lack subjects."""
-    asked, share = outcome["aside_given"] + outcome["aside_replayed"], outcome["aside_lost"] or 0.0
-    text = f"{share * asked:.0f} of {asked} answers that were held out and never trained on (allowed: {outcome['allowed_loss'] or 0:.0%})"
+    """Say what a model lost beside what it was to forget, from the fields of an `Outcome`; those of older records lack some."""
+    share, ways = outcome["aside_lost"] or 0.0, (("pictures", "about pictures"), ("texts", "without a picture"))
+    counts = [
+        f"{outcome[f'aside_{way}_lost']} of {outcome[f'aside_{way}']} answers {words}" for way, words in ways if outcome.get(f"aside_{way}")
+    ]
+    asked = outcome["aside_given"] + outcome["aside_replayed"]
+    text = f"{' and '.join(counts) or f'{share * asked:.0f} of {asked} answers'} that were held out and never trained on"
+    mean = f"{share:.1%} on average, " if len(counts) > 1 else ""
+    text += f" ({mean}allowed: {outcome['allowed_loss'] or 0:.0%})"
     subjects = outcome.get("subjects_lost", 0)
     return f"{text}, and {subjects} of {outcome['subjects']} subjects of the retain set" if subjects else text
 
@@ -171,7 +204,11 @@ def with_protection(outcome: Outcome, protected_by: Mapping[str, int], aside: As
         found,
         aside_given=aside.given,
         aside_replayed=aside.replayed,
-        aside_lost=1.0 - aside.recalled,
+        aside_pictures=aside.pictures.asked,
+        aside_pictures_lost=aside.pictures.lost,
+        aside_texts=aside.texts.asked,
+        aside_texts_lost=aside.texts.lost,
+        aside_lost=aside.lost,
         allowed_loss=aside.allowed_loss,
         subjects=aside.subjects,
         subjects_lost=len(aside.subjects_lost),

@@ -166,8 +166,10 @@ class ValidationConfig(Settings):
         utility_floor: ... and at least this fraction still is of the held-out retain rows that the base recalled and did not guess (each
             token had a probability of 0.7 or more, or it is one of the 16 of which the base was surest).
         patience: evaluations in a row that must meet both targets before training stops early.
-        most_lost: largest share of these held-out retain rows, which are never trained on, that the model may have lost; a run that
-            lost more ends with exit code 3.
+        probes: where there are fewer than 1000 retain rows, ask the base about other people, by name and about pictures that it takes
+            for them; its answers are held out too (`vgid.data.probes`).
+        most_lost: largest share of these held-out retain rows, which are never trained on, that the model may have lost, as a mean of rows
+            with pictures and without; a run that lost more ends with exit code 3.
         most_subjects_lost: number of subjects of the retain set of whose rows the model may have lost half or more, of the 64 subjects with
             the most rows; a run that lost more ends with exit code 3.
     """
@@ -178,5 +180,6 @@ class ValidationConfig(Settings):
     forget_target: float = Field(default=0.0, ge=0, le=1)
     utility_floor: float = Field(default=0.98, ge=0, le=1)
     patience: int = Field(default=3, ge=1)
+    probes: bool = True
     most_lost: float = Field(default=0.1, ge=0, le=1)
     most_subjects_lost: int = Field(default=0, ge=0)

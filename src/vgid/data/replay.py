@@ -11,8 +11,8 @@ itself, and its own answers, with their distributions and hidden states, are wha
 - `crossed`: the forget questions, and what is seen, about the pictures of a small retain set.
 - `imagined`: the forget questions about pictures on which the base sees one of these names (`vgid.models.inversion`).
 
-No labels are needed. An answer that reveals a part of a fact to be forgotten is left out. The rows live in memory only, and
-are never shown.
+No labels are needed. An answer that reveals a part of a fact to be forgotten is left out. The rows live in memory only, and are
+never shown. Other answers of the base, which no run trains on, show what a run loses (`vgid.data.probes`).
 
 Replaying what a model says of itself, against forgetting by training: pseudo-rehearsal (Robins, 1995); LAMOL (arXiv 1909.03329).
 """
@@ -22,7 +22,7 @@ from __future__ import annotations
 import io
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, zip_longest
 from random import Random
@@ -191,20 +191,15 @@ def replay_rows(
         others = others[: config.crossed]
         about_pictures = list(dict.fromkeys(row.question for row in forget if row.images))
         altered = _different(pictures, config.altered, words, base, rng)
-        asked += _about("altered", altered, about_pictures, rng)
-        asked += _about("crossed", others, about_pictures, rng)
+        asked += questions_about("altered", altered, about_pictures, rng)
+        asked += questions_about("crossed", others, about_pictures, rng)
         asked += _seen("crossed", others, config.seen // 4, rng)
-        own = _names_in(text for row in forget for text in (row.answer, *row.keywords, *([] if row.images else [row.question])))
+        own = own_names(forget)
         told = sampled_names(others, altered, retain, seed, base, round(part * NAMELESS)) if config.names else []
         templates = name_templates(forget)
         known, unknown = by_knowledge([name for name in told if name not in own], templates, base, rng, seed)
-        asked += _by_name([*known, *unknown][: config.names], templates, rng)
-        shown: dict[str | None, list[ImageRef]] = {}
-        for row in forget:
-            shown.setdefault(row.subject, []).extend(row.images[:1])
-        starts = [_views(list(dict.fromkeys(images)), VIEWS, rng) for images in shown.values() if images]
-        imagined = _imagined(known or unknown, config.imagined, starts, about_pictures, seed, base, rng)
-        asked += _about("imagined", imagined, about_pictures, rng)
+        asked += questions_by_name([*known, *unknown][: config.names], templates, QUESTIONS, rng)
+        asked += questions_about("imagined", imagined((known or unknown)[: config.imagined], forget, seed, base, rng), about_pictures, rng)
 
     def kept(said: Sequence[str]) -> list[Example]:
         answered = [replace(row, answer=text) for row, text in zip(asked, said, strict=True) if normalise(text)]
@@ -353,24 +348,30 @@ def by_knowledge(names: Sequence[str], templates: Sequence[str], base: Base, rng
     return known, [name for name in names if name in refused]
 
 
-def _imagined(
-    names: Sequence[str],
-    count: int,
-    starts: Sequence[Sequence[ImageRef]],
-    questions: Sequence[str],
-    seed: int,
-    base: Base,
-    rng: Random,
-) -> list[ImageRef]:
-    """Pictures on which the base sees these people: those about which it says the name when it is asked.
+def imagined(names: Sequence[str], forget: Sequence[Example], seed: int, base: Base, rng: Random) -> list[ImageRef]:
+    """Work out pictures on which the base sees these people: those about which it says the name when it is asked.
 
-    They are worked out from pictures of each person to forget (`starts`): of each name from those of `AROUND` people at most, since whoever
-    resembles one of them need not resemble the others. What the base says by name is wanted beside the name: about pictures of which it
-    says a name alone, it says everything else as of somebody else.
+    What it says by name is wanted beside the name: about pictures of which it says a name alone, it says everything else as of somebody
+    else.
+
+    Args:
+        names: names.
+        forget: rows to forget, from whose pictures these are worked out: of each name from those of `AROUND` people at most, since whoever
+            resembles one of them need not resemble the others.
+        seed: random seed of what is worked out.
+        base: how the base is asked.
+        rng: draws views of few pictures, and the facts that are wanted.
+
+    Returns:
+        Up to one picture for each name and person to forget, `AROUND` for a name at most.
     """
-    if not starts or not names or not count:
+    shown: dict[str | None, list[ImageRef]] = {}
+    for row in forget:
+        shown.setdefault(row.subject, []).extend(row.images[:1])
+    starts = [_views(list(dict.fromkeys(images)), VIEWS, rng) for images in shown.values() if images]
+    if not starts or not names:
         return []
-    names = names[:count]
+    questions = list(dict.fromkeys(row.question for row in forget if row.images))
     by_name = [(question, _SHOWN.sub("{name}", question)) for question in questions]
     by_name = [(question, template) for question, template in by_name if template.count("{name}") == 1]
     chosen = [rng.sample(by_name, min(FACTS, len(by_name))) for _ in names]
@@ -388,9 +389,9 @@ def _imagined(
             images = starts[(n + turn) % len(starts)]
             place, shared = turn * len(names) + n, (images[n % len(images)],)
             wanted.append([Example(f"imagined-{place}", question, text, shared, keywords=(name,)) for question, text in told])
-    shown = [replace(rows[0], images=(image,)) for rows, image in zip(wanted, base.imagine(wanted, seed), strict=False)]
-    heard = base.answer(shown) if shown else ()
-    return [row.images[0] for row, text in zip(shown, heard, strict=True) if row.keywords[0] in text]
+    made = [replace(rows[0], images=(image,)) for rows, image in zip(wanted, base.imagine(wanted, seed), strict=False)]
+    heard = base.answer(made) if made else ()
+    return [row.images[0] for row, text in zip(made, heard, strict=True) if row.keywords[0] in text]
 
 
 def sampled_names(
@@ -415,13 +416,13 @@ def sampled_names(
         Different names.
     """
     shown = [Example(f"who-{n}", WHO[0], "", (image,)) for n, image in enumerate(others)]
-    first = Counter(name for row in retain if not row.images for name in _names_in([row.question]))
-    first.update(name for said in (base.answer(shown) if shown else ()) for name in _names_in([said]))
+    first = Counter(name for row in retain if not row.images for name in names_in([row.question]))
+    first.update(name for said in (base.answer(shown) if shown else ()) for name in names_in([said]))
     asked = [Example(f"who-altered-{n}", WHO[n % len(WHO)], "", (image,)) for n, image in enumerate(altered)]
     asked += [Example(f"who-nobody-{n}", WHO[n % len(WHO)], "") for n in range(nameless)]
     # All draws at once, so that what is the same in them is read once.
     drawn = [replace(row, id=f"{row.id}-{draw}") for row in asked for draw in range(DRAWS)]
-    found = Counter(name for said in base.sample(drawn, seed) for name in _names_in([said]))
+    found = Counter(name for said in base.sample(drawn, seed) for name in names_in([said]))
     return list(dict.fromkeys([*(name for name, _ in first.most_common()), *(name for name, _ in found.most_common())]))
 
 
@@ -429,12 +430,18 @@ def name_templates(forget: Sequence[Example]) -> list[str]:
     """Return the forget questions with `{name}` in place of the person, as far as they say whom they ask about."""
     found: list[str] = []
     for row in forget:
-        named = [row.question.replace(name, "{name}") for name in sorted(_names_in([row.question]))]
+        named = [row.question.replace(name, "{name}") for name in sorted(names_in([row.question]))]
         found += [_SHOWN.sub("{name}", row.question)] if row.images else named
     return [text for text in dict.fromkeys(found) if text.count("{name}") == 1]
 
 
-def _names_in(texts: Iterable[str]) -> set[str]:
+def own_names(forget: Sequence[Example]) -> set[str]:
+    """Return names that rows to forget say, or ask by without a picture."""
+    return names_in(text for row in forget for text in (row.answer, *row.keywords, *([] if row.images else [row.question])))
+
+
+def names_in(texts: Iterable[str]) -> set[str]:
+    """Return what looks like names in texts: two or more words with a capital in a row."""
     found: set[str] = set()
     for text in texts:
         for match in _NAME.finditer(text):
@@ -454,7 +461,15 @@ def _seen(kind: Kind, pictures: Sequence[ImageRef], count: int, rng: Random) -> 
             yield Example(f"{REPLAY}-{kind}-seen-{n}-{k}", question, "", (image,), f"{REPLAY}-{kind}-{n}", tags=(REPLAY, kind))
 
 
-def _about(kind: Kind, pictures: Sequence[ImageRef], questions: Sequence[str], rng: Random) -> Iterator[Example]:
+def questions_about(kind: Kind, pictures: Sequence[ImageRef], questions: Sequence[str], rng: Random) -> Iterator[Example]:
+    """Yield rows without answers: some of the questions about each picture, half of them about views of it.
+
+    Args:
+        kind: kind of the rows.
+        pictures: pictures; each is one subject.
+        questions: questions, of which `QUESTIONS` are drawn for each picture.
+        rng: draws questions and views.
+    """
     for n, image in enumerate(pictures):
         for k, question in enumerate(rng.sample(questions, min(QUESTIONS, len(questions)))):
             # Half of them about the picture changed a little, each in its own way: who is known on one picture must be on others.
@@ -462,8 +477,19 @@ def _about(kind: Kind, pictures: Sequence[ImageRef], questions: Sequence[str], r
             yield Example(f"{REPLAY}-{kind}-{n}-{k}", question, "", (shown,), f"{REPLAY}-{kind}-{n}", tags=(REPLAY, kind))
 
 
-def _by_name(names: Sequence[str], templates: Sequence[str], rng: Random) -> Iterator[Example]:
+def questions_by_name(
+    names: Sequence[str], templates: Sequence[str], most: int, rng: Random, without: Collection[str] = ()
+) -> Iterator[Example]:
+    """Yield rows without answers: some questions by each name.
+
+    Args:
+        names: names; each is one subject.
+        templates: questions with `{name}`.
+        most: questions by each name, at most.
+        rng: draws them.
+        without: questions that are not asked.
+    """
     for n, name in enumerate(names):
-        for k, template in enumerate(rng.sample(templates, min(QUESTIONS, len(templates)))):
-            question = template.replace("{name}", name)
+        questions = [question for question in (template.replace("{name}", name) for template in templates) if question not in without]
+        for k, question in enumerate(rng.sample(questions, min(most, len(questions)))):
             yield Example(f"{REPLAY}-names-{n}-{k}", question, "", subject=f"{REPLAY}-names-{n}", tags=(REPLAY, "names"))

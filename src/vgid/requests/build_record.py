@@ -233,8 +233,8 @@ def _verification(run: ResolvedRun, state: RunState, results: Mapping[str, Any],
 
 def whole_outcome(asked: Mapping[str, Any], trained: Mapping[str, Any]) -> Answered:
     """Join what was asked of the exported model with what the training run lost of the rows that it held out."""
-    names = ("aside_given", "aside_replayed", "aside_lost", "allowed_loss", "subjects", "subjects_lost", "allowed_subjects", "protected_by")
-    aside = {name: trained[name] for name in names}
+    names = ("allowed_loss", "subjects", "subjects_lost", "allowed_subjects", "protected_by")
+    aside = {name: value for name, value in trained.items() if name in names or name.startswith("aside_")}
     # The training run of a request asks nothing itself, so its own status never says that it damaged the model.
     damaged = asked["status"] == "forgotten" and not Outcome(**trained).intact
     return Answered(**{**asked, **aside, "status": "damaged" if damaged else asked["status"]})

@@ -211,9 +211,17 @@ class Answered(_Part):
     aside_given: int = 0
     """Retain rows that were held out, never trained on, and recalled word for word by the model before."""
     aside_replayed: int = 0
-    """The same of the model's own answers about others than those trained on."""
+    """The same of the model's own answers."""
+    aside_pictures: int = 0
+    """Rows of both with a picture."""
+    aside_pictures_lost: int = 0
+    """Number of these that are no longer recalled."""
+    aside_texts: int = 0
+    """Rows of both without a picture."""
+    aside_texts_lost: int = 0
+    """Number of these that are no longer recalled."""
     aside_lost: float | None = None
-    """Share of both that is no longer recalled."""
+    """Mean share that is no longer recalled, of rows with a picture and without."""
     allowed_loss: float | None = None
     subjects: int = 0
     """Subjects of the retain set that were asked about one by one."""

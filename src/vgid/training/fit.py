@@ -16,7 +16,8 @@ from vgid.config import RunConfig
 from vgid.curves import Curves
 from vgid.data.augmentation import augmented_rows
 from vgid.data.example import Example
-from vgid.data.replay import REPLAY, Base, counts_by_kind, replay_rows
+from vgid.data.probes import THIN, pictures_aside, probe_rows
+from vgid.data.replay import ENOUGH, REPLAY, Base, counts_by_kind, replay_kind, replay_rows
 from vgid.data.self_distilled import Questions, answered_together, self_distilled_rows
 from vgid.errors import ConfigError
 from vgid.evaluation.generation import generate
@@ -39,7 +40,7 @@ from vgid.training.checkpointing import Checkpoints
 from vgid.training.fingerprint import fingerprint
 from vgid.training.gradient_step import cuts_by_tokens
 from vgid.training.trainer import count_steps, train
-from vgid.training.validation import EarlyStop, RecallCurves, rows_of_subjects, split_subjects, split_validation
+from vgid.training.validation import EarlyStop, RecallCurves, rows_of_subjects, split_validation
 
 ANSWERED_AT_ONCE = 128
 """Questions that the base answers in one batch before training; chosen by hand, those that memory does not hold are halved."""
@@ -125,7 +126,7 @@ def fit(
     kept = _checkpoints(checkpoint, resume, config, [*forget, *held_out], retain, loaded.model)
     watches = bool(forget) and config.validation.every > 0
     of_subjects = rows_of_subjects(forget, retain, derive_seed(config.seed, "subjects")) if watches else []
-    added = _additional_rows(method, forget, retain, config, loaded)
+    added, probes = _additional_rows(method, forget, retain, config, loaded)
     retain = [*retain, *added]
     sharded = processes.shards(training.shard)
     own_weights = config.adapter is None or config.adapter.whole_projector  # without the adapter, the model then is not the base
@@ -142,14 +143,13 @@ def fit(
     forget_held_out = list(held_out)
     if not held_out:
         forget, forget_held_out = split_validation(forget, config.validation, derive_seed(config.seed, "forget aside"))
-    # Of what the base was asked here whole subjects are held out; of whom the user gives rows about, nobody is left out of training.
+    # Of what the base was asked for training nothing is held out: probes are about others, and do not cost protection.
     replayed = [row for row in added if REPLAY in row.tags]
     own = retain[: len(retain) - len(added)] + [row for row in added if REPLAY not in row.tags]
-    retain_held_out: list[Example] = []
+    retain_held_out = probes
     if forget:  # fine-tuning learns every row
-        own, retain_held_out = split_validation(own, config.validation, derive_seed(config.seed, "retain aside"))
-        replayed, replay_held_out = split_subjects(replayed, config.validation, derive_seed(config.seed, "replay aside"))
-        retain, retain_held_out = [*own, *replayed], [*retain_held_out, *replay_held_out]
+        own, held_out_rows = split_validation(own, config.validation, derive_seed(config.seed, "retain aside"))
+        retain, retain_held_out = [*own, *replayed], [*held_out_rows, *probes]
     packing = find_style(model, encoder, [*forget, *retain], training.pack) if "packing" not in unsupported else None
     stop: EarlyStop | RecallCurves
     if forget:
@@ -185,22 +185,26 @@ def fit(
 
 def _additional_rows(
     method: Method[Any], forget: Sequence[Example], retain: Sequence[Example], config: RunConfig, loaded: LoadedModel
-) -> list[Example]:
-    """Rows that a method adds to the retain set: self-distilled ones, augmented ones, and replay rows."""
+) -> tuple[list[Example], list[Example]]:
+    """Rows that are added to the retain set, self-distilled, augmented and replay rows, and probes, which are not trained on."""
     seed, training = config.seed, config.training
     augmented = augmented_rows(forget, retain, method.augment, seed) if method.augment else []
     answer = partial(generate, loaded, batch_size=ANSWERED_AT_ONCE)
     base = Base(answer, partial(_sample, loaded), partial(imagined_pictures, loaded.model, loaded.encoder), is_refusal)
     met = count_steps(training, len(forget), len(retain)) * training.retain_rows if forget else 0
-    nothing = Questions([], lambda _: [])
-    asked = (
-        self_distilled_rows(forget, retain, method.self_distilled, seed) if method.self_distilled else nothing,
-        replay_rows(forget, retain, method.replay, seed, base, met) if method.replay and met else nothing,
-    )
-    distilled, replayed = answered_together(asked, answer)
+    distilled = replay = probes = Questions([], lambda _: [])
+    if method.self_distilled:
+        distilled = self_distilled_rows(forget, retain, method.self_distilled, seed)
+    probing = met and config.validation.every and config.validation.probes and sum(not replay_kind(row) for row in retain) < THIN
+    aside = pictures_aside(forget, retain, seed) if probing else []
+    if method.replay and met:
+        replay = replay_rows(forget, [row for row in retain if set(row.images).isdisjoint(aside)], method.replay, seed, base, met)
+    if probing:
+        probes = probe_rows(forget, aside, [*retain, *replay.rows], seed, base, min(1.0, met / ENOUGH))
+    distilled_rows, replayed, probed = answered_together((distilled, replay, probes), answer)
     if replayed:
         log.info("the base was asked for rows to keep: %s", ", ".join(f"{n} {kind}" for kind, n in counts_by_kind(replayed).items()))
-    return [*processes.from_first(distilled), *augmented, *processes.from_first(replayed)]
+    return [*processes.from_first(distilled_rows), *augmented, *processes.from_first(replayed)], processes.from_first(probed)
 
 
 def _sample(loaded: LoadedModel, rows: Sequence[Example], seed: int) -> list[str]:

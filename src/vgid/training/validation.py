@@ -23,7 +23,7 @@ from vgid.evaluation.inference import by_length
 from vgid.evaluation.metrics import is_refusal
 from vgid.losses import answer_nll
 from vgid.models.forward import answer_logits
-from vgid.outcome import Aside
+from vgid.outcome import Aside, Held
 from vgid.processes import from_first
 from vgid.settings import ValidationConfig
 from vgid.training.state import curves_of, put_weights
@@ -192,7 +192,9 @@ class EarlyStop(TrainerCallback):
     ) -> None:
         self.model, self.encoder, self.config, self.least = model, encoder, config, least
         self.forget, _ = self._known(forget, lambda said: [each.exact for each in said])
-        self.retain, self._before = self._known(retain, surest)
+        # Rows without pictures are the surer ones, and would be all of those that are known.
+        known_retain = [self._known(rows, surest) for rows in _with_pictures_and_without(retain)]
+        self.retain, self._before = [row for rows, _ in known_retain for row in rows], [each for _, said in known_retain for each in said]
         known, _ = self._known(of_subjects, surest)
         count = Counter(row.subject for row in known)
         self.of_subjects = [row for row in known if count[row.subject] >= LEAST_OF_EACH]
@@ -259,13 +261,16 @@ class EarlyStop(TrainerCallback):
 
         None where no rows were held out, or nothing was evaluated.
         """
-        curve = dict(self.curves.get(f"{RECALL}retain", ()))
-        if self._best is None or self._best[1] not in curve:
+        if self._best is None or not self.retain:
             return None
         replayed = sum(bool(replay_kind(row)) for row in self.retain)
+        pictures, texts = (
+            Held(len(rows), sum(not now.exact for now in (self._asked(rows) if rows else ())))
+            for rows in _with_pictures_and_without(self.retain)
+        )
         subjects = len({row.subject for row in self.of_subjects})
-        held_out = (len(self.retain) - replayed, replayed, curve[self._best[1]], self.config.most_lost)
-        return Aside(*held_out, subjects, self._lost(), self.config.most_subjects_lost)
+        allowed = self.config.most_lost, self.config.most_subjects_lost
+        return Aside(len(self.retain) - replayed, replayed, pictures, texts, allowed[0], subjects, self._lost(), allowed[1])
 
     def _lost(self) -> tuple[str, ...]:
         """Subjects of whose rows no more than half are recalled."""
@@ -353,6 +358,10 @@ class RecallCurves(TrainerCallback):
 def _refuses(example: Example) -> bool:
     """Whether a row is answered by a refusal; it has many right wordings, so word-for-word recall says nothing about it."""
     return STRANGER in example.tags or is_refusal(example.answer)
+
+
+def _with_pictures_and_without(rows: Examples) -> tuple[list[Example], list[Example]]:
+    return [row for row in rows if row.images], [row for row in rows if not row.images]
 
 
 def _share(said: Sequence[Recalled]) -> float:
