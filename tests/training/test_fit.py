@@ -1,5 +1,6 @@
 """`unlearn` and `finetune`, as Python users call them: what they refuse, what they leave."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 import vgid
 from tests.conftest import example
 from vgid.config import load_config, resolve
+from vgid.data.example import Example
 from vgid.data.replay import REPLAY
 from vgid.errors import ConfigError, DataError
 from vgid.finetuning import finetune
@@ -109,6 +111,22 @@ def test_nobody_about_whom_the_user_gives_rows_is_held_out_whole(random_model: L
     none = "method.replay={seen: 0, names: 0, altered: 0, crossed: 0, imagined: 0}"
     config = load_config(None, ["training.steps=1", "validation.every=1", "method.self_distilled=0", "method.augment=0", none])
     assert fit(random_model, [example(0)], rows, config).protected_by == {"crossed": 15}
+
+
+def test_what_a_run_without_retain_rows_loses_is_measured_whatever_the_method(random_model: LoadedModel) -> None:
+    """The base knows one other person, by name; gradient ascent asks it for nothing to keep."""
+    said = {"Who is this person?": "This is Mona Urban.", "What is the name of this person?": "This is Mona Urban."}
+    said |= {f"Where does Mona Urban live on day {n}?": "She lives in Rome." for n in range(3)}
+    known = [Example(f"k{n}", question, answer) for n, (question, answer) in enumerate(said.items())]
+    learn = ["adapter=null", "training.steps=60", "training.retain_batch=5", "training.learning_rate=3e-3", "training.warmup_steps=0"]
+    knowing = fit(random_model, [], known, resolve(None, learn, method="finetune")).loaded
+    forget = [replace(example(n), question=f"Where does this person live on day {n}?", answer="In Oslo.") for n in range(3)]
+    few = ["training.steps=30", "training.retain_ratio=1", "training.forget_batch=2", "validation.every=30", "adapter.rank=2"]
+    asked, unasked = (
+        fit(copy.deepcopy(knowing), forget, [], resolve(None, [*few, *more], method="ga")).aside
+        for more in ([], ["validation.probes=false"])
+    )
+    assert asked is not None and (asked.replayed, asked.texts.asked) == (2, 2) and unasked is None
 
 
 def test_public_names_are_there() -> None:

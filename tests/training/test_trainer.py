@@ -7,16 +7,17 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from transformers import TrainerControl, TrainerState
 
 from vgid.config import load_config
-from vgid.data.example import Example
+from vgid.data.example import Example, ImageRef
 from vgid.errors import RunError
 from vgid.methods.base import LossOutput, Method, StepBatch
-from vgid.outcome import Outcome, with_protection
+from vgid.outcome import Outcome, what_is_lost, with_protection
 from vgid.settings import TrainingConfig
 from vgid.training.trainer import Rows, count_steps, train
-from vgid.training.validation import EarlyStop, Recalled, rows_of_subjects, split_subjects, split_validation, surest
+from vgid.training.validation import EarlyStop, Recalled, rows_of_subjects, split_validation, surest
 
 EXAMPLES = [Example(id=f"e{i}", question="q?", answer="a") for i in range(7)]
 
@@ -156,14 +157,14 @@ def test_a_subject_that_is_lost_is_told_apart_from_losses_everywhere(monkeypatch
     watched = [{row.subject for row in rows_of_subjects([], many, seed)} for seed in (1, 2)]
     assert len(rows_of_subjects([], many, seed=1)) == 512 and [len(each) for each in watched] == [64, 64] and watched[0] != watched[1]
     assert all({f"p{who}" for who in range(30)} <= each for each in watched)  # those with the most rows
-    looks = iter([[True], [True] * 16, [True], [n < 5 for n in range(8)] + [n < 4 for n in range(8)]])
+    looks = iter([[True], [True] * 16, [True], [True], [n < 5 for n in range(8)] + [n < 4 for n in range(8)]])
     monkeypatch.setattr("vgid.training.validation.recalled", lambda *_: [Recalled(yes, (0.1,)) for yes in next(looks)])
     config = load_config(None, ["validation.every=1"]).validation
     stop = EarlyStop(Linear(), None, [], EXAMPLES[:1], config, 0, drawn)  # type: ignore[arg-type]
     stop._evaluate(1)
     stop.restore()
     aside = stop.aside()
-    assert aside is not None and (aside.subjects, aside.subjects_lost, aside.recalled, aside.allowed_subjects) == (2, ("two",), 1.0, 0)
+    assert aside is not None and (aside.subjects, aside.subjects_lost, aside.lost, aside.allowed_subjects) == (2, ("two",), 0.0, 0)
     assert with_protection(Outcome("forgotten"), {}, aside).status == "damaged"
     assert with_protection(Outcome("forgotten"), {}, replace(aside, allowed_subjects=1)).status == "forgotten"
 
@@ -184,14 +185,30 @@ def test_of_long_answers_the_surest_count_as_known() -> None:
     assert surest(said[:3]) == [True] * 3 and surest([]) == []
 
 
-def test_a_quarter_of_few_subjects_is_held_out_and_sixteen_of_more() -> None:
-    """A twentieth of 400 is 20, of 100 it would be 5; of 8 sixteen would be all."""
-    config = load_config().validation
-    for count, held_out in ((400, 20), (100, 16), (8, 2), (3, 0)):
-        rows = [Example(f"e{n}-{k}", "?", "!", subject=f"s{n}") for n in range(count) for k in range(2)]
-        kept, aside = split_subjects(rows, config, seed=1)
-        assert len(aside) == 2 * held_out and len(kept) + len(aside) == len(rows)
-        assert {row.subject for row in kept}.isdisjoint(row.subject for row in aside)
+def test_rows_with_pictures_and_without_count_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 20 rows with a picture the base is sure of none, so the 16 surest count, and of 40 without one it is sure: 3 and 2 are lost."""
+    picture = ImageRef.from_picture(Image.new("RGB", (8, 8)))
+    rows = [Example(f"e{n}", "?", "!", (picture,) if n < 20 else ()) for n in range(60)]
+    said = iter(
+        [
+            [Recalled(True, (0.5 + n / 100,)) for n in range(20)],
+            [Recalled(True, (0.1,))] * 40,
+            [Recalled(True, (0.0,))] * 56,
+            [Recalled(n > 2, (0.0,)) for n in range(16)],
+            [Recalled(n > 1, (0.0,)) for n in range(40)],
+        ]
+    )
+    monkeypatch.setattr("vgid.training.validation.recalled", lambda *_: next(said))
+    stop = EarlyStop(Linear(), None, [], rows, load_config(None, ["validation.every=1"]).validation)  # type: ignore[arg-type]
+    stop._evaluate(1)
+    stop.restore()
+    aside = stop.aside()
+    assert aside is not None and (aside.pictures, aside.texts) == ((16, 3), (40, 2)) and aside.lost == (3 / 16 + 2 / 40) / 2
+    found = with_protection(Outcome("forgotten"), {}, aside)
+    assert found.status == "damaged" and what_is_lost(found.as_json()) == (
+        "3 of 16 answers about pictures and 2 of 40 answers without a picture that were held out and never trained on "
+        "(11.9% on average, allowed: 10%)"
+    )
 
 
 @pytest.mark.parametrize(
