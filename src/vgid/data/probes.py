@@ -43,10 +43,10 @@ NAMES, OF_A_NAME = 50, 2
 """Names that are asked about, at most, and questions by each; chosen by hand."""
 DRAWN = 100
 """Times that the base is asked for somebody, with four answers each; chosen by hand."""
-IMAGINED, AMONG = 12, 32
+IMAGINED, AMONG = 16, 32
 """Pictures that are worked out, and names among which theirs are drawn, those first of whom the base is surest; chosen by hand."""
 ONE_IN, MOST = 8, 8
-"""Of so many pictures of the retain set one is asked about, and the most of these; chosen by hand."""
+"""Pictures of the retain set of which one is asked about, and the most of these; chosen by hand."""
 
 
 def pictures_aside(forget: Sequence[Example], retain: Sequence[Example], seed: int) -> list[ImageRef]:
