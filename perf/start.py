@@ -31,6 +31,7 @@ from vgid.training.fit import fit
 from vgid.training.gradient_step import GradientStep
 
 PARTS: Mapping[str, str] = {
+    "probe_rows": "probes are chosen",
     "imagined_pictures": "pictures are imagined",
     "sampled_names": "names are sampled",
     "_different": "altered pictures are compared",
@@ -39,7 +40,7 @@ PARTS: Mapping[str, str] = {
     "narrow": "narrow updates",
     "answered_together": "answers are given",
 }
-"""Function to what the base is asked for in it; the innermost counts."""
+"""Function to what the base is asked for in it; the innermost counts, but for `probe_rows`."""
 COUNTED = ("passes", "tokens", "tokens_with_gradients", "pictures")
 """Passes of the decoder, its tokens with padding, those of them that are differentiated, and pictures in the vision tower."""
 
@@ -49,12 +50,12 @@ class _BeforeTheFirstStepError(Exception):
 
 
 def _part() -> str:
-    frame = sys._getframe(2)
+    frame, names = sys._getframe(2), []
     while frame is not None:
-        if frame.f_code.co_name in PARTS:
-            return PARTS[frame.f_code.co_name]
+        names.append(frame.f_code.co_name)
         frame = frame.f_back  # type: ignore[assignment]
-    return "the rest"
+    innermost = next((name for name in names if name in PARTS), "")
+    return PARTS["probe_rows" if "probe_rows" in names else innermost] if innermost else "the rest"
 
 
 def rows(retain: int, seed: int) -> tuple[list[Example], list[Example]]:
