@@ -15,6 +15,8 @@ STILL_ANSWERED = 0.05
 most; an audit judges more finely."""
 KEPT = 0.9
 """Share of a person's known facts outside a request's scope that must still be answered; chosen by hand."""
+EACH_WAY = 8
+"""Held-out rows with pictures, and without, from which on both count alike; chosen by hand."""
 EXIT_CODE = 3
 """Exit code of a run that ended and did not forget, or lost too much else."""
 FAILED: tuple[Status, ...] = ("not forgotten", "kept facts lost", "damaged")
@@ -67,8 +69,12 @@ class Aside:
 
     @property
     def lost(self) -> float:
-        """Share that is lost, as a mean of rows with pictures and without: of the latter there are more of which a model is sure."""
-        return fmean(held.lost / held.asked for held in (self.pictures, self.texts) if held.asked)
+        """Share that is lost: where there are `EACH_WAY` rows with pictures and as many without, the mean of both shares, since of the
+        latter there are more of which a model is sure; of fewer, one row would decide."""
+        ways = (self.pictures, self.texts)
+        if min(held.asked for held in ways) < EACH_WAY:
+            return sum(held.lost for held in ways) / sum(held.asked for held in ways)
+        return fmean(held.lost / held.asked for held in ways)
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,8 @@ class Outcome:
         aside_pictures_lost: number of these that the unlearned model no longer recalls word for word.
         aside_texts: rows of both without a picture.
         aside_texts_lost: number of these that it no longer recalls.
-        aside_lost: mean share of these that is lost, of rows with a picture and without; None without any.
+        aside_lost: share of these that is lost, as a mean of rows with a picture and without where there are some of either; None without
+            any.
         allowed_loss: share that may be lost.
         subjects: subjects of the retain set that were asked about one by one.
         subjects_lost: number of those of whose rows, known before, no more than half are recalled.
@@ -180,7 +187,7 @@ def what_is_lost(outcome: Mapping[str, Any]) -> str:
     ]
     asked = outcome["aside_given"] + outcome["aside_replayed"]
     text = f"{' and '.join(counts) or f'{share * asked:.0f} of {asked} answers'} that were held out and never trained on"
-    mean = f"{share:.1%} on average, " if len(counts) > 1 else ""
+    mean = f"{share:.1%} in all, " if len(counts) > 1 else ""
     text += f" ({mean}allowed: {outcome['allowed_loss'] or 0:.0%})"
     subjects = outcome.get("subjects_lost", 0)
     return f"{text}, and {subjects} of {outcome['subjects']} subjects of the retain set" if subjects else text

@@ -3,7 +3,7 @@
 Where the user gives few rows to keep, or none, what is held out of them says little about everybody else, whatever the method is and
 whether it asks the base for rows to keep or not (`vgid.data.replay`). So the base is asked anew:
 
-- by names that it says when it is asked for somebody, in a draw of their own;
+- by names that it says in a draw of their own, those first of whom it says the same each time;
 - about pictures on which it sees some of these people (`vgid.models.inversion`);
 - about one in eight of the user's pictures of others, about which the run itself asks nothing.
 
@@ -21,6 +21,7 @@ from vgid.data.example import Example, ImageRef
 from vgid.data.neutral import revealing_words
 from vgid.data.replay import (
     Base,
+    altered_picture,
     by_knowledge,
     imagined,
     name_templates,
@@ -41,8 +42,9 @@ THIN = 1000
 """Retain rows from which on those that are held out of them are enough; chosen by hand."""
 NAMES, OF_A_NAME = 50, 2
 """Names that are asked about, at most, and questions by each; chosen by hand."""
-DRAWN = 100
-"""Times that the base is asked for somebody, with four answers each; chosen by hand."""
+ALTERED, NAMELESS = 60, 100
+"""Altered pictures about which the base is asked who it is, and times that it is asked without a picture, with four answers each; chosen by
+hand."""
 IMAGINED, AMONG = 16, 32
 """Pictures that are worked out, and names among which theirs are drawn, those first of whom the base is surest; chosen by hand."""
 ONE_IN, MOST = 8, 8
@@ -88,9 +90,11 @@ def probe_rows(
         Rows with the base's answers, tagged as replay rows are. Answers with a part of a fact to forget are left out.
     """
     rng, seed = Random(f"probes/{seed}"), derive_seed(seed, "probes")
-    told = [name for name in sampled_names([], [], [], seed, base, round(part * DRAWN)) if name not in own_names(forget)]
+    own, pictured = own_names(forget), list(dict.fromkeys(row.images[0] for row in forget if row.images))
+    altered = [altered_picture(rng.choice(pictured), rng) for _ in range(round(part * ALTERED)) if pictured]
+    told = [name for name in sampled_names([], altered, [], seed, base, round(part * NAMELESS)) if name not in own]
     templates = name_templates(forget)
-    known, _ = by_knowledge(told[: 2 * round(part * NAMES)], templates, base, rng, seed)
+    known, _ = by_knowledge(told, templates, base, rng, seed)
     shown = rng.sample(known[:AMONG], min(round(part * IMAGINED), len(known[:AMONG])))
     about_pictures = list(dict.fromkeys(row.question for row in forget if row.images))
     rows = [

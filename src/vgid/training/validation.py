@@ -192,9 +192,7 @@ class EarlyStop(TrainerCallback):
     ) -> None:
         self.model, self.encoder, self.config, self.least = model, encoder, config, least
         self.forget, _ = self._known(forget, lambda said: [each.exact for each in said])
-        # Rows without pictures are the surer ones, and would be all of those that are known.
-        known_retain = [self._known(rows, surest) for rows in _with_pictures_and_without(retain)]
-        self.retain, self._before = [row for rows, _ in known_retain for row in rows], [each for _, said in known_retain for each in said]
+        self.retain, self._before = self._known(retain, surest)
         known, _ = self._known(of_subjects, surest)
         count = Counter(row.subject for row in known)
         self.of_subjects = [row for row in known if count[row.subject] >= LEAST_OF_EACH]
@@ -264,10 +262,9 @@ class EarlyStop(TrainerCallback):
         if self._best is None or not self.retain:
             return None
         replayed = sum(bool(replay_kind(row)) for row in self.retain)
-        pictures, texts = (
-            Held(len(rows), sum(not now.exact for now in (self._asked(rows) if rows else ())))
-            for rows in _with_pictures_and_without(self.retain)
-        )
+        now = self._asked(self.retain)
+        lost = [[not said.exact for row, said in zip(self.retain, now, strict=True) if bool(row.images) == way] for way in (True, False)]
+        pictures, texts = (Held(len(each), sum(each)) for each in lost)
         subjects = len({row.subject for row in self.of_subjects})
         allowed = self.config.most_lost, self.config.most_subjects_lost
         return Aside(len(self.retain) - replayed, replayed, pictures, texts, allowed[0], subjects, self._lost(), allowed[1])
@@ -358,10 +355,6 @@ class RecallCurves(TrainerCallback):
 def _refuses(example: Example) -> bool:
     """Whether a row is answered by a refusal; it has many right wordings, so word-for-word recall says nothing about it."""
     return STRANGER in example.tags or is_refusal(example.answer)
-
-
-def _with_pictures_and_without(rows: Examples) -> tuple[list[Example], list[Example]]:
-    return [row for row in rows if row.images], [row for row in rows if not row.images]
 
 
 def _share(said: Sequence[Recalled]) -> float:
