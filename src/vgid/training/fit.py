@@ -143,7 +143,7 @@ def fit(
     forget_held_out = list(held_out)
     if not held_out:
         forget, forget_held_out = split_validation(forget, config.validation, derive_seed(config.seed, "forget aside"))
-    # Of what the base was asked for training nothing is held out: probes are about others, and do not cost protection.
+    # Of the rows that the base was asked for to keep none is held out: probes show what is lost.
     replayed = [row for row in added if REPLAY in row.tags]
     own = retain[: len(retain) - len(added)] + [row for row in added if REPLAY not in row.tags]
     retain_held_out = probes
