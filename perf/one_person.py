@@ -53,7 +53,16 @@ PART = "phone"
 """The fact of a request for a part."""
 WANTED = {"everybody": 0.99, "few": 0.95, "nobody": 0.9}
 """Share of what the base answers about others that must stay, by retain set."""
-SOURCES = (*RUNS, *AUDITS, "src/vgid/data/replay.py", "src/vgid/models/inversion.py", "src/vgid/enrichment", "src/vgid/requests")
+SOURCES = (
+    *RUNS,
+    *AUDITS,
+    "src/vgid/data/probes.py",
+    "src/vgid/data/replay.py",
+    "src/vgid/models/inversion.py",
+    "src/vgid/enrichment",
+    "src/vgid/requests",
+    "src/vgid/outcome.py",
+)
 """What the figures depend on."""
 Rows = list[Example]
 
