@@ -69,7 +69,7 @@ class Aside:
 
     @property
     def lost(self) -> float:
-        """Share that is lost: where there are `EACH_WAY` rows with pictures and as many without, the mean of both shares, since of the
+        """Share that is lost: where there are `EACH_WAY` rows or more with pictures and without, the mean of both shares, since of the
         latter there are more of which a model is sure; of fewer, one row would decide."""
         ways = (self.pictures, self.texts)
         if min(held.asked for held in ways) < EACH_WAY:
@@ -99,8 +99,8 @@ class Outcome:
         aside_pictures_lost: number of these that the unlearned model no longer recalls word for word.
         aside_texts: rows of both without a picture.
         aside_texts_lost: number of these that it no longer recalls.
-        aside_lost: share of these that is lost, as a mean of rows with a picture and without where there are some of either; None without
-            any.
+        aside_lost: share of these that is lost, as a mean of rows with a picture and without where there are `EACH_WAY` or more of
+            each; None without any.
         allowed_loss: share that may be lost.
         subjects: subjects of the retain set that were asked about one by one.
         subjects_lost: number of those of whose rows, known before, no more than half are recalled.

@@ -169,7 +169,7 @@ class ValidationConfig(Settings):
         probes: where there are fewer than 1000 retain rows, ask the base about other people, by name and about pictures that it takes
             for them; its answers are held out too (`vgid.data.probes`).
         most_lost: largest share of these held-out retain rows, which are never trained on, that the model may have lost, as a mean of rows
-            with pictures and without where there are eight of either; a run that lost more ends with exit code 3.
+            with pictures and without where there are eight or more of each; a run that lost more ends with exit code 3.
         most_subjects_lost: number of subjects of the retain set of whose rows the model may have lost half or more, of the 64 subjects with
             the most rows; a run that lost more ends with exit code 3.
     """

@@ -1,6 +1,6 @@
 """Probes: what the base says about others that no run trains on, so that it shows what a run loses.
 
-Where the user gives few rows to keep, or none, what is held out of them says little about everybody else, whatever the method is and
+Where the user gives few rows to keep, or none, what is held out of them says little about everybody else, whatever method trains and
 whether it asks the base for rows to keep or not (`vgid.data.replay`). So the base is asked anew:
 
 - by names that it says in a draw of their own, those first of whom it says the same each time;

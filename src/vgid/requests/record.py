@@ -221,7 +221,7 @@ class Answered(_Part):
     aside_texts_lost: int = 0
     """Number of these that are no longer recalled."""
     aside_lost: float | None = None
-    """Share that is no longer recalled; a mean of rows with a picture and without where there are eight of either."""
+    """Share that is no longer recalled; a mean of rows with a picture and without where there are eight or more of each."""
     allowed_loss: float | None = None
     subjects: int = 0
     """Subjects of the retain set that were asked about one by one."""
