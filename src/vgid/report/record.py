@@ -15,11 +15,11 @@ from vgid.report.words import flatten, model_name, percent
 
 SCHEMA = "vgid.record/1"
 HEADLINES = {
-    "pass": "Evidence of removal under {tests} tests",
+    "pass": "Evidence of removal under {tests}",
     "fail": "Failed: no evidence of removal",
     "inconclusive": "The audit was inconclusive: no evidence of removal",
 }
-"""The conclusion in a sentence, by status; `{tests}` is the number of attacks that were passed."""
+"""The conclusion in a sentence, by status; `{tests}` says how many attacks were passed."""
 SUMMARIES = {
     "pass": "The new model no longer gives the facts when it is asked for them, and the attempts listed below did not bring them back. "
     "This is evidence that they are gone, not proof.",
@@ -153,7 +153,7 @@ def _conclusion(record: Mapping[str, Any]) -> tuple[str, str]:
         lost = _lost(verification["outcome"])
         return DAMAGED, f"The new model no longer gives the facts when it is asked for them, but it lost {lost}. It should not be used."
     passed = sum(each["status"] == "pass" for each in verification["attacks"].values())
-    return HEADLINES[status].format(tests=passed), SUMMARIES[status]
+    return HEADLINES[status].format(tests="one test" if passed == 1 else f"{passed} tests"), SUMMARIES[status]
 
 
 def _lost(outcome: Mapping[str, Any]) -> str:
